@@ -1,0 +1,118 @@
+"""Parts that the denoisers share: embeddings, modulation, and patches as channels."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from lensjax.guidance import Condition
+
+Initializer = Callable[..., Any]
+TIME_SCALE = 1000.0  # times in [0, 1] would give nearly equal embeddings
+FREQUENCY_SIZE = 256
+_MAX_PERIOD = 10_000.0
+
+
+def timestep_embedding(t: Array, size: int) -> Array:
+    """Returns the sinusoidal embedding of `1000 t`, cosines first.
+
+    Args:
+      t: times in [0, 1], float32 `[B]`.
+      size: the even length of the embedding.
+
+    Returns:
+      float32 `[B, size]`. Source: Vaswani et al. 2017, arXiv:1706.03762, as in DiT.
+    """
+    half = size // 2
+    # Rounded to float32 where the published network rounds: one rounding of a frequency moves an
+    # angle of 1000 by 6e-5, which is more than the agreement that the parity test asks for.
+    exponents = np.float32(-math.log(_MAX_PERIOD)) * np.arange(half, dtype=np.float32) / half
+    frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
+    scaled = np.float32(TIME_SCALE) * frequencies
+    angles = t.astype(jnp.float32)[:, None] * jnp.asarray(scaled)[None, :]
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def _axis_embedding(positions: np.ndarray, size: int) -> np.ndarray:
+    frequencies = _MAX_PERIOD ** -(np.arange(size // 2) / (size / 2))
+    angles = np.outer(positions, frequencies)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+
+
+def position_embedding(rows: int, columns: int, size: int) -> np.ndarray:
+    """Returns the fixed two-dimensional sine-cosine table of a grid of patches.
+
+    Args:
+      rows: patches along H.
+      columns: patches along W.
+      size: length of the embedding, a multiple of 4; the first half encodes the column.
+
+    Returns:
+      float32 `[rows * columns, size]`, row-major. Source: DiT, arXiv:2212.09748.
+    """
+    row, column = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
+    halves = [_axis_embedding(axis.ravel(), size // 2) for axis in (column, row)]
+    return np.concatenate(halves, axis=1).astype(np.float32)
+
+
+def modulate(x: Array, shift: Array, scale: Array) -> Array:
+    """Returns `x (1 + scale) + shift` with one shift and scale for each example and channel.
+
+    Args:
+      x: `[B, ..., C]`.
+      shift: `[B, C]`.
+      scale: `[B, C]`.
+    """
+    shape = (x.shape[0],) + (1,) * (x.ndim - 2) + (x.shape[-1],)
+    return x * (1 + scale.reshape(shape)) + shift.reshape(shape)
+
+
+def space_to_depth(x: Array, patch_size: int) -> Array:
+    """Turns `[B, H, W, C]` into `[B, H / p, W / p, p p C]`; p divides H and W."""
+    batch, height, width, channels = x.shape
+    rows, columns = height // patch_size, width // patch_size
+    x = x.reshape(batch, rows, patch_size, columns, patch_size, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, -1)
+
+
+def depth_to_space(x: Array, patch_size: int) -> Array:
+    """Undoes `space_to_depth`: `[B, h, w, p p C]` becomes `[B, h p, w p, C]`."""
+    batch, rows, columns, depth = x.shape
+    channels = depth // patch_size**2
+    x = x.reshape(batch, rows, columns, patch_size, patch_size, channels)
+    x = x.transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, rows * patch_size, columns * patch_size, channels)
+
+
+class ConditionEmbedding(nn.Module):
+    """Time and label as one vector.
+
+    Attributes:
+      size: length of the vector.
+      num_classes: classes; one more row of the table is the null label.
+      dtype: of the computation; parameters are float32.
+    """
+
+    size: int
+    num_classes: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, t: Array, condition: Condition) -> Array:
+        """Returns `[B, size]` from times `[B]` and `condition["label"]` int32 `[B]`."""
+        init = nn.initializers.normal(0.02)
+        x = timestep_embedding(t, FREQUENCY_SIZE).astype(self.dtype)
+        x = nn.Dense(self.size, dtype=self.dtype, kernel_init=init, name="time_in")(x)
+        x = nn.Dense(self.size, dtype=self.dtype, kernel_init=init, name="time_out")(nn.silu(x))
+        table = nn.Embed(
+            self.num_classes + 1,
+            self.size,
+            dtype=self.dtype,
+            embedding_init=init,
+            name="label",
+        )
+        return x + table(condition["label"])

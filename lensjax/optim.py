@@ -1,0 +1,82 @@
+"""Optimizer, learning-rate schedule and the moving average of the parameters."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+Tree = TypeVar("Tree")
+
+
+def make_schedule(
+    learning_rate: float, num_steps: int, warmup_steps: int, floor: float
+) -> Callable[[Array], Array]:
+    """Returns `learning_rate(step)`: a linear warm-up, then `max(floor, cosine)`.
+
+    Args:
+      learning_rate: the highest value.
+      num_steps: the step at which the cosine reaches 0.
+      warmup_steps: steps of the linear rise; 0 for none.
+      floor: the least value after the warm-up, as a share of `learning_rate`.
+    """
+
+    def schedule(step: Array) -> Array:
+        rise = (step + 1) / max(warmup_steps, 1)
+        progress = (step - warmup_steps) / max(num_steps - warmup_steps, 1)
+        cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
+        return learning_rate * jnp.where(step < warmup_steps, rise, jnp.maximum(floor, cosine))
+
+    return schedule
+
+
+def build_optimizer(
+    schedule: Callable[[Array], Array],
+    *,
+    weight_decay: float,
+    clip_norm: float,
+    b1: float,
+    b2: float,
+    eps: float,
+) -> optax.GradientTransformation:
+    """Returns AdamW (Loshchilov & Hutter 2019) behind clipping by the global norm.
+
+    Args:
+      schedule: learning rate of a step.
+      weight_decay: decoupled decay, multiplied by the learning rate.
+      clip_norm: largest global norm of the gradient.
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      eps: added to the root of the second moment.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm),
+        optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay),
+    )
+
+
+def ema_decay(
+    step: Array, batch_size: int, half_life_images: float, warmup_share: float
+) -> Array:
+    """Returns the decay of the average at a step, float32 `[]`.
+
+    The half-life is at most a share of the images seen so far, so that the initial weights are
+    forgotten early (Karras et al. 2022, arXiv:2206.00364, appendix F.2).
+
+    Args:
+      step: int32 `[]`, updates made before this one.
+      batch_size: images a step.
+      half_life_images: the half-life when warmed up.
+      warmup_share: the largest half-life as a share of the images seen; 0 switches this off.
+    """
+    half_life = jnp.asarray(half_life_images, jnp.float32)
+    if warmup_share:
+        seen = (step + 1).astype(jnp.float32) * batch_size
+        half_life = jnp.minimum(half_life, warmup_share * seen)
+    return 0.5 ** (batch_size / half_life)
+
+
+def update_ema(average: Tree, params: Tree, decay: Array) -> Tree:
+    """Returns `decay average + (1 - decay) params` for trees of the same structure."""
+    return optax.incremental_update(params, average, 1 - decay)

@@ -1,0 +1,124 @@
+"""The whole state of a training run, and the pure step from one state to the next."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from lensjax import optim, prng
+from lensjax.losses import Batch
+
+NO_BAD_STEP = -1
+
+
+class TrainState(NamedTuple):
+    """Everything that a resumed run needs.
+
+    Attributes:
+      step: updates made or skipped so far, int32 `[]`.
+      params: the network's parameters, float32.
+      ema: their moving average, float32.
+      opt_state: the optimizer's state.
+      bad_step: the first step whose loss or gradient was not finite, int32 `[]`; -1 for none.
+    """
+
+    step: Array
+    params: Any
+    ema: Any
+    opt_state: Any
+    bad_step: Array
+
+
+class EmaSettings(NamedTuple):
+    """See `optim.ema_decay`."""
+
+    half_life_images: float
+    warmup_share: float
+
+
+def init_state(
+    init_fn: Callable[[Array], Any], optimizer: optax.GradientTransformation, seed: int
+) -> TrainState:
+    """Returns the state before the first step; pure, so that it can be traced.
+
+    Args:
+      init_fn: parameters from a typed key.
+      optimizer: the optimizer.
+      seed: the run's seed.
+    """
+    params = init_fn(prng.key(seed, "init"))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema=jax.tree.map(jnp.copy, params),  # a donated buffer must not stand in the state twice
+        opt_state=optimizer.init(params),
+        bad_step=jnp.full((), NO_BAD_STEP, jnp.int32),
+    )
+
+
+# (state, *data arguments) -> (next state, scalars).
+StepFn = Callable[..., tuple[TrainState, dict[str, Array]]]
+
+
+def make_train_step(
+    loss_fn: Callable[[Any, Batch, Array], Array],
+    batch_fn: Callable[..., Batch],
+    optimizer: optax.GradientTransformation,
+    schedule: Callable[[Array], Array],
+    ema: EmaSettings,
+    *,
+    batch_size: int,
+    seed: int,
+) -> StepFn:
+    """Returns the pure step `(state, *data) -> (state, scalars)`.
+
+    A loss or gradient that is not finite leaves parameters, average and optimizer as they were and
+    marks the step in the state; the host decides what to do.
+
+    Args:
+      loss_fn: `(params, batch, keys [B]) -> []`.
+      batch_fn: `(step, *data) -> Batch`.
+      optimizer: the optimizer.
+      schedule: the learning rate of a step, for the log.
+      ema: half-life and warm-up of the average.
+      batch_size: images a step.
+      seed: the run's seed.
+
+    Returns:
+      The step; its scalars are `loss`, `gradient_norm` and `learning_rate`, float32 `[]`.
+    """
+
+    def train_step(state: TrainState, *data: Any) -> tuple[TrainState, dict[str, Array]]:
+        batch = batch_fn(state.step, *data)
+        example_keys = prng.keys(prng.key(seed, "loss", state.step), jnp.arange(batch_size))
+        loss, gradient = jax.value_and_grad(loss_fn)(state.params, batch, example_keys)
+        gradient_norm = optax.global_norm(gradient)
+        finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
+
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        decay = optim.ema_decay(state.step, batch_size, *ema)
+        updated = (params, optim.update_ema(state.ema, params, decay), opt_state)
+        kept = (state.params, state.ema, state.opt_state)
+        params, average, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), updated, kept
+        )
+        first_bad = (state.bad_step == NO_BAD_STEP) & ~finite
+        state = TrainState(
+            step=state.step + 1,
+            params=params,
+            ema=average,
+            opt_state=opt_state,
+            bad_step=jnp.where(first_bad, state.step, state.bad_step),
+        )
+        scalars = {
+            "loss": loss,
+            "gradient_norm": gradient_norm,
+            "learning_rate": schedule(state.step - 1),
+        }
+        return state, scalars
+
+    return train_step
