@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import jax.numpy as jnp
 from jax import Array
 
-from lensjax.paths import Path, estimate
+from lensjax.paths import Estimate, Path, estimate
 from lensjax.samplers import DenoiseFn
 
 Condition = Mapping[str, Array]
@@ -40,7 +40,7 @@ def make_denoiser(
     """
     if guidance == 1:
 
-        def denoise(x_t: Array, t: Array):
+        def denoise(x_t: Array, t: Array) -> Estimate:
             return estimate(path, prediction, apply_fn(params, x_t, t, condition), x_t, t)
 
         return denoise
@@ -48,7 +48,7 @@ def make_denoiser(
     label = condition["label"]
     both = {**condition, "label": jnp.concatenate([label, jnp.full_like(label, null_label)])}
 
-    def denoise_guided(x_t: Array, t: Array):
+    def denoise_guided(x_t: Array, t: Array) -> Estimate:
         outputs = apply_fn(params, jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), both)
         conditional, unconditional = jnp.split(outputs, 2)
         output = unconditional + guidance * (conditional - unconditional)

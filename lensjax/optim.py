@@ -56,9 +56,7 @@ def build_optimizer(
     )
 
 
-def ema_decay(
-    step: Array, batch_size: int, half_life_images: float, warmup_share: float
-) -> Array:
+def ema_decay(step: Array, batch_size: int, half_life_images: float, warmup_share: float) -> Array:
     """Returns the decay of the average at a step, float32 `[]`.
 
     The half-life is at most a share of the images seen so far, so that the initial weights are

@@ -1,4 +1,4 @@
-"""Named random streams: every random number of lensjax is a function of a seed, a name and counters.
+"""Named random streams: every random number is a function of a seed, a name and counters.
 
 Nothing carries a key from step to step, so that a resumed run, another batch size or another
 number of devices draws the same numbers.

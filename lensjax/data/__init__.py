@@ -1,0 +1,1 @@
+"""Data: the simulator, the sets built from it, and batches."""

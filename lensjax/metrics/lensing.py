@@ -52,7 +52,9 @@ def _levenberg_marquardt(image: Array, start: Array, survey: Survey) -> Array:
     def cost(position: Array) -> Array:
         return jnp.sum(jnp.square(residual(position)))
 
-    def iterate(carry: tuple[Array, Array, Array], _: None):
+    def iterate(
+        carry: tuple[Array, Array, Array], _: None
+    ) -> tuple[tuple[Array, Array, Array], None]:
         position, best, damping = carry
         jacobian = jax.jacfwd(residual)(position)
         normal = jnp.matmul(jacobian.T, jacobian, precision="highest")
@@ -101,10 +103,10 @@ def fit_smooth(images: np.ndarray, survey: Survey) -> SmoothFit:
     Raises:
       ValueError: for images of another size than the survey's.
     """
-    expected = (survey.num_pixels, survey.num_pixels)
-    if images.ndim != 3 or images.shape[1:] != expected:
+    side = survey.num_pixels
+    if images.ndim != 3 or images.shape[1:] != (side, side):
         raise ValueError(
-            f"images have shape {images.shape}; {survey.name} needs [N, {expected[0]}, {expected[1]}]"
+            f"images have shape {images.shape}; {survey.name} needs [N, {side}, {side}]"
         )
     count = len(images)
     positions, fits = [], []

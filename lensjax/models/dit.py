@@ -65,9 +65,9 @@ class DiTBlock(nn.Module):
     def __call__(self, x: Array, condition: Array) -> Array:
         """Maps tokens `[B, T, D]` and the condition's vector `[B, D]` to tokens `[B, T, D]`."""
         width = x.shape[-1]
-        modulation = nn.Dense(
-            6 * width, dtype=self.dtype, kernel_init=_zeros, name="modulation"
-        )(nn.silu(condition))
+        modulation = nn.Dense(6 * width, dtype=self.dtype, kernel_init=_zeros, name="modulation")(
+            nn.silu(condition)
+        )
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
         h = modulate(_layer_norm(self.dtype)(x), shift_a, scale_a)
         h = SelfAttention(self.num_heads, self.dtype, name="attention")(h)
@@ -116,14 +116,14 @@ class DiT(nn.Module):
         patches = space_to_depth(x, self.patch_size)
         rows, columns = patches.shape[1:3]
         tokens = patches.reshape(x.shape[0], rows * columns, -1)
-        tokens = nn.Dense(
-            self.width, dtype=self.dtype, kernel_init=_xavier, name="patches_in"
-        )(tokens)
+        tokens = nn.Dense(self.width, dtype=self.dtype, kernel_init=_xavier, name="patches_in")(
+            tokens
+        )
         positions = jnp.asarray(position_embedding(rows, columns, self.width), self.dtype)
         tokens = tokens + positions[None]
-        vector = ConditionEmbedding(
-            self.width, self.num_classes, self.dtype, name="condition"
-        )(t, condition)
+        vector = ConditionEmbedding(self.width, self.num_classes, self.dtype, name="condition")(
+            t, condition
+        )
         for index in range(self.depth):
             block = DiTBlock(self.num_heads, self.mlp_ratio, self.dtype, name=f"block_{index}")
             tokens = block(tokens, vector)

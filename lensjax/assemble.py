@@ -1,0 +1,109 @@
+"""Puts the parts together as a configuration says; every function here is pure."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from lensjax import optim, paths
+from lensjax.config import Config
+from lensjax.guidance import ApplyFn
+from lensjax.losses import Batch, LossSettings, make_loss_fn
+from lensjax.models import build_model
+from lensjax.state import EmaSettings, StepFn, TrainState, init_state, make_train_step
+
+
+def build_path(config: Config) -> paths.Path:
+    """Returns the probability path."""
+    return {"flow": paths.FlowPath()}[config.path.name]
+
+
+def make_apply_fn(model: nn.Module) -> ApplyFn:
+    """Returns `(params, x, t, condition) -> output` of a denoiser."""
+
+    def apply_fn(params: Any, x: Array, t: Array, condition: dict[str, Array]) -> Array:
+        return cast(Array, model.apply({"params": params}, x, t, condition))
+
+    return apply_fn
+
+
+def make_init_fn(model: nn.Module, image_shape: tuple[int, int, int]) -> Callable[[Array], Any]:
+    """Returns `key -> params` of a denoiser for images `(H, W, C)`."""
+
+    def init_fn(key: Array) -> Any:
+        image, t, label = jnp.zeros((1, *image_shape)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
+        return model.init(key, image, t, {"label": label})["params"]
+
+    return init_fn
+
+
+def _schedule(config: Config) -> Callable[[Array], Array]:
+    return optim.make_schedule(
+        config.optim.learning_rate,
+        config.train.num_steps,
+        config.optim.warmup_steps,
+        config.optim.learning_rate_floor,
+    )
+
+
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    return optim.build_optimizer(
+        _schedule(config),
+        weight_decay=config.optim.weight_decay,
+        clip_norm=config.optim.clip_norm,
+        b1=config.optim.b1,
+        b2=config.optim.b2,
+        eps=config.optim.eps,
+    )
+
+
+def make_init_state(config: Config, image_shape: tuple[int, int, int]) -> Callable[[], TrainState]:
+    """Returns the function that makes the state before the first step."""
+    init_fn = make_init_fn(build_model(config.model), image_shape)
+    return lambda: init_state(init_fn, _optimizer(config), config.seed)
+
+
+def abstract_state(config: Config, image_shape: tuple[int, int, int]) -> TrainState:
+    """Returns shapes and dtypes of the state, on one device, without computing anything."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return with_sharding(jax.eval_shape(make_init_state(config, image_shape)), sharding)
+
+
+def with_sharding(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+    """Returns the shapes and dtypes of a tree, each with the given sharding."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+    )
+
+
+def build_train_step(config: Config, batch_fn: Callable[..., Batch]) -> StepFn:
+    """Returns the pure train step, `(state, *data) -> (state, scalars)`.
+
+    Args:
+      config: the configuration.
+      batch_fn: `(step, *data) -> Batch` in the model's range.
+    """
+    settings = LossSettings(
+        prediction=config.model.prediction,
+        space=config.loss.space,
+        min_sigma=config.loss.min_sigma,
+        time_distribution=config.loss.time_distribution,
+        logit_mean=config.loss.logit_mean,
+        logit_std=config.loss.logit_std,
+        label_drop=config.loss.label_drop,
+        null_label=config.model.num_classes,
+    )
+    apply_fn = make_apply_fn(build_model(config.model))
+    return make_train_step(
+        make_loss_fn(apply_fn, build_path(config), settings),
+        batch_fn,
+        _optimizer(config),
+        _schedule(config),
+        EmaSettings(config.optim.ema_half_life_images, config.optim.ema_warmup_share),
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+    )

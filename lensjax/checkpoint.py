@@ -1,0 +1,177 @@
+"""Checkpoints: Orbax keeps the state; a checksum of each array notices what Orbax would not.
+
+Orbax restores a flipped byte without a word and casts another dtype in silence. So shape, dtype and
+CRC-32 of each leaf are saved beside the state and compared after it was read.
+"""
+
+import pathlib
+import shutil
+import zlib
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from lensjax.state import TrainState
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that is missing, damaged, or belongs to another configuration."""
+
+
+def _leaves(state: Any) -> dict[str, Any]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    }
+
+
+def _describe(state: Any) -> dict[str, dict[str, Any]]:
+    """Returns shape, dtype and checksum of each leaf as JSON types."""
+    result = {}
+    for name, leaf in _leaves(state).items():
+        array = np.ascontiguousarray(jax.device_get(leaf))
+        checksum = zlib.crc32(array.tobytes())
+        result[name] = {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "crc32": checksum}
+    return result
+
+
+def _check_fits(saved: dict[str, dict[str, Any]], expected: Any, step: int) -> None:
+    """Raises CheckpointError where the configuration needs other arrays than were saved."""
+    wanted = {name: (list(leaf.shape), str(leaf.dtype)) for name, leaf in _leaves(expected).items()}
+    found = {name: (leaf["shape"], leaf["dtype"]) for name, leaf in saved.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise CheckpointError(
+                f"checkpoint {step} does not fit this configuration: {name} is "
+                f"{found.get(name, 'not there')} and should be {wanted.get(name, 'not there')} "
+                "(shape, dtype)"
+            )
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      directory: the folder that holds them.
+      keep_last: the newest that are kept.
+      keep_every: those at multiples of this are kept for good; None keeps none.
+      read_only: for readers beside a running training; nothing is removed or moved.
+    """
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        *,
+        keep_last: int | None = None,
+        keep_every: int | None = None,
+        read_only: bool = False,
+    ) -> None:
+        import orbax.checkpoint as ocp
+
+        self._ocp = ocp
+        self._directory = directory.resolve()
+        self._read_only = read_only
+        if read_only and not directory.is_dir():
+            raise CheckpointError(f"there are no checkpoints in {directory}; train first")
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None if read_only else keep_last,
+            keep_period=keep_every,
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            create=not read_only,
+        )
+        self._options = options
+        self._manager = self._open()
+
+    def _open(self) -> Any:
+        return self._ocp.CheckpointManager(
+            self._directory, options=self._options, item_names=("state", "leaves")
+        )
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Starts to write the state after `step` updates; returns before it is on disk.
+
+        Raises:
+          CheckpointError: where Orbax refuses the step.
+        """
+        if step in self._manager.all_steps():
+            return  # a run that is resumed and stopped at once has nothing new to keep
+        args = self._ocp.args
+        saved = self._manager.save(
+            step,
+            args=args.Composite(
+                state=args.StandardSave(state), leaves=args.JsonSave(_describe(state))
+            ),
+            force=True,
+        )
+        if not saved:
+            raise CheckpointError(f"checkpoint {step} could not be written in {self._directory}")
+
+    def restore(self, expected: TrainState, step: int | None = None) -> TrainState | None:
+        """Restores the newest sound checkpoint, or a given one.
+
+        A damaged checkpoint is named, set aside (unless this is a reader) and the one before it is
+        taken.
+
+        Args:
+          expected: shapes, dtypes and shardings of the state, such as `jax.eval_shape` gives.
+          step: the checkpoint to read; None for the newest sound one.
+
+        Returns:
+          The state, or None where there is no checkpoint at all.
+
+        Raises:
+          CheckpointError: where none is sound, the given one is missing or damaged, or the
+            configuration needs other shapes or dtypes.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        if step is not None:
+            if step not in steps:
+                there = ", ".join(map(str, sorted(steps))) or "none"
+                raise CheckpointError(f"there is no checkpoint {step}; there are: {there}")
+            steps = [step]
+        for candidate in steps:
+            try:
+                return self._restore_sound(candidate, expected)
+            except CheckpointError:
+                raise
+            except Exception as error:  # Orbax raises plain Exception for an array cut short
+                reason = str(error).strip().partition("\n")[0][:200]
+                logging.warning("checkpoint %d is damaged (%s)", candidate, reason)
+                self._set_aside(candidate)
+        if steps:
+            raise CheckpointError(
+                f"no sound checkpoint in {self._directory}: {', '.join(map(str, steps))} damaged"
+            )
+        return None
+
+    def _restore_sound(self, step: int, expected: TrainState) -> TrainState:
+        args = self._ocp.args
+        saved = self._manager.restore(step, args=args.Composite(leaves=args.JsonRestore()))
+        _check_fits(saved["leaves"], expected, step)
+        restored = self._manager.restore(
+            step, args=args.Composite(state=args.StandardRestore(expected))
+        )
+        state = restored["state"]
+        changed = [name for name, leaf in _describe(state).items() if leaf != saved["leaves"][name]]
+        if changed:
+            raise ValueError(f"checksum of {changed[0]} differs, {len(changed)} arrays in all")
+        return state
+
+    def _set_aside(self, step: int) -> None:
+        if self._read_only:
+            return
+        target = self._directory.parent / "damaged_checkpoints" / str(step)
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(exist_ok=True)
+        shutil.move(self._directory / str(step), target)
+        logging.warning("moved it to %s; taking the one before it", target)
+        self._manager.close()
+        self._manager = self._open()
+
+    def close(self) -> None:
+        """Waits until everything is on disk."""
+        self._manager.wait_until_finished()
+        self._manager.close()

@@ -1,0 +1,85 @@
+"""Maps between flux and the range in which the network works, with constants of the data set.
+
+One map for the whole set: images are never stretched one by one, which would lose the flux.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from lensjax.data.dataset import DataError
+
+# The shape of the map is fixed by these images, so that every placement finds the same constants.
+NUM_REFERENCE_IMAGES = 4096
+_SOFTENING_SHARE_OF_MAXIMUM = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaling:
+    """`model = (g(flux) - shift) / spread` with g linear, square root or asinh.
+
+    Attributes:
+      kind: `linear`, `sqrt` or `asinh`.
+      shift: mean of g over the reference images.
+      spread: standard deviation of g there over the one wanted in the model's range.
+      softening: flux at which asinh turns from linear to logarithmic; 1 for the others.
+    """
+
+    kind: str
+    shift: float
+    spread: float
+    softening: float = 1.0
+
+    def to_model(self, flux: Array) -> Array:
+        """Maps flux, any shape, to the model's range."""
+        if self.kind == "sqrt":
+            flux = jnp.sqrt(flux)
+        elif self.kind == "asinh":
+            flux = jnp.arcsinh(flux / self.softening)
+        return (flux - self.shift) / self.spread
+
+    def to_flux(self, model: Array) -> Array:
+        """Maps the model's range, any shape, to flux; clips first what no flux maps to."""
+        value = model * self.spread + self.shift
+        if self.kind == "sqrt":
+            return jnp.square(jnp.maximum(value, 0.0))
+        if self.kind == "asinh":
+            return jnp.sinh(value) * self.softening
+        return value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the constants as JSON types; `Scaling(**constants)` undoes it."""
+        return dataclasses.asdict(self)
+
+
+def fit_scaling(kind: str, model_std: float, images: np.ndarray, minimum: float) -> Scaling:
+    """Finds the constants of a map from the first training images.
+
+    Args:
+      kind: `linear`, `sqrt` or `asinh`.
+      model_std: the standard deviation wanted in the model's range.
+      images: flux, float32 `[N, H, W, C]`; the first 4,096 are used.
+      minimum: the smallest pixel of the whole set.
+
+    Raises:
+      DataError: where `sqrt` meets a set with negative pixels, or every pixel is the same.
+    """
+    if kind == "sqrt" and minimum < 0:
+        raise DataError(
+            f"data.scaling=sqrt cannot take this set: its smallest pixel is {minimum:g}; "
+            "allowed here: linear, asinh"
+        )
+    reference = images[:NUM_REFERENCE_IMAGES]
+    softening = 1.0
+    if kind == "asinh":
+        softening = _SOFTENING_SHARE_OF_MAXIMUM * float(np.max(np.abs(reference)))
+        reference = np.arcsinh(reference / (softening or 1.0))
+    elif kind == "sqrt":
+        reference = np.sqrt(reference)
+    std = float(reference.std(dtype=np.float64))
+    if not std > 0:
+        raise DataError("every pixel of the training images is the same; there is nothing to learn")
+    return Scaling(kind, float(reference.mean(dtype=np.float64)), std / model_std, softening)

@@ -1,0 +1,137 @@
+"""`--mode=evaluate`: generated images beside real ones, judged by the exact forward model."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from lensjax import workdir as files
+from lensjax.config import Config, ConfigError
+from lensjax.data.catalogue import SIMULATED_SETS
+from lensjax.data.dataset import LensSplit
+from lensjax.data.pipeline import first_of_each_class
+from lensjax.figures import lens_grid, save_png
+from lensjax.generate import describe, load_with_config
+from lensjax.metrics.lensing import smooth_scores
+
+# Above this median ratio an error exceeds what cdm sub-structure does to a Model II image.
+CDM_SIGNAL = 0.076
+# What images must reach to be worth looking at; an image that fails shows it to the eye.
+PASS_LIMITS = {
+    "ratio_p50": 0.08,
+    "ratio_p90": 0.13,
+    "ks_x": 0.20,
+    "ks_y": 0.20,
+    "faint_rms_percent": 0.3,
+}
+Scores = Mapping[str, Mapping[str, Mapping[str, float]]]
+
+
+def failures(no_sub: Mapping[str, float]) -> list[str]:
+    """Returns a line for each limit of `PASS_LIMITS` that the `no_sub` scores exceed."""
+    return [
+        f"{name} is {no_sub[name]:.3f}, the limit is {limit:g}"
+        for name, limit in PASS_LIMITS.items()
+        if not no_sub[name] <= limit
+    ]
+
+
+def _table(scores: Scores) -> str:
+    head = (
+        f"{'':8}{'':11}{'what the best smooth lens leaves':>34}{'source position':>20}{'dark pixels':>14}\n"
+        f"{'class':8}{'images':11}{'median':>17}{'90 % below':>17}{'KS x':>10}{'KS y':>10}{'RMS / peak':>14}"
+    )
+    lines = [head, "-" * 87]
+    for class_name, kinds in scores.items():
+        for kind, row in kinds.items():
+            smooth = class_name == "no_sub"
+            positions = f"{row['ks_x']:10.2f}{row['ks_y']:10.2f}" if smooth else f"{'':20}"
+            dark = f"{row['faint_rms_percent']:12.3f} %" if smooth else ""
+            lines.append(
+                f"{class_name:8}{kind:11}{row['ratio_p50']:17.3f}{row['ratio_p90']:17.3f}"
+                f"{positions}{dark}"
+            )
+    return "\n".join(lines)
+
+
+def _verdict(failed: list[str], median: float) -> str:
+    if failed:
+        return "FAILED: for no_sub " + "; ".join(failed) + ". Train longer or on an accelerator."
+    meaning = (
+        f"the error exceeds the cdm signal ({CDM_SIGNAL:g}): these are for looking, not for "
+        "dark-matter work; train longer or on an accelerator."
+        if median > CDM_SIGNAL
+        else f"the median error is below the cdm signal ({CDM_SIGNAL:g}), above which these would "
+        "be for looking alone; for dark-matter work it must be far below: train longer or on an "
+        "accelerator."
+    )
+    return "PASSED as lenses to look at: " + meaning
+
+
+def _explain(num_images: int) -> str:
+    return (
+        f"\nEach of {num_images} images a class is fitted by the exact simulator's lens without "
+        "sub-structure; the\nnumber is RMS(image - fit) / RMS(image). For no_sub it should be 0, "
+        "for cdm and axion that of\nreal images: lower is as wrong as higher. KS is the distance of "
+        "the fitted source positions from\ntheir prior (0.17 is usual for 64 perfect images); dark "
+        "pixels are those below 0.1 % of the peak."
+    )
+
+
+def _scores(generated: list[np.ndarray], real: list[np.ndarray], config: Config) -> Scores:
+    survey = SIMULATED_SETS[config.data.name].survey
+    from lensjax.data.simulator import CLASS_NAMES
+
+    order = ("no_sub", "cdm", "axion")
+    return {
+        name: {
+            kind: smooth_scores(images[CLASS_NAMES.index(name)][..., 0], survey)
+            for kind, images in (("generated", generated), ("real", real))
+        }
+        for name in order
+    }
+
+
+def evaluate_mode(config: Config, folder: pathlib.Path) -> None:
+    """Draws images, scores them beside the test split, prints the table and writes the numbers.
+
+    Raises:
+      ConfigError: for a set with noise or conserved mass, which the smooth fit does not describe.
+    """
+    from lensjax.data import deeplense
+
+    simulated = SIMULATED_SETS[config.data.name]
+    if simulated.noisy or simulated.conserved:
+        raise ConfigError(
+            "data.name",
+            config.data.name,
+            "allowed for --mode=evaluate: the noise-free sets of Models I, II and III",
+        )
+    generator = load_with_config(folder, config)
+    split: LensSplit = deeplense.read(config.data.name, config.data.directory, "test")
+    count = config.evaluate.num_images
+    real = first_of_each_class(split, count)
+    num_classes = split.info.num_classes
+    logging.info("drawing %d images a class at step %d", count, generator.step)
+    images = generator.generate(None, num_classes * count, config.sample.seed)
+    generated = [images[label::num_classes] for label in range(num_classes)]
+    scores = _scores(generated, real, config)
+
+    failed = failures(scores["no_sub"]["generated"])
+    verdict = _verdict(failed, scores["no_sub"]["generated"]["ratio_p50"])
+    print(_table(scores) + _explain(count) + "\n" + verdict, flush=True)
+    target = folder / files.EVALUATION
+    protocol: dict[str, Any] = describe(generator, config.sample)
+    protocol |= {"num_images": num_classes * count, "split": "test", "data": split.info.name}
+    content = {"lensing": scores, "verdict": verdict, "failed": failed, "protocol": protocol}
+    files.write_json(target / "metrics.json", content)
+    columns = config.sample.grid_columns
+    picture = lens_grid(
+        [rows[:columns] for rows in generated],
+        [rows[:columns] for rows in real],
+        split.info.class_names,
+    )
+    save_png(target / "grid.png", picture)
+    logging.info("numbers: %s; picture: %s", target / "metrics.json", target / "grid.png")

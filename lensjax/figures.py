@@ -1,0 +1,74 @@
+"""Pictures of lenses, with one brightness scale for everything in a picture."""
+
+import io
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+# Brightness is the square root of flux: a linear scale would hide faint speckle.
+_GAMMA = 0.5
+_COLOUR_MAP = "inferno"
+
+
+def lens_grid(
+    generated: Sequence[np.ndarray], real: Sequence[np.ndarray], class_names: Sequence[str]
+) -> np.ndarray:
+    """Draws each class as a row of real images above a row of generated ones.
+
+    Args:
+      generated: for each class, flux `[n, H, W, C]`; the first channel is drawn.
+      real: for each class, the same.
+      class_names: the names of the rows.
+
+    Returns:
+      The picture, uint8 `[height, width, 3]`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+
+    rows = [
+        (f"{name}\n{kind}", images)
+        for index, name in enumerate(class_names)
+        for kind, images in (("real", real[index]), ("generated", generated[index]))
+    ]
+    columns = max(len(images) for _, images in rows)
+    brightest = max(float(images.max()) for images in real if len(images))
+    norm = PowerNorm(_GAMMA, vmin=0.0, vmax=brightest, clip=True)
+    figure = Figure(figsize=(columns + 1.2, len(rows) * 1.02 + 0.1), dpi=100)
+    axes = figure.subplots(
+        len(rows),
+        columns,
+        squeeze=False,
+        gridspec_kw={
+            "left": 1.2 / (columns + 1.2),
+            "right": 0.995,
+            "top": 0.99,
+            "bottom": 0.01,
+            "wspace": 0.03,
+            "hspace": 0.03,
+        },
+    )
+    for (label, images), row in zip(rows, axes, strict=True):
+        row[0].text(-0.1, 0.5, label, transform=row[0].transAxes, ha="right", va="center")
+        for place, axis in enumerate(row):
+            axis.set_axis_off()
+            if place < len(images):
+                picture = np.nan_to_num(images[place, :, :, 0])
+                axis.imshow(picture, norm=norm, cmap=_COLOUR_MAP, origin="lower")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save_png(path: pathlib.Path, picture: np.ndarray) -> None:
+    """Writes a picture, uint8 `[height, width, 3]`, so that the file is whole or not there."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(buffer.getvalue())
+    partial.replace(path)

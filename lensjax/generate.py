@@ -1,0 +1,300 @@
+"""From a trained run to images: `lensjax.load(workdir).generate(...)` and `--mode=sample`."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax import Array
+
+from lensjax import prng, samplers
+from lensjax import workdir as files
+from lensjax.assemble import abstract_state, build_path, make_apply_fn
+from lensjax.checkpoint import Checkpoints
+from lensjax.config import Config, SampleConfig, from_config_dict
+from lensjax.data.scaling import Scaling
+from lensjax.guidance import make_denoiser, passes_per_call
+from lensjax.models import build_model
+from lensjax.state import TrainState
+
+# (params, seed [], image numbers [B], labels [B]) -> flux [B, H, W, C].
+SampleFn = Callable[[Any, Array, Array, Array], Array]
+
+
+class GenerateError(ValueError):
+    """A request that a run cannot serve."""
+
+
+def make_sample_fn(
+    config: Config,
+    scaling: Scaling,
+    image_shape: tuple[int, int, int],
+    sample: SampleConfig,
+) -> SampleFn:
+    """Returns the pure function that draws one chunk of images.
+
+    Image i starts from noise that is a function of (seed, i) alone.
+
+    Args:
+      config: network, path and prediction.
+      scaling: from the model's range back to flux.
+      image_shape: `(H, W, C)`.
+      sample: sampler, steps and guidance.
+    """
+    path = build_path(config)
+    apply_fn = make_apply_fn(build_model(config.model))
+    times = samplers.time_grid(path, sample.steps)
+
+    def sample_fn(params: Any, seed: Array, numbers: Array, labels: Array) -> Array:
+        keys = prng.keys(prng.key(seed, "generate"), numbers)
+        noise = jax.vmap(lambda key: jax.random.normal(key, image_shape, jnp.float32))(keys)
+        denoise = make_denoiser(
+            apply_fn,
+            params,
+            {"label": labels},
+            path=path,
+            prediction=config.model.prediction,
+            null_label=config.model.num_classes,
+            guidance=sample.guidance,
+        )
+        step = samplers.STEPS[sample.sampler]
+        return scaling.to_flux(samplers.sample(path, denoise, noise, jnp.asarray(times), step))
+
+    return sample_fn
+
+
+def passes_per_image(sample: SampleConfig) -> int:
+    """Returns how often the network sees one image, guidance included."""
+    per_step = samplers.PASSES_PER_STEP[sample.sampler]
+    return sample.steps * per_step * passes_per_call(sample.guidance)
+
+
+def generate_chunks(
+    sample_fn: SampleFn, params: Any, labels: np.ndarray, *, seed: int, batch_size: int
+) -> np.ndarray:
+    """Draws images in chunks of one shape, the last one padded.
+
+    Args:
+      sample_fn: jitted, from `make_sample_fn`.
+      params: the network's parameters.
+      labels: int32 `[N]`; image i gets label i.
+      seed: in [0, 2**31 - 1].
+      batch_size: images computed at once.
+
+    Returns:
+      float32 `[N, H, W, C]`, flux.
+    """
+    chunks = []
+    for start in range(0, len(labels), batch_size):
+        numbers = np.arange(start, start + batch_size, dtype=np.int32)
+        chunk_labels = labels[np.minimum(numbers, len(labels) - 1)]
+        images = sample_fn(params, jnp.int32(seed), jnp.asarray(numbers), jnp.asarray(chunk_labels))
+        chunks.append(np.asarray(images)[: len(labels) - start])
+    return np.concatenate(chunks)
+
+
+def weights_hash(params: Any) -> str:
+    """Returns the SHA-256 of all parameters, in the order of their names."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+class LensGenerator:
+    """A trained network that draws lens images.
+
+    Args:
+      config: the run's configuration.
+      dataset: the content of its `dataset.json`.
+      params: parameters to sample from.
+      step: the checkpoint that they come from.
+      ema: whether they are the moving average.
+    """
+
+    def __init__(
+        self, config: Config, dataset: dict[str, Any], params: Any, step: int, ema: bool
+    ) -> None:
+        self.config = config
+        self.params = params
+        self.step = step
+        self.ema = ema
+        self.class_names: tuple[str, ...] = tuple(dataset["class_names"])
+        self.image_shape: tuple[int, int, int] = tuple(dataset["image_shape"])
+        self.flux_unit: str = dataset["flux_unit"]
+        self.pixel_scale_arcsec: float | None = dataset["pixel_scale_arcsec"]
+        self._scaling = Scaling(**dataset["scaling"])
+        self._jitted = functools.lru_cache(maxsize=16)(self._jit)
+
+    def _jit(self, sample: SampleConfig) -> SampleFn:
+        return jax.jit(make_sample_fn(self.config, self._scaling, self.image_shape, sample))
+
+    def labels(self, label: int | str | Sequence[int] | np.ndarray | None, num: int) -> np.ndarray:
+        """Returns labels int32 `[num]` for an index, a class name, an array, or None.
+
+        None cycles through the classes; in an unlabelled set every label is the null label.
+
+        Raises:
+          GenerateError: for a class that does not exist or an array of another length.
+        """
+        num_classes = len(self.class_names)
+        if label is None:
+            labels = np.arange(num) % max(num_classes, 1)
+        elif isinstance(label, str):
+            if label not in self.class_names:
+                known = ", ".join(self.class_names) or "none, the set is unlabelled"
+                raise GenerateError(f"label: got {label!r}; allowed: {known}")
+            labels = np.full(num, self.class_names.index(label))
+        else:
+            labels = np.asarray(label)
+            if labels.dtype.kind not in "iu":
+                raise GenerateError(f"label: got {label!r}; allowed: integers or a class name")
+            if labels.ndim == 0:
+                labels = np.full(num, labels)
+            if labels.shape != (num,):
+                raise GenerateError(f"label: got shape {labels.shape}; allowed: ({num},)")
+        # The null label, num_classes, draws from the unconditional model.
+        if num and not (labels.min() >= 0 and labels.max() <= num_classes):
+            raise GenerateError(
+                f"label: got {labels.min()} to {labels.max()}; allowed: 0 to {num_classes} "
+                f"({', '.join((*self.class_names, 'none'))})"
+            )
+        return labels.astype(np.int32)
+
+    def settings(
+        self, steps: int | None = None, guidance: float | None = None, sampler: str | None = None
+    ) -> SampleConfig:
+        """Returns the run's `sample` section with what is not None replaced, checked again."""
+        wanted = {"steps": steps, "guidance": guidance, "sampler": sampler}
+        changed = {name: value for name, value in wanted.items() if value is not None}
+        values = dataclasses.asdict(self.config)
+        values["sample"] |= changed
+        return from_config_dict(values).sample
+
+    def generate(
+        self,
+        label: int | str | Sequence[int] | np.ndarray | None = None,
+        num: int = 1,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: str | None = None,
+    ) -> np.ndarray:
+        """Draws images.
+
+        Image i is a function of (seed, i) and its label. Images are computed in chunks of
+        `sample.batch_size`, the last one padded, so that they agree bit for bit whatever `num` is.
+
+        Args:
+          label: a class index or name for all images, an array `[num]`, or None for labels that
+            cycle through the classes.
+          num: number of images.
+          seed: in [0, 2**31 - 1].
+          steps: intervals of time; None for the run's value.
+          guidance: g of `uncond + g (cond - uncond)`; None for the run's value.
+          sampler: name of the solver; None for the run's value.
+
+        Returns:
+          float32 `[num, H, W, C]` in flux units (`flux_unit`).
+
+        Raises:
+          GenerateError: for a label, number or seed that is not allowed.
+          lensjax.config.ConfigError: for sampler settings that are not allowed.
+        """
+        if num < 1:
+            raise GenerateError(f"num: got {num}; allowed: an integer of at least 1")
+        if not 0 <= seed <= prng.MAX_SEED:
+            raise GenerateError(f"seed: got {seed}; allowed: 0 to {prng.MAX_SEED}")
+        return generate_chunks(
+            self._jitted(self.settings(steps, guidance, sampler)),
+            self.params,
+            self.labels(label, num),
+            seed=seed,
+            batch_size=self.config.sample.batch_size,
+        )
+
+
+def load(workdir: str | os.PathLike, step: int | None = None, ema: bool = True) -> LensGenerator:
+    """Loads a trained run for sampling; needs neither the data set nor TensorFlow.
+
+    Args:
+      workdir: the run's folder.
+      step: the checkpoint; None for the newest sound one.
+      ema: the moving average of the parameters (True) or the raw ones.
+
+    Raises:
+      lensjax.workdir.WorkdirError: where the folder is not that of a run.
+      lensjax.checkpoint.CheckpointError: where there is no such, or no sound, checkpoint.
+    """
+    folder = pathlib.Path(workdir).expanduser()
+    return load_with_config(folder, files.load_config(folder), step, ema)
+
+
+def load_with_config(
+    folder: pathlib.Path, config: Config, step: int | None = None, ema: bool = True
+) -> LensGenerator:
+    """Loads a trained run with `sample.*` fields other than those it was trained with.
+
+    Args, Returns and Raises as for `load`.
+    """
+    dataset = files.read_json(folder / files.DATASET_FILE)
+    checkpoints = Checkpoints(folder / files.CHECKPOINTS, read_only=True)
+    expected = abstract_state(config, tuple(dataset["image_shape"]))
+    state: TrainState | None = checkpoints.restore(expected, step)
+    checkpoints.close()
+    if state is None:
+        raise files.WorkdirError(f"{folder} has no checkpoint yet; train first")
+    params = state.ema if ema else state.params
+    return LensGenerator(config, dataset, params, int(state.step), ema)
+
+
+def sample_mode(config: Config, folder: pathlib.Path) -> None:
+    """Writes `generated/` in a workdir: images, labels, what made them, and a picture."""
+    generator = load_with_config(folder, config)
+    sample = config.sample
+    logging.info(
+        "drawing %d images at step %d: %s, %d steps, guidance %g, %d network passes an image",
+        sample.num_images,
+        generator.step,
+        sample.sampler,
+        sample.steps,
+        sample.guidance,
+        passes_per_image(sample),
+    )
+    labels = generator.labels(None, sample.num_images)
+    images = generator.generate(labels, sample.num_images, sample.seed)
+    target = folder / files.GENERATED
+    target.mkdir(exist_ok=True)
+    np.save(target / "images.npy", images)
+    np.save(target / "labels.npy", labels)
+    files.write_json(target / "meta.json", describe(generator, sample))
+    logging.info("wrote %s", target / "images.npy")
+
+
+def describe(generator: LensGenerator, sample: SampleConfig) -> dict[str, Any]:
+    """Returns all that generated images depend on, as JSON types."""
+    return {
+        "weights_sha256": weights_hash(generator.params),
+        "checkpoint_step": generator.step,
+        "ema": generator.ema,
+        "sampler": sample.sampler,
+        "steps": sample.steps,
+        "passes_per_image": passes_per_image(sample),
+        "guidance": sample.guidance,
+        "seed": sample.seed,
+        "batch_size": sample.batch_size,
+        "num_images": sample.num_images,
+        "class_names": list(generator.class_names),
+        "flux_unit": generator.flux_unit,
+        "pixel_scale_arcsec": generator.pixel_scale_arcsec,
+        "versions": files.versions(),
+        "git_revision": files.git_revision(),
+    }

@@ -1,0 +1,70 @@
+"""What each mode of the command line does."""
+
+import os
+import pathlib
+
+from absl import logging
+
+from lensjax.checkpoint import CheckpointError
+from lensjax.config import Config, ConfigError
+from lensjax.data.dataset import DataError
+from lensjax.workdir import WorkdirError
+
+# What a user can put right: said in one message, without a traceback.
+USER_ERRORS = (ConfigError, DataError, WorkdirError, CheckpointError)
+
+_DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops=true"
+
+
+def run(mode: str, config: Config, workdir: pathlib.Path) -> None:
+    """Runs a mode, one of `main.MODES`, with a checked configuration."""
+    if config.train.deterministic:  # before the first use of a device
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DETERMINISTIC_FLAG}"
+    {"train": _train, "sample": _sample, "evaluate": _evaluate, "build_data": _build_data}[mode](
+        config, workdir
+    )
+
+
+def _log_devices(config: Config) -> None:
+    import jax
+
+    backend = jax.default_backend()
+    exact = backend == "cpu" or config.train.deterministic
+    logging.info(
+        "%d %s device(s); a resumed run is %s",
+        jax.device_count(),
+        backend,
+        "bit-identical" if exact else "equal to rounding (train.deterministic=True makes it exact)",
+    )
+
+
+def _build_data(config: Config, workdir: pathlib.Path) -> None:
+    from lensjax.data import deeplense
+
+    deeplense.prepare(config.data.name, config.data.directory)
+    info = deeplense.read_info(config.data.name, config.data.directory)
+    sizes = ", ".join(f"{split} {size:,}" for split, size in info.split_sizes.items())
+    logging.info("%s is there: %s images, fingerprint %s", info.name, sizes, info.fingerprint)
+
+
+def _train(config: Config, workdir: pathlib.Path) -> None:
+    from lensjax import workdir as files
+    from lensjax.data import deeplense
+    from lensjax.train import train
+
+    _log_devices(config)
+    files.claim(workdir, config)  # before a build that may take minutes
+    deeplense.prepare(config.data.name, config.data.directory)
+    train(config, workdir, deeplense.read(config.data.name, config.data.directory, "train"))
+
+
+def _sample(config: Config, workdir: pathlib.Path) -> None:
+    from lensjax.generate import sample_mode
+
+    sample_mode(config, workdir)
+
+
+def _evaluate(config: Config, workdir: pathlib.Path) -> None:
+    from lensjax.evaluate import evaluate_mode
+
+    evaluate_mode(config, workdir)

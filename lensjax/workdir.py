@@ -1,0 +1,111 @@
+"""The files of a run's folder: names, atomic writing, and where and from what a run was made."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+from lensjax.config import Config, ConfigError, differences, from_config_dict, to_dict
+
+CONFIG_FILE = "config.json"
+DATASET_FILE = "dataset.json"
+METRICS_FILE = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+SAMPLES = "samples"
+GENERATED = "generated"
+EVALUATION = "evaluation"
+_PACKAGES = ("lensjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class WorkdirError(RuntimeError):
+    """A workdir that lacks something, or belongs to another run."""
+
+
+def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file that is either whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Reads a JSON file of a workdir.
+
+    Raises:
+      WorkdirError: where the file is not there or not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise WorkdirError(f"{path} is not there; is {path.parent} the workdir of a run?") from None
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{path} cannot be read: {error}") from None
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that decide what a run computes."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def git_revision() -> str | None:
+    """Returns the commit of the checkout that lensjax runs from, `+changes` if edited, or None."""
+
+    def git(*arguments: str) -> str:
+        folder = pathlib.Path(__file__).parent
+        command = ["git", "-C", os.fspath(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        tracked = git("ls-files", pathlib.Path(__file__).name)
+        if not tracked:  # installed inside somebody else's checkout
+            return None
+        edited = git("status", "--porcelain", "--untracked-files=no", ".")
+        return git("rev-parse", "HEAD") + ("+changes" if edited else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def claim(workdir: pathlib.Path, config: Config) -> None:
+    """Makes a workdir this run's own, or checks that it was.
+
+    Raises:
+      ConfigError: where the workdir belongs to another configuration; every difference is listed.
+      WorkdirError: where the folder cannot be made or its `config.json` not be read.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkdirError(f"--workdir={workdir} cannot be made: {error.strerror}") from None
+    path = workdir / CONFIG_FILE
+    if path.exists():
+        changed = differences(read_json(path)["config"], to_dict(config))
+        if changed:
+            raise ConfigError(
+                "--workdir",
+                str(workdir),
+                "it belongs to another configuration; allowed: another folder, or the same fields. "
+                "Different are\n  " + "\n  ".join(changed),
+            )
+    content = {"config": to_dict(config), "versions": versions(), "git_revision": git_revision()}
+    write_json(path, content)
+
+
+def load_config(workdir: pathlib.Path) -> Config:
+    """Returns the configuration that a workdir was trained with.
+
+    Raises:
+      WorkdirError: where there is none.
+      ConfigError: where this version of lensjax does not accept it.
+    """
+    return from_config_dict(read_json(workdir / CONFIG_FILE)["config"])

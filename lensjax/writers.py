@@ -1,0 +1,79 @@
+"""Metrics: one JSON object a line for programs, TensorBoard for people.
+
+The only module that imports TensorFlow (through CLU), inside a function, and hides the accelerator
+from it. Without TensorFlow everything else goes on.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+
+def _open_tensorboard(folder: pathlib.Path) -> Any:
+    """Returns a CLU writer, or None where TensorFlow is not installed."""
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # these two silence its start-up lines
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    try:
+        import tensorflow as tf
+        from clu import metric_writers
+    except ImportError:
+        logging.info(
+            "TensorFlow is not installed: metrics go to metrics.jsonl and the log alone "
+            "(pip install 'lensjax[tensorboard]' adds TensorBoard)"
+        )
+        return None
+    tf.config.set_visible_devices([], "GPU")
+    return metric_writers.AsyncWriter(metric_writers.SummaryWriter(os.fspath(folder)))
+
+
+def _keep_up_to(path: pathlib.Path, step: int) -> None:
+    """Drops lines of later steps, and a last line that a kill cut short."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(line + "\n" for line in kept))
+    os.replace(partial, path)
+
+
+class MetricWriters:
+    """Writes the metrics of a run, each step once, also after a resume.
+
+    Args:
+      metrics_file: the file of JSON lines.
+      resumed_at: steps that were done before; lines of later ones are dropped.
+    """
+
+    def __init__(self, metrics_file: pathlib.Path, resumed_at: int) -> None:
+        _keep_up_to(metrics_file, resumed_at)
+        self._file = metrics_file.open("a")
+        self._tensorboard = _open_tensorboard(metrics_file.parent)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes one line for a step."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        if self._tensorboard:
+            self._tensorboard.write_scalars(step, dict(values))
+
+    def image(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Shows a picture, uint8 `[H, W, 3]`, in TensorBoard."""
+        if self._tensorboard:
+            self._tensorboard.write_images(step, {name: picture[None]})
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        self._file.close()
+        if self._tensorboard:
+            self._tensorboard.close()
