@@ -4,9 +4,11 @@ Orbax restores a flipped byte without a word and casts another dtype in silence.
 CRC-32 of each leaf are saved beside the state and compared after it was read.
 """
 
+import json
 import pathlib
 import shutil
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -35,6 +37,11 @@ def _describe(state: Any) -> dict[str, dict[str, Any]]:
         checksum = zlib.crc32(array.tobytes())
         result[name] = {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "crc32": checksum}
     return result
+
+
+def _checksum_of(description: Mapping[str, Any]) -> int:
+    """Returns the checksum of what `_describe` gave: its own file may be damaged as well."""
+    return zlib.crc32(json.dumps(description, sort_keys=True).encode())
 
 
 def _check_fits(saved: dict[str, dict[str, Any]], expected: Any, step: int) -> None:
@@ -99,11 +106,11 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return  # a run that is resumed and stopped at once has nothing new to keep
         args = self._ocp.args
+        arrays = _describe(state)
+        leaves = {"arrays": arrays, "crc32": _checksum_of(arrays)}
         saved = self._manager.save(
             step,
-            args=args.Composite(
-                state=args.StandardSave(state), leaves=args.JsonSave(_describe(state))
-            ),
+            args=args.Composite(state=args.StandardSave(state), leaves=args.JsonSave(leaves)),
             force=True,
         )
         if not saved:
@@ -149,13 +156,16 @@ class Checkpoints:
 
     def _restore_sound(self, step: int, expected: TrainState) -> TrainState:
         args = self._ocp.args
-        saved = self._manager.restore(step, args=args.Composite(leaves=args.JsonRestore()))
-        _check_fits(saved["leaves"], expected, step)
+        leaves = self._manager.restore(step, args=args.Composite(leaves=args.JsonRestore()))
+        saved = leaves["leaves"]["arrays"]
+        if _checksum_of(saved) != leaves["leaves"]["crc32"]:
+            raise ValueError("the checksum of its list of arrays differs")
+        _check_fits(saved, expected, step)
         restored = self._manager.restore(
             step, args=args.Composite(state=args.StandardRestore(expected))
         )
         state = restored["state"]
-        changed = [name for name, leaf in _describe(state).items() if leaf != saved["leaves"][name]]
+        changed = [name for name, leaf in _describe(state).items() if leaf != saved[name]]
         if changed:
             raise ValueError(f"checksum of {changed[0]} differs, {len(changed)} arrays in all")
         return state

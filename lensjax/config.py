@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lensjax.data.catalogue import SIMULATED_SETS
+from lensjax.data.simulator import CLASS_NAMES
 from lensjax.losses import LOSS_SPACES, TIME_DISTRIBUTIONS
 from lensjax.paths import PREDICTIONS
 from lensjax.prng import MAX_SEED
@@ -408,7 +409,8 @@ def from_config_dict(config_dict: Mapping[str, Any]) -> Config:
 
 def _check_combinations(config: Config) -> None:
     model = config.model
-    num_pixels = SIMULATED_SETS[config.data.name].survey.num_pixels
+    simulated = SIMULATED_SETS[config.data.name]
+    num_pixels = simulated.survey.num_pixels
     if model.name == "dit":
         if num_pixels % model.patch_size:
             raise ConfigError(
@@ -424,6 +426,19 @@ def _check_combinations(config: Config) -> None:
             )
         if model.width % 4:
             raise ConfigError("model.width", model.width, "allowed: a multiple of 4")
+    if model.num_classes != len(CLASS_NAMES):
+        raise ConfigError(
+            "model.num_classes",
+            model.num_classes,
+            f"allowed: {len(CLASS_NAMES)}, the classes of {config.data.name}",
+        )
+    num_images = simulated.images_per_class["train"] * len(CLASS_NAMES)
+    if config.train.batch_size > num_images:
+        raise ConfigError(
+            "train.batch_size",
+            config.train.batch_size,
+            f"allowed: at most the {num_images} images of {config.data.name}",
+        )
 
 
 def check_overrides(overrides: Mapping[str, str]) -> None:
@@ -455,7 +470,8 @@ def check_overrides(overrides: Mapping[str, str]) -> None:
 
 
 def _check_text(kind: Any, name: str, text: str) -> None:
-    parts = text.strip("()").split(",") if typing.get_origin(kind) is tuple else [text]
+    many = typing.get_origin(kind) is tuple
+    parts = text.strip("()").removesuffix(",").split(",") if many else [text]
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0"):
             raise ConfigError(name, text, "allowed: True or False")
@@ -463,8 +479,7 @@ def _check_text(kind: Any, name: str, text: str) -> None:
     number = {int: int, float: float, str: str}.get(kind, int)
     try:
         for part in parts:
-            if part.strip():
-                number(part)
+            number(part)
     except ValueError:
         raise ConfigError(name, text, f"allowed: {_describe(kind)}") from None
 

@@ -109,6 +109,10 @@ def weights_hash(params: Any) -> str:
     return digest.hexdigest()
 
 
+def _is_integer(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 class LensGenerator:
     """A trained network that draws lens images.
 
@@ -209,10 +213,10 @@ class LensGenerator:
           GenerateError: for a label, number or seed that is not allowed.
           lensjax.config.ConfigError: for sampler settings that are not allowed.
         """
-        if num < 1:
-            raise GenerateError(f"num: got {num}; allowed: an integer of at least 1")
-        if not 0 <= seed <= prng.MAX_SEED:
-            raise GenerateError(f"seed: got {seed}; allowed: 0 to {prng.MAX_SEED}")
+        if not (_is_integer(num) and num >= 1):
+            raise GenerateError(f"num: got {num!r}; allowed: an integer of at least 1")
+        if not (_is_integer(seed) and 0 <= seed <= prng.MAX_SEED):
+            raise GenerateError(f"seed: got {seed!r}; allowed: an integer in 0 to {prng.MAX_SEED}")
         return generate_chunks(
             self._jitted(self.settings(steps, guidance, sampler)),
             self.params,
@@ -243,8 +247,9 @@ def load_with_config(
 ) -> LensGenerator:
     """Loads a trained run with `sample.*` fields other than those it was trained with.
 
-    Args, Returns and Raises as for `load`.
+    Args, Returns and Raises as for `load`; and ConfigError where another field differs.
     """
+    files.check_same(folder, config)
     dataset = files.read_json(folder / files.DATASET_FILE)
     checkpoints = Checkpoints(folder / files.CHECKPOINTS, read_only=True)
     expected = abstract_state(config, tuple(dataset["image_shape"]))
@@ -257,7 +262,7 @@ def load_with_config(
 
 
 def sample_mode(config: Config, folder: pathlib.Path) -> None:
-    """Writes `generated/` in a workdir: images, labels, what made them, and a picture."""
+    """Writes `generated/` in a workdir: images, labels, and what made them."""
     generator = load_with_config(folder, config)
     sample = config.sample
     logging.info(

@@ -31,7 +31,7 @@ def make_denoiser(
     Args:
       apply_fn: `(params, x, t, condition) -> output`.
       params: the network's parameters.
-      condition: `label` int32 `[B]`.
+      condition: `label` int32 `[B]`; whatever stands beside it, `[B, ...]`, goes into both passes.
       path: the probability path.
       prediction: what the network predicts.
       null_label: the label that stands for none.
@@ -45,8 +45,9 @@ def make_denoiser(
 
         return denoise
 
+    both = {name: jnp.concatenate([value, value]) for name, value in condition.items()}
     label = condition["label"]
-    both = {**condition, "label": jnp.concatenate([label, jnp.full_like(label, null_label)])}
+    both["label"] = jnp.concatenate([label, jnp.full_like(label, null_label)])
 
     def denoise_guided(x_t: Array, t: Array) -> Estimate:
         outputs = apply_fn(params, jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), both)

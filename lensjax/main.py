@@ -7,9 +7,11 @@ python -m lensjax.main --config=configs/NAME.py --workdir=DIR [--mode=MODE]
 import os
 import pathlib
 import sys
+import traceback
+from typing import NoReturn
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 MODES = ("train", "sample", "evaluate", "build_data")
 
@@ -27,20 +29,31 @@ _MODE = flags.DEFINE_enum(
 )
 
 
-def _overrides(arguments: list[str]) -> dict[str, str]:
-    """Returns the `--config.path=value` arguments by path."""
+def _flags_of(arguments: list[str]) -> dict[str, str]:
+    """Returns the values of the `--name=value` and `--name value` arguments by name."""
     found = {}
     for place, argument in enumerate(arguments):
-        name, equals, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-") and name.startswith("config."):
-            following = arguments[place + 1 : place + 2]
-            found[name.removeprefix("config.")] = value if equals else "".join(following)
+        if argument.startswith("-"):
+            name, equals, value = argument.lstrip("-").partition("=")
+            following = [one for one in arguments[place + 1 : place + 2] if one[:2] != "--"]
+            found[name] = value if equals else "".join(following) or "True"
     return found
 
 
-def _say_again(error: Exception) -> str:
+def _place_in(file: str, error: BaseException) -> tuple[str, BaseException]:
+    """Returns where in a config file an error was raised, and that error without its wrapping."""
+    inner: BaseException | None = error
+    while inner is not None:
+        for frame in reversed(traceback.extract_tb(inner.__traceback__)):
+            if os.path.realpath(frame.filename) == os.path.realpath(file):
+                return f", line {frame.lineno}, `{frame.line}`", inner
+        inner = inner.__cause__ or inner.__context__
+    return "", error
+
+
+def _say_again(error: BaseException) -> str:
     """Returns the message of a config file or of ml_collections as one short line."""
-    text = str(error) or repr(error)
+    text = (str(error.args[0]) if isinstance(error, KeyError) else str(error)) or repr(error)
     head, others, tail = text.partition(" Other fields present:")
     hint = tail.rpartition("Did you mean")
     if others:  # ml_collections repeats the whole section here
@@ -48,28 +61,37 @@ def _say_again(error: Exception) -> str:
     return " ".join(text.replace("\\n", " ").split())
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print(f"lensjax: {message}", file=sys.stderr)
     sys.exit(2)
 
 
 def _parse_flags(arguments: list[str]) -> list[str]:
-    from lensjax.config import check_overrides
+    from lensjax.config import ConfigError, check_overrides
 
-    for argument in arguments[1:]:
-        file_name = argument.lstrip("-").removeprefix("config=").partition(":")[0]
-        if argument.lstrip("-").startswith("config=") and not pathlib.Path(file_name).is_file():
-            _fail(f"--config: got {file_name!r}; there is no such file")
+    given = _flags_of(arguments[1:])
+    file = given.get("config", "").partition(":")[0]
+    if "config" in given and not pathlib.Path(file).is_file():
+        _fail(f"--config: got {file!r}; there is no such file")
     try:
-        check_overrides(_overrides(arguments[1:]))
+        check_overrides(
+            {
+                name.removeprefix("config."): text
+                for name, text in given.items()
+                if name.startswith("config.")
+            }
+        )
         remaining = flags.FLAGS(arguments)
-        if _CONFIG.value is not None:
-            _CONFIG.value.to_dict()  # a file that cannot be loaded shows at its first use
+        if _CONFIG.value is not None and not isinstance(_CONFIG.value, ConfigDict):
+            _CONFIG.value.to_dict()  # a file that could not be loaded shows at its first use
         return remaining
+    except ConfigError as error:
+        _fail(str(error))
     # Whatever a config file may raise is the user's to put right, and ml_collections adds its own.
     except Exception as error:
-        _fail(_say_again(error))
-        raise
+        place, inner = _place_in(file, error)
+        own = isinstance(error, flags.Error) and not place  # absl's, and it names the flag
+        _fail(_say_again(inner) if own else f"--config: {file}{place}: {_say_again(inner)}")
 
 
 def _set_up_logging() -> None:

@@ -8,10 +8,11 @@ from absl import logging
 from lensjax.checkpoint import CheckpointError
 from lensjax.config import Config, ConfigError
 from lensjax.data.dataset import DataError
+from lensjax.train import TrainingError
 from lensjax.workdir import WorkdirError
 
 # What a user can put right: said in one message, without a traceback.
-USER_ERRORS = (ConfigError, DataError, WorkdirError, CheckpointError)
+USER_ERRORS = (ConfigError, DataError, WorkdirError, CheckpointError, TrainingError)
 
 _DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops=true"
 
@@ -50,9 +51,11 @@ def _build_data(config: Config, workdir: pathlib.Path) -> None:
 def _train(config: Config, workdir: pathlib.Path) -> None:
     from lensjax import workdir as files
     from lensjax.data import deeplense
+    from lensjax.parallel import make_mesh
     from lensjax.train import train
 
     _log_devices(config)
+    make_mesh(config)  # refuses what the devices cannot do before anything is written
     files.claim(workdir, config)  # before a build that may take minutes
     deeplense.prepare(config.data.name, config.data.directory)
     train(config, workdir, deeplense.read(config.data.name, config.data.directory, "train"))

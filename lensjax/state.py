@@ -95,7 +95,7 @@ def make_train_step(
         batch = batch_fn(state.step, *data)
         example_keys = prng.keys(prng.key(seed, "loss", state.step), jnp.arange(batch_size))
         loss, gradient = jax.value_and_grad(loss_fn)(state.params, batch, example_keys)
-        gradient_norm = optax.global_norm(gradient)
+        gradient_norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
 
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)

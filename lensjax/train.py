@@ -275,7 +275,10 @@ def _loop(
     for step in range(int(state.step) + 1, settings.num_steps + 1):
         state, scalars = step_fn(state, *placement.arguments(step - 1))
         progress.pending.append(scalars)
-        last = step == settings.num_steps or stop.signal_name is not None
+        # Looked at once a step: a signal that comes during a save or a picture is for the next one,
+        # or this step would be called saved without being so.
+        signal_name = stop.signal_name
+        last = step == settings.num_steps or signal_name is not None
 
         if step % settings.log_every == 0 or last:
             writers.scalars(step, progress.summary(step))
@@ -284,14 +287,14 @@ def _loop(
         if step % settings.checkpoint_every == 0 or last:
             _check_finite(state)
             checkpoints.save(step, state)
-        if stop.signal_name is None and (step % settings.sample_every == 0 or last):
+        if signal_name is None and (step % settings.sample_every == 0 or last):
             picture = grids.draw(state.ema)
             save_png(workdir / files.SAMPLES / f"step_{step:08d}.png", picture)
             writers.image(step, "samples", picture)
         progress.go_on()
-        if stop.signal_name is not None:
+        if signal_name is not None:
             logging.info(
-                "%s: saved step %d; to go on, run the same command again", stop.signal_name, step
+                "%s: saved step %d; to go on, run the same command again", signal_name, step
             )
             break
     return state

@@ -89,16 +89,26 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
         raise WorkdirError(f"--workdir={workdir} cannot be made: {error.strerror}") from None
     path = workdir / CONFIG_FILE
     if path.exists():
-        changed = differences(read_json(path)["config"], to_dict(config))
-        if changed:
-            raise ConfigError(
-                "--workdir",
-                str(workdir),
-                "it belongs to another configuration; allowed: another folder, or the same fields. "
-                "Different are\n  " + "\n  ".join(changed),
-            )
+        check_same(workdir, config)
     content = {"config": to_dict(config), "versions": versions(), "git_revision": git_revision()}
     write_json(path, content)
+
+
+def check_same(workdir: pathlib.Path, config: Config) -> None:
+    """Checks that a configuration is that of a workdir, but for what may differ on a resume.
+
+    Raises:
+      ConfigError: where it is another one; every difference is listed.
+      WorkdirError: where the workdir has none.
+    """
+    changed = differences(read_json(workdir / CONFIG_FILE).get("config", {}), to_dict(config))
+    if changed:
+        raise ConfigError(
+            "--workdir",
+            str(workdir),
+            "it belongs to another configuration; allowed: another folder, or the same fields. "
+            "Different are\n  " + "\n  ".join(changed),
+        )
 
 
 def load_config(workdir: pathlib.Path) -> Config:

@@ -3,10 +3,12 @@
 import dataclasses
 import itertools
 
-from lensjax.data.simulator import SURVEYS, Survey
+from lensjax.data.surveys import SURVEYS, Survey
 
-IMAGES_PER_CLASS = {"train": 30_000, "test": 5_000}
-MINI_IMAGES_PER_CLASS = {"train": 1_000, "test": 200}
+IMAGES_PER_CLASS = {
+    "full": {"train": 30_000, "test": 5_000},
+    "mini": {"train": 1_000, "test": 200},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,7 @@ class SimulatedSet:
     @property
     def images_per_class(self) -> dict[str, int]:
         """Number of images of each class by split."""
-        return dict(MINI_IMAGES_PER_CLASS if self.mini else IMAGES_PER_CLASS)
+        return IMAGES_PER_CLASS["mini" if self.mini else "full"]
 
 
 def _all_sets() -> list[SimulatedSet]:

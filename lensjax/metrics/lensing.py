@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lensjax.data.simulator import SOURCE_POSITION_LIMIT, Survey, render, smooth_lens
+from lensjax.data.raytracing import render
+from lensjax.data.simulator import SOURCE_POSITION_LIMIT, smooth_lens
+from lensjax.data.surveys import Survey
 
 FAINT_SHARE_OF_PEAK = 1e-3
 _STARTS_PER_AXIS = 15

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# From a fresh clone to lenses: installs, builds a small data set, trains, samples, scores.
+# On two CPU cores it takes about 12 minutes after installation. Run again, it goes on where it was.
+#
+# Usage: ./launch/quickstart.sh [WORKDIR]        (default: runs/quickstart)
+
+. "$(dirname "$0")/environment.sh" requirements.txt
+
+workdir="${1:-runs/quickstart}"
+run() { .venv/bin/python -m lensjax.main --config=configs/quickstart.py --workdir="$workdir" "$@"; }
+
+run --mode=train
+run --mode=sample
+run --mode=evaluate
+
+cat <<END
+
+images    $workdir/generated/images.npy (flux), labels.npy beside it
+pictures  $workdir/evaluation/grid.png (real lenses above generated ones), $workdir/samples/
+scores    $workdir/evaluation/metrics.json
+curves    .venv/bin/tensorboard --logdir $workdir
+END

@@ -1,0 +1,215 @@
+"""Tiny runs for the tests of training, checkpoints, generation and the command line.
+
+As a script it is the child that a test kills: `run_support.py train WORKDIR OVERRIDES.json`.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import logging
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from lensjax import config as configuration
+from lensjax.data.dataset import DatasetInfo, LensSplit
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CLASS_NAMES = ("axion", "cdm", "no_sub")
+MINI_SET = "deeplense/model_ii_mini"
+SIDE = 16
+TINY = {
+    "data.name": MINI_SET,
+    "model.patch_size": 8,
+    "model.width": 8,
+    "model.depth": 1,
+    "model.num_heads": 2,
+    "model.widths": (8,),
+    "model.blocks": 1,
+    "model.condition_width": 8,
+    "optim.learning_rate": 1e-2,
+    "optim.warmup_steps": 2,
+    "optim.ema_half_life_images": 32.0,
+    "train.batch_size": 8,
+    "train.num_steps": 12,
+    "train.log_every": 1,
+    "train.sample_every": 100,
+    "train.checkpoint_every": 4,
+    "train.keep_last": 2,
+    "sample.steps": 2,
+    "sample.guidance": 2.0,
+    "sample.num_images": 6,
+    "sample.batch_size": 6,
+    "sample.grid_columns": 2,
+    "evaluate.num_images": 4,
+    "parallel.num_devices": 1,
+}
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """Returns the defaults of every field as nested dicts, changed at the given paths."""
+    values = dataclasses.asdict(configuration.Config())
+    for path, value in flat.items():
+        *sections, leaf = path.split(".")
+        owner = values
+        for section in sections:
+            owner = owner[section]
+        assert leaf in owner, path
+        owner[leaf] = value
+    return values
+
+
+def tiny_config(**sections: dict[str, Any]) -> configuration.Config:
+    """Returns a checked configuration that trains in a second; `train={"num_steps": 3}` changes."""
+    changes = {f"{name}.{leaf}": v for name, part in sections.items() for leaf, v in part.items()}
+    return configuration.from_config_dict(nested(TINY | changes))
+
+
+def tiny_split(num: int = 24, seed: int = 0, class_names: tuple[str, ...] = CLASS_NAMES) -> Any:
+    """Returns a split of random images, brighter with each class."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(num, dtype=np.int32) % max(1, len(class_names))
+    images = rng.gamma(2.0, 1.0, (num, SIDE, SIDE, 1)) * (1 + labels.reshape(-1, 1, 1, 1))
+    images = images.astype(np.float32)
+    info = DatasetInfo(
+        name=MINI_SET,
+        fingerprint=f"made for tests with seed {seed}",
+        class_names=class_names,
+        parameter_names=(),
+        split_sizes={"train": num},
+        image_shape=(SIDE, SIDE, 1),
+        flux_unit="counts",
+        minimum=float(images.min()),
+        maximum=float(images.max()),
+        pixel_scale_arcsec=0.1,
+    )
+    return LensSplit(images, labels, np.zeros((num, 0), np.float32), info)
+
+
+def states_differ(one: Any, other: Any) -> list[str]:
+    """Returns the names of the leaves that are not the same bit for bit."""
+    pairs = zip(
+        jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True
+    )  # raises where the trees have other numbers of leaves
+    return [
+        jax.tree_util.keystr(path)
+        for (path, left), right in pairs
+        if left.dtype != right.dtype or np.asarray(left).tobytes() != np.asarray(right).tobytes()
+    ]
+
+
+def metrics_of(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@contextlib.contextmanager
+def captured_log() -> Iterator[list[str]]:
+    """Yields the lines that lensjax logs through absl meanwhile."""
+    lines: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    logger, keep = logging.getLogger("absl"), Keep()
+    before = logger.level
+    logger.addHandler(keep)
+    logger.setLevel(logging.INFO)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(keep)
+        logger.setLevel(before)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Returns the environment of a child that runs this checkout on the CPU."""
+    settings = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.fspath(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    inherited = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return {**inherited, **settings, **more}
+
+
+def run_python(*arguments: object, **more: str) -> subprocess.CompletedProcess:
+    """Runs Python on the checkout and returns how it ended; keywords go to its environment."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(**more), capture_output=True, text=True, timeout=300
+    )
+
+
+def start_python(log: pathlib.Path, *arguments: object, **more: str) -> subprocess.Popen:
+    """Starts Python on the checkout; stdout and stderr go to a file."""
+    with log.open("w") as output:
+        return subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            cwd=ROOT,
+            env=environment(**more),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def wait_for(path: pathlib.Path, process: subprocess.Popen, seconds: float = 240.0) -> None:
+    """Waits until a file is there; fails where the process ends before."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, f"ended with {process.returncode} before {path.name}"
+        assert time.monotonic() < end, f"{path.name} did not come in {seconds} s"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def locked(path: pathlib.Path) -> Iterator[None]:
+    """Holds a lock between test processes, so that one of them builds what all use."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def hide_tensorboard() -> None:
+    """Makes training write no event files, which saves the seconds of importing TensorFlow."""
+    from lensjax import writers
+
+    writers._open_tensorboard = lambda folder: None
+
+
+def _stall_after(step: int, flag: pathlib.Path) -> None:
+    """Makes the loop stand still once a step's line is written, for a kill between two saves."""
+    from lensjax import writers
+
+    write = writers.MetricWriters.scalars
+
+    def scalars(self: Any, at: int, values: Any) -> None:
+        write(self, at, values)
+        while at == step and signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+            flag.touch()
+            time.sleep(0.01)
+
+    writers.MetricWriters.scalars = scalars  # type: ignore[method-assign]
+
+
+def _train_child(workdir: pathlib.Path, settings: dict[str, Any]) -> None:
+    from absl import logging as absl_logging
+
+    from lensjax.train import train
+
+    absl_logging.use_absl_handler()
+    absl_logging.set_verbosity(absl_logging.INFO)
+    hide_tensorboard()
+    if "stall_after" in settings:
+        _stall_after(settings["stall_after"], workdir / "stalled")
+    config = configuration.from_config_dict(nested(TINY | settings.get("changes", {})))
+    train(config, workdir, tiny_split())
+
+
+if __name__ == "__main__":
+    _train_child(pathlib.Path(sys.argv[1]), json.loads(sys.argv[2]))
