@@ -139,15 +139,18 @@ class Checkpoints:
                 there = ", ".join(map(str, sorted(steps))) or "none"
                 raise CheckpointError(f"there is no checkpoint {step}; there are: {there}")
             steps = [step]
+        damaged: list[int] = []
         for candidate in steps:
             try:
-                return self._restore_sound(candidate, expected)
+                state = self._restore_sound(candidate, expected)
+                self._set_aside(damaged)
+                return state
             except CheckpointError:
                 raise
             except Exception as error:  # Orbax raises plain Exception for an array cut short
                 reason = str(error).strip().partition("\n")[0][:200]
                 logging.warning("checkpoint %d is damaged (%s)", candidate, reason)
-                self._set_aside(candidate)
+                damaged.append(candidate)
         if steps:
             raise CheckpointError(
                 f"no sound checkpoint in {self._directory}: {', '.join(map(str, steps))} damaged"
@@ -170,14 +173,16 @@ class Checkpoints:
             raise ValueError(f"checksum of {changed[0]} differs, {len(changed)} arrays in all")
         return state
 
-    def _set_aside(self, step: int) -> None:
-        if self._read_only:
+    def _set_aside(self, damaged: list[int]) -> None:
+        """Moves damaged checkpoints away: Orbax would refuse to save their steps again."""
+        if self._read_only or not damaged:
             return
-        target = self._directory.parent / "damaged_checkpoints" / str(step)
-        shutil.rmtree(target, ignore_errors=True)
-        target.parent.mkdir(exist_ok=True)
-        shutil.move(self._directory / str(step), target)
-        logging.warning("moved it to %s; taking the one before it", target)
+        target = self._directory.parent / "damaged_checkpoints"
+        target.mkdir(exist_ok=True)
+        for step in damaged:
+            shutil.rmtree(target / str(step), ignore_errors=True)
+            shutil.move(self._directory / str(step), target / str(step))
+        logging.warning("moved to %s: %s", target, ", ".join(map(str, damaged)))
         self._manager.close()
         self._manager = self._open()
 

@@ -6,13 +6,24 @@ raises where it is written.
 """
 
 import dataclasses
-import difflib
 import math
-import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lensjax.config_fields import (
+    ConfigError,
+    below,
+    between,
+    check_texts,
+    choice,
+    count,
+    field_types,
+    make_field,
+    optional_of,
+    positive,
+    read_section,
+)
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.simulator import CLASS_NAMES
 from lensjax.losses import LOSS_SPACES, TIME_DISTRIBUTIONS
@@ -22,45 +33,6 @@ from lensjax.samplers import STEPS
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot run: which field, what it got, what is allowed."""
-
-    def __init__(self, field: str, got: object, allowed: str) -> None:
-        super().__init__(f"{field}: got {got!r}; {allowed}")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Check:
-    accepts: Callable[[Any], bool]
-    allowed: str
-
-
-def _field(default: Any, accepts: Callable[[Any], bool], allowed: str) -> Any:
-    return dataclasses.field(default=default, metadata={"check": _Check(accepts, allowed)})
-
-
-def _count(default: int | None, least: int = 1, most: int | None = None) -> Any:
-    allowed = f"allowed: an integer of at least {least}" + (f" and at most {most}" if most else "")
-    return _field(default, lambda n: n >= least and (most is None or n <= most), allowed)
-
-
-def _positive(default: float) -> Any:
-    return _field(default, lambda x: 0 < x < math.inf, "allowed: a finite number above 0")
-
-
-def _between(default: float, low: float, high: float) -> Any:
-    return _field(default, lambda x: low <= x <= high, f"allowed: a number in [{low}, {high}]")
-
-
-def _below(default: float, low: float, high: float) -> Any:
-    return _field(default, lambda x: low <= x < high, f"allowed: a number in [{low}, {high})")
-
-
-def _choice(default: str, choices: typing.Iterable[str]) -> Any:
-    choices = tuple(choices)
-    return _field(default, lambda x: x in choices, f"allowed: {', '.join(choices)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,15 +49,15 @@ class DataConfig:
       model_std: standard deviation of the training images in the model's range.
     """
 
-    name: str = _choice("deeplense/model_ii", SIMULATED_SETS)
-    folder: str | None = _field(
+    name: str = choice("deeplense/model_ii", SIMULATED_SETS)
+    folder: str | None = make_field(
         None, lambda x: x is None, "allowed: None; data sets from files are not there yet"
     )
     directory: str | None = None
-    placement: str = _choice("auto", ("auto", "device"))
-    augmentation: str = _choice("none", ("none", "rotate_180"))
-    scaling: str = _choice("linear", ("linear", "sqrt", "asinh"))
-    model_std: float = _positive(0.5)
+    placement: str = choice("auto", ("auto", "device"))
+    augmentation: str = choice("none", ("none", "rotate_180"))
+    scaling: str = choice("linear", ("linear", "sqrt", "asinh"))
+    model_std: float = positive(0.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,22 +79,22 @@ class ModelConfig:
       condition_width: UNet: length of the vector of time and label.
     """
 
-    name: str = _choice("dit", ("dit", "unet"))
-    num_classes: int = _count(3, least=0)
-    prediction: str = _choice("velocity", PREDICTIONS)
-    dtype: str = _choice("float32", ("float32", "bfloat16"))
-    patch_size: int = _count(2)
-    width: int = _count(512)
-    depth: int = _count(6)
-    num_heads: int = _count(8)
-    mlp_ratio: int = _count(4)
-    widths: tuple[int, ...] = _field(
+    name: str = choice("dit", ("dit", "unet"))
+    num_classes: int = count(3, least=0)
+    prediction: str = choice("velocity", PREDICTIONS)
+    dtype: str = choice("float32", ("float32", "bfloat16"))
+    patch_size: int = count(2)
+    width: int = count(512)
+    depth: int = count(6)
+    num_heads: int = count(8)
+    mlp_ratio: int = count(4)
+    widths: tuple[int, ...] = make_field(
         (48, 96, 144),
         lambda widths: len(widths) > 0 and all(width >= 1 for width in widths),
         "allowed: one or more integers of at least 1, such as (48, 96)",
     )
-    blocks: int = _count(2)
-    condition_width: int = _count(256)
+    blocks: int = count(2)
+    condition_width: int = count(256)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +105,7 @@ class PathConfig:
       name: `flow`, alpha = 1 - t and sigma = t.
     """
 
-    name: str = _choice("flow", ("flow",))
+    name: str = choice("flow", ("flow",))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,12 +121,12 @@ class LossConfig:
       label_drop: probability that an example loses its label.
     """
 
-    space: str = _choice("velocity", LOSS_SPACES)
-    min_sigma: float = _positive(0.05)
-    time_distribution: str = _choice("uniform", TIME_DISTRIBUTIONS)
+    space: str = choice("velocity", LOSS_SPACES)
+    min_sigma: float = positive(0.05)
+    time_distribution: str = choice("uniform", TIME_DISTRIBUTIONS)
     logit_mean: float = 0.0
-    logit_std: float = _positive(1.0)
-    label_drop: float = _between(0.1, 0.0, 1.0)
+    logit_std: float = positive(1.0)
+    label_drop: float = between(0.1, 0.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,16 +146,16 @@ class OptimConfig:
       ema_warmup_share: largest half-life as a share of the images seen; 0 for no warm-up.
     """
 
-    learning_rate: float = _positive(1e-4)
-    warmup_steps: int = _count(1000, least=0)
-    learning_rate_floor: float = _between(0.01, 0.0, 1.0)
-    weight_decay: float = _below(0.01, 0.0, math.inf)
-    clip_norm: float = _positive(1.0)
-    b1: float = _below(0.9, 0.0, 1.0)
-    b2: float = _below(0.999, 0.0, 1.0)
-    eps: float = _positive(1e-8)
-    ema_half_life_images: float = _positive(100_000.0)
-    ema_warmup_share: float = _between(0.05, 0.0, 1.0)
+    learning_rate: float = positive(1e-4)
+    warmup_steps: int = count(1000, least=0)
+    learning_rate_floor: float = between(0.01, 0.0, 1.0)
+    weight_decay: float = below(0.01, 0.0, math.inf)
+    clip_norm: float = positive(1.0)
+    b1: float = below(0.9, 0.0, 1.0)
+    b2: float = below(0.999, 0.0, 1.0)
+    eps: float = positive(1e-8)
+    ema_half_life_images: float = positive(100_000.0)
+    ema_warmup_share: float = between(0.05, 0.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,13 +173,13 @@ class TrainConfig:
       deterministic: asks the accelerator's compiler for reproducible kernels.
     """
 
-    batch_size: int = _count(160)
-    num_steps: int = _count(100_000, most=2**31 - 1)
-    log_every: int = _count(50)
-    sample_every: int = _count(5_000)
-    checkpoint_every: int = _count(2_500)
-    keep_last: int = _count(2)
-    keep_every: int | None = _count(None)
+    batch_size: int = count(160)
+    num_steps: int = count(100_000, most=2**31 - 1)
+    log_every: int = count(50)
+    sample_every: int = count(5_000)
+    checkpoint_every: int = count(2_500)
+    keep_last: int = count(2)
+    keep_every: int | None = count(None)
     deterministic: bool = False
 
 
@@ -225,13 +197,13 @@ class SampleConfig:
       grid_columns: images a class in the sample grids.
     """
 
-    sampler: str = _choice("euler", STEPS)
-    steps: int = _count(50)
-    guidance: float = _between(5.0, 0.0, 1000.0)
-    num_images: int = _count(48)
-    batch_size: int = _count(48)
-    seed: int = _count(0, least=0, most=MAX_SEED)
-    grid_columns: int = _count(8)
+    sampler: str = choice("euler", STEPS)
+    steps: int = count(50)
+    guidance: float = between(5.0, 0.0, 1000.0)
+    num_images: int = count(48)
+    batch_size: int = count(48)
+    seed: int = count(0, least=0, most=MAX_SEED)
+    grid_columns: int = count(8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,7 +214,7 @@ class EvaluateConfig:
       num_images: images a class that are scored, generated and real alike.
     """
 
-    num_images: int = _count(64, least=2)
+    num_images: int = count(64, least=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,8 +226,8 @@ class ParallelConfig:
       num_devices: devices to use; None for all.
     """
 
-    strategy: str = _choice("jit", ("jit",))
-    num_devices: int | None = _count(None)
+    strategy: str = choice("jit", ("jit",))
+    num_devices: int | None = count(None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +243,7 @@ class Config:
     sample: SampleConfig = SampleConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     parallel: ParallelConfig = ParallelConfig()
-    seed: int = _count(0, least=0, most=MAX_SEED)
+    seed: int = count(0, least=0, most=MAX_SEED)
 
 
 # What may differ when a run resumes; everything else changes what the run means.
@@ -290,18 +262,6 @@ RESUMABLE_FIELDS = (
 )
 
 
-def _types(owner: type) -> dict[str, Any]:
-    return typing.get_type_hints(owner)
-
-
-def _optional_of(kind: Any) -> tuple[Any, bool]:
-    """Returns the type without None, and whether None is allowed."""
-    if isinstance(kind, types.UnionType):
-        (inner,) = (part for part in typing.get_args(kind) if part is not type(None))
-        return inner, True
-    return kind, False
-
-
 def default_config() -> "ConfigDict":
     """Returns the defaults of every field as a locked `ConfigDict`, for config files to change."""
     from ml_collections import ConfigDict, config_dict
@@ -309,7 +269,7 @@ def default_config() -> "ConfigDict":
     def as_dict(owner: type) -> ConfigDict:
         result = ConfigDict()
         for field in dataclasses.fields(owner):
-            kind, optional = _optional_of(_types(owner)[field.name])
+            kind, optional = optional_of(field_types(owner)[field.name])
             if dataclasses.is_dataclass(kind):
                 result[field.name] = as_dict(typing.cast(type, kind))
             elif optional:
@@ -319,76 +279,6 @@ def default_config() -> "ConfigDict":
         return result
 
     return as_dict(Config).lock()
-
-
-def _describe(kind: Any) -> str:
-    if typing.get_origin(kind) is tuple:
-        return "integers, such as (48, 96)"
-    return {int: "an integer", float: "a number", bool: "True or False", str: "text"}[kind]
-
-
-def _converted(kind: Any, value: Any) -> Any:
-    """Returns the value in the field's type; raises TypeError where that would change it."""
-    if typing.get_origin(kind) is tuple:
-        if not isinstance(value, (tuple, list)):
-            raise TypeError
-        return tuple(_converted(int, element) for element in value)
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not kind:
-        raise TypeError
-    return value
-
-
-def _checked(field: dataclasses.Field, kind: Any, name: str, value: Any) -> Any:
-    kind, optional = _optional_of(kind)
-    if value is None and optional:
-        return None
-    check: _Check | None = field.metadata.get("check")
-    try:
-        value = _converted(kind, value)
-    except TypeError:
-        allowed = check.allowed if check else f"allowed: {_describe(kind)}"
-        raise ConfigError(name, value, allowed) from None
-    if kind is float and not math.isfinite(value):
-        raise ConfigError(name, value, check.allowed if check else "allowed: a finite number")
-    if check and not check.accepts(value):
-        raise ConfigError(name, value, check.allowed + _hint(value, check.allowed))
-    return value
-
-
-def _hint(got: object, allowed: str) -> str:
-    words = allowed.removeprefix("allowed: ").split(", ")
-    near = difflib.get_close_matches(str(got), words, n=1) if isinstance(got, str) else []
-    return f" (did you mean {near[0]}?)" if near else ""
-
-
-def _unknown(name: str, got: object, owner: type) -> ConfigError:
-    names = [field.name for field in dataclasses.fields(owner)]
-    near = difflib.get_close_matches(name.rpartition(".")[2], names, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return ConfigError(name, got, f"there is no such field; {hint}allowed: {', '.join(names)}")
-
-
-def _section(owner: type, values: Any, prefix: str) -> Any:
-    if not isinstance(values, Mapping):
-        raise ConfigError(prefix.rstrip("."), values, "allowed: a section with fields")
-    fields = {field.name: field for field in dataclasses.fields(owner)}
-    for name in values:
-        if name not in fields:
-            raise _unknown(prefix + str(name), values[name], owner)
-    arguments = {}
-    for name, field in fields.items():
-        if name not in values:
-            raise ConfigError(
-                prefix + name, "nothing", "the field is missing; see default_config()"
-            )
-        kind = _types(owner)[name]
-        if dataclasses.is_dataclass(kind):
-            arguments[name] = _section(typing.cast(type, kind), values[name], f"{name}.")
-        else:
-            arguments[name] = _checked(field, kind, prefix + name, values[name])
-    return owner(**arguments)
 
 
 def from_config_dict(config_dict: Mapping[str, Any]) -> Config:
@@ -402,7 +292,7 @@ def from_config_dict(config_dict: Mapping[str, Any]) -> Config:
         not allowed; the message has the field's full path.
     """
     values = config_dict.to_dict() if hasattr(config_dict, "to_dict") else dict(config_dict)
-    config = _section(Config, values, "")
+    config = read_section(Config, values, "")
     _check_combinations(config)
     return config
 
@@ -442,46 +332,12 @@ def _check_combinations(config: Config) -> None:
 
 
 def check_overrides(overrides: Mapping[str, str]) -> None:
-    """Checks command-line overrides before they are applied.
-
-    ml_collections applies them; this names what it would refuse in the words of `ConfigError`.
-
-    Args:
-      overrides: text values by full path, such as `{"train.batch_size": "32"}`.
+    """Checks command-line overrides, such as `{"train.batch_size": "32"}`, before they are applied.
 
     Raises:
       ConfigError: for a path that does not exist or a text that is not of the field's type.
     """
-    for name, text in overrides.items():
-        owner: Any = Config
-        *sections, leaf = name.split(".")
-        for depth, part in enumerate([*sections, leaf]):
-            hints = _types(owner)
-            if part not in hints:
-                raise _unknown(".".join(name.split(".")[: depth + 1]), text, owner)
-            kind, _ = _optional_of(hints[part])
-            if part is not leaf and not dataclasses.is_dataclass(kind):
-                raise ConfigError(name, text, f"{part} is a field and has no fields of its own")
-            owner = kind
-        if dataclasses.is_dataclass(owner):
-            names = ", ".join(field.name for field in dataclasses.fields(owner))
-            raise ConfigError(name, text, f"this is a section; set one of its fields: {names}")
-        _check_text(owner, name, text)
-
-
-def _check_text(kind: Any, name: str, text: str) -> None:
-    many = typing.get_origin(kind) is tuple
-    parts = text.strip("()").removesuffix(",").split(",") if many else [text]
-    if kind is bool:
-        if text.lower() not in ("true", "false", "1", "0"):
-            raise ConfigError(name, text, "allowed: True or False")
-        return
-    number = {int: int, float: float, str: str}.get(kind, int)
-    try:
-        for part in parts:
-            number(part)
-    except ValueError:
-        raise ConfigError(name, text, f"allowed: {_describe(kind)}") from None
+    check_texts(Config, overrides)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -129,8 +129,8 @@ def evaluate_mode(config: Config, folder: pathlib.Path) -> None:
     columns = config.sample.grid_columns
     picture = lens_grid(
         [rows[:columns] for rows in generated],
-        [rows[:columns] for rows in real],
         split.info.class_names,
+        [rows[:columns] for rows in real],
     )
     save_png(target / "grid.png", picture)
     logging.info("numbers: %s; picture: %s", target / "metrics.json", target / "grid.png")

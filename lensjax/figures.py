@@ -12,14 +12,16 @@ _COLOUR_MAP = "inferno"
 
 
 def lens_grid(
-    generated: Sequence[np.ndarray], real: Sequence[np.ndarray], class_names: Sequence[str]
+    generated: Sequence[np.ndarray],
+    class_names: Sequence[str],
+    real: Sequence[np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Draws each class as a row of real images above a row of generated ones.
+    """Draws each class as a row of real images, where there are any, above generated ones.
 
     Args:
       generated: for each class, flux `[n, H, W, C]`; the first channel is drawn.
-      real: for each class, the same.
       class_names: the names of the rows.
+      real: for each class, the same; their brightest pixel sets the scale.
 
     Returns:
       The picture, uint8 `[height, width, 3]`.
@@ -28,13 +30,14 @@ def lens_grid(
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
+    kinds = {"real": real, "generated": generated} if real else {"generated": generated}
     rows = [
-        (f"{name}\n{kind}", images)
+        (f"{name}\n{kind}", images[index])
         for index, name in enumerate(class_names)
-        for kind, images in (("real", real[index]), ("generated", generated[index]))
+        for kind, images in kinds.items()
     ]
     columns = max(len(images) for _, images in rows)
-    brightest = max(float(images.max()) for images in real if len(images))
+    brightest = max(float(np.nanmax(images)) for images in real or generated if len(images))
     norm = PowerNorm(_GAMMA, vmin=0.0, vmax=brightest, clip=True)
     figure = Figure(figsize=(columns + 1.2, len(rows) * 1.02 + 0.1), dpi=100)
     axes = figure.subplots(

@@ -20,6 +20,7 @@ from lensjax.assemble import abstract_state, build_path, make_apply_fn
 from lensjax.checkpoint import Checkpoints
 from lensjax.config import Config, SampleConfig, from_config_dict
 from lensjax.data.scaling import Scaling
+from lensjax.figures import lens_grid, save_png
 from lensjax.guidance import make_denoiser, passes_per_call
 from lensjax.models import build_model
 from lensjax.state import TrainState
@@ -281,6 +282,9 @@ def sample_mode(config: Config, folder: pathlib.Path) -> None:
     np.save(target / "images.npy", images)
     np.save(target / "labels.npy", labels)
     files.write_json(target / "meta.json", describe(generator, sample))
+    names = generator.class_names or ("images",)
+    rows = [images[index :: len(names)][: sample.grid_columns] for index in range(len(names))]
+    save_png(target / "grid.png", lens_grid(rows, names))
     logging.info("wrote %s", target / "images.npy")
 
 

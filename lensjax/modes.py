@@ -32,9 +32,10 @@ def _log_devices(config: Config) -> None:
     backend = jax.default_backend()
     exact = backend == "cpu" or config.train.deterministic
     logging.info(
-        "%d %s device(s); a resumed run is %s",
+        "%d %s device(s), parallel.strategy=%s; a resumed run is %s",
         jax.device_count(),
         backend,
+        config.parallel.strategy,
         "bit-identical" if exact else "equal to rounding (train.deterministic=True makes it exact)",
     )
 

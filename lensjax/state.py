@@ -14,6 +14,10 @@ from lensjax.losses import Batch
 NO_BAD_STEP = -1
 
 
+class TrainingError(RuntimeError):
+    """A run that cannot go on."""
+
+
 class TrainState(NamedTuple):
     """Everything that a resumed run needs.
 

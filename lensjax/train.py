@@ -27,12 +27,8 @@ from lensjax.data.scaling import Scaling, fit_scaling
 from lensjax.figures import lens_grid, save_png
 from lensjax.generate import generate_chunks, make_sample_fn
 from lensjax.parallel import make_mesh, over_batch, replicated
-from lensjax.state import NO_BAD_STEP, StepFn, TrainState
+from lensjax.state import NO_BAD_STEP, StepFn, TrainingError, TrainState
 from lensjax.writers import MetricWriters
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on."""
 
 
 class StopRequest:
@@ -134,7 +130,7 @@ class SampleGrids:
             batch_size=min(self._sample.batch_size, len(labels)),
         )
         generated = np.split(images, len(self._names))
-        return lens_grid(generated, self._real, self._names)
+        return lens_grid(generated, self._names, self._real)
 
 
 @dataclasses.dataclass
@@ -192,10 +188,17 @@ def _check_finite(state: TrainState) -> None:
     bad_step = int(state.bad_step)
     if bad_step != NO_BAD_STEP:
         raise TrainingError(
-            f"the loss or gradient of step {bad_step} was not finite; its update was skipped and "
-            "nothing was saved since. Lower optim.learning_rate or optim.clip_norm, or use "
-            "model.dtype=float32; the same command goes on from the last checkpoint"
+            f"the loss or gradient of step {bad_step + 1} was not finite; its update was skipped "
+            "and nothing was saved since. Look at the data, or begin in another workdir with a "
+            "lower optim.learning_rate or optim.clip_norm, or with model.dtype=float32"
         )
+
+
+def _place(config: Config, split: LensSplit, sharding: jax.sharding.Sharding) -> Placement:
+    if config.data.placement == "auto":
+        size = split.images.nbytes / 2**20
+        logging.info("data.placement=auto: device, the set has %.0f MB", size)
+    return DevicePlacement(split, config.seed, config.train.batch_size, sharding)
 
 
 def _compile(step_fn: StepFn, state: TrainState, arguments: tuple[Any, ...]) -> Any:
@@ -242,7 +245,7 @@ def train(config: Config, workdir: pathlib.Path, split: LensSplit) -> TrainState
         logging.info("nothing to do: the run has its %d steps", start)
         checkpoints.close()
         return state
-    placement = DevicePlacement(split, config.seed, config.train.batch_size, replicated(mesh))
+    placement = _place(config, split, replicated(mesh))
     batch_fn = make_batch_fn(
         placement, scaling, config.data.augmentation, config.seed, over_batch(mesh)
     )

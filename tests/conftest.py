@@ -40,9 +40,8 @@ def tfds_directory(tmp_path_factory) -> pathlib.Path:
 @pytest.fixture(scope="module")
 def quick_compiles():
     """Compiles faster and to slower code, for tests that run a program a few times."""
-    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", True)
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for children
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", False)
     del os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]

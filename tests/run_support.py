@@ -1,11 +1,13 @@
 """Tiny runs for the tests of training, checkpoints, generation and the command line.
 
-As a script it is the child that a test kills: `run_support.py train WORKDIR OVERRIDES.json`.
+As a script it is a child of a test: `run_support.py train WORKDIR SETTINGS` is a run that can be
+killed, `run_support.py commands FOLDER` runs command lines, each in a fork of one process.
 """
 
 import contextlib
 import dataclasses
 import fcntl
+import importlib
 import json
 import logging
 import os
@@ -14,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,12 +116,13 @@ def metrics_of(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def captured_log() -> Iterator[list[str]]:
-    """Yields the lines that lensjax logs through absl meanwhile."""
+    """Yields the lines that lensjax itself logs meanwhile."""
     lines: list[str] = []
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage())
+            if pathlib.Path(record.pathname).is_relative_to(ROOT / "lensjax"):  # Orbax logs as well
+                lines.append(record.getMessage())
 
     logger, keep = logging.getLogger("absl"), Keep()
     before = logger.level
@@ -211,5 +215,61 @@ def _train_child(workdir: pathlib.Path, settings: dict[str, Any]) -> None:
     train(config, workdir, tiny_split())
 
 
+def _run_command(arguments: list[str], output: pathlib.Path) -> int:
+    """Runs `python -m lensjax.main` with arguments in a fork; what it prints goes to a file."""
+    from absl import app
+
+    import lensjax.main
+
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with output.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = ["lensjax", *arguments]
+    code: Any = 99
+    try:
+        app.run(lensjax.main.main, flags_parser=lensjax.main._parse_flags)
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _command_child(folder: pathlib.Path) -> None:
+    import warnings
+
+    for module in ("main", "modes", "generate", "evaluate"):
+        importlib.import_module(f"lensjax.{module}")  # once for all forks
+    warnings.simplefilter("ignore")  # jax has threads, but has used no device yet
+    commands = json.loads((folder / "commands.json").read_text())
+    results = {}
+    for name, arguments in commands.items():
+        code = _run_command(arguments, folder / "output")
+        results[name] = [code, (folder / "output").read_text()]
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def run_commands(
+    folder: pathlib.Path, commands: dict[str, list[str]], **more: str
+) -> dict[str, tuple[int, str]]:
+    """Runs command lines of lensjax and returns exit code and output of each.
+
+    They share one start of Python and its imports, which take longer than most of them.
+    """
+    (folder / "commands.json").write_text(json.dumps(commands))
+    done = run_python(__file__, "commands", folder, **more)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((folder / "results.json").read_text())
+    return {name: (code, output) for name, (code, output) in results.items()}
+
+
 if __name__ == "__main__":
-    _train_child(pathlib.Path(sys.argv[1]), json.loads(sys.argv[2]))
+    if sys.argv[1] == "commands":
+        _command_child(pathlib.Path(sys.argv[2]))
+    else:
+        _train_child(pathlib.Path(sys.argv[2]), json.loads(sys.argv[3]))

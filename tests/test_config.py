@@ -102,8 +102,8 @@ WRONG_TYPES: dict[typing.Any, tuple] = {
     str: (1, None, ["jit"], b"jit", True),
     tuple[int, ...]: (8, "8", None, (1.5,), (True,), ("8",), {8}),
 }
-# Nothing reads these yet: there is one placement, and no data set made from files.
-UNREAD = {"data.folder", "data.placement"}
+# Nothing reads it yet: there is no data set made from files.
+UNREAD = {"data.folder"}
 RESUMABLE_SECTIONS = {"parallel", "sample", "evaluate"}
 RESUMABLE = {
     "train.num_steps",
@@ -176,7 +176,7 @@ def test_the_limits_themselves_are_allowed(path, value):
 def test_a_refused_word_is_answered_by_all_allowed_ones(path):
     default = FIELDS[path][1]
     message = _refused(path, "nonsense")
-    words = message.partition("allowed: ")[2].split(", ")
+    words = message.partition("allowed: ")[2].partition(" (did you mean")[0].split(", ")
     assert default in words
     for word in words:
         from_config_dict(nested(TINY | {path: word}))
@@ -289,7 +289,6 @@ TEXTS: dict[typing.Any, tuple[tuple[str, ...], tuple[str, ...]]] = {
 @pytest.mark.parametrize("path", FIELDS)
 def test_text_of_the_command_line_is_checked_by_the_type_of_its_field(path):
     good, bad = TEXTS[_kind(path)[0]]
-    check_overrides({path: text for text in good})
     for text in good:
         check_overrides({path: text})
     for text in bad:
@@ -321,7 +320,7 @@ def _other_value(path: str) -> typing.Any:
     default = FIELDS[path][1]
     if kind is bool:
         return not default
-    if kind is tuple[int, ...]:
+    if kind == tuple[int, ...]:
         return (*default, 3)
     return "other" if kind is str else (default or 0) + 1
 
@@ -366,5 +365,6 @@ def test_each_config_file_passes_the_checks_and_says_its_command(path):
     config_dict = module.get_config()
     assert config_dict.is_locked
     assert isinstance(from_config_dict(config_dict), Config)
-    command = f"python -m lensjax.main --config=configs/{path.name} --workdir="
-    assert command in (module.__doc__ or "")
+    commands = (f"python -m lensjax.main --config=configs/{path.name} --workdir=", "./launch/")
+    lines = [line.strip() for line in (module.__doc__ or "").splitlines()]
+    assert any(line.startswith(commands) for line in lines)

@@ -190,7 +190,9 @@ def test_labels_that_are_null_stay_null():
 def test_time_noise_and_label_drop_are_independent():
     seen = record(blank(MANY), example_keys(MANY), label_drop=0.5)
     eps = seen.x / seen.t.reshape(-1, 1, 1, 1)
-    drawn = np.stack([seen.t, *eps.reshape(MANY, -1).T, np.square(eps[:, 0, 0, 0]), seen.label == 2])
+    drawn = np.stack(
+        [seen.t, *eps.reshape(MANY, -1).T, np.square(eps[:, 0, 0, 0]), seen.label == 2]
+    )
     correlation = np.corrcoef(drawn) - np.eye(len(drawn))
     assert np.max(np.abs(correlation)) < 4.5 / np.sqrt(MANY)
 

@@ -62,7 +62,9 @@ def test_path_leads_from_data_to_noise(path):
 def test_time_of_log_snr_undoes_log_snr(path):
     log_snr = jnp.linspace(-12.0, 12.0, 49)
     t = path.time_of_log_snr(log_snr)
-    again = 2 * (np.log(np.asarray(path.alpha(t), float)) - np.log(np.asarray(path.sigma(t), float)))
+    again = 2 * (
+        np.log(np.asarray(path.alpha(t), float)) - np.log(np.asarray(path.sigma(t), float))
+    )
     np.testing.assert_allclose(again, log_snr, atol=1e-4)
 
 

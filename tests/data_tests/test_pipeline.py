@@ -131,9 +131,8 @@ def rotated_batch(seed=0, step=0, num=400, augmentation="rotate_180"):
     split = split_of(num)
     placement = DevicePlacement(split, 0, num, sharding())
     batch_fn = make_batch_fn(placement, IDENTITY, augmentation, seed, sharding("data"))
-    batch = jax.jit(batch_fn)(jnp.int32(step), *placement.arguments(0))
-    order = np.asarray(placement.arguments(0)[2].order)
-    chosen = order[np.arange(num) + 0 if step == 0 else (step * num + np.arange(num)) % (2 * num)]
+    batch = jax.jit(batch_fn)(jnp.int32(step), *placement.arguments(step))
+    chosen = permutation(0, step, num)
     return batch, split.images[chosen], split.labels[chosen]
 
 

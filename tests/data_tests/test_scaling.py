@@ -39,7 +39,7 @@ def formula(kind: str, flux: np.ndarray, softening: float) -> np.ndarray:
 @each_unit
 @pytest.mark.parametrize(
     ("kind", "negative"),
-    [(kind, negative) for kind in KINDS for negative in (False, True) if (kind, negative)[0:2] != ("sqrt", True)],
+    [(kind, False) for kind in KINDS] + [("linear", True), ("asinh", True)],
 )
 def test_round_trip_is_exact_to_a_millionth_of_the_maximum(kind, negative, unit):
     images = flux_images(unit, negative)

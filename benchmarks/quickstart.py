@@ -1,0 +1,202 @@
+"""Which small model learns these images fastest on a CPU: equal processor time for each candidate.
+
+    python benchmarks/quickstart.py --cpu-seconds=200 --results=benchmarks/results/quickstart.json
+
+Every candidate is `configs/quickstart.py` with a few fields changed, built from the same parts as
+the real run. Processor time is counted, not the clock's, so that other work on the machine does not
+favour a candidate: the steps that fit are found from 40 timed ones, then the whole schedule runs.
+Results are added to the file after each candidate; those that stand there are not run again.
+"""
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from lensjax import workdir
+from lensjax.assemble import build_train_step, make_init_state
+from lensjax.config import Config, from_config_dict
+from lensjax.data import deeplense
+from lensjax.data.catalogue import SIMULATED_SETS
+from lensjax.data.dataset import LensSplit
+from lensjax.data.pipeline import DevicePlacement, make_batch_fn
+from lensjax.data.scaling import Scaling, fit_scaling
+from lensjax.generate import generate_chunks, make_sample_fn
+from lensjax.metrics.lensing import smooth_scores
+from lensjax.parallel import make_mesh, over_batch, replicated
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DIT = {"model.name": "dit", "model.depth": 4, "model.num_heads": 4}
+CANDIDATES: dict[str, dict[str, Any]] = {
+    "quickstart": {},
+    "widths 48 96 144, 2 blocks": {"model.widths": (48, 96, 144), "model.blocks": 2},
+    "widths 48 96 144": {"model.widths": (48, 96, 144)},
+    "widths 24 48 72": {"model.widths": (24, 48, 72)},
+    "widths 32 64 96 128": {"model.widths": (32, 64, 96, 128)},
+    "widths 24 48 96 144": {"model.widths": (24, 48, 96, 144)},
+    "widths 32 96": {"model.widths": (32, 96)},
+    "patches of 8, widths 64 128": {"model.patch_size": 8, "model.widths": (64, 128)},
+    "patches of 2, widths 16 32 64 96": {
+        "model.patch_size": 2,
+        "model.widths": (16, 32, 64, 96),
+    },
+    "DiT, patches of 8, width 128": {**DIT, "model.patch_size": 8, "model.width": 128},
+    "predicts velocity": {"model.prediction": "velocity"},
+    "loss in x0": {"loss.space": "x0"},
+    "logit-normal times": {"loss.time_distribution": "logit_normal"},
+    "batch 12": {"train.batch_size": 12},
+    "batch 48": {"train.batch_size": 48},
+    "learning rate 3e-3": {"optim.learning_rate": 3e-3},
+    "learning rate 7e-4": {"optim.learning_rate": 7e-4},
+    "EMA half-life 8,000": {"optim.ema_half_life_images": 8_000.0},
+    "EMA half-life 500": {"optim.ema_half_life_images": 500.0},
+    "sqrt scaling": {"data.scaling": "sqrt"},
+    "asinh scaling": {"data.scaling": "asinh"},
+    "model std 1": {"data.model_std": 1.0},
+    "floor of sigma 0.02": {"loss.min_sigma": 0.02},
+    "floor of sigma 0.1": {"loss.min_sigma": 0.1},
+    "rotation by 180 degrees": {"data.augmentation": "rotate_180"},
+}
+TIMED_STEPS = 40
+IMAGES_PER_CLASS = 64
+
+
+def changed(config: Config, overrides: dict[str, Any]) -> Config:
+    """Returns the configuration with fields replaced by their full path, checked again."""
+    values = dataclasses.asdict(config)
+    for path, value in overrides.items():
+        section, field = path.split(".")
+        values[section][field] = value
+    return from_config_dict(values)
+
+
+def quickstart_config() -> Config:
+    """Returns the configuration of `configs/quickstart.py`."""
+    path = ROOT / "configs" / "quickstart.py"
+    spec = importlib.util.spec_from_file_location("quickstart_config", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return from_config_dict(module.get_config())
+
+
+class Run:
+    """A training run without files.
+
+    Args:
+      config: the configuration.
+      split: the training images.
+    """
+
+    def __init__(self, config: Config, split: LensSplit) -> None:
+        mesh = make_mesh(config)
+        data = config.data
+        self.config = config
+        self.shape = split.info.image_shape
+        self.scaling: Scaling = fit_scaling(
+            data.scaling, data.model_std, split.images, split.info.minimum
+        )
+        batch_size = config.train.batch_size
+        self.placement = DevicePlacement(split, config.seed, batch_size, replicated(mesh))
+        batch_fn = make_batch_fn(
+            self.placement, self.scaling, data.augmentation, config.seed, over_batch(mesh)
+        )
+        self.state = jax.jit(make_init_state(config, self.shape))()
+        self.step = jax.jit(build_train_step(config, batch_fn), donate_argnums=0)
+
+    def advance(self, first: int, num_steps: int) -> None:
+        """Makes steps and waits for them."""
+        for step in range(first, first + num_steps):
+            self.state, _ = self.step(self.state, *self.placement.arguments(step))
+        jax.block_until_ready(self.state)
+
+    def num_parameters(self) -> int:
+        """Returns the number of trainable parameters."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Returns the smooth-lens scores of images drawn from the EMA, by class."""
+        config = self.config
+        names = ("axion", "cdm", "no_sub")
+        labels = np.repeat(np.arange(len(names), dtype=np.int32), IMAGES_PER_CLASS)
+        sample_fn = jax.jit(make_sample_fn(config, self.scaling, self.shape, config.sample))
+        images = generate_chunks(sample_fn, self.state.ema, labels, seed=0, batch_size=48)
+        survey = SIMULATED_SETS[config.data.name].survey
+        return {
+            name: dict(smooth_scores(images[labels == label, ..., 0], survey))
+            for label, name in enumerate(names)
+        }
+
+
+def measure(config: Config, split: LensSplit, cpu_seconds: float) -> dict[str, Any]:
+    """Trains a candidate for the given processor time and scores it."""
+    trial = Run(config, split)
+    trial.advance(0, 5)
+    started = time.process_time()
+    trial.advance(5, TIMED_STEPS)
+    per_step = (time.process_time() - started) / TIMED_STEPS
+    num_steps = int(cpu_seconds / per_step)
+    run = Run(changed(config, {"train.num_steps": num_steps}), split)
+    run.advance(0, num_steps)
+    return {
+        "parameters": run.num_parameters(),
+        "steps": num_steps,
+        "cpu_seconds": cpu_seconds,
+        "cpu_milliseconds_per_image": 1e3 * per_step / config.train.batch_size,
+        "scores": run.scores(),
+    }
+
+
+def print_table(results: dict[str, Any]) -> None:
+    """Prints the candidates, best first."""
+    print(
+        f"{'candidate':34}{'parameters':>11}{'steps':>7}{'no_sub p50':>11}{'p90':>7}"
+        f"{'dark %':>8}{'cdm':>7}{'axion':>7}"
+    )
+    rows = sorted(results.items(), key=lambda row: row[1]["scores"]["no_sub"]["ratio_p50"])
+    for name, row in rows:
+        scores = row["scores"]
+        print(
+            f"{name:34}{row['parameters']:11,}{row['steps']:7,}"
+            f"{scores['no_sub']['ratio_p50']:11.3f}{scores['no_sub']['ratio_p90']:7.3f}"
+            f"{scores['no_sub']['faint_rms_percent']:8.3f}"
+            f"{scores['cdm']['ratio_p50']:7.3f}{scores['axion']['ratio_p50']:7.3f}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Runs the candidates and writes the results."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cpu-seconds", type=float, default=200.0)
+    parser.add_argument("--results", type=pathlib.Path, required=True)
+    parser.add_argument("--only", nargs="*", choices=CANDIDATES, default=list(CANDIDATES))
+    options = parser.parse_args()
+    base = quickstart_config()
+    known = workdir.read_json(options.results) if options.results.exists() else {}
+    results = known.get("candidates", {})
+    deeplense.prepare(base.data.name, base.data.directory)
+    split = deeplense.read(base.data.name, base.data.directory, "train")
+    for name in options.only:
+        if name in results:
+            continue
+        results[name] = measure(changed(base, CANDIDATES[name]), split, options.cpu_seconds)
+        content = {
+            "device": jax.devices()[0].device_kind,
+            "versions": workdir.versions(),
+            "quickstart": json.loads(json.dumps(dataclasses.asdict(base))),
+            "candidates": results,
+        }
+        workdir.write_json(options.results, content)
+        print_table({name: results[name]})
+    print_table(results)
+
+
+if __name__ == "__main__":
+    main()

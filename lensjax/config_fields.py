@@ -1,0 +1,195 @@
+"""Fields of a configuration: checks beside defaults, and reading nested values.
+
+A section is a frozen dataclass whose fields come from `count`, `positive` and their like. What is
+wrong is said as a `ConfigError`.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run: which field, what it got, what is allowed."""
+
+    def __init__(self, field: str, got: object, allowed: str) -> None:
+        super().__init__(f"{field}: got {got!r}; {allowed}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Check:
+    accepts: Callable[[Any], bool]
+    allowed: str
+
+
+def make_field(default: Any, accepts: Callable[[Any], bool], allowed: str) -> Any:
+    """Returns a field with a check and the words for what it allows."""
+    return dataclasses.field(default=default, metadata={"check": _Check(accepts, allowed)})
+
+
+def count(default: int | None, least: int = 1, most: int | None = None) -> Any:
+    """Returns a field for an integer within bounds."""
+    allowed = f"allowed: an integer of at least {least}" + (f" and at most {most}" if most else "")
+    return make_field(default, lambda n: n >= least and (most is None or n <= most), allowed)
+
+
+def positive(default: float) -> Any:
+    """Returns a field for a finite number above 0."""
+    return make_field(default, lambda x: 0 < x < math.inf, "allowed: a finite number above 0")
+
+
+def between(default: float, low: float, high: float) -> Any:
+    """Returns a field for a number in [low, high]."""
+    return make_field(default, lambda x: low <= x <= high, f"allowed: a number in [{low}, {high}]")
+
+
+def below(default: float, low: float, high: float) -> Any:
+    """Returns a field for a number in [low, high)."""
+    return make_field(default, lambda x: low <= x < high, f"allowed: a number in [{low}, {high})")
+
+
+def choice(default: str, choices: typing.Iterable[str]) -> Any:
+    """Returns a field for one of a few words."""
+    choices = tuple(choices)
+    return make_field(default, lambda x: x in choices, f"allowed: {', '.join(choices)}")
+
+
+def field_types(owner: type) -> dict[str, Any]:
+    """Returns the types of a section's fields by name."""
+    return typing.get_type_hints(owner)
+
+
+def optional_of(kind: Any) -> tuple[Any, bool]:
+    """Returns the type without None, and whether None is allowed."""
+    if isinstance(kind, types.UnionType):
+        (inner,) = (part for part in typing.get_args(kind) if part is not type(None))
+        return inner, True
+    return kind, False
+
+
+def _describe(kind: Any) -> str:
+    if typing.get_origin(kind) is tuple:
+        return "integers, such as (48, 96)"
+    return {int: "an integer", float: "a number", bool: "True or False", str: "text"}[kind]
+
+
+def _converted(kind: Any, value: Any) -> Any:
+    """Returns the value in the field's type; raises TypeError where that would change it."""
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (tuple, list)):
+            raise TypeError
+        return tuple(_converted(int, element) for element in value)
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise TypeError
+    return value
+
+
+def _checked(field: dataclasses.Field, kind: Any, name: str, value: Any) -> Any:
+    kind, optional = optional_of(kind)
+    if value is None and optional:
+        return None
+    check: _Check | None = field.metadata.get("check")
+    try:
+        value = _converted(kind, value)
+    except TypeError:
+        allowed = check.allowed if check else f"allowed: {_describe(kind)}"
+        raise ConfigError(name, value, allowed) from None
+    if kind is float and not math.isfinite(value):
+        raise ConfigError(name, value, check.allowed if check else "allowed: a finite number")
+    if check and not check.accepts(value):
+        raise ConfigError(name, value, check.allowed + _hint(value, check.allowed))
+    return value
+
+
+def _hint(got: object, allowed: str) -> str:
+    words = allowed.removeprefix("allowed: ").split(", ")
+    near = difflib.get_close_matches(str(got), words, n=1) if isinstance(got, str) else []
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _unknown(name: str, got: object, owner: type) -> ConfigError:
+    names = [field.name for field in dataclasses.fields(owner)]
+    near = difflib.get_close_matches(name.rpartition(".")[2], names, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return ConfigError(name, got, f"there is no such field; {hint}allowed: {', '.join(names)}")
+
+
+def read_section(owner: type, values: Any, prefix: str) -> Any:
+    """Reads values into a section's dataclass.
+
+    Args:
+      owner: the dataclass.
+      values: its values by name; sections are mappings.
+      prefix: the section's path with a dot at its end, for messages.
+
+    Raises:
+      ConfigError: for an unknown or missing field, a wrong type or a value that is not allowed.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(prefix.rstrip("."), values, "allowed: a section with fields")
+    fields = {field.name: field for field in dataclasses.fields(owner)}
+    for name in values:
+        if name not in fields:
+            raise _unknown(prefix + str(name), values[name], owner)
+    arguments = {}
+    for name, field in fields.items():
+        if name not in values:
+            raise ConfigError(
+                prefix + name, "nothing", "the field is missing; see default_config()"
+            )
+        kind = field_types(owner)[name]
+        if dataclasses.is_dataclass(kind):
+            arguments[name] = read_section(typing.cast(type, kind), values[name], f"{name}.")
+        else:
+            arguments[name] = _checked(field, kind, prefix + name, values[name])
+    return owner(**arguments)
+
+
+def check_texts(root: type, overrides: Mapping[str, str]) -> None:
+    """Checks command-line overrides before they are applied.
+
+    ml_collections applies them; this names what it would refuse in the words of `ConfigError`.
+
+    Args:
+      root: the dataclass of the whole configuration.
+      overrides: text values by full path, such as `{"train.batch_size": "32"}`.
+
+    Raises:
+      ConfigError: for a path that does not exist or a text that is not of the field's type.
+    """
+    for name, text in overrides.items():
+        owner: Any = root
+        *sections, leaf = name.split(".")
+        for depth, part in enumerate([*sections, leaf]):
+            hints = field_types(owner)
+            if part not in hints:
+                raise _unknown(".".join(name.split(".")[: depth + 1]), text, owner)
+            kind, _ = optional_of(hints[part])
+            if part is not leaf and not dataclasses.is_dataclass(kind):
+                raise ConfigError(name, text, f"{part} is a field and has no fields of its own")
+            owner = kind
+        if dataclasses.is_dataclass(owner):
+            names = ", ".join(field.name for field in dataclasses.fields(owner))
+            raise ConfigError(name, text, f"this is a section; set one of its fields: {names}")
+        _check_text(owner, name, text)
+
+
+def _check_text(kind: Any, name: str, text: str) -> None:
+    many = typing.get_origin(kind) is tuple
+    parts = text.strip("()").removesuffix(",").split(",") if many else [text]
+    if kind is bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise ConfigError(name, text, "allowed: True or False")
+        return
+    number = {int: int, float: float, str: str}.get(kind, int)
+    try:
+        for part in parts:
+            number(part)
+    except ValueError:
+        raise ConfigError(name, text, f"allowed: {_describe(kind)}") from None

@@ -1,0 +1,260 @@
+"""The command line: what it refuses, and how it says so."""
+
+import json
+import pathlib
+
+import pytest
+from run_support import ROOT, TINY, nested, run_commands, run_python
+
+from lensjax import workdir as files
+from lensjax.config import from_config_dict
+from lensjax.data.catalogue import SIMULATED_SETS
+
+SMOKE = "--config=configs/smoke.py"
+MODES = ("train", "sample", "evaluate", "build_data")
+OF_A_RUN = ("train", "sample", "evaluate")  # these need a workdir
+CONFIG_FILES = {
+    "raises": 'def get_config():\n    raise RuntimeError("the moon is full")\n',
+    "raises_os_error": 'def get_config():\n    return open("not there")\n',
+    "syntax": "def get_config(:\n",
+    "without_get_config": "x = 1\n",
+    "returns_text": 'def get_config():\n    return "text"\n',
+    "typo": "config.train.bach_size = 3",
+    "wrong_type": 'config.train.batch_size = "3"',
+    "of_defaults": "pass",
+}
+BODY = """from lensjax.config import default_config
+
+def get_config():
+    config = default_config()
+    {}
+    return config
+"""
+# Command line (without --workdir), and what the one message must hold.
+REFUSED: dict[str, tuple[list[str], list[str]]] = {
+    "no config": ([], ["--config is missing"]),
+    "config not there": (
+        ["--config=configs/smok.py"],
+        ["--config: got 'configs/smok.py'", "no such"],
+    ),
+    "config not there, two words": (
+        ["--config", "nope.py"],
+        ["--config: got 'nope.py'", "no such"],
+    ),
+    "config is a folder": (["--config=configs"], ["--config: got 'configs'", "no such file"]),
+    "config raises": (["raises"], ["raises.py, line 2", "the moon is full"]),
+    "config raises OSError": (["raises_os_error"], ["raises_os_error.py, line 2", "not there"]),
+    "config is no Python": (["syntax"], ["syntax.py", "invalid syntax"]),
+    "config without get_config": (["without_get_config"], ["without_get_config.py", "get_config"]),
+    "config returns text": (["returns_text"], ["returns_text.py", "'str' object"]),
+    "config with a typo": (["typo"], ["typo.py, line 5", "config.train.bach_size", "batch_size"]),
+    "config with a wrong type": (["wrong_type"], ["line 5", 'train.batch_size = "3"', "int"]),
+    "stray argument": ([SMOKE, "extra"], ["unexpected argument 'extra'", "--config.section.field"]),
+    "unknown flag": ([SMOKE, "--wrkdir=x"], ["wrkdir", "workdir"]),
+    "unknown mode": ([SMOKE, "--mode=trian"], ["--mode=trian", *MODES]),
+    "unknown field": (
+        [SMOKE, "--config.train.bach_size=3"],
+        ["train.bach_size: got '3'", "batch_size"],
+    ),
+    "unknown field, two words": (
+        [SMOKE, "--config.train.bach_size", "3"],
+        ["train.bach_size: got '3'"],
+    ),
+    "unknown section": (
+        [SMOKE, "--config.trian.seed=3"],
+        ["trian: got '3'", "did you mean train?"],
+    ),
+    "a section": ([SMOKE, "--config.train=3"], ["train: got '3'", "section", "batch_size"]),
+    "a field of a field": ([SMOKE, "--config.seed.x=3"], ["seed.x: got '3'", "no fields"]),
+    "text for an integer": (
+        [SMOKE, "--config.train.batch_size=x"],
+        ["train.batch_size: got 'x'", "integer"],
+    ),
+    "half an integer": (
+        [SMOKE, "--config.train.batch_size=1.5"],
+        ["train.batch_size: got '1.5'", "integer"],
+    ),
+    "empty integer": (
+        [SMOKE, "--config.train.batch_size="],
+        ["train.batch_size: got ''", "integer"],
+    ),
+    "text for a number": ([SMOKE, "--config.optim.eps=x"], ["optim.eps: got 'x'", "number"]),
+    "text for a truth": (
+        [SMOKE, "--config.train.deterministic=maybe"],
+        ["train.deterministic: got 'maybe'"],
+    ),
+    "text for integers": (
+        [SMOKE, "--config.model.widths=8,x"],
+        ["model.widths: got '8,x'", "integers"],
+    ),
+    "text for an optional integer": (
+        [SMOKE, "--config.train.keep_every=x"],
+        ["train.keep_every: got 'x'"],
+    ),
+    "not finite": ([SMOKE, "--config.optim.learning_rate=nan"], ["optim.learning_rate: got nan"]),
+    "too large": ([SMOKE, "--config.optim.learning_rate=1e400"], ["optim.learning_rate: got inf"]),
+    "zero batch": (
+        [SMOKE, "--config.train.batch_size=0"],
+        ["train.batch_size: got 0", "at least 1"],
+    ),
+    "negative seed": ([SMOKE, "--config.seed", "-3"], ["seed: got -3", "at least 0"]),
+    "no steps": ([SMOKE, "--config.sample.steps=0"], ["sample.steps: got 0", "at least 1"]),
+    "zero width": ([SMOKE, "--config.model.widths=8,0"], ["model.widths: got (8, 0)"]),
+    "patch": ([SMOKE, "--config.model.patch_size=7"], ["model.patch_size: got 7", "64 pixels"]),
+    "heads": ([SMOKE, "--config.model.num_heads=3"], ["model.num_heads: got 3", "model.width, 64"]),
+    "classes": (
+        [SMOKE, "--config.model.num_classes=2"],
+        ["model.num_classes: got 2", "allowed: 3"],
+    ),
+    "batch beyond the set": (
+        [SMOKE, "--config.train.batch_size=3001"],
+        ["train.batch_size: got 3001", "3000"],
+    ),
+    "unknown data set": (
+        [SMOKE, "--config.data.name=deeplense/model_iv"],
+        ["data.name: got 'deeplense/model_iv'", *SIMULATED_SETS],
+    ),
+    "truth without a value": (
+        [SMOKE, "--config.train.deterministic", "--config.train.num_steps=0"],
+        ["train.num_steps: got 0"],
+    ),
+    "no truth": (
+        [SMOKE, "--noconfig.train.deterministic", "--config.train.num_steps=0"],
+        ["train.num_steps: got 0"],
+    ),
+    "too many devices": (
+        [SMOKE, "--config.parallel.num_devices=3"],
+        ["parallel.num_devices: got 3", "2"],
+    ),
+    "batch and devices": (
+        [SMOKE, "--config.train.batch_size=15"],
+        ["train.batch_size: got 15", "devices, 2"],
+    ),
+    "sample without a run": (
+        [SMOKE, "--mode=sample"],
+        ["config.json is not there", "workdir of a run"],
+    ),
+    "evaluate without a run": ([SMOKE, "--mode=evaluate"], ["config.json is not there"]),
+}
+
+
+def _write_configs(folder: pathlib.Path) -> None:
+    for name, text in CONFIG_FILES.items():
+        body = text if "get_config" in text or name == "without_get_config" else BODY.format(text)
+        (folder / f"{name}.py").write_text(body)
+
+
+def _command(folder: pathlib.Path, arguments: list[str]) -> list[str]:
+    if arguments and arguments[0] in CONFIG_FILES:
+        arguments = [f"--config={folder / arguments[0]}.py", *arguments[1:]]
+    return arguments
+
+
+@pytest.fixture(scope="module")
+def claimed(tmp_path_factory):
+    """A workdir that belongs to the defaults with seed 3 and 8 steps."""
+    folder = tmp_path_factory.mktemp("claimed")
+    changes = TINY | {"seed": 3, "parallel.num_devices": None}
+    files.claim(folder, from_config_dict(nested(changes)))
+    files.write_json(folder / "dataset.json", {"image_shape": [16, 16, 1]})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, claimed):
+    """Exit code and output of every command line of this file, on two virtual devices."""
+    folder = tmp_path_factory.mktemp("commands")
+    _write_configs(folder)
+    target = f"--workdir={folder / 'run'}"
+    commands = {
+        name: [*_command(folder, arguments), target] for name, (arguments, _) in REFUSED.items()
+    }
+    for mode in MODES:
+        commands[f"{mode} without workdir"] = [SMOKE, f"--mode={mode}", "--config.sample.steps=0"]
+    for mode in OF_A_RUN:
+        commands[f"{mode} of another run"] = [SMOKE, f"--mode={mode}", f"--workdir={claimed}"]
+    commands["workdir in a file"] = [SMOKE, f"--workdir={folder / 'raises.py' / 'run'}"]
+    two = "--xla_force_host_platform_device_count=2"
+    empty = str(folder / "no_sets")
+    found = run_commands(folder, commands, XLA_FLAGS=two, TFDS_DATA_DIR=empty)
+    assert not (folder / "no_sets").exists(), "a refused command built a data set"
+    return found, folder
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_input_is_refused_with_one_message_before_any_work(results, name):
+    found, folder = results
+    code, output = found[name]
+    assert code == 2
+    assert "Traceback" not in output
+    said = [line for line in output.splitlines() if line.startswith("lensjax: ")]
+    assert len(said) == 1, output
+    for words in REFUSED[name][1]:
+        assert words in said[0], output
+    # What else is printed is at most a line of the log, about the devices.
+    assert len(output.splitlines()) <= 2, output
+    assert not (folder / "run").exists()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_missing_workdir_is_refused_but_for_build_data(results, mode):
+    code, output = results[0][f"{mode} without workdir"]
+    assert code == 2
+    expected = "sample.steps: got 0" if mode == "build_data" else "--workdir is missing"
+    assert expected in output
+
+
+@pytest.mark.parametrize("mode", OF_A_RUN)
+def test_a_workdir_of_another_configuration_is_refused_with_every_difference(
+    results, claimed, mode
+):
+    before = json.loads((claimed / "config.json").read_text())
+    code, output = results[0][f"{mode} of another run"]
+    assert code == 2
+    assert "Traceback" not in output
+    assert "it belongs to another configuration" in output
+    for path, was, is_now in (
+        ("seed", 3, 0),
+        ("model.width", 8, 64),
+        ("model.widths", [8], [48, 96, 144]),
+        ("train.batch_size", 8, 16),
+    ):
+        assert f"  {path}: the workdir has {was!r}, this run {is_now!r}" in output
+    for path in ("train.num_steps", "sample.steps", "evaluate.num_images", "train.log_every"):
+        assert path not in output  # they may differ
+    assert json.loads((claimed / "config.json").read_text()) == before
+    assert sorted(path.name for path in claimed.iterdir()) == ["config.json", "dataset.json"]
+
+
+def test_a_workdir_that_cannot_be_made_is_named(results):
+    code, output = results[0]["workdir in a file"]
+    assert code == 2
+    assert "cannot be made" in output
+    assert "raises.py" in output
+    assert "Traceback" not in output
+
+
+def test_help_names_each_flag_and_mode():
+    done = run_python("-m", "lensjax.main", "--help")
+    assert "Traceback" not in done.stdout + done.stderr
+    for words in ("--config", "--workdir", "--mode", *MODES, "configs/NAME.py"):
+        assert words in done.stdout
+
+
+def test_the_real_command_line_ends_with_one_line_and_code_2(tmp_path):
+    target = tmp_path / "run"
+    done = run_python(
+        "-m", "lensjax.main", SMOKE, f"--workdir={target}", "--config.train.bach_size=3"
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("lensjax: train.bach_size: got '3'; there is no such field;")
+    assert done.stderr.count("\n") == 1
+    assert not target.exists()
+
+
+def test_main_holds_no_logic():
+    from lensjax import main
+
+    assert main.MODES == MODES
+    assert len((ROOT / "lensjax" / "main.py").read_text().splitlines()) < 150
