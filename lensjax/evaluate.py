@@ -97,7 +97,8 @@ def evaluate_mode(config: Config, folder: pathlib.Path) -> None:
     """Draws images, scores them beside the test split, prints the table and writes the numbers.
 
     Raises:
-      ConfigError: for a set with noise or conserved mass, which the smooth fit does not describe.
+      ConfigError: for a set with noise or conserved mass, which the smooth fit does not describe,
+        or for more images than the test split has.
     """
     from lensjax.data import deeplense
 
@@ -107,6 +108,13 @@ def evaluate_mode(config: Config, folder: pathlib.Path) -> None:
             "data.name",
             config.data.name,
             "allowed for --mode=evaluate: the noise-free sets of Models I, II and III",
+        )
+    available = simulated.images_per_class["test"]
+    if config.evaluate.num_images > available:
+        raise ConfigError(
+            "evaluate.num_images",
+            config.evaluate.num_images,
+            f"allowed: at most the {available} images a class in the test split",
         )
     generator = load_with_config(folder, config)
     split: LensSplit = deeplense.read(config.data.name, config.data.directory, "test")

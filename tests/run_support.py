@@ -190,7 +190,8 @@ def _stall_after(step: int, flag: pathlib.Path) -> None:
     """Makes the loop stand still once a step's line is written, for a kill between two saves."""
     from lensjax import writers
 
-    write = writers.MetricWriters.scalars
+    owner: Any = writers.MetricWriters
+    write = owner.scalars
 
     def scalars(self: Any, at: int, values: Any) -> None:
         write(self, at, values)
@@ -198,7 +199,22 @@ def _stall_after(step: int, flag: pathlib.Path) -> None:
             flag.touch()
             time.sleep(0.01)
 
-    writers.MetricWriters.scalars = scalars  # type: ignore[method-assign]
+    owner.scalars = scalars
+
+
+def signal_at(step: int, number: int = signal.SIGTERM) -> None:
+    """Sends this process a signal while the given step is being written down."""
+    from lensjax import writers
+
+    owner: Any = writers.MetricWriters
+    write = owner.scalars
+
+    def scalars(self: Any, at: int, values: Any) -> None:
+        write(self, at, values)
+        if at == step:
+            os.kill(os.getpid(), number)
+
+    owner.scalars = scalars
 
 
 def _train_child(workdir: pathlib.Path, settings: dict[str, Any]) -> None:
@@ -211,6 +227,8 @@ def _train_child(workdir: pathlib.Path, settings: dict[str, Any]) -> None:
     hide_tensorboard()
     if "stall_after" in settings:
         _stall_after(settings["stall_after"], workdir / "stalled")
+    if "end_after" in settings:
+        signal_at(settings["end_after"])
     config = configuration.from_config_dict(nested(TINY | settings.get("changes", {})))
     train(config, workdir, tiny_split())
 

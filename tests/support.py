@@ -28,7 +28,7 @@ def loss_settings(**changes: Any) -> LossSettings:
 
 
 def random_like(params: Any, seed: int = 0, scale: float = 0.2) -> Any:
-    """Normal numbers in the place of every parameter: a network that starts at zero hides faults."""
+    """Normal numbers in place of all parameters: a network that starts at zero hides faults."""
     leaves, structure = jax.tree.flatten(params)
     random = np.random.default_rng(seed)
     values = [jnp.asarray(scale * random.normal(size=leaf.shape), leaf.dtype) for leaf in leaves]
@@ -126,13 +126,14 @@ class Gaussian:
         modes = (x_t - (1 - t) * means[labels]) @ directions
         return (modes * (t - (1 - t) * variances[None]) / v) @ directions.T - means[labels]
 
-    def flow_map(self, noise: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Where the exact flow carries noise `[N, D]` from t = 1 to t = 0.
+    def flow_map(self, noise: np.ndarray, labels: np.ndarray, t: float = 0.0) -> np.ndarray:
+        """Where the exact flow carries noise `[N, D]` from time 1 to time t.
 
         Along each mode the distance from the mean over the standard deviation stays as it is.
         """
         variances, directions = self.modes
-        return self.means[labels] + (noise @ directions * np.sqrt(variances)) @ directions.T
+        deviations = np.sqrt((1 - t) ** 2 * variances + t**2)
+        return (1 - t) * self.means[labels] + (noise @ directions * deviations) @ directions.T
 
     def least_velocity_loss(self, t: float) -> float:
         """Mean variance of `eps - x0` given `x_t`: no network has a smaller loss at this time.
@@ -151,4 +152,4 @@ def smooth_gaussian(side: int, num_labels: int = 2) -> Gaussian:
     smooth = np.exp(-0.5 * row**2 - 0.5 * (column / 2) ** 2)
     mean = 0.5 * np.cos(place[:, 0] + 0.5 * place[:, 1])
     means = np.linspace(1, -1, num_labels)[:, None] * mean if num_labels > 1 else mean[None]
-    return Gaussian(side, means, (smooth + 0.1 * np.eye(side**2)) / 1.1)
+    return Gaussian(side, means, (smooth + 0.25 * np.eye(side**2)) / 1.25)

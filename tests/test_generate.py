@@ -14,6 +14,7 @@ from run_support import CLASS_NAMES, run_python, states_differ, tiny_config, tin
 import lensjax
 from lensjax import generate as generation
 from lensjax import prng, writers
+from lensjax.assemble import make_apply_fn
 from lensjax.checkpoint import CheckpointError
 from lensjax.config import ConfigError
 from lensjax.data.scaling import Scaling
@@ -130,15 +131,14 @@ def test_step_chooses_the_checkpoint(trained, generator):
 def _by_hand(workdir, labels, seed: int, steps: int, guidance: float) -> np.ndarray:
     """Integrates the velocity from noise to data by Euler's method in plain steps."""
     params = lensjax.load(workdir).params
-    model = build_model(CONFIG.model)
+    apply_fn = make_apply_fn(build_model(CONFIG.model))
     keys = prng.keys(prng.key(seed, "generate"), jnp.arange(len(labels)))
     x = jax.vmap(lambda key: jax.random.normal(key, (16, 16, 1)))(keys)
     null = jnp.full(len(labels), 3)
     for interval in range(steps):
         t = jnp.full(len(labels), 1 - interval / steps)
         outputs = [
-            model.apply({"params": params}, x, t, {"label": label})
-            for label in (jnp.asarray(labels), null)
+            apply_fn(params, x, t, {"label": label}) for label in (jnp.asarray(labels), null)
         ]
         x = x - (outputs[1] + guidance * (outputs[0] - outputs[1])) / steps
     scaling = json.loads((workdir / "dataset.json").read_text())["scaling"]

@@ -102,8 +102,8 @@ def test_second_half_of_the_pass_has_the_null_label():
     denoise(network, 5.0)
     x, t, labels = network.calls[0]
     np.testing.assert_array_equal(labels, [*LABELS, *[NULL] * len(LABELS)])
-    np.testing.assert_array_equal(*jnp.split(x, 2))
-    np.testing.assert_array_equal(*jnp.split(t, 2))
+    np.testing.assert_array_equal(x, jnp.tile(inputs()[0], (2, 1, 1, 1)))
+    np.testing.assert_array_equal(t, jnp.tile(inputs()[1], 2))
 
 
 def test_null_labels_are_not_moved_by_guidance():

@@ -67,10 +67,11 @@ def test_any_output_has_the_error_of_what_it_implies(prediction, space):
     settings = loss_settings(prediction=prediction, space=space)
     found = squared_error(FLOW, settings, output, x0, eps, x_t, t)
     implied = paths.estimate(FLOW, prediction, output, x_t, t)
-    if space == "x0":
-        error = implied.x0 - x0
-    else:
-        error = paths.velocity(FLOW, implied, t) - (eps - x0)
+    found_of, true_of = {
+        "x0": (implied.x0, x0),
+        "velocity": (paths.velocity(FLOW, implied, t), eps - x0),
+    }[space]
+    error = found_of - true_of
     expected = np.mean(np.square(np.asarray(error, np.float64)), axis=(1, 2, 3))
     assert found.shape == (len(TIMES),)
     assert np.min(expected) > 1e-3

@@ -1,6 +1,7 @@
 """Schedule, optimizer and average against their formulas, written out in numpy."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -119,7 +120,7 @@ def test_warm_up_forgets_the_first_parameters():
 
 
 def test_average_covers_every_leaf():
-    average = {"a": jnp.ones(2), "b": {"c": jnp.zeros(3)}}
+    average: dict[str, Any] = {"a": jnp.ones(2), "b": {"c": jnp.zeros(3)}}
     params = {"a": jnp.zeros(2), "b": {"c": jnp.full(3, 4.0)}}
     found = optim.update_ema(average, params, jnp.float32(0.75))
     np.testing.assert_allclose(found["a"], 0.75)

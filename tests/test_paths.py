@@ -53,7 +53,8 @@ def test_path_leads_from_data_to_noise(path):
     ends = jnp.asarray([0.0, 1.0])
     np.testing.assert_array_equal(path.alpha(ends), [1, 0])
     np.testing.assert_array_equal(path.sigma(ends), [0, 1])
-    t = jnp.linspace(*path.interval, 101)
+    t_min, t_max = path.interval
+    t = jnp.linspace(t_min, t_max, 101)
     assert np.all(np.diff(path.alpha(t)) <= 0)
     assert np.all(np.diff(path.sigma(t)) >= 0)
 

@@ -82,6 +82,24 @@ def test_order_of_convergence(prediction, sampler):
     assert -slope == pytest.approx(ORDER[sampler], abs=0.15)
 
 
+@each_pair
+def test_last_interval_is_as_exact_as_the_others(prediction, sampler):
+    """Over the whole way a worse last step would hide behind the others."""
+    labels = jnp.arange(64) % 2
+    noise = np.random.default_rng(0).normal(size=(64, GAUSSIAN.side**2))
+    denoise = gaussian_denoiser(prediction, labels)
+    exact = GAUSSIAN.flow_map(noise, np.asarray(labels))
+    lengths, errors = np.array([0.16, 0.08, 0.04]), []
+    for length in lengths:
+        start = GAUSSIAN.flow_map(noise, np.asarray(labels), length)
+        start = GAUSSIAN.images(jnp.asarray(start, jnp.float32))
+        end = STEPS[sampler](FLOW, denoise, start, jnp.float32(length), jnp.float32(0))
+        errors.append(np.sqrt(np.mean(np.square(end.reshape(64, -1) - exact))))
+    slope, _ = np.polyfit(np.log(lengths), np.log(errors), 1)
+    # The error of one step falls by one order more than that of the whole way.
+    assert slope > ORDER[sampler] + 0.8
+
+
 @each_sampler
 def test_straight_flow_is_exact_in_one_step(sampler):
     """With one image in the world the velocity is constant along each path."""

@@ -75,7 +75,7 @@ def test_first_state():
 def test_first_state_can_be_donated():
     """A buffer that stands in the state twice cannot be given away twice."""
     step = jax.jit(make_step(), donate_argnums=0)
-    state = jax.jit(lambda: init_state(init_fn, OPTIMIZER, 0))()
+    state = init_state(init_fn, OPTIMIZER, 0)
     for _ in range(2):
         state, _ = step(state, jnp.asarray(images()))
     assert int(state.step) == 2

@@ -71,6 +71,7 @@ def test_batches_are_the_permutations_cut_in_pieces(num, batch_size):
         epoch = step * batch_size // num
         assert epoch_of(step, batch_size, num) == epoch
         order = epoch_order(3, epoch, batch_size, num)
+        assert 0 <= int(order.first_place) < batch_size
         found = indices_of(order, jnp.int32(step), batch_size=batch_size)
         expected = stream[step * batch_size : (step + 1) * batch_size]
         np.testing.assert_array_equal(found, expected)

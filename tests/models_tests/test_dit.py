@@ -186,7 +186,8 @@ def test_agrees_with_explicit_loops(patch_size):
     for index in range(len(x)):
         image, time = np.asarray(x[index], np.float64), float(t[index])
         expected = dit_by_loops(config, exact, image, time, int(label[index]))
-        assert_close_to(found[index], expected, 2e-5)
+        # Angles of up to 1000 are rounded to float32, by 3e-5.
+        assert_close_to(found[index], expected, 1e-4 if time else 2e-6)
 
 
 @pytest.mark.parametrize(("rows", "columns", "size"), [(6, 4, 24), (1, 3, 8), (5, 5, 64)])

@@ -1,0 +1,190 @@
+"""The smoke config from the command line: each mode, without TensorFlow, killed and resumed."""
+
+import json
+import pathlib
+import signal
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from run_support import (
+    ROOT,
+    locked,
+    metrics_of,
+    run_commands,
+    run_python,
+    start_python,
+    states_differ,
+    wait_for,
+)
+
+import lensjax
+from lensjax.assemble import abstract_state
+from lensjax.checkpoint import Checkpoints
+from lensjax.config import from_config_dict
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+SMOKE = "--config=configs/smoke.py"
+# As if it were not installed; TFDS takes `sys.modules["tensorflow"] = None` for a loaded module.
+WITHOUT_TENSORFLOW = """
+import sys
+
+class Hide:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, path=None, target=None):
+        hidden = name.split(".")[0] == "tensorflow"
+        return None if hidden else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Hide(finder) for finder in sys.meta_path]
+from absl import app
+import lensjax.main
+app.run(lensjax.main.main, flags_parser=lensjax.main._parse_flags)
+"""
+
+
+def _config():
+    sys.modules.pop("smoke", None)
+    import smoke
+
+    return from_config_dict(smoke.get_config())
+
+
+def _state(workdir: pathlib.Path):
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    state = checkpoints.restore(abstract_state(_config(), (64, 64, 1)))
+    checkpoints.close()
+    return state
+
+
+@pytest.fixture(scope="module")
+def sets(tfds_directory):
+    """The folder with the data set, built by whichever test process comes first."""
+    command = ("-m", "lensjax.main", SMOKE, "--mode=build_data")
+    with locked(tfds_directory / "smoke.lock"):
+        done = run_python(*command, TFDS_DATA_DIR=str(tfds_directory))
+    assert done.returncode == 0, done.stderr
+    assert "deeplense/model_ii_mini is there: train 3,000, test 600 images" in done.stderr
+    return tfds_directory
+
+
+@pytest.fixture(scope="module")
+def trained(sets, tmp_path_factory):
+    """Workdir and log of a smoke training without TensorFlow."""
+    workdir = tmp_path_factory.mktemp("smoke") / "run"
+    done = run_python(
+        "-c", WITHOUT_TENSORFLOW, SMOKE, f"--workdir={workdir}", TFDS_DATA_DIR=str(sets)
+    )
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stderr
+
+
+def test_the_config_is_a_run_that_shows_something():
+    config = _config()
+    assert config.train.num_steps >= 40
+    assert config.train.num_steps // config.train.checkpoint_every >= 2
+    assert config.train.log_every == 1
+
+
+def test_training_without_tensorflow_says_so_in_one_line_and_goes_on(trained):
+    workdir, log = trained
+    assert log.count("TensorFlow is not installed") == 1
+    assert "Traceback" not in log
+    assert not list(workdir.glob("events*"))
+    lines = metrics_of(workdir)
+    assert [line["step"] for line in lines] == list(range(1, _config().train.num_steps + 1))
+    losses = [line["loss"] for line in lines]
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-10:]) < 0.85 * np.mean(losses[:10])
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["40", "60"]
+    pictures = sorted(path.name for path in (workdir / "samples").iterdir())
+    assert pictures == ["step_00000030.png", "step_00000060.png"]
+    assert "compiled the train step once" in log
+    assert "step 60 of 60 | loss " in log
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, sets, tmp_path):
+    workdir = tmp_path / "run"
+    command = ("-m", "lensjax.main", SMOKE, f"--workdir={workdir}")
+    process = start_python(tmp_path / "log", *command, TFDS_DATA_DIR=str(sets))
+    wait_for(workdir / "checkpoints" / "20", process)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    done = run_python(*command, TFDS_DATA_DIR=str(sets))
+    assert done.returncode == 0, done.stderr
+    (resumed,) = [line for line in done.stderr.splitlines() if "resumed at step" in line]
+    at = int(resumed.split()[-1])
+    assert at in (20, 40)
+    assert done.stderr.count(" images/s | ") == 60 - at
+    state = _state(workdir)
+    assert int(state.step) == 60
+    assert states_differ(state, _state(trained[0])) == []
+    expected = [(line["step"], line["loss"]) for line in metrics_of(trained[0])]
+    assert [(line["step"], line["loss"]) for line in metrics_of(workdir)] == expected
+    if "TensorFlow is not installed" not in done.stderr:
+        assert list(workdir.glob("events.out.tfevents.*"))
+
+
+@pytest.fixture(scope="module")
+def modes(trained, sets, tmp_path_factory):
+    """Exit code and output of the modes that follow a training."""
+    workdir, _ = trained
+    folder = tmp_path_factory.mktemp("modes")
+    target = f"--workdir={workdir}"
+    commands = {mode: [SMOKE, target, f"--mode={mode}"] for mode in ("sample", "evaluate")}
+    commands["build_data"] = [SMOKE, "--mode=build_data"]
+    return run_commands(folder, commands, TFDS_DATA_DIR=str(sets))
+
+
+@pytest.mark.parametrize("mode", ["sample", "evaluate", "build_data"])
+def test_each_mode_ends_well(modes, mode):
+    code, output = modes[mode]
+    assert code == 0, output
+    assert "Traceback" not in output
+
+
+def test_sample_writes_what_load_generates(modes, trained):
+    workdir, _ = trained
+    images = np.load(workdir / "generated" / "images.npy")
+    sample = _config().sample
+    assert images.shape == (sample.num_images, 64, 64, 1)
+    assert images.dtype == np.float32
+    assert np.array_equal(images, lensjax.load(workdir).generate(num=12, seed=sample.seed))
+    labels = np.load(workdir / "generated" / "labels.npy")
+    assert labels.tolist() == [0, 1, 2] * 4
+    meta = json.loads((workdir / "generated" / "meta.json").read_text())
+    assert meta["checkpoint_step"] == 60
+
+
+def test_evaluate_knows_real_images_from_those_of_a_minute(modes, trained):
+    workdir, _ = trained
+    content = json.loads((workdir / "evaluation" / "metrics.json").read_text())
+    for name in ("no_sub", "cdm", "axion"):
+        assert set(content["lensing"][name]) == {"generated", "real"}
+    no_sub = content["lensing"]["no_sub"]
+    assert no_sub["real"]["ratio_p90"] < 1e-3  # the exact simulator made them
+    assert no_sub["generated"]["ratio_p50"] > 0.08
+    assert content["verdict"].startswith("FAILED: ")
+    assert content["verdict"] in modes["evaluate"][1]
+    assert content["protocol"]["num_images"] == 24
+
+
+def test_all_pictures_can_be_opened_and_nothing_is_left_half_written(modes, trained):
+    workdir, _ = trained
+    pictures = list(workdir.rglob("*.png"))
+    assert len(pictures) >= 3
+    for picture in pictures:
+        assert np.asarray(Image.open(picture)).std() > 5
+    assert not list(workdir.rglob("*.partial"))
+    assert not list(workdir.rglob("*orbax-checkpoint-tmp*"))
+
+
+def test_config_json_has_the_revision_of_this_checkout(trained):
+    content = json.loads((trained[0] / "config.json").read_text())
+    assert content["versions"]["jax"] == jax.__version__
+    if (ROOT / ".git").exists():
+        assert len(content["git_revision"].removesuffix("+changes")) == 40
