@@ -80,7 +80,8 @@ def quickstart_config() -> Config:
     """Returns the configuration of `configs/quickstart.py`."""
     path = ROOT / "configs" / "quickstart.py"
     spec = importlib.util.spec_from_file_location("quickstart_config", path)
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return from_config_dict(module.get_config())

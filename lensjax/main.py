@@ -1,4 +1,4 @@
-"""Command line of lensjax: flags, process set-up, hand over to a mode; no logic.
+"""Trains networks that generate gravitational-lens images, samples from them, and scores them.
 
 python -m lensjax.main --config=configs/NAME.py --workdir=DIR [--mode=MODE]
     [--config.section.field=value ...]

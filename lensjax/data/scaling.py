@@ -65,7 +65,8 @@ def fit_scaling(kind: str, model_std: float, images: np.ndarray, minimum: float)
       minimum: the smallest pixel of the whole set.
 
     Raises:
-      DataError: where `sqrt` meets a set with negative pixels, or every pixel is the same.
+      DataError: where `sqrt` meets a set with negative pixels, a pixel is not finite, or every
+        pixel is the same.
     """
     if kind == "sqrt" and minimum < 0:
         raise DataError(
@@ -73,6 +74,8 @@ def fit_scaling(kind: str, model_std: float, images: np.ndarray, minimum: float)
             "allowed here: linear, asinh"
         )
     reference = images[:NUM_REFERENCE_IMAGES]
+    if not np.isfinite(reference).all():
+        raise DataError("the training images hold values that are not finite")
     softening = 1.0
     if kind == "asinh":
         softening = _SOFTENING_SHARE_OF_MAXIMUM * float(np.max(np.abs(reference)))

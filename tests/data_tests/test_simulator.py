@@ -249,12 +249,12 @@ def test_conserved_lens_has_the_smooth_lens_mass_inside_the_ring(class_name):
     angle = 2 * np.pi * np.arange(4000) / 4000
     with jax.enable_x64(True):
         x, y = ring * jnp.cos(angle)[None, :], ring * jnp.sin(angle)[None, :]
-        unit_x, unit_y = simulator.ellipsoid_deflection(x, y, 0.0, 0.0)
+        unit_x, unit_y = raytracing.ellipsoid_deflection(x, y, 0.0, 0.0)
         smooth = jnp.mean(unit_x * x + unit_y * y)  # of a halo with an Einstein radius of 1
         lens = jax.tree.map(jnp.asarray, draw(class_name, 200, conserved=True).lens)
 
         def radial(theta, point_x, point_y):
-            alpha_x, alpha_y = simulator.points_deflection(x, y, theta, point_x, point_y)
+            alpha_x, alpha_y = raytracing.points_deflection(x, y, theta, point_x, point_y)
             return jnp.mean(alpha_x * x + alpha_y * y)
 
         points = [
