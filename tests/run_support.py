@@ -248,7 +248,7 @@ def _run_command(arguments: list[str], output: pathlib.Path) -> int:
     sys.argv = ["lensjax", *arguments]
     code: Any = 99
     try:
-        app.run(lensjax.main.main, flags_parser=lensjax.main._parse_flags)
+        app.run(lensjax.main.main, flags_parser=lensjax.command_line.parse)
     except SystemExit as end:
         code = end.code
     except BaseException:

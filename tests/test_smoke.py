@@ -43,7 +43,7 @@ class Hide:
 sys.meta_path[:] = [Hide(finder) for finder in sys.meta_path]
 from absl import app
 import lensjax.main
-app.run(lensjax.main.main, flags_parser=lensjax.main._parse_flags)
+app.run(lensjax.main.main, flags_parser=lensjax.command_line.parse)
 """
 
 

@@ -1,0 +1,88 @@
+"""Reads the command line and says what is wrong with it in lensjax's own words.
+
+absl and ml_collections parse the flags; their errors are of many kinds and some are tracebacks.
+"""
+
+import os
+import pathlib
+import sys
+import traceback
+from typing import NoReturn
+
+from absl import flags
+from ml_collections import ConfigDict
+
+
+def _flags_of(arguments: list[str]) -> dict[str, str]:
+    """Returns the values of the `--name=value` and `--name value` arguments by name."""
+    found = {}
+    for place, argument in enumerate(arguments):
+        if argument.startswith("-"):
+            name, equals, value = argument.lstrip("-").partition("=")
+            following = [one for one in arguments[place + 1 : place + 2] if one[:2] != "--"]
+            found[name] = value if equals else "".join(following) or "True"
+    return found
+
+
+def _place_in(file: str, error: BaseException) -> tuple[str, BaseException]:
+    """Returns where in a config file an error was raised, and that error without its wrapping."""
+    inner: BaseException | None = error
+    while inner is not None:
+        for frame in reversed(traceback.extract_tb(inner.__traceback__)):
+            if os.path.realpath(frame.filename) == os.path.realpath(file):
+                return f", line {frame.lineno}, `{frame.line}`", inner
+        inner = inner.__cause__ or inner.__context__
+    return "", error
+
+
+def _say_again(error: BaseException) -> str:
+    """Returns the message of a config file or of ml_collections as one short line."""
+    text = (str(error.args[0]) if isinstance(error, KeyError) else str(error)) or repr(error)
+    head, others, tail = text.partition(" Other fields present:")
+    hint = tail.rpartition("Did you mean")
+    if others:  # ml_collections repeats the whole section here
+        text = head + (f" Did you mean{hint[2]}" if hint[1] else "")
+    return " ".join(text.replace("\\n", " ").split())
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the process with one message and no traceback."""
+    print(f"lensjax: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def parse(arguments: list[str]) -> list[str]:
+    """Parses the flags; what is wrong ends the process with one message that names the field.
+
+    Args:
+      arguments: the command line with the program's name first.
+
+    Returns:
+      The arguments that are no flags, with the program's name first.
+    """
+    from lensjax.config import ConfigError, check_overrides
+
+    given = _flags_of(arguments[1:])
+    file = given.get("config", "").partition(":")[0]
+    if "config" in given and not pathlib.Path(file).is_file():
+        fail(f"--config: got {file!r}; there is no such file")
+    try:
+        check_overrides(
+            {
+                name.removeprefix("config."): text
+                for name, text in given.items()
+                if name.startswith("config.")
+            }
+        )
+        remaining = flags.FLAGS(arguments)
+        config = flags.FLAGS["config"].value
+        if config is not None and not isinstance(config, ConfigDict):
+            config.to_dict()  # a file that could not be loaded shows at its first use
+        return remaining
+    except ConfigError as error:
+        fail(str(error))
+    # Whatever a config file may raise is the user's to put right, and ml_collections adds its own.
+    except Exception as error:
+        place, inner = _place_in(file, error)
+        own = isinstance(error, flags.Error) and not place  # absl's, and it names the flag
+        fail(_say_again(inner) if own else f"--config: {file}{place}: {_say_again(inner)}")
