@@ -18,8 +18,8 @@ def get_config() -> ConfigDict:
     config.data.name = "deeplense/model_ii_mini"
     config.model.name = "unet"
     config.model.prediction = "x0"
-    config.model.patch_size = 4
-    config.model.widths = (32, 64, 96)
+    config.model.patch_size = 8
+    config.model.widths = (64, 128)
     config.model.blocks = 1
     config.model.condition_width = 256
     config.loss.space = "velocity"

@@ -2,11 +2,16 @@
 # From a fresh clone to lenses: installs, builds a small data set, trains, samples, scores.
 # On two CPU cores it takes about 12 minutes after installation. Run again, it goes on where it was.
 #
-# Usage: ./launch/quickstart.sh [WORKDIR]        (default: runs/quickstart)
+# Usage: ./launch/quickstart.sh [WORKDIR]        (default: runs/quickstart of this checkout)
 
-. "$(dirname "$0")/environment.sh" requirements.txt
+here="$(dirname "$(readlink -f "$0")")"
+workdir="${1:+$(readlink -m -- "$1")}"
+. "$here/environment.sh" requirements.txt
+workdir="${workdir:-runs/quickstart}"
 
-workdir="${1:-runs/quickstart}"
+# Training saves on a signal and ends well; without these the half-trained network would be scored.
+trap 'exit 130' INT
+trap 'exit 143' TERM
 run() { .venv/bin/python -m lensjax.main --config=configs/quickstart.py --workdir="$workdir" "$@"; }
 
 run --mode=train

@@ -3,6 +3,6 @@
 #
 # Usage: ./launch/test.sh [PYTEST_ARGUMENT ...]
 
-. "$(dirname "$0")/environment.sh" requirements.txt test
+. "$(dirname "$(readlink -f "$0")")/environment.sh" requirements.txt test
 
 .venv/bin/python -m pytest -n 2 --dist loadfile "$@"

@@ -145,7 +145,7 @@ class Checkpoints:
                 state = self._restore_sound(candidate, expected)
                 self._set_aside(damaged)
                 return state
-            except CheckpointError:
+            except (CheckpointError, PermissionError, MemoryError):
                 raise
             except Exception as error:  # Orbax raises plain Exception for an array cut short
                 reason = str(error).strip().partition("\n")[0][:200]
@@ -185,6 +185,19 @@ class Checkpoints:
         logging.warning("moved to %s: %s", target, ", ".join(map(str, damaged)))
         self._manager.close()
         self._manager = self._open()
+
+    def wait(self) -> None:
+        """Waits until what was saved is on disk.
+
+        Raises:
+          CheckpointError: where it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # Orbax passes on whatever its threads met, such as a full disk
+            raise CheckpointError(
+                f"the checkpoint could not be written in {self._directory}: {error}"
+            ) from error
 
     def close(self) -> None:
         """Waits until everything is on disk."""

@@ -10,7 +10,6 @@ import traceback
 from typing import NoReturn
 
 from absl import flags
-from ml_collections import ConfigDict
 
 
 def _flags_of(arguments: list[str]) -> dict[str, str]:
@@ -60,6 +59,8 @@ def parse(arguments: list[str]) -> list[str]:
     Returns:
       The arguments that are no flags, with the program's name first.
     """
+    from ml_collections import ConfigDict
+
     from lensjax.config import ConfigError, check_overrides
 
     given = _flags_of(arguments[1:])

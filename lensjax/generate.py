@@ -178,7 +178,11 @@ class LensGenerator:
         self, steps: int | None = None, guidance: float | None = None, sampler: str | None = None
     ) -> SampleConfig:
         """Returns the run's `sample` section with what is not None replaced, checked again."""
-        wanted = {"steps": steps, "guidance": guidance, "sampler": sampler}
+        wanted = {  # numpy's numbers are as good as Python's
+            "steps": steps.item() if isinstance(steps, np.generic) else steps,
+            "guidance": guidance.item() if isinstance(guidance, np.generic) else guidance,
+            "sampler": sampler,
+        }
         changed = {name: value for name, value in wanted.items() if value is not None}
         values = dataclasses.asdict(self.config)
         values["sample"] |= changed
@@ -263,7 +267,7 @@ def load_with_config(
 
 
 def sample_mode(config: Config, folder: pathlib.Path) -> None:
-    """Writes `generated/` in a workdir: images, labels, and what made them."""
+    """Writes `generated/` in a workdir: images, labels, a picture, and what made them."""
     generator = load_with_config(folder, config)
     sample = config.sample
     logging.info(
@@ -279,12 +283,14 @@ def sample_mode(config: Config, folder: pathlib.Path) -> None:
     images = generator.generate(labels, sample.num_images, sample.seed)
     target = folder / files.GENERATED
     target.mkdir(exist_ok=True)
+    # Away first and back last: it never stands beside images that it does not describe.
+    (target / "meta.json").unlink(missing_ok=True)
     np.save(target / "images.npy", images)
     np.save(target / "labels.npy", labels)
-    files.write_json(target / "meta.json", describe(generator, sample))
     names = generator.class_names or ("images",)
     rows = [images[index :: len(names)][: sample.grid_columns] for index in range(len(names))]
     save_png(target / "grid.png", lens_grid(rows, names))
+    files.write_json(target / "meta.json", describe(generator, sample))
     logging.info("wrote %s", target / "images.npy")
 
 

@@ -4,6 +4,8 @@ python -m lensjax.main --config=configs/NAME.py --workdir=DIR [--mode=MODE]
     [--config.section.field=value ...]
 """
 
+# Flags, process set-up, hand over to a mode; no logic belongs here.
+
 import os
 import pathlib
 
@@ -26,9 +28,6 @@ _MODE = flags.DEFINE_enum(
     "data set first. sample: draws images from the newest checkpoint. evaluate: scores drawn "
     "images beside real ones. build_data: builds the data set alone.",
 )
-
-
-# Flags, process set-up, hand over to a mode; no logic belongs here.
 
 
 def _set_up_logging() -> None:

@@ -4,12 +4,12 @@ The state is a function of the configuration and the number of steps, so that a 
 at any moment goes on from its newest checkpoint as if nothing had happened.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -43,7 +43,7 @@ class StopRequest:
         signal.signal(number, signal.SIG_DFL)
 
 
-@contextmanager
+@contextlib.contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
     """Yields a request that SIGTERM or SIGINT sets."""
     request = StopRequest()
@@ -201,10 +201,17 @@ def _place(config: Config, split: LensSplit, sharding: jax.sharding.Sharding) ->
     return DevicePlacement(split, config.seed, config.train.batch_size, sharding)
 
 
-def _compile(step_fn: StepFn, state: TrainState, arguments: tuple[Any, ...]) -> Any:
+def _compile(
+    step_fn: StepFn,
+    state: TrainState,
+    arguments: tuple[Any, ...],
+    sharding: jax.sharding.Sharding,
+) -> Any:
     """Compiles the step once; a compiled step refuses other shapes instead of compiling again."""
     started = time.monotonic()
-    compiled = jax.jit(step_fn, donate_argnums=0).lower(state, *arguments).compile()
+    # The sharding is pinned: the step must accept its own output.
+    jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=sharding)
+    compiled = jitted.lower(state, *arguments).compile()
     logging.info("compiled the train step once, in %.1f s", time.monotonic() - started)
     return compiled
 
@@ -228,38 +235,47 @@ def train(config: Config, workdir: pathlib.Path, split: LensSplit) -> TrainState
     mesh = make_mesh(config)
     files.claim(workdir, config)
     scaling = _claim_dataset(workdir / files.DATASET_FILE, split, config)
-    checkpoints = Checkpoints(
-        workdir / files.CHECKPOINTS,
-        keep_last=config.train.keep_last,
-        keep_every=config.train.keep_every,
-    )
+    with contextlib.ExitStack() as cleanup:
+        checkpoints = Checkpoints(
+            workdir / files.CHECKPOINTS,
+            keep_last=config.train.keep_last,
+            keep_every=config.train.keep_every,
+        )
+        cleanup.callback(checkpoints.close)
+        state = _first_state(config, split, mesh, checkpoints)
+        start = int(state.step)
+        logging.info("resumed at step %d" if start else "starting at step %d", start)
+        if start >= config.train.num_steps:
+            logging.info("nothing to do: the run has its %d steps", start)
+            return state
+        placement = _place(config, split, replicated(mesh))
+        batch_fn = make_batch_fn(
+            placement, scaling, config.data.augmentation, config.seed, over_batch(mesh)
+        )
+        step_fn = _compile(
+            build_train_step(config, batch_fn),
+            state,
+            placement.arguments(start),
+            replicated(mesh),
+        )
+        writers = MetricWriters(workdir / files.METRICS_FILE, start)
+        cleanup.callback(writers.close)
+        grids = SampleGrids(config, split, scaling)
+        stop = cleanup.enter_context(stop_on_signal())
+        return _loop(config, workdir, state, step_fn, placement, checkpoints, writers, grids, stop)
+
+
+def _first_state(
+    config: Config, split: LensSplit, mesh: jax.sharding.Mesh, checkpoints: Checkpoints
+) -> TrainState:
+    """Returns the state of the newest sound checkpoint, or a new one."""
     init = make_init_state(config, split.info.image_shape)
     expected = with_sharding(jax.eval_shape(init), replicated(mesh))
     state = checkpoints.restore(expected)
     if state is None:
         state = jax.jit(init, out_shardings=replicated(mesh))()
         _log_parameters(state)
-    start = int(state.step)
-    logging.info("resumed at step %d" if start else "starting at step %d", start)
-    if start >= config.train.num_steps:
-        logging.info("nothing to do: the run has its %d steps", start)
-        checkpoints.close()
-        return state
-    placement = _place(config, split, replicated(mesh))
-    batch_fn = make_batch_fn(
-        placement, scaling, config.data.augmentation, config.seed, over_batch(mesh)
-    )
-    step_fn = _compile(build_train_step(config, batch_fn), state, placement.arguments(start))
-    writers = MetricWriters(workdir / files.METRICS_FILE, start)
-    grids = SampleGrids(config, split, scaling)
-    try:
-        with stop_on_signal() as stop:
-            return _loop(
-                config, workdir, state, step_fn, placement, checkpoints, writers, grids, stop
-            )
-    finally:
-        writers.close()
-        checkpoints.close()
+    return state
 
 
 def _loop(
@@ -286,15 +302,21 @@ def _loop(
         if step % settings.log_every == 0 or last:
             writers.scalars(step, progress.summary(step))
             _check_finite(state)
+        saves = step % settings.checkpoint_every == 0 or last
+        draws = signal_name is None and (step % settings.sample_every == 0 or last)
+        if saves or draws:
+            jax.block_until_ready(state.step)  # steps that still run belong on the clock
         progress.pause()
-        if step % settings.checkpoint_every == 0 or last:
+        if saves:
             _check_finite(state)
             checkpoints.save(step, state)
-        if signal_name is None and (step % settings.sample_every == 0 or last):
+        if draws:
             picture = grids.draw(state.ema)
             save_png(workdir / files.SAMPLES / f"step_{step:08d}.png", picture)
             writers.image(step, "samples", picture)
         progress.go_on()
+        if last:
+            checkpoints.wait()
         if signal_name is not None:
             logging.info(
                 "%s: saved step %d; to go on, run the same command again", signal_name, step

@@ -77,7 +77,7 @@ def git_revision() -> str | None:
 
 
 def claim(workdir: pathlib.Path, config: Config) -> None:
-    """Makes a workdir this run's own, or checks that it was.
+    """Makes a workdir this run's own, or checks that it was; one without checkpoints is free.
 
     Raises:
       ConfigError: where the workdir belongs to another configuration; every difference is listed.
@@ -88,8 +88,10 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
     except OSError as error:
         raise WorkdirError(f"--workdir={workdir} cannot be made: {error.strerror}") from None
     path = workdir / CONFIG_FILE
-    if path.exists():
+    if any((workdir / CHECKPOINTS).glob("[0-9]*")):
         check_same(workdir, config)
+    elif path.exists():  # a run that never saved anything, such as one without room for its data
+        (workdir / DATASET_FILE).unlink(missing_ok=True)
     content = {"config": to_dict(config), "versions": versions(), "git_revision": git_revision()}
     write_json(path, content)
 
@@ -101,7 +103,7 @@ def check_same(workdir: pathlib.Path, config: Config) -> None:
       ConfigError: where it is another one; every difference is listed.
       WorkdirError: where the workdir has none.
     """
-    changed = differences(read_json(workdir / CONFIG_FILE).get("config", {}), to_dict(config))
+    changed = differences(_saved_config(workdir), to_dict(config))
     if changed:
         raise ConfigError(
             "--workdir",
@@ -118,4 +120,12 @@ def load_config(workdir: pathlib.Path) -> Config:
       WorkdirError: where there is none.
       ConfigError: where this version of lensjax does not accept it.
     """
-    return from_config_dict(read_json(workdir / CONFIG_FILE)["config"])
+    return from_config_dict(_saved_config(workdir))
+
+
+def _saved_config(workdir: pathlib.Path) -> dict[str, Any]:
+    path = workdir / CONFIG_FILE
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+        raise WorkdirError(f"{path} holds no configuration; it was not written by lensjax")
+    return content["config"]

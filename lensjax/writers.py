@@ -5,6 +5,7 @@ from it. Without TensorFlow everything else goes on.
 """
 
 import json
+import math
 import os
 import pathlib
 from collections.abc import Mapping
@@ -62,7 +63,9 @@ class MetricWriters:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes one line for a step."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        # JSON has no NaN; what is not finite becomes null.
+        plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **plain}, allow_nan=False) + "\n")
         self._file.flush()
         if self._tensorboard:
             self._tensorboard.write_scalars(step, dict(values))

@@ -13,7 +13,8 @@ from lensjax import evaluate, generate, writers
 from lensjax.config import ConfigError
 from lensjax.data import deeplense
 from lensjax.data.catalogue import SIMULATED_SETS
-from lensjax.evaluate import CDM_SIGNAL, PASS_LIMITS, evaluate_mode, failures
+from lensjax.evaluate import CDM_SIGNAL_MODEL_II as CDM_SIGNAL
+from lensjax.evaluate import PASS_LIMITS, evaluate_mode, failures
 from lensjax.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -122,17 +123,20 @@ def test_a_score_that_is_not_finite_fails(name, bad):
 
 def test_every_failed_limit_is_in_the_verdict():
     bad = dict.fromkeys(PASS_LIMITS, 1e3)
-    verdict = evaluate._verdict(failures(bad), bad["ratio_p50"])
+    verdict = evaluate._verdict(failures(bad), bad["ratio_p50"], CDM_SIGNAL)
     assert verdict.startswith("FAILED: ")
     assert all(name in verdict for name in PASS_LIMITS)
 
 
 @pytest.mark.parametrize(
     ("median", "words"),
-    [(CDM_SIGNAL, "is below the cdm signal"), (CDM_SIGNAL + 1e-6, "exceeds the cdm signal")],
+    [
+        (CDM_SIGNAL, "the median error is 0.076, the cdm signal 0.076"),
+        (CDM_SIGNAL + 1e-6, "exceeds the cdm signal"),
+    ],
 )
 def test_a_pass_says_what_the_images_are_good_for(median, words):
-    verdict = evaluate._verdict([], median)
+    verdict = evaluate._verdict([], median, CDM_SIGNAL)
     assert verdict.startswith("PASSED as lenses to look at: ")
     assert words in verdict
 

@@ -5,7 +5,7 @@ import fcntl
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -51,11 +51,15 @@ def _folder_of(name: str, directory: str | None) -> pathlib.Path:
     return _root_of(directory) / Deeplense.name / _config_of(name).name / VERSION
 
 
+def _remedy(name: str) -> str:
+    return f"remove that folder and build it again (--mode=build_data --config.data.name={name})"
+
+
 def _open_finished(name: str, folder: pathlib.Path) -> tfds.core.DatasetBuilder | None:
     """Returns the builder of a finished set that is up to date, None where there is none."""
     if not folder.exists():
         return None
-    remedy = f"remove that folder and build it again (--mode=build_data --config.data.name={name})"
+    remedy = _remedy(name)
     try:
         builder = tfds.builder_from_directory(os.fspath(folder))
         found = builder.info.metadata["fingerprint"]
@@ -217,6 +221,14 @@ def decode_record(record: bytes) -> tuple[np.ndarray, int, np.ndarray]:
     return image, feature["label"].int64_list.value[0], vector
 
 
+def _records(paths: Iterable[os.PathLike[str]]) -> Iterator[bytes]:
+    for path in paths:
+        reader = array_record_module.ArrayRecordReader(os.fspath(path))
+        for start in range(0, reader.num_records(), _READ_BATCH):
+            yield from reader.read(start, min(start + _READ_BATCH, reader.num_records()))
+        reader.close()
+
+
 def read(name: str, directory: str | None, split: str) -> LensSplit:
     """Reads one split into memory.
 
@@ -237,19 +249,25 @@ def read(name: str, directory: str | None, split: str) -> LensSplit:
         raise DataError(
             f"data set {name} has no split {split!r}; choose one of {', '.join(info.split_sizes)}"
         )
+    folder = _folder_of(name, directory)
     count = info.split_sizes[split]
     images = np.empty((count, int(np.prod(info.image_shape))), np.float32)
     labels = np.empty((count,), np.int32)
     vectors = np.empty((count, len(info.parameter_names)), np.float32)
     position = 0
-    for path in builder.info.splits[split].filepaths:
-        reader = array_record_module.ArrayRecordReader(os.fspath(path))
-        for start in range(0, reader.num_records(), _READ_BATCH):
-            end = min(start + _READ_BATCH, reader.num_records())
-            for record in reader.read(start, end):
-                images[position], labels[position], vectors[position] = decode_record(record)
-                position += 1
-        reader.close()
+    try:
+        for record in _records(builder.info.splits[split].filepaths):
+            images[position], labels[position], vectors[position] = decode_record(record)
+            position += 1
+    # array_record raises these for a file that was cut or changed.
+    except (IndexError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise DataError(
+            f"data set {name} in {folder} is damaged ({reason}); {_remedy(name)}"
+        ) from error
     if position != count:
-        raise DataError(f"data set {name} has {position} images in {split}, not {count}; remove it")
+        raise DataError(
+            f"data set {name} in {folder} has {position} images in {split}, not {count}; "
+            f"{_remedy(name)}"
+        )
     return LensSplit(images.reshape(count, *info.image_shape), labels, vectors, info)

@@ -33,7 +33,7 @@ from tensorflow_datasets.core import dataset_metadata
 
 from lensjax import prng
 from lensjax.data import parameters, raytracing, simulator
-from lensjax.data.catalogue import SIMULATED_SETS, SimulatedSet
+from lensjax.data.catalogue import IMAGES_PER_CLASS, SIMULATED_SETS, SimulatedSet
 from lensjax.data.surveys import SURVEYS, Survey
 
 VERSION = "1.0.0"
@@ -234,7 +234,7 @@ def bytes_per_image(config: DeeplenseConfig) -> int:
 
 
 def _code_of(part: Any) -> str:
-    """Returns the source of a module, class or function without comments, docstrings and spaces."""
+    """Returns the source of a module, class or function without comments and docstrings."""
     source = textwrap.dedent(inspect.getsource(part))
     lines = source.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -247,7 +247,8 @@ def _code_of(part: Any) -> str:
             docstring = node.body[0]
             for line in range(docstring.lineno - 1, docstring.end_lineno or docstring.lineno):
                 lines[line] = ""
-    return "".join("".join(lines).split())
+    # Indentation stays: it says what belongs to a branch.
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 @functools.cache
@@ -269,6 +270,6 @@ def fingerprint() -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(_code_of(inspect.unwrap(part) if callable(part) else part).encode())
-    constants = (VERSION, SPLIT_INDEX, _CHUNK, dict(SURVEYS))
+    constants = (VERSION, SPLIT_INDEX, _CHUNK, IMAGES_PER_CLASS, dict(SURVEYS))
     digest.update(repr(constants).encode())
     return digest.hexdigest()[:16]

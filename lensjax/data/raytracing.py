@@ -126,7 +126,9 @@ def points_deflection(
     """
 
     # A scan with few points a turn stays in the cache; a broadcast axis of K is ten times slower.
-    def add_point(total, point):
+    def add_point(
+        total: tuple[Array, Array], point: tuple[Array, Array, Array]
+    ) -> tuple[tuple[Array, Array], None]:
         theta, centre_x, centre_y = point
         dx, dy = x - centre_x, y - centre_y
         factor = theta**2 / (dx**2 + dy**2)
