@@ -229,13 +229,15 @@ def train(config: Config, workdir: pathlib.Path, split: LensSplit) -> TrainState
 
     Raises:
       ConfigError: where the workdir belongs to another configuration or data set.
+      lensjax.workdir.WorkdirError: where another process trains in the workdir.
       TrainingError: where a loss or gradient was not finite.
       lensjax.checkpoint.CheckpointError: where there are checkpoints but none is sound.
     """
     mesh = make_mesh(config)
     files.claim(workdir, config)
-    scaling = _claim_dataset(workdir / files.DATASET_FILE, split, config)
     with contextlib.ExitStack() as cleanup:
+        cleanup.enter_context(files.training_lock(workdir))
+        scaling = _claim_dataset(workdir / files.DATASET_FILE, split, config)
         checkpoints = Checkpoints(
             workdir / files.CHECKPOINTS,
             keep_last=config.train.keep_last,

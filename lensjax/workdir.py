@@ -1,12 +1,14 @@
 """The files of a run's folder: names, atomic writing, and where and from what a run was made."""
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lensjax.config import Config, ConfigError, differences, from_config_dict, to_dict
@@ -111,6 +113,23 @@ def check_same(workdir: pathlib.Path, config: Config) -> None:
             "it belongs to another configuration; allowed: another folder, or the same fields. "
             "Different are\n  " + "\n  ".join(changed),
         )
+
+
+@contextlib.contextmanager
+def training_lock(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds the workdir for one training; the system gives it back if the process dies.
+
+    Raises:
+      WorkdirError: where another process trains there.
+    """
+    with (workdir / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WorkdirError(
+                f"another process trains in {workdir}; wait for it or end it"
+            ) from None
+        yield
 
 
 def load_config(workdir: pathlib.Path) -> Config:

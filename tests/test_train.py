@@ -334,7 +334,7 @@ def test_a_run_that_blows_up_stops_and_names_the_step(tmp_path, log_every, check
     bad = _stops(config, tmp_path / "run", tiny_split())
     lines = metrics_of(tmp_path / "run")
     if log_every == 1:  # the step of the log whose loss is the first that is not finite
-        assert bad == next(line["step"] for line in lines if not np.isfinite(line["loss"]))
+        assert bad == next(line["step"] for line in lines if line["loss"] is None)
     assert bad > 1
     saved = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()]
     assert all(step < bad for step in saved)
@@ -354,7 +354,7 @@ def test_bad_data_stops_a_run_and_good_data_lets_it_go_on(tmp_path):
         state = train(tiny_config(), workdir, split)
     assert "resumed at step 2" in log
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
-    assert all(np.isfinite(line["loss"]) for line in metrics_of(workdir))
+    assert all(line["loss"] is not None for line in metrics_of(workdir))
     assert _steps(workdir) == list(range(1, 13))
 
 
@@ -368,6 +368,19 @@ def test_more_steps_may_be_asked_for_and_other_fields_may_not_differ(tmp_path):
         train(tiny_config(optim={"b1": 0.5}, loss={"label_drop": 0.5}), workdir, tiny_split())
     assert "  optim.b1: the workdir has 0.9, this run 0.5" in str(caught.value)
     assert "  loss.label_drop: the workdir has 0.1, this run 0.5" in str(caught.value)
+
+
+def test_a_workdir_without_checkpoint_belongs_to_nobody(tmp_path):
+    """Data that a scaling refuses must not keep the workdir from the scaling that is advised."""
+    split = tiny_split()
+    negative = dataclasses.replace(split, info=dataclasses.replace(split.info, minimum=-1.0))
+    with pytest.raises(DataError, match="allowed here: linear, asinh"):
+        train(tiny_config(data={"scaling": "sqrt"}), tmp_path, negative)
+    changes: dict[str, Any] = {"data": {"scaling": "linear"}, "train": {"num_steps": 1}}
+    assert int(train(tiny_config(**changes), tmp_path, negative).step) == 1
+    assert (
+        json.loads((tmp_path / "config.json").read_text())["config"]["data"]["scaling"] == "linear"
+    )
 
 
 def test_other_data_of_the_same_name_is_refused(finished, tmp_path):

@@ -371,7 +371,9 @@ def test_fingerprint_ignores_words_and_sees_code(tmp_path):
         return deeplense_builder._code_of(module)
 
     original = code_of(0, SOURCE)
-    assert original == 'importmathLIMIT=1.5defarea(radius):return"#"andmath.pi*radius**2'
+    assert original.splitlines()[0] == "import math"
+    assert "reason" not in original
+    assert '"#" and' in original  # no comment
     reworded = (
         SOURCE.replace("a reason", "why")
         .replace("the area", "an\n    area")
@@ -380,6 +382,22 @@ def test_fingerprint_ignores_words_and_sees_code(tmp_path):
     assert code_of(1, reworded) == original
     assert code_of(2, SOURCE.replace("1.5", "1.6")) != original
     assert code_of(3, SOURCE.replace("** 2", "** 3")) != original
+    branch = "if 1:\n    x = 1\n{}x = 2\n"
+    assert code_of(4, branch.format("    ")) != code_of(5, branch.format(""))
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_damaged_shard_is_refused_by_name(copied, damage):
+    directory, folder = copied
+    (shard,) = folder.glob("*train*array_record*")
+    content = bytearray(shard.read_bytes())
+    if damage == "cut":
+        content = content[: len(content) // 2]
+    else:
+        content[len(content) // 2] ^= 255
+    shard.write_bytes(content)
+    with pytest.raises(DataError, match=f"{NAME} in .* is damaged .* remove that folder"):
+        deeplense.read(NAME, directory, "train")
 
 
 def test_fingerprint_is_short_hexadecimal():
