@@ -12,6 +12,7 @@ with the same fields are not run again.
 import argparse
 import dataclasses
 import importlib.util
+import os
 import pathlib
 import time
 from typing import Any
@@ -154,7 +155,7 @@ def measure(config: Config, split: LensSplit, cpu_seconds: float) -> dict[str, A
     return {
         "learned_by": learned_by(config),
         "versions": workdir.versions(),
-        "device": jax.devices()[0].device_kind,
+        "device": f"{jax.devices()[0].device_kind} with {os.cpu_count()} cores",
         "parameters": run.num_parameters(),
         "steps": num_steps,
         "cpu_seconds": cpu_seconds,
