@@ -170,7 +170,7 @@ class Progress:
         days = left.tm_yday - 1
         logging.info(
             "step %d of %d | loss %.4f | gradient norm %.3f | learning rate %.2e | "
-            "%.0f images/s | %s left",
+            "%.3g images/s | %s left",
             step,
             self.num_steps,
             values["loss"],

@@ -122,14 +122,17 @@ def training_lock(workdir: pathlib.Path) -> Iterator[None]:
     Raises:
       WorkdirError: where another process trains there.
     """
-    with (workdir / ".lock").open("w") as lock:
+    folder = os.open(workdir, os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise WorkdirError(
                 f"another process trains in {workdir}; wait for it or end it"
             ) from None
         yield
+    finally:
+        os.close(folder)
 
 
 def load_config(workdir: pathlib.Path) -> Config:

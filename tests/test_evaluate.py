@@ -137,7 +137,7 @@ def test_every_failed_limit_is_in_the_verdict():
 )
 def test_a_pass_says_what_the_images_are_good_for(median, words):
     verdict = evaluate._verdict([], median, CDM_SIGNAL)
-    assert verdict.startswith("PASSED as lenses to look at: ")
+    assert verdict.startswith("PASSED as pictures of lenses: ")
     assert words in verdict
 
 

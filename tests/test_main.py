@@ -224,7 +224,8 @@ def test_a_workdir_of_another_configuration_is_refused_with_every_difference(
     for path in ("train.num_steps", "sample.steps", "evaluate.num_images", "train.log_every"):
         assert path not in output  # they may differ
     assert json.loads((claimed / "config.json").read_text()) == before
-    assert sorted(path.name for path in claimed.iterdir()) == ["config.json", "dataset.json"]
+    left = sorted(path.name for path in claimed.iterdir())
+    assert left == ["checkpoints", "config.json", "dataset.json"]
 
 
 def test_a_workdir_that_cannot_be_made_is_named(results):

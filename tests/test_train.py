@@ -28,10 +28,12 @@ from run_support import (
 
 from lensjax import config as configuration
 from lensjax import train as training
+from lensjax import workdir as workdirs
 from lensjax import writers
 from lensjax.config import ConfigError
 from lensjax.data.dataset import DataError
 from lensjax.train import TrainingError, train
+from lensjax.workdir import WorkdirError
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 SUPPORT = ROOT / "tests" / "run_support.py"
@@ -381,6 +383,15 @@ def test_a_workdir_without_checkpoint_belongs_to_nobody(tmp_path):
     assert (
         json.loads((tmp_path / "config.json").read_text())["config"]["data"]["scaling"] == "linear"
     )
+
+
+def test_two_trainings_in_one_workdir_are_refused(tmp_path):
+    with (
+        workdirs.training_lock(tmp_path),
+        pytest.raises(WorkdirError, match="another process trains in"),
+    ):
+        train(tiny_config(), tmp_path, tiny_split())
+    assert int(train(tiny_config(train={"num_steps": 1}), tmp_path, tiny_split()).step) == 1
 
 
 def test_other_data_of_the_same_name_is_refused(finished, tmp_path):

@@ -389,7 +389,7 @@ def test_fingerprint_ignores_words_and_sees_code(tmp_path):
 @pytest.mark.parametrize("damage", ["cut", "changed"])
 def test_damaged_shard_is_refused_by_name(copied, damage):
     directory, folder = copied
-    (shard,) = folder.glob("*train*array_record*")
+    shard = min(folder.glob("*train*array_record*"))
     content = bytearray(shard.read_bytes())
     if damage == "cut":
         content = content[: len(content) // 2]
