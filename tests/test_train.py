@@ -138,7 +138,7 @@ def test_the_log_shows_parameters_compilation_progress_and_no_resume(finished):
     assert len(progress) == 12
     form = (
         r"step \d+ of 12 \| loss [\d.]+ \| gradient norm [\d.]+ \| learning rate [\de.-]+ \| "
-        r"\d+ images/s \| \d\d:\d\d:\d\d left"
+        r"[\d.e+]+ images/s \| \d\d:\d\d:\d\d left"
     )
     assert all(re.fullmatch(form, line) for line in progress), progress[0]
     assert progress[-1].endswith("00:00:00 left")
