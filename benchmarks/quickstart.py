@@ -24,9 +24,11 @@ from lensjax import workdir
 from lensjax.assemble import build_train_step, make_init_state
 from lensjax.config import Config, from_config_dict, to_dict
 from lensjax.data import deeplense
+from lensjax.data.augmentation import make_augment_fn
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.dataset import LensSplit
-from lensjax.data.pipeline import DevicePlacement, make_batch_fn
+from lensjax.data.pipeline import make_batch_fn
+from lensjax.data.placement import DevicePlacement
 from lensjax.data.scaling import Scaling, fit_scaling
 from lensjax.generate import generate_chunks, make_sample_fn
 from lensjax.metrics.lensing import smooth_scores
@@ -106,7 +108,12 @@ class Run:
         batch_size = config.train.batch_size
         self.placement = DevicePlacement(split, config.seed, batch_size, replicated(mesh))
         batch_fn = make_batch_fn(
-            self.placement, self.scaling, data.augmentation, config.seed, over_batch(mesh)
+            self.placement,
+            self.scaling,
+            make_augment_fn(data.augmentation, data.shift_pixels, self.shape),
+            config.seed,
+            over_batch(mesh),
+            masked=split.info.masked,
         )
         self.state = jax.jit(make_init_state(config, self.shape))()
         self.step = jax.jit(build_train_step(config, batch_fn), donate_argnums=0)

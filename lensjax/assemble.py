@@ -80,14 +80,9 @@ def with_sharding(tree: Any, sharding: jax.sharding.Sharding) -> Any:
     )
 
 
-def build_train_step(config: Config, batch_fn: Callable[..., Batch]) -> StepFn:
-    """Returns the pure train step, `(state, *data) -> (state, scalars)`.
-
-    Args:
-      config: the configuration.
-      batch_fn: `(step, *data) -> Batch` in the model's range.
-    """
-    settings = LossSettings(
+def loss_settings(config: Config) -> LossSettings:
+    """Returns the fields that the loss depends on."""
+    return LossSettings(
         prediction=config.model.prediction,
         space=config.loss.space,
         min_sigma=config.loss.min_sigma,
@@ -97,9 +92,18 @@ def build_train_step(config: Config, batch_fn: Callable[..., Batch]) -> StepFn:
         label_drop=config.loss.label_drop,
         null_label=config.model.num_classes,
     )
+
+
+def build_train_step(config: Config, batch_fn: Callable[..., Batch]) -> StepFn:
+    """Returns the pure train step, `(state, *data) -> (state, scalars)`.
+
+    Args:
+      config: the configuration.
+      batch_fn: `(step, *data) -> Batch` in the model's range.
+    """
     apply_fn = make_apply_fn(build_model(config.model))
     return make_train_step(
-        make_loss_fn(apply_fn, build_path(config), settings),
+        make_loss_fn(apply_fn, build_path(config), loss_settings(config)),
         batch_fn,
         _optimizer(config),
         _schedule(config),

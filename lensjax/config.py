@@ -24,7 +24,15 @@ from lensjax.config_fields import (
     positive,
     read_section,
 )
-from lensjax.data.catalogue import SIMULATED_SETS
+from lensjax.data.augmentation import EXACT_FOR_SIMULATED, SYMMETRIES, is_augmentation
+from lensjax.data.catalogue import (
+    BAD_FILE_POLICIES,
+    FOLDER_SET,
+    LAYOUTS,
+    NAN_POLICIES,
+    SIMULATED_SETS,
+    SimulatedSet,
+)
 from lensjax.data.simulator import CLASS_NAMES
 from lensjax.losses import LOSS_SPACES, TIME_DISTRIBUTIONS
 from lensjax.paths import PREDICTIONS
@@ -40,22 +48,38 @@ class DataConfig:
     """What the network learns from.
 
     Attributes:
-      name: data set, such as `deeplense/model_ii`; `_mini` at the end for a small one.
-      folder: folder of the user's own files; reserved, no data set reads it yet.
+      name: data set, such as `deeplense/model_ii`; `_mini` at the end for a small one;
+        `deeplense/folder` for the user's own files.
+      folder: the folder of these files.
+      layout: the axes of an array in a file; `auto` reads them off its shape.
+      nan_policy: pixels that are not finite: `refuse`, `mask` (they carry no loss), or `fill`
+        (with the median of their image).
+      on_bad_file: a file that cannot be used: `refuse`, or `skip` and list it.
+      test_share: share of the images that becomes the test split where the folder has none.
       directory: where TFDS keeps sets; None for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
-      placement: `device` keeps the set on the accelerator; `auto` chooses.
-      augmentation: `none`, or `rotate_180`, the one symmetry of Models I to III.
+      placement: `device` keeps the set on the accelerator, `stream` reads it from disk; `auto`
+        chooses.
+      augmentation: symmetries that leave the data as they are, names of
+        `augmentation.SYMMETRIES` with commas between, or `all`; `rotate_180` is the one of Models I
+        to III.
+      shift_pixels: largest random shift of the cut-out; the network sees images that are smaller by
+        this margin on each side. For the user's own files.
       scaling: map from flux to the model's range; `sqrt` refuses negative pixels.
       model_std: standard deviation of the training images in the model's range.
     """
 
-    name: str = choice("deeplense/model_ii", SIMULATED_SETS)
-    folder: str | None = make_field(
-        None, lambda x: x is None, "allowed: None; data sets from files are not there yet"
-    )
+    name: str = choice("deeplense/model_ii", (*SIMULATED_SETS, FOLDER_SET))
+    folder: str | None = None
+    layout: str = choice("auto", LAYOUTS)
+    nan_policy: str = choice("refuse", NAN_POLICIES)
+    on_bad_file: str = choice("refuse", BAD_FILE_POLICIES)
+    test_share: float = between(0.1, 0.001, 0.9)
     directory: str | None = None
-    placement: str = choice("auto", ("auto", "device"))
-    augmentation: str = choice("none", ("none", "rotate_180"))
+    placement: str = choice("auto", ("auto", "device", "stream"))
+    augmentation: str = make_field(
+        "none", is_augmentation, f"allowed: {', '.join(SYMMETRIES)} with commas between, or all"
+    )
+    shift_pixels: int = count(0, least=0)
     scaling: str = choice("linear", ("linear", "sqrt", "asinh"))
     model_std: float = positive(0.5)
 
@@ -166,6 +190,9 @@ class TrainConfig:
       batch_size: images a step, over all devices.
       num_steps: steps of the whole run.
       log_every: steps between lines of metrics; a line holds the mean loss since the last one.
+      evaluate_every: steps between validations, with curves drawn beside the samples; the last step
+        always has one.
+      evaluate_images: images of each split that a validation uses.
       sample_every: steps between sample grids; the last step always has one.
       checkpoint_every: steps between checkpoints; the last step always has one.
       keep_last: newest checkpoints that are kept.
@@ -176,6 +203,8 @@ class TrainConfig:
     batch_size: int = count(160)
     num_steps: int = count(100_000, most=2**31 - 1)
     log_every: int = count(50)
+    evaluate_every: int = count(2_500)
+    evaluate_images: int = count(510)
     sample_every: int = count(5_000)
     checkpoint_every: int = count(2_500)
     keep_last: int = count(2)
@@ -250,6 +279,8 @@ class Config:
 RESUMABLE_FIELDS = (
     "train.num_steps",
     "train.log_every",
+    "train.evaluate_every",
+    "train.evaluate_images",
     "train.sample_every",
     "train.checkpoint_every",
     "train.keep_last",
@@ -299,15 +330,7 @@ def from_config_dict(config_dict: Mapping[str, Any]) -> Config:
 
 def _check_combinations(config: Config) -> None:
     model = config.model
-    simulated = SIMULATED_SETS[config.data.name]
-    num_pixels = simulated.survey.num_pixels
     if model.name == "dit":
-        if num_pixels % model.patch_size:
-            raise ConfigError(
-                "model.patch_size",
-                model.patch_size,
-                f"allowed: a divisor of the image's side, {num_pixels} pixels",
-            )
         if model.width % model.num_heads:
             raise ConfigError(
                 "model.num_heads",
@@ -316,19 +339,52 @@ def _check_combinations(config: Config) -> None:
             )
         if model.width % 4:
             raise ConfigError("model.width", model.width, "allowed: a multiple of 4")
+    if config.data.name == FOLDER_SET:
+        if not config.data.folder:
+            raise ConfigError(
+                "data.folder", config.data.folder, f"allowed with {FOLDER_SET}: a folder of images"
+            )
+    else:
+        _check_simulated(config, SIMULATED_SETS[config.data.name])
+
+
+def _check_simulated(config: Config, simulated: SimulatedSet) -> None:
+    """Checks what a simulated set allows; a user's folder is checked once it was read."""
+    data, model, num_pixels = config.data, config.model, simulated.survey.num_pixels
+    if model.name == "dit" and num_pixels % model.patch_size:
+        raise ConfigError(
+            "model.patch_size",
+            model.patch_size,
+            f"allowed: a divisor of the image's side, {num_pixels} pixels",
+        )
     if model.num_classes != len(CLASS_NAMES):
         raise ConfigError(
             "model.num_classes",
             model.num_classes,
-            f"allowed: {len(CLASS_NAMES)}, the classes of {config.data.name}",
+            f"allowed: {len(CLASS_NAMES)}, the classes of {data.name}",
         )
     num_images = simulated.images_per_class["train"] * len(CLASS_NAMES)
     if config.train.batch_size > num_images:
         raise ConfigError(
             "train.batch_size",
             config.train.batch_size,
-            f"allowed: at most the {num_images} images of {config.data.name}",
+            f"allowed: at most the {num_images} images of {data.name}",
         )
+    if data.augmentation not in EXACT_FOR_SIMULATED:
+        raise ConfigError(
+            "data.augmentation",
+            data.augmentation,
+            f"allowed for {data.name}: {', '.join(EXACT_FOR_SIMULATED)}; any other symmetry moves "
+            "its images further than sub-structure does",
+        )
+    defaults = DataConfig()
+    for name in ("folder", "layout", "nan_policy", "on_bad_file", "test_share", "shift_pixels"):
+        if getattr(data, name) != getattr(defaults, name):
+            raise ConfigError(
+                f"data.{name}",
+                getattr(data, name),
+                f"allowed for {data.name}: {getattr(defaults, name)}; it is for {FOLDER_SET}",
+            )
 
 
 def check_overrides(overrides: Mapping[str, str]) -> None:

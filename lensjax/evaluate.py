@@ -10,8 +10,7 @@ from absl import logging
 from lensjax import workdir as files
 from lensjax.config import Config, ConfigError
 from lensjax.data.catalogue import SIMULATED_SETS, SimulatedSet
-from lensjax.data.dataset import LensSplit
-from lensjax.data.pipeline import first_of_each_class
+from lensjax.data.dataset import LensSplit, first_of_each_class
 from lensjax.data.simulator import CLASS_NAMES
 from lensjax.figures import lens_grid, save_png
 from lensjax.generate import describe, load_with_config

@@ -2,7 +2,8 @@
 
 import io
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,6 @@ def lens_grid(
     Returns:
       The picture, uint8 `[height, width, 3]`.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
@@ -60,9 +60,59 @@ def lens_grid(
             if place < len(images):
                 picture = np.nan_to_num(images[place, :, :, 0])
                 axis.imshow(picture, norm=norm, cmap=_COLOUR_MAP, origin="lower")
+    return _pixels_of(figure)
+
+
+def _pixels_of(figure: Any) -> np.ndarray:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _curve(metrics: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """Returns steps and finite values of one metric."""
+    points = [(line["step"], line[name]) for line in metrics if line.get(name) is not None]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def training_curves(metrics: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Draws loss, learning rate, and the validation losses of both splits.
+
+    Args:
+      metrics: the lines of `metrics.jsonl`.
+
+    Returns:
+      The picture, uint8 `[height, width, 3]`.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7), dpi=100, layout="constrained")
+    (loss, rate), (validation, bins) = figure.subplots(2, 2)
+    loss.plot(*_curve(metrics, "loss"), color="0.4", linewidth=0.8, label="training step")
+    loss.set(title="training loss", xlabel="step", yscale="log")
+    rate.plot(*_curve(metrics, "learning_rate"), color="0.4")
+    rate.set(title="learning rate", xlabel="step")
+    colours = {"test": "tab:red", "train": "tab:blue"}
+    for split, colour in colours.items():
+        steps, losses = _curve(metrics, f"validation/{split}_loss")
+        marker = "o" if len(steps) < 30 else ""
+        validation.plot(steps, losses, color=colour, marker=marker, markersize=3, label=split)
+    validation.set(title="EMA denoising loss (a gap is memory)", xlabel="step", yscale="log")
+    newest = [line for line in metrics if "validation/test_loss_bin_0" in line]
+    for split, colour in colours.items() if newest else ():
+        prefix = f"validation/{split}_loss_bin_"
+        losses = [value for name, value in newest[-1].items() if name.startswith(prefix)]
+        centres = (np.arange(len(losses)) + 0.5) / len(losses)
+        bins.plot(centres, losses, color=colour, marker="o", markersize=3, label=split)
+    title = f"the same by t at step {newest[-1]['step']}" if newest else "the same by t"
+    bins.set(title=f"{title} (0 data, 1 noise)", xlabel="t", yscale="log")
+    for axis in (validation, bins):
+        axis.legend()
+    for axis in (loss, rate, validation, bins):
+        axis.grid(alpha=0.3)
+    return _pixels_of(figure)
 
 
 def save_png(path: pathlib.Path, picture: np.ndarray) -> None:

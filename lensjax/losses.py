@@ -20,10 +20,12 @@ class Batch(NamedTuple):
     Attributes:
       image: the model's range, float32 `[B, H, W, C]`.
       label: int32 `[B]`; `num_classes` is the null label.
+      measured: bool `[B, H, W, C]`, False where a pixel is no measurement; None where all are.
     """
 
     image: Array
     label: Array
+    measured: Array | None = None
 
 
 class LossSettings(NamedTuple):
@@ -71,6 +73,7 @@ def squared_error(
     eps: Array,
     x_t: Array,
     t: Array,
+    measured: Array | None = None,
 ) -> Array:
     """Returns the mean squared error of each example, float32 `[B]`.
 
@@ -86,6 +89,7 @@ def squared_error(
       eps: noise, `[B, H, W, C]`.
       x_t: the network's input, `[B, H, W, C]`.
       t: times, `[B]`.
+      measured: bool `[B, H, W, C]`, the pixels that count; None for all.
     """
     if settings.space == settings.prediction:
         error = output - paths.target(path, settings.prediction, x0, eps, t)
@@ -97,23 +101,40 @@ def squared_error(
             jnp.maximum(sigma, settings.min_sigma)
         )
         error = (output - x0) * paths.per_example(per_x0, x0)
-    return jnp.mean(jnp.square(error), axis=range(1, error.ndim))
+    return jnp.mean(jnp.square(error), axis=range(1, error.ndim), where=measured)
 
 
-def make_loss_fn(
-    apply_fn: ApplyFn, path: paths.Path, settings: LossSettings
-) -> Callable[[object, Batch, Array], Array]:
-    """Returns `loss(params, batch, keys) -> float32 []`.
+# (params, batch, t [B], eps [B, H, W, C], labels the network sees [B]) -> errors [B].
+ErrorFn = Callable[[object, Batch, Array, Array, Array], Array]
+
+
+def make_error_fn(apply_fn: ApplyFn, path: paths.Path, settings: LossSettings) -> ErrorFn:
+    """Returns the denoising error of each example at given times and noise.
 
     Args:
       apply_fn: `(params, x, t, condition) -> output`.
       path: the probability path.
       settings: see `LossSettings`.
+    """
+
+    def error_fn(params: object, batch: Batch, t: Array, eps: Array, label: Array) -> Array:
+        x_t = paths.interpolate(path, batch.image, eps, t)
+        output = apply_fn(params, x_t, t, {"label": label})
+        return squared_error(path, settings, output, batch.image, eps, x_t, t, batch.measured)
+
+    return error_fn
+
+
+def make_loss_fn(
+    apply_fn: ApplyFn, path: paths.Path, settings: LossSettings
+) -> Callable[[object, Batch, Array], Array]:
+    """Returns `loss(params, batch, keys) -> float32 []`; arguments as for `make_error_fn`.
 
     The returned function takes one typed key for each example, `[B]`: times, noise and label drop
     of an example are functions of its own key, whatever device it lies on.
     """
     t_min, t_max = path.interval
+    error_fn = make_error_fn(apply_fn, path, settings)
 
     def draw(key: Array, image: Array, label: Array) -> tuple[Array, Array, Array]:
         time_key, noise_key, drop_key = jax.random.split(key, 3)
@@ -124,8 +145,6 @@ def make_loss_fn(
 
     def loss_fn(params: object, batch: Batch, keys: Array) -> Array:
         t, eps, label = jax.vmap(draw)(keys, batch.image, batch.label)
-        x_t = paths.interpolate(path, batch.image, eps, t)
-        output = apply_fn(params, x_t, t, {"label": label})
-        return jnp.mean(squared_error(path, settings, output, batch.image, eps, x_t, t))
+        return jnp.mean(error_fn(params, batch, t, eps, label))
 
     return loss_fn

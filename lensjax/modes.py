@@ -59,7 +59,11 @@ def _train(config: Config, workdir: pathlib.Path) -> None:
     make_mesh(config)  # refuses what the devices cannot do before anything is written
     files.claim(workdir, config)  # before a build that may take minutes
     deeplense.prepare(config.data.name, config.data.directory)
-    train(config, workdir, deeplense.read(config.data.name, config.data.directory, "train"))
+    splits = [
+        deeplense.open_split(config.data.name, config.data.directory, split)
+        for split in ("train", "test")
+    ]
+    train(config, workdir, *splits)
 
 
 def _sample(config: Config, workdir: pathlib.Path) -> None:

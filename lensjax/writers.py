@@ -4,6 +4,7 @@ The only module that imports TensorFlow (through CLU), inside a function, and hi
 from it. Without TensorFlow everything else goes on.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -32,19 +33,24 @@ def _open_tensorboard(folder: pathlib.Path) -> Any:
     return metric_writers.AsyncWriter(metric_writers.SummaryWriter(os.fspath(folder)))
 
 
+def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the lines of a `metrics.jsonl`, without a last line that a kill cut short."""
+    found = []
+    for line in path.read_text().splitlines():
+        with contextlib.suppress(ValueError):
+            values = json.loads(line)
+            if isinstance(values, dict) and "step" in values:
+                found.append(values)
+    return found
+
+
 def _keep_up_to(path: pathlib.Path, step: int) -> None:
     """Drops lines of later steps, and a last line that a kill cut short."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue
+    kept = [values for values in read_metrics(path) if values["step"] <= step]
     partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(line + "\n" for line in kept))
+    partial.write_text("".join(json.dumps(values) + "\n" for values in kept))
     os.replace(partial, path)
 
 

@@ -27,6 +27,7 @@ from run_support import (
 )
 
 from lensjax import config as configuration
+from lensjax import monitor as monitoring
 from lensjax import train as training
 from lensjax import workdir as workdirs
 from lensjax import writers
@@ -40,14 +41,14 @@ SUPPORT = ROOT / "tests" / "run_support.py"
 
 
 BLANK = np.zeros((4, 4, 3), np.uint8)
-draw_picture = training.SampleGrids.draw
+draw_picture = monitoring.SampleGrids.draw
 
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch):
     """Leaves out TensorFlow, and the sampler's compilation, where a test is not about them."""
     monkeypatch.setattr(writers, "_open_tensorboard", lambda folder: None)
-    monkeypatch.setattr(training.SampleGrids, "draw", lambda self, params: BLANK)
+    monkeypatch.setattr(monitoring.SampleGrids, "draw", lambda self, params: BLANK)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch, captured_log() as log:
         patch.setattr(writers, "_open_tensorboard", lambda folder: None)
-        patch.setattr(training.SampleGrids, "draw", draw_picture)
+        patch.setattr(monitoring.SampleGrids, "draw", draw_picture)
         state = train(tiny_config(train={"sample_every": 6}), workdir, tiny_split())
     return workdir, state, log
 
@@ -155,13 +156,13 @@ def test_several_steps_share_a_line_with_their_mean_loss(tmp_path, finished):
 
 def test_sample_pictures_have_real_rows_above_generated_ones(tmp_path, monkeypatch):
     seen: dict[str, Any] = {}
-    monkeypatch.setattr(training.SampleGrids, "draw", draw_picture)
+    monkeypatch.setattr(monitoring.SampleGrids, "draw", draw_picture)
 
     def grid(generated, names, real):
         seen.update(generated=generated, real=real, names=names)
         return BLANK
 
-    monkeypatch.setattr(training, "lens_grid", grid)
+    monkeypatch.setattr(monitoring, "lens_grid", grid)
     split = tiny_split()
     train(tiny_config(train={"num_steps": 2}), tmp_path / "run", split)
     assert tuple(seen["names"]) == CLASS_NAMES
@@ -242,7 +243,7 @@ def test_a_signal_during_a_picture_is_saved_a_step_later(tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         return BLANK
 
-    monkeypatch.setattr(training.SampleGrids, "draw", draw)
+    monkeypatch.setattr(monitoring.SampleGrids, "draw", draw)
     config = tiny_config(train={"sample_every": 5, "checkpoint_every": 50})
     before = signal.getsignal(signal.SIGTERM)
     with captured_log() as log:
@@ -410,7 +411,7 @@ def test_a_batch_beyond_the_images_in_memory_is_refused(tmp_path):
 
 
 def test_an_unlabelled_set_trains_and_generates(tmp_path, monkeypatch):
-    monkeypatch.setattr(training.SampleGrids, "draw", draw_picture)
+    monkeypatch.setattr(monitoring.SampleGrids, "draw", draw_picture)
     config = tiny_config(train={"num_steps": 1})
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=0))
     train(config, tmp_path / "run", tiny_split(class_names=()))

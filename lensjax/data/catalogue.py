@@ -1,4 +1,4 @@
-"""The names of the simulated sets and what each is made of; imports nothing heavy."""
+"""The names of the data sets and what each is made of; imports nothing heavy."""
 
 import dataclasses
 import itertools
@@ -49,3 +49,9 @@ def _all_sets() -> list[SimulatedSet]:
 
 
 SIMULATED_SETS = {f"deeplense/{one.name}": one for one in _all_sets()}
+
+# The user's own files, and how they may be read.
+FOLDER_SET = "deeplense/folder"
+LAYOUTS = ("auto", "HW", "CHW", "HWC", "NHW", "NHWC", "NCHW")
+NAN_POLICIES = ("refuse", "mask", "fill")
+BAD_FILE_POLICIES = ("refuse", "skip")

@@ -1,6 +1,7 @@
-"""What every data set looks like once it is in memory, whoever wrote it."""
+"""What every data set looks like to those who read it, whoever wrote it."""
 
 import dataclasses
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -27,6 +28,8 @@ class DatasetInfo:
       pixel_scale_arcsec: side of a pixel; None where it is not known.
       psf_fwhm_arcsec: full width at half maximum of the point-spread function; None where it is
         not known.
+      masked: whether pixels without a measurement stand as NaN in the images.
+      integer: whether the images came as integers.
     """
 
     name: str
@@ -41,11 +44,46 @@ class DatasetInfo:
     published_scale: float = 1.0
     pixel_scale_arcsec: float | None = None
     psf_fwhm_arcsec: float | None = None
+    masked: bool = False
+    integer: bool = False
 
     @property
     def num_classes(self) -> int:
         """Number of classes, 0 for an unlabelled set; it is also the null label."""
         return len(self.class_names)
+
+
+class Examples(NamedTuple):
+    """A few examples of a split.
+
+    Attributes:
+      images: float32 `[B, H, W, C]`, flux per pixel.
+      labels: int32 `[B]`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Split(Protocol):
+    """One split of a data set, in memory (`LensSplit`) or on disk (`records.RecordSplit`)."""
+
+    @property
+    def info(self) -> DatasetInfo:
+        """What the whole set has in common."""
+        ...
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        ...
+
+    def examples(self, indices: np.ndarray) -> Examples:
+        """Returns the examples at the given places, integers `[B]`."""
+        ...
+
+    def in_memory(self) -> "LensSplit":
+        """Returns the whole split as arrays."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,3 +106,32 @@ class LensSplit:
     def __len__(self) -> int:
         """Returns the number of images."""
         return len(self.images)
+
+    def examples(self, indices: np.ndarray) -> Examples:
+        """Returns the examples at the given places, integers `[B]`."""
+        return Examples(self.images[indices], self.labels[indices])
+
+    def in_memory(self) -> "LensSplit":
+        """Returns the split itself."""
+        return self
+
+
+_SEARCH_CHUNK = 1024
+
+
+def first_of_each_class(split: Split, num: int) -> list[np.ndarray]:
+    """Returns the first images of each class in flux units, `[<= num, H, W, C]` each.
+
+    An unlabelled set counts as one class. Reads no further than it has to.
+    """
+    found: list[list[np.ndarray]] = [[] for _ in range(max(1, split.info.num_classes))]
+    start = 0
+    while start < len(split) and any(len(images) < num for images in found):
+        stop = min(start + _SEARCH_CHUNK, len(split))
+        examples = split.examples(np.arange(start, stop))
+        for label, images in enumerate(found):
+            chosen = np.flatnonzero(examples.labels == label)[: num - len(images)]
+            images.extend(examples.images[chosen])
+        start = stop
+    empty = np.empty((0, *split.info.image_shape), np.float32)
+    return [np.stack(images) if images else empty for images in found]

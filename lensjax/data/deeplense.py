@@ -5,13 +5,10 @@ import fcntl
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
-from array_record.python import array_record_module
-from tensorflow_datasets.proto import tf_example_pb2
 
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.dataset import DataError, DatasetInfo, LensSplit
@@ -23,9 +20,9 @@ from lensjax.data.deeplense_builder import (
     bytes_per_image,
     fingerprint,
 )
+from lensjax.data.records import RecordSplit
 
 _DISK_MARGIN = 1.05
-_READ_BATCH = 1024
 
 
 def available_sets() -> tuple[str, ...]:
@@ -206,39 +203,13 @@ def _describe(name: str, builder: tfds.core.DatasetBuilder) -> DatasetInfo:
     )
 
 
-def decode_record(record: bytes) -> tuple[np.ndarray, int, np.ndarray]:
-    """Decodes one record of a simulated set, several times faster than TFDS.
-
-    Args:
-      record: a serialised example.
-
-    Returns:
-      The image, float32 `[H * W]`; the label; the parameters, float32 `[P]`.
-    """
-    feature = tf_example_pb2.Example.FromString(record).features.feature
-    image = np.frombuffer(feature["image"].bytes_list.value[0], np.float32)
-    vector = np.frombuffer(feature["parameters"].bytes_list.value[0], np.float32)
-    return image, feature["label"].int64_list.value[0], vector
-
-
-def _records(paths: Iterable[os.PathLike[str]]) -> Iterator[bytes]:
-    for path in paths:
-        reader = array_record_module.ArrayRecordReader(os.fspath(path))
-        for start in range(0, reader.num_records(), _READ_BATCH):
-            yield from reader.read(start, min(start + _READ_BATCH, reader.num_records()))
-        reader.close()
-
-
-def read(name: str, directory: str | None, split: str) -> LensSplit:
-    """Reads one split into memory.
+def open_split(name: str, directory: str | None, split: str) -> RecordSplit:
+    """Opens one split of a finished set without reading its images.
 
     Args:
       name: one of `available_sets()`.
       directory: see `prepare`.
       split: `train` or `test`.
-
-    Returns:
-      The split, in the order in which it was built.
 
     Raises:
       DataError: for an unknown name or split, or a set that is missing, stale or damaged.
@@ -249,25 +220,9 @@ def read(name: str, directory: str | None, split: str) -> LensSplit:
         raise DataError(
             f"data set {name} has no split {split!r}; choose one of {', '.join(info.split_sizes)}"
         )
-    folder = _folder_of(name, directory)
-    count = info.split_sizes[split]
-    images = np.empty((count, int(np.prod(info.image_shape))), np.float32)
-    labels = np.empty((count,), np.int32)
-    vectors = np.empty((count, len(info.parameter_names)), np.float32)
-    position = 0
-    try:
-        for record in _records(builder.info.splits[split].filepaths):
-            images[position], labels[position], vectors[position] = decode_record(record)
-            position += 1
-    # array_record raises these for a file that was cut or changed.
-    except (IndexError, RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0][:200]
-        raise DataError(
-            f"data set {name} in {folder} is damaged ({reason}); {_remedy(name)}"
-        ) from error
-    if position != count:
-        raise DataError(
-            f"data set {name} in {folder} has {position} images in {split}, not {count}; "
-            f"{_remedy(name)}"
-        )
-    return LensSplit(images.reshape(count, *info.image_shape), labels, vectors, info)
+    return RecordSplit(info, split, builder.info.splits[split].filepaths, _remedy(name))
+
+
+def read(name: str, directory: str | None, split: str) -> LensSplit:
+    """Reads one split into memory; arguments and errors as for `open_split`."""
+    return open_split(name, directory, split).in_memory()

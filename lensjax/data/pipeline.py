@@ -10,11 +10,9 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from lensjax import prng
-from lensjax.data.dataset import DataError, LensSplit
 from lensjax.data.scaling import Scaling
 from lensjax.losses import Batch
 
@@ -76,89 +74,52 @@ class Placement(Protocol):
         """Returns the batch in flux units; traced inside the step."""
         ...
 
+    def close(self) -> None:
+        """Gives back what it holds."""
+        ...
 
-class DevicePlacement:
-    """Keeps a whole split on the devices and gathers inside the step.
+
+def to_batch(scaling: Scaling, image: Array, label: Array) -> Batch:
+    """Returns a batch in the model's range; pixels without a measurement get no weight.
 
     Args:
-      split: the examples.
-      seed: the run's seed.
-      batch_size: images a step.
-      sharding: how the arrays lie on the devices; each needs all of them.
-
-    Raises:
-      DataError: for a batch larger than the split.
+      scaling: from flux to the model's range.
+      image: flux, float32 `[B, H, W, C]`; NaN where a set is masked.
+      label: int32 `[B]`.
     """
-
-    def __init__(
-        self, split: LensSplit, seed: int, batch_size: int, sharding: jax.sharding.Sharding
-    ) -> None:
-        if batch_size > len(split):
-            raise DataError(
-                f"train.batch_size: got {batch_size}; allowed: at most the {len(split)} images of "
-                f"{split.info.name}"
-            )
-        self._seed = seed
-        self._batch_size = batch_size
-        self._num_examples = len(split)
-        self._sharding = sharding
-        self._images = jax.device_put(split.images, sharding)
-        self._labels = jax.device_put(split.labels, sharding)
-        self._epoch = -1
-        self._order: EpochOrder | None = None
-
-    def arguments(self, step: int) -> tuple[Any, ...]:
-        """Returns images `[N, H, W, C]`, labels `[N]` and the `EpochOrder` of the step."""
-        epoch = epoch_of(step, self._batch_size, self._num_examples)
-        if epoch != self._epoch:
-            order = epoch_order(self._seed, epoch, self._batch_size, self._num_examples)
-            self._order, self._epoch = jax.device_put(order, self._sharding), epoch
-        return self._images, self._labels, self._order
-
-    def batch(self, step: Array, *arguments: Any) -> Batch:
-        """Gathers the step's examples, in flux units."""
-        images, labels, order = arguments
-        indices = batch_indices(order, step, self._batch_size)
-        return Batch(images[indices], labels[indices])
+    measured = jnp.isfinite(image)
+    # Zero is the mean of the training images in the model's range.
+    return Batch(jnp.where(measured, scaling.to_model(image), 0.0), label, measured)
 
 
 def make_batch_fn(
     placement: Placement,
     scaling: Scaling,
-    augmentation: str,
+    augment_fn: Callable[[Array, Array], Array],
     seed: int,
     batch_sharding: jax.sharding.Sharding,
+    *,
+    masked: bool,
 ) -> Callable[..., Batch]:
     """Returns `(step, *arguments) -> Batch` in the model's range, spread over the devices.
 
     Args:
       placement: where the images live.
       scaling: from flux to the model's range.
-      augmentation: `none`, or `rotate_180` for half of the examples, drawn for each.
+      augment_fn: `(key, image) -> image`, from `augmentation.make_augment_fn`.
       seed: the run's seed.
       batch_sharding: how a batch lies on the devices.
+      masked: whether the images hold NaN where there is no measurement.
     """
-
-    def rotate(key: Array, image: Array) -> Array:
-        return jnp.where(jax.random.bernoulli(key), image[::-1, ::-1], image)
 
     def batch_fn(step: Array, *arguments: Any) -> Batch:
-        image, label = jax.lax.with_sharding_constraint(
+        examples = jax.lax.with_sharding_constraint(
             placement.batch(step, *arguments), batch_sharding
         )
-        image = scaling.to_model(image)
-        if augmentation == "rotate_180":
-            keys = prng.keys(prng.key(seed, "augmentation", step), jnp.arange(len(label)))
-            image = jax.vmap(rotate)(keys, image)
-        return Batch(image, label)
+        keys = prng.keys(prng.key(seed, "augmentation", step), jnp.arange(len(examples.label)))
+        image = jax.vmap(augment_fn)(keys, examples.image)
+        if masked:
+            return to_batch(scaling, image, examples.label)
+        return Batch(scaling.to_model(image), examples.label)
 
     return batch_fn
-
-
-def first_of_each_class(split: LensSplit, num: int) -> list[np.ndarray]:
-    """Returns the first images of each class in flux units, `[<= num, H, W, C]` each.
-
-    An unlabelled set counts as one class.
-    """
-    classes = range(max(1, split.info.num_classes))
-    return [split.images[np.flatnonzero(split.labels == label)[:num]] for label in classes]

@@ -55,7 +55,9 @@ class Scaling:
         return dataclasses.asdict(self)
 
 
-def fit_scaling(kind: str, model_std: float, images: np.ndarray, minimum: float) -> Scaling:
+def fit_scaling(
+    kind: str, model_std: float, images: np.ndarray, minimum: float, *, masked: bool = False
+) -> Scaling:
     """Finds the constants of a map from the first training images.
 
     Args:
@@ -63,6 +65,7 @@ def fit_scaling(kind: str, model_std: float, images: np.ndarray, minimum: float)
       model_std: the standard deviation wanted in the model's range.
       images: flux, float32 `[N, H, W, C]`; the first 4,096 are used.
       minimum: the smallest pixel of the whole set.
+      masked: whether NaN stands where there is no measurement; such pixels do not count.
 
     Raises:
       DataError: where `sqrt` meets a set with negative pixels, a pixel is not finite, or every
@@ -74,6 +77,8 @@ def fit_scaling(kind: str, model_std: float, images: np.ndarray, minimum: float)
             "allowed here: linear, asinh"
         )
     reference = images[:NUM_REFERENCE_IMAGES]
+    if masked:
+        reference = reference[~np.isnan(reference)]
     if not np.isfinite(reference).all():
         raise DataError("the training images hold values that are not finite")
     softening = 1.0

@@ -1,0 +1,129 @@
+"""Random symmetries and shifts of the cut-out, one draw an example.
+
+Images have row 0 at the lowest y, so that a rotation is anti-clockwise on the sky plane.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from lensjax.data.dataset import DataError
+
+Images = TypeVar("Images", Array, np.ndarray)
+
+
+class Symmetry(NamedTuple):
+    """One symmetry of the square: rows and columns change places, then either runs backwards."""
+
+    transposed: bool
+    rows_flipped: bool
+    columns_flipped: bool
+
+
+# The group of the square; flip_x turns x into -x.
+SYMMETRIES = {
+    "none": Symmetry(False, False, False),
+    "rotate_90": Symmetry(True, False, True),
+    "rotate_180": Symmetry(False, True, True),
+    "rotate_270": Symmetry(True, True, False),
+    "flip_x": Symmetry(False, False, True),
+    "flip_y": Symmetry(False, True, False),
+    "transpose": Symmetry(True, False, False),
+    "antitranspose": Symmetry(True, True, True),
+}
+EXACT_FOR_SIMULATED = ("none", "rotate_180")
+
+
+def chosen_symmetries(names: str) -> tuple[Symmetry, ...]:
+    """Returns the symmetries behind `data.augmentation`, the identity first.
+
+    Args:
+      names: names of `SYMMETRIES` with commas between, or `all`.
+
+    Raises:
+      ValueError: for an unknown name.
+    """
+    if not is_augmentation(names):
+        raise ValueError(f"augmentation {names!r} is not of {', '.join(SYMMETRIES)}, or all")
+    wanted = list(SYMMETRIES) if names == "all" else names.split(",")
+    named = {name.strip() for name in wanted} | {"none"}
+    return tuple(symmetry for name, symmetry in SYMMETRIES.items() if name in named)
+
+
+def is_augmentation(names: str) -> bool:
+    """Returns whether `chosen_symmetries` accepts the names."""
+    return names == "all" or all(name.strip() in SYMMETRIES for name in names.split(","))
+
+
+def cut_out_shape(image_shape: tuple[int, int, int], margin: int) -> tuple[int, int, int]:
+    """Returns the shape `(H, W, C)` of the cut-out that the network sees.
+
+    Args:
+      image_shape: `(H, W, C)` of the stored images.
+      margin: pixels left out on each side, `data.shift_pixels`.
+
+    Raises:
+      DataError: where nothing would be left.
+    """
+    height, width, channels = image_shape
+    if 2 * margin >= min(height, width):
+        raise DataError(
+            f"data.shift_pixels: got {margin}; allowed: less than half of the smaller side of "
+            f"{height}x{width} pixels"
+        )
+    return height - 2 * margin, width - 2 * margin, channels
+
+
+def central_cut_out(images: Images, margin: int) -> Images:
+    """Returns the cut-outs `[..., H - 2 margin, W - 2 margin, C]` of images without a shift."""
+    height, width = images.shape[-3:-1]
+    return images[..., margin : height - margin, margin : width - margin, :]
+
+
+def _apply(image: Array, transposed: Array, rows_flipped: Array, columns_flipped: Array) -> Array:
+    if image.shape[0] == image.shape[1]:
+        image = jnp.where(transposed, image.swapaxes(0, 1), image)
+    image = jnp.where(rows_flipped, image[::-1], image)
+    return jnp.where(columns_flipped, image[:, ::-1], image)
+
+
+def make_augment_fn(
+    names: str, margin: int, image_shape: tuple[int, int, int]
+) -> Callable[[Array, Array], Array]:
+    """Returns `(key, image [H, W, C]) -> [H - 2 margin, W - 2 margin, C]` for one example.
+
+    The window is shifted by up to `margin` whole pixels along each axis, so that every pixel is a
+    measured one; then one of the chosen symmetries is applied, each as likely as the next.
+
+    Args:
+      names: names of `SYMMETRIES` with commas between, or `all`.
+      margin: the largest shift in pixels.
+      image_shape: `(H, W, C)` of the stored images.
+
+    Raises:
+      DataError: for a margin that leaves nothing, or a symmetry that swaps sides of unlike length.
+    """
+    symmetries = chosen_symmetries(names)
+    shape = cut_out_shape(image_shape, margin)
+    if shape[0] != shape[1] and any(symmetry.transposed for symmetry in symmetries):
+        raise DataError(
+            f"data.augmentation: got {names!r} for images of {shape[0]}x{shape[1]} pixels; allowed "
+            "where the sides differ: none, rotate_180, flip_x, flip_y"
+        )
+    table = jnp.asarray(symmetries)
+
+    def augment(key: Array, image: Array) -> Array:
+        shift_key, symmetry_key = jax.random.split(key)
+        if margin:
+            row, column = jax.random.randint(shift_key, (2,), 0, 2 * margin + 1)
+            image = jax.lax.dynamic_slice(image, (row, column, 0), shape)
+        if len(symmetries) > 1:
+            choice = jax.random.randint(symmetry_key, (), 0, len(symmetries))
+            image = _apply(image, *table[choice])
+        return image
+
+    return augment

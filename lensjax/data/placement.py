@@ -1,0 +1,211 @@
+"""Where the images live while the network trains: on the devices, or on disk.
+
+Both read through the same indices, so that both give the same batches bit for bit.
+"""
+
+import functools
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from jax import Array
+
+from lensjax.data.dataset import DataError, DatasetInfo, Examples, LensSplit, Split
+from lensjax.data.pipeline import (
+    EpochOrder,
+    Placement,
+    batch_indices,
+    epoch_of,
+    epoch_order,
+)
+from lensjax.losses import Batch
+from lensjax.parallel import over_batch, replicated
+
+# The images may take this share of the memory; the rest is for the network and its activations.
+_MEMORY_SHARE = 0.25
+_READ_THREADS = 2
+_BATCHES_AHEAD = 4
+_LAST_STEP = 2**31 - 1
+
+
+class DevicePlacement:
+    """Keeps a whole split on the devices and gathers inside the step.
+
+    Args:
+      split: the examples.
+      seed: the run's seed.
+      batch_size: images a step, at most those of the split.
+      sharding: how the arrays lie on the devices; each needs all of them.
+    """
+
+    def __init__(
+        self, split: LensSplit, seed: int, batch_size: int, sharding: jax.sharding.Sharding
+    ) -> None:
+        self._seed = seed
+        self._batch_size = batch_size
+        self._num_examples = len(split)
+        self._sharding = sharding
+        self._images = jax.device_put(split.images, sharding)
+        self._labels = jax.device_put(split.labels, sharding)
+        self._epoch = -1
+        self._order: EpochOrder | None = None
+
+    def arguments(self, step: int) -> tuple[Any, ...]:
+        """Returns images `[N, H, W, C]`, labels `[N]` and the `EpochOrder` of the step."""
+        epoch = epoch_of(step, self._batch_size, self._num_examples)
+        if epoch != self._epoch:
+            order = epoch_order(self._seed, epoch, self._batch_size, self._num_examples)
+            self._order, self._epoch = jax.device_put(order, self._sharding), epoch
+        return self._images, self._labels, self._order
+
+    def batch(self, step: Array, *arguments: Any) -> Batch:
+        """Gathers the step's examples, in flux units."""
+        images, labels, order = arguments
+        indices = batch_indices(order, step, self._batch_size)
+        return Batch(images[indices], labels[indices])
+
+    def close(self) -> None:
+        """Does nothing: the arrays go with the object."""
+
+
+class _StepBatches:
+    """The batches of a run as a sequence that Grain reads from: item k is the batch of step k."""
+
+    def __init__(self, split: Split, seed: int, batch_size: int) -> None:
+        self._split = split
+        self._batch_size = batch_size
+        num_examples = len(split)
+
+        @functools.lru_cache(maxsize=2)  # read-ahead crosses into the next epoch
+        def host_order(epoch: int) -> tuple[np.ndarray, int]:
+            """Returns an epoch's order and the number of the example that it begins with."""
+            with jax.default_device(jax.local_devices(backend="cpu")[0]):
+                order = epoch_order(seed, epoch, batch_size, num_examples)
+            return np.asarray(order.order), epoch * num_examples
+
+        self._host_order = host_order
+
+    def __len__(self) -> int:
+        return _LAST_STEP
+
+    def indices(self, step: int) -> np.ndarray:
+        """Returns which examples a step reads; what `batch_indices` gives on a device."""
+        order, first = self._host_order(epoch_of(step, self._batch_size, len(self._split)))
+        place = step * self._batch_size - first
+        return order[place : place + self._batch_size]
+
+    def __getitem__(self, step: int) -> Examples:
+        return self._split.examples(self.indices(int(step)))
+
+
+class StreamPlacement:
+    """Leaves a split where it is and reads each step's batch ahead of its step.
+
+    Threads of Grain read and decode while the devices compute.
+
+    Args:
+      split: the examples; threads read from it.
+      seed: the run's seed.
+      batch_size: images a step, at most those of the split.
+      sharding: how a batch lies on the devices.
+    """
+
+    def __init__(
+        self, split: Split, seed: int, batch_size: int, sharding: jax.sharding.Sharding
+    ) -> None:
+        import grain
+
+        self._batches = grain.MapDataset.source(_StepBatches(split, seed, batch_size))
+        self._options = grain.ReadOptions(
+            num_threads=_READ_THREADS, prefetch_buffer_size=_BATCHES_AHEAD
+        )
+        self._sharding = sharding
+        self._iterator: Iterator[Examples] | None = None
+        self._step = -1
+        self._newest: tuple[Any, ...] = ()
+
+    def arguments(self, step: int) -> tuple[Any, ...]:
+        """Returns images `[B, H, W, C]` and labels `[B]` of the step.
+
+        Steps one after the other are read ahead; any other step starts the reading anew.
+        """
+        if step != self._step:
+            if self._iterator is None or step != self._step + 1:
+                self.close()
+                self._iterator = iter(self._batches[step:].to_iter_dataset(self._options))
+            self._newest = jax.device_put(tuple(next(self._iterator)), self._sharding)
+            self._step = step
+        return self._newest
+
+    def batch(self, step: Array, *arguments: Any) -> Batch:
+        """Returns the arguments as a batch, in flux units."""
+        del step
+        return Batch(*arguments)
+
+    def close(self) -> None:
+        """Ends the threads that read ahead."""
+        if self._iterator is not None:
+            self._iterator.close()  # type: ignore[attr-defined]
+        self._iterator = None
+
+
+class Choice(NamedTuple):
+    """A placement and why it was chosen."""
+
+    name: str
+    reason: str
+
+
+def _memory_bytes(mesh: jax.sharding.Mesh) -> tuple[int, str]:
+    """Returns the memory of a device, and what to call it."""
+    device = mesh.devices.flat[0]
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    if limit:
+        return limit, f"each {device.platform} device"
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "the machine"
+
+
+def choose_placement(info: DatasetInfo, num_images: int, mesh: jax.sharding.Mesh) -> Choice:
+    """Returns `device` where the images take little of the memory, else `stream`.
+
+    Args:
+      info: what the set has in common.
+      num_images: images of the split.
+      mesh: the devices; each would hold the whole split.
+    """
+    size = 4 * num_images * int(np.prod(info.image_shape))
+    memory, owner = _memory_bytes(mesh)
+    share = f"{size / 2**30:.2f} GiB of images are {100 * size / memory:.0f} % of the "
+    share += f"{memory / 2**30:.0f} GiB of {owner}; up to {100 * _MEMORY_SHARE:.0f} % stay there"
+    return Choice("device" if size <= _MEMORY_SHARE * memory else "stream", share)
+
+
+def place(
+    split: Split, name: str, seed: int, batch_size: int, mesh: jax.sharding.Mesh
+) -> Placement:
+    """Returns the placement of the training images.
+
+    Args:
+      split: the training images.
+      name: `device`, `stream`, or `auto` to choose by memory.
+      seed: the run's seed.
+      batch_size: images a step.
+      mesh: the devices.
+
+    Raises:
+      DataError: for a batch larger than the split.
+    """
+    if batch_size > len(split):
+        raise DataError(
+            f"train.batch_size: got {batch_size}; allowed: at most the {len(split)} images of "
+            f"{split.info.name}"
+        )
+    if name == "auto":
+        name, reason = choose_placement(split.info, len(split), mesh)
+        logging.info("data.placement=auto: %s, because %s", name, reason)
+    if name == "device":
+        return DevicePlacement(split.in_memory(), seed, batch_size, replicated(mesh))
+    return StreamPlacement(split, seed, batch_size, over_batch(mesh))

@@ -1,0 +1,184 @@
+"""What a training run shows of itself: lines of metrics, sample grids, validation, curves."""
+
+import dataclasses
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jax import Array
+
+from lensjax import workdir as files
+from lensjax.config import Config
+from lensjax.data.augmentation import central_cut_out, cut_out_shape
+from lensjax.data.dataset import Split, first_of_each_class
+from lensjax.data.scaling import Scaling
+from lensjax.figures import lens_grid, save_png, training_curves
+from lensjax.generate import generate_chunks, make_sample_fn
+from lensjax.validation import Report, Validation
+from lensjax.writers import MetricWriters, read_metrics
+
+
+class SampleGrids:
+    """Draws the grid of a step: for each class real images above generated ones.
+
+    Args:
+      config: the configuration.
+      split: training images, for the rows of real ones.
+      scaling: from the model's range back to flux.
+    """
+
+    def __init__(self, config: Config, split: Split, scaling: Scaling) -> None:
+        self._sample = config.sample
+        margin = config.data.shift_pixels
+        self._real = [
+            central_cut_out(images, margin)
+            for images in first_of_each_class(split, config.sample.grid_columns)
+        ]
+        self._names = split.info.class_names or ("images",)
+        shape = cut_out_shape(split.info.image_shape, margin)
+        self._sample_fn = jax.jit(make_sample_fn(config, scaling, shape, config.sample))
+
+    def draw(self, params: Any) -> np.ndarray:
+        """Returns the picture, uint8 `[height, width, 3]`, from the given parameters."""
+        columns = self._sample.grid_columns
+        labels = np.repeat(np.arange(len(self._names), dtype=np.int32), columns)
+        images = generate_chunks(
+            self._sample_fn,
+            params,
+            labels,
+            seed=self._sample.seed,
+            batch_size=min(self._sample.batch_size, len(labels)),
+        )
+        generated = np.split(images, len(self._names))
+        return lens_grid(generated, self._names, self._real)
+
+
+@dataclasses.dataclass
+class Progress:
+    """Gathers the scalars of the steps since the last line of the log."""
+
+    num_steps: int
+    batch_size: int
+    pending: list[dict[str, Array]] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+    seconds_per_step: float = 0.0
+    started: float = dataclasses.field(default_factory=time.monotonic)
+
+    def pause(self) -> None:
+        """Stops the clock, for work that is not training."""
+        self.seconds += time.monotonic() - self.started
+
+    def go_on(self) -> None:
+        """Starts the clock again."""
+        self.started = time.monotonic()
+
+    def summary(self, step: int) -> dict[str, float]:
+        """Returns the scalars of a line and logs them; begins the next line."""
+        # Reading the values waits for the steps, so that the clock is right after it.
+        scalars = jax.device_get(self.pending)
+        self.pause()
+        self.seconds_per_step = self.seconds / len(scalars)
+        rate = self.batch_size / self.seconds_per_step
+        latest = scalars[-1]
+        values = {
+            "loss": float(np.mean([one["loss"] for one in scalars])),
+            "gradient_norm": float(latest["gradient_norm"]),
+            "learning_rate": float(latest["learning_rate"]),
+            "images_per_second": rate,
+        }
+        left = time.gmtime((self.num_steps - step) * self.seconds_per_step)
+        days = left.tm_yday - 1
+        logging.info(
+            "step %d of %d | loss %.4f | gradient norm %.3f | learning rate %.2e | "
+            "%.3g images/s | %s left",
+            step,
+            self.num_steps,
+            values["loss"],
+            values["gradient_norm"],
+            values["learning_rate"],
+            rate,
+            (f"{days} d " if days else "") + time.strftime("%H:%M:%S", left),
+        )
+        self.pending, self.seconds = [], 0.0
+        self.go_on()
+        return values
+
+
+def _log_report(report: Report, num_images: int) -> None:
+    test, train = float(np.mean(report.test)), float(np.mean(report.train))
+    logging.info(
+        "validation on %d images of each split | test loss %.4f | train loss %.4f | gap %.2g +- "
+        "%.2g%s",
+        num_images,
+        test,
+        train,
+        report.gap,
+        report.gap_error,
+        " | the network begins to remember its training images" if report.alarm else "",
+    )
+
+
+class Monitor:
+    """Writes down a run while it trains.
+
+    Args:
+      config: the configuration.
+      workdir: the run's folder.
+      start: steps that were done before.
+      train: training images.
+      test: test images; None leaves validation out.
+      scaling: from flux to the model's range.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        workdir: pathlib.Path,
+        start: int,
+        train: Split,
+        test: Split | None,
+        scaling: Scaling,
+    ) -> None:
+        self.progress = Progress(config.train.num_steps, config.train.batch_size)
+        self._workdir = workdir
+        self._grids = SampleGrids(config, train, scaling)
+        self._validation = Validation(config, train, test, scaling) if test else None
+        self._writers = MetricWriters(workdir / files.METRICS_FILE, start)
+
+    def write_line(self, step: int, params: Any | None) -> None:
+        """Writes the metrics since the last line.
+
+        Args:
+          step: the steps done.
+          params: the EMA to validate; None for no validation at this step.
+        """
+        values = self.progress.summary(step)
+        validates = params is not None and self._validation is not None
+        if validates and self._validation is not None:
+            self.progress.pause()
+            report = self._validation.run(params)
+            _log_report(report, len(self._validation))
+            values |= report.scalars()
+            self.progress.go_on()
+        self._writers.scalars(step, values)
+        if validates:
+            self.draw_curves(step)
+
+    def draw_curves(self, step: int) -> None:
+        """Draws loss, learning rate and validation of the run so far, beside the samples."""
+        picture = training_curves(read_metrics(self._workdir / files.METRICS_FILE))
+        save_png(self._workdir / files.SAMPLES / "curves.png", picture)
+        self._writers.image(step, "curves", picture)
+
+    def draw_samples(self, step: int, params: Any) -> None:
+        """Draws the sample grid of a step from the given parameters."""
+        picture = self._grids.draw(params)
+        save_png(self._workdir / files.SAMPLES / f"step_{step:08d}.png", picture)
+        self._writers.image(step, "samples", picture)
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        self._writers.close()

@@ -1,0 +1,141 @@
+"""Is the network learning the lenses or remembering them? Denoising losses of both splits.
+
+The same times and noise meet as many test images as training images. What the network has not
+remembered costs it as much on either side; a training loss below the test loss is memory.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from lensjax import prng
+from lensjax.assemble import build_path, loss_settings, make_apply_fn
+from lensjax.config import Config
+from lensjax.data.augmentation import central_cut_out
+from lensjax.data.dataset import Examples, Split, first_of_each_class
+from lensjax.data.pipeline import to_batch
+from lensjax.data.scaling import Scaling
+from lensjax.losses import make_error_fn
+from lensjax.models import build_model
+
+NUM_BINS = 10
+# The alarm: a gap of this many standard errors that is also this share of the training loss.
+ALARM_ERRORS = 3.0
+ALARM_SHARE = 0.1
+_MAX_BATCH = 64
+
+
+class Report(NamedTuple):
+    """The denoising loss of the EMA parameters on both splits.
+
+    Attributes:
+      test: loss in each of the `NUM_BINS` bins of t, float64 `[NUM_BINS]`.
+      train: the same on training images.
+      gap: mean of test minus train.
+      gap_error: its standard error over the images.
+    """
+
+    test: np.ndarray
+    train: np.ndarray
+    gap: float
+    gap_error: float
+
+    @property
+    def alarm(self) -> bool:
+        """Whether the gap says that training images are remembered."""
+        share = ALARM_SHARE * float(np.mean(self.train))
+        return self.gap > max(ALARM_ERRORS * self.gap_error, share)
+
+    def scalars(self) -> Mapping[str, float]:
+        """Returns what goes into the metrics."""
+        result = {
+            "validation/test_loss": float(np.mean(self.test)),
+            "validation/train_loss": float(np.mean(self.train)),
+            "validation/gap": self.gap,
+            "validation/gap_error": self.gap_error,
+        }
+        for kind, losses in (("test", self.test), ("train", self.train)):
+            for place, loss in enumerate(losses):
+                result[f"validation/{kind}_loss_bin_{place}"] = float(loss)
+        return result
+
+
+def _make_losses_fn(config: Config, scaling: Scaling) -> Callable[..., Array]:
+    """Returns `(params, flux [B], labels [B], numbers [B], bin []) -> losses [B]`."""
+    path = build_path(config)
+    error_fn = make_error_fn(make_apply_fn(build_model(config.model)), path, loss_settings(config))
+    t_min, t_max = path.interval
+
+    def draw(key: Array, shape: tuple[int, ...], t_bin: Array) -> tuple[Array, Array]:
+        time_key, noise_key = jax.random.split(key)
+        unit = (t_bin + jax.random.uniform(time_key, (), jnp.float32)) / NUM_BINS
+        return t_min + (t_max - t_min) * unit, jax.random.normal(noise_key, shape, jnp.float32)
+
+    def losses_fn(params: Any, flux: Array, label: Array, numbers: Array, t_bin: Array) -> Array:
+        batch = to_batch(scaling, flux, label)
+        keys = prng.keys(prng.key(config.seed, "validation", t_bin), numbers)
+        t, eps = jax.vmap(lambda key: draw(key, flux.shape[1:], t_bin))(keys)
+        return error_fn(params, batch, t, eps, label)
+
+    return losses_fn
+
+
+def _equal_parts(train: Split, test: Split, num: int, margin: int) -> tuple[Examples, Examples]:
+    """Returns as many images of each class from either split, at most `num` in all."""
+    num_classes = max(1, test.info.num_classes)
+    per_class = max(1, num // num_classes)
+    found = [first_of_each_class(split, per_class) for split in (train, test)]
+    counts = [min(len(one), len(other)) for one, other in zip(*found, strict=True)]
+    labels = np.repeat(np.arange(num_classes, dtype=np.int32), counts)
+    parts = []
+    for images in found:
+        equal = [rows[:count] for rows, count in zip(images, counts, strict=True)]
+        parts.append(Examples(central_cut_out(np.concatenate(equal), margin), labels))
+    return parts[0], parts[1]
+
+
+class Validation:
+    """Compares the splits again and again with the same images, times and noise.
+
+    Args:
+      config: the configuration.
+      train: training images; they should be first in the split's order, as the test images are.
+      test: test images.
+      scaling: from flux to the model's range.
+    """
+
+    def __init__(self, config: Config, train: Split, test: Split, scaling: Scaling) -> None:
+        self._train, self._test = _equal_parts(
+            train, test, config.train.evaluate_images, config.data.shift_pixels
+        )
+        self._losses_fn = jax.jit(_make_losses_fn(config, scaling))
+        self._batch = min(config.train.batch_size, _MAX_BATCH, len(self._test.labels))
+
+    def __len__(self) -> int:
+        """Returns the number of images of either split."""
+        return len(self._test.labels)
+
+    def _losses(self, params: Any, examples: Examples) -> np.ndarray:
+        """Returns the losses of each image in each bin, float64 `[N, NUM_BINS]`."""
+        count = len(examples.labels)
+        result = np.empty((count, NUM_BINS))
+        for start in range(0, count, self._batch):
+            numbers = np.arange(start, start + self._batch, dtype=np.int32)
+            rows = np.minimum(numbers, count - 1)  # the last chunk is padded to the one shape
+            for t_bin in range(NUM_BINS):
+                losses = self._losses_fn(
+                    params, examples.images[rows], examples.labels[rows], numbers, jnp.int32(t_bin)
+                )
+                result[start : start + self._batch, t_bin] = np.asarray(losses)[: count - start]
+        return result
+
+    def run(self, params: Any) -> Report:
+        """Returns the losses with the given parameters."""
+        train, test = self._losses(params, self._train), self._losses(params, self._test)
+        per_image = np.mean(test - train, axis=1)
+        error = np.std(per_image, ddof=1) / np.sqrt(len(self)) if len(self) > 1 else np.inf
+        return Report(test.mean(axis=0), train.mean(axis=0), float(per_image.mean()), float(error))

@@ -1,0 +1,106 @@
+"""Both placements give the same batches, from any step on."""
+
+import logging as std_logging
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pipeline_support import all_examples, sharding, split_of, steps_of
+
+from lensjax.data import placement as placements
+from lensjax.data.dataset import DataError
+from lensjax.data.placement import DevicePlacement, StreamPlacement, choose_placement, place
+
+PLACEMENTS: dict[str, Any] = {"device": DevicePlacement, "stream": StreamPlacement}
+
+
+@pytest.fixture(params=PLACEMENTS)
+def make_placement(request):
+    """Makes placements of one kind and closes them."""
+    made = []
+
+    def make(split, seed, batch_size):
+        names = () if request.param == "device" else ("data",)
+        made.append(PLACEMENTS[request.param](split, seed, batch_size, sharding(*names)))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.mark.parametrize(("num", "batch_size"), [(7, 1), (7, 3), (12, 5), (12, 12)])
+def test_placement_gives_the_examples_of_the_order(make_placement, num, batch_size):
+    split, stream = split_of(num), all_examples(5, num)
+    placement = make_placement(split, 5, batch_size)
+    batch = jax.jit(placement.batch)
+    shapes = set()
+    for step in steps_of(num, batch_size):
+        arguments = placement.arguments(step)
+        shapes.add(str(jax.tree.map(jnp.shape, arguments)))
+        image, label, measured = batch(jnp.int32(step), *arguments)
+        expected = stream[step * batch_size : (step + 1) * batch_size]
+        np.testing.assert_array_equal(image, split.images[expected])
+        np.testing.assert_array_equal(label, split.labels[expected])
+        assert measured is None
+    assert len(shapes) == 1
+
+
+def test_placement_may_start_anywhere(make_placement):
+    """A resumed run asks for a late step first; nothing of what came before is needed."""
+    split = split_of(12)
+    whole, resumed = make_placement(split, 0, 5), make_placement(split, 0, 5)
+    for step in range(8):
+        before = whole.batch(jnp.int32(step), *whole.arguments(step))
+    after = resumed.batch(jnp.int32(7), *resumed.arguments(7))
+    np.testing.assert_array_equal(before.image, after.image)
+
+
+def test_steps_may_repeat_and_jump(make_placement):
+    split, stream = split_of(12), all_examples(0, 12)
+    placement = make_placement(split, 0, 5)
+    for step in (3, 3, 4, 2, 7, 8, 0):
+        image, _, _ = placement.batch(jnp.int32(step), *placement.arguments(step))
+        np.testing.assert_array_equal(image, split.images[stream[5 * step : 5 * step + 5]])
+
+
+def test_both_placements_read_the_last_step_there_can_be():
+    split, step = split_of(12), 2**31 - 2
+    device = DevicePlacement(split, 1, 5, sharding())
+    stream = StreamPlacement(split, 1, 5, sharding("data"))
+    one, other = (
+        placement.batch(jnp.int32(step), *placement.arguments(step))
+        for placement in (device, stream)
+    )
+    stream.close()
+    np.testing.assert_array_equal(one.image, other.image)
+
+
+@pytest.mark.parametrize("name", ["device", "stream", "auto"])
+def test_batch_larger_than_the_set_is_refused(name):
+    with pytest.raises(DataError, match=r"train\.batch_size: got 8; allowed: at most the 7 images"):
+        place(split_of(7), name, 0, 8, sharding().mesh)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.0, "device"), (1e-12, "stream")])
+def test_auto_chooses_by_memory_and_says_why(monkeypatch, caplog, share, expected):
+    monkeypatch.setattr(placements, "_MEMORY_SHARE", share)
+    split = split_of(12)
+    choice = choose_placement(split.info, len(split), sharding().mesh)
+    assert choice.name == expected
+    assert "GiB of images are 0 % of the" in choice.reason
+    with caplog.at_level(std_logging.INFO, logger="absl"):
+        placement = place(split, "auto", 0, 5, sharding().mesh)
+    placement.close()
+    assert isinstance(placement, PLACEMENTS[expected])
+    assert f"data.placement=auto: {expected}, because " in caplog.text
+
+
+def test_what_is_chosen_depends_on_the_images(monkeypatch):
+    monkeypatch.setattr(placements, "_memory_bytes", lambda mesh: (4 * 4 * 12 * 12, "a toy"))
+    split = split_of(12)  # 3 x 2 x 2 floats each
+    mesh = sharding().mesh
+    assert choose_placement(split.info, 12, mesh).name == "device"
+    assert choose_placement(split.info, 13, mesh).name == "stream"
