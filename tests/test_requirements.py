@@ -62,10 +62,16 @@ def _imported(path: pathlib.Path) -> set[str]:
     return names
 
 
+def test_the_tests_install_what_reads_files_within_the_same_bounds():
+    extras = project()["optional-dependencies"]
+    assert bounds(extras["files"]).items() <= bounds(extras["test"]).items()
+
+
 def test_every_import_of_the_package_is_declared_and_every_declaration_used():
     imported = set().union(*map(_imported, (ROOT / "lensjax").rglob("*.py")))
     imported -= set(sys.stdlib_module_names) | {"lensjax"}
     needed = {INSTALLED_AS.get(name, name) for name in imported}
-    declared = project()["dependencies"] + project()["optional-dependencies"]["tensorboard"]
+    extras = project()["optional-dependencies"]
+    declared = project()["dependencies"] + extras["tensorboard"] + extras["files"]
     names = {match[1] for match in map(NAME.match, declared) if match} - {"tensorflow"}
     assert needed == names - UNIMPORTED

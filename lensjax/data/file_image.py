@@ -1,0 +1,239 @@
+"""One image of a user's file, and how the axes of its array are told apart."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+
+from lensjax.data.dataset import DataError
+
+LAYOUTS = ("auto", "HW", "CHW", "HWC", "NHW", "NHWC", "NCHW")
+BLOCK_BYTES = 2**24  # what is read at once of a stack
+_MAX_CHANNELS = 4  # an axis up to this long is taken for channels by `auto`
+_MIN_SIDE = 8
+_MAX_PIXELS = 2**28  # of one image, all channels: 1 GiB as float32
+# How a file begins, what it is then, and the suffixes that say so.
+_BEGINNINGS = (
+    (b"\x93NUMPY", "a .npy file", (".npy",)),
+    (b"PK", "a zip, as an .npz is", (".npz",)),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", (".h5", ".hdf5")),
+    (b"SIMPLE  =", "a FITS file", (".fits", ".fit", ".fts", ".fits.fz")),
+    (b"\x1f\x8b", "a gzip file", (".fits.gz", ".fits", ".fit", ".fts")),
+)
+_KINDS = {
+    "b": "true-or-false values",
+    "c": "complex numbers",
+    "S": "text",
+    "U": "text",
+    "V": "structured or raw records",
+    "M": "dates",
+    "m": "time differences",
+    "O": "Python objects",
+    "f": "floats of more than 64 bits",
+}
+
+
+class UnusableError(ValueError):
+    """Why a file cannot be used; `read_images` adds which file."""
+
+
+class BadFileError(DataError):
+    """A file that cannot be used.
+
+    Args:
+      path: the file.
+      reason: what is wrong with it, and what would be right.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str | os.PathLike[str], str]]:
+        """Lets the error travel between processes."""
+        return type(self), (self.path, self.reason)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class FileImage:
+    """One image as it stands in a file.
+
+    Attributes:
+      pixels: float32 `[H, W, C]` in memory of its own; may hold NaN and infinities.
+      parameters: what the file says of this image, such as `log10_axion_mass` (of the mass in eV),
+        `zero_point_mag`, `exposure_time_s`; mostly empty.
+      class_name: the class that the file itself names; None where it names none.
+      place: where in the file, such as `[12]`, `HDU 2` or `HDU 2 [12]`; empty for the only image.
+      flux_unit: unit of a pixel's value; None where it is not stated.
+      pixel_scale_arcsec: side of a pixel; None where it is not stated.
+      psf_fwhm_arcsec: full width at half maximum of the point-spread function; None where it is
+        not stated.
+      integer: whether the pixels are stored as integers.
+    """
+
+    pixels: np.ndarray
+    parameters: Mapping[str, float]
+    class_name: str | None
+    place: str
+    flux_unit: str | None
+    pixel_scale_arcsec: float | None
+    psf_fwhm_arcsec: float | None
+    integer: bool
+
+
+def check_beginning(head: bytes, suffix: str) -> None:
+    """Raises `UnusableError` unless a file begins as its suffix says.
+
+    Args:
+      head: its first bytes, up to 64.
+      suffix: such as `.npy`.
+    """
+    if head.startswith(b"version https://git-lfs"):
+        raise UnusableError("is a Git LFS pointer, not the file itself; run `git lfs pull`")
+    for magic, what, suffixes in _BEGINNINGS:
+        if head.startswith(magic):
+            if suffix in suffixes:
+                return
+            raise UnusableError(f"is {what}, not what its suffix {suffix} says")
+    plain = head.isascii() and b"\0" not in head
+    what = "text" if plain else "of another kind, or damaged"
+    raise UnusableError(f"is {what}, not what its suffix {suffix} says")
+
+
+def check_dtype(dtype: np.dtype) -> None:
+    """Raises `UnusableError` unless it is a float of 16, 32 or 64 bits or an integer."""
+    if dtype.kind in "iu" or (dtype.kind == "f" and dtype.itemsize <= 8):
+        return
+    raise UnusableError(
+        f"holds {_KINDS.get(dtype.kind, 'values')} ({dtype}); images are float16, float32, "
+        f"float64 or integers"
+    )
+
+
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Raises `UnusableError` for a shape that no array has."""
+    if len(shape) > 32 or not all(type(side) is int and 0 <= side < 2**48 for side in shape):
+        raise UnusableError("is damaged: it promises a shape that no array has")
+
+
+def _guess_layout(shape: tuple[int, ...]) -> str:
+    if len(shape) == 2:
+        return "HW"
+    first, last = shape[0], shape[-1]
+    if len(shape) == 3:
+        if first == 1:
+            return "CHW"
+        if last <= _MAX_CHANNELS < min(shape[:2]):
+            return "HWC"
+        if first <= _MAX_CHANNELS < min(shape[1:]):
+            raise UnusableError(
+                f"has the shape {shape}, which may be {first} images or one image of {first} "
+                f"channels; set data.layout=NHW or data.layout=CHW"
+            )
+        return "NHW"
+    if len(shape) == 4 and last <= _MAX_CHANNELS:
+        return "NHWC"
+    if len(shape) == 4 and shape[1] <= _MAX_CHANNELS:
+        return "NCHW"
+    raise UnusableError(
+        f"has the shape {shape}, which is no image and no stack of images; set data.layout to one "
+        f"of {', '.join(LAYOUTS[1:])} if it is"
+    )
+
+
+def resolve_layout(shape: tuple[int, ...], layout: str) -> str:
+    """Says which axis is which.
+
+    Args:
+      shape: of the stored array.
+      layout: one of `LAYOUTS`; `auto` takes two axes as HW; three as one image if the first has
+        length 1, as HWC if the last alone is at most 4, as NHW otherwise; four as NHWC if the
+        last, as NCHW if the second is at most 4.
+
+    Returns:
+      One of `LAYOUTS[1:]`.
+
+    Raises:
+      UnusableError: for an array that does not fit, is ambiguous, is empty, or whose images are
+        smaller than 8 pixels a side or larger than 2^28 pixels.
+    """
+    check_shape(shape)
+    if len(shape) < 2:
+        raise UnusableError(f"has the shape {shape}; an image has at least two axes")
+    if 0 in shape:
+        raise UnusableError(f"is empty: it has the shape {shape}")
+    if layout == "auto":
+        layout = _guess_layout(shape)
+    elif len(layout) != len(shape):
+        raise UnusableError(f"has the shape {shape}, which data.layout={layout} does not fit")
+    sides = shape[layout.index("H")], shape[layout.index("W")]
+    if min(sides) < _MIN_SIDE:
+        raise UnusableError(
+            f"has the shape {shape}, that is images of {sides[0]} x {sides[1]} pixels "
+            f"({layout}); a side has at least {_MIN_SIDE}"
+        )
+    if math.prod(stack_shape(shape, layout)[1:]) > _MAX_PIXELS:
+        raise UnusableError(f"has the shape {shape}; an image has at most {_MAX_PIXELS} pixels")
+    return layout
+
+
+def stack_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
+    """Returns the shape as a stack: `[1, ...]` in front of a single image."""
+    return shape if layout[0] == "N" else (1, *shape)
+
+
+def images_per_block(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """Returns how many images of a stack of this shape are read at once."""
+    return max(1, BLOCK_BYTES // (math.prod(shape[1:]) * dtype.itemsize))
+
+
+def to_pixels(image: np.ndarray, layout: str, place: str = "") -> np.ndarray:
+    """Converts one stored image.
+
+    Args:
+      image: numeric, with the axes that `layout` has behind its N.
+      layout: one of `LAYOUTS[1:]`.
+      place: where the image stands, for the error.
+
+    Returns:
+      float32 `[H, W, C]`.
+
+    Raises:
+      UnusableError: for a finite pixel that float32 cannot hold.
+    """
+    if layout[-1] == "W":
+        image = np.moveaxis(image, 0, -1) if "C" in layout else image[..., None]
+    if image.dtype.itemsize < 8 or image.dtype.kind != "f":
+        return np.array(image, np.float32, order="C")
+    with np.errstate(all="ignore"):
+        pixels = np.array(image, np.float32, order="C")
+    if np.isinf(pixels).any() and (np.isinf(pixels) & np.isfinite(image)).any():
+        raise UnusableError(
+            f"{place and f'image {place} '}holds pixels beyond 3.4e38, the largest float32; "
+            f"scale the images"
+        )
+    return pixels
+
+
+def convert_blocks(
+    blocks: Iterable[np.ndarray], layout: str, num: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Converts a stack that comes in blocks.
+
+    Args:
+      blocks: arrays `[n, ...]`, together the whole stack.
+      layout: one of `LAYOUTS[1:]`.
+      num: images in the whole stack.
+
+    Yields:
+      Place (`[index]`, empty where there is one image alone) and float32 `[H, W, C]`.
+    """
+    index = 0
+    for block in blocks:
+        for image in block:
+            place = f"[{index}]" if num > 1 else ""
+            yield place, to_pixels(image, layout, place)
+            index += 1
