@@ -65,6 +65,8 @@ def _describe_dataset(split: LensSplit, scaling: Scaling) -> dict[str, Any]:
         "image_shape": list(info.image_shape),
         "flux_unit": info.flux_unit,
         "pixel_scale_arcsec": info.pixel_scale_arcsec,
+        "psf_fwhm_arcsec": info.psf_fwhm_arcsec,
+        "zero_point_mag": info.zero_point_mag,
         "minimum": info.minimum,
         "maximum": info.maximum,
         "published_scale": info.published_scale,
@@ -250,6 +252,7 @@ def train(config: Config, workdir: pathlib.Path, split: LensSplit) -> TrainState
         if start >= config.train.num_steps:
             logging.info("nothing to do: the run has its %d steps", start)
             return state
+        files.record_start(workdir, start, config, split.info)
         placement = _place(config, split, replicated(mesh))
         batch_fn = make_batch_fn(
             placement, scaling, config.data.augmentation, config.seed, over_batch(mesh)
