@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lensjax import workdir
+from lensjax import provenance, workdir
 from lensjax.assemble import build_train_step, make_init_state
 from lensjax.config import Config, from_config_dict, to_dict
 from lensjax.data import deeplense
@@ -161,7 +161,7 @@ def measure(config: Config, split: LensSplit, cpu_seconds: float) -> dict[str, A
     run.advance(0, num_steps)
     return {
         "learned_by": learned_by(config),
-        "versions": workdir.versions(),
+        "versions": provenance.versions(),
         "device": f"{jax.devices()[0].device_kind} with {os.cpu_count()} cores",
         "parameters": run.num_parameters(),
         "steps": num_steps,

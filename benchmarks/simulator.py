@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import lensjax
 from lensjax import prng
 from lensjax.data import simulator
 from lensjax.data.surveys import SURVEYS
@@ -49,86 +50,31 @@ def time_lensjax(class_name: str, noisy: bool) -> float:
     return float(np.median(speeds))
 
 
-def _lenstronomy_model(num_points: int) -> tuple[Any, dict[str, Any], list[dict[str, float]]]:
-    """Builds lenstronomy's image model once and the arguments that do not vary."""
-    from lenstronomy.Data.imaging_data import ImageData
+def _lenstronomy_model(arguments: dict[str, Any]) -> Any:
+    """Builds lenstronomy's image model, which is the same for all lenses of a class."""
+    from lenstronomy.Data.pixel_grid import PixelGrid
     from lenstronomy.Data.psf import PSF
     from lenstronomy.ImSim.image_model import ImageModel
     from lenstronomy.LensModel.lens_model import LensModel
     from lenstronomy.LightModel.light_model import LightModel
 
-    side, pixel = SURVEY.num_pixels, SURVEY.pixel_scale_arcsec
-    corner = -(side - 1) / 2 * pixel
-    data = ImageData(
-        image_data=np.zeros((side, side)),
-        ra_at_xy_0=corner,
-        dec_at_xy_0=corner,
-        transform_pix2angle=np.eye(2) * pixel,
+    return ImageModel(
+        PixelGrid(**arguments["kwargs_pixel"]),
+        PSF(**arguments["kwargs_psf"]),
+        lens_model_class=LensModel(arguments["lens_model_list"]),
+        source_model_class=LightModel(arguments["source_model_list"]),
+        kwargs_numerics=arguments["kwargs_numerics"],
     )
-    image_model = ImageModel(
-        data,
-        PSF(psf_type="GAUSSIAN", fwhm=SURVEY.psf_fwhm_arcsec, pixel_size=pixel, truncation=4),
-        lens_model_class=LensModel(["SIE", "SHEAR"] + ["POINT_MASS"] * num_points),
-        source_model_class=LightModel(["SERSIC_ELLIPSE"]),
-        kwargs_numerics={"supersampling_factor": 1},
-    )
-    beta = SURVEY.deflection_factor
-    halo = {
-        "theta_E": beta * simulator.ARCSEC_PER_SQRT_MASS * simulator.HALO_MASS**0.5,
-        "e1": simulator.LENS_E1,
-        "e2": simulator.LENS_E2,
-        "center_x": 0.0,
-        "center_y": 0.0,
-    }
-    shear = {
-        "gamma1": beta * simulator.SHEAR_GAMMA1,
-        "gamma2": beta * simulator.SHEAR_GAMMA2,
-        "ra_0": 0.0,
-        "dec_0": 0.0,
-    }
-    source = {
-        "amp": SURVEY.source_amplitude,
-        "R_sersic": simulator.SOURCE_RADIUS,
-        "n_sersic": simulator.SOURCE_INDEX,
-        "e1": simulator.SOURCE_E1,
-        "e2": simulator.SOURCE_E2,
-    }
-    return image_model, source, [halo, shear]
 
 
-def _lenstronomy_arguments(class_name: str, num: int) -> list[tuple[float, float, list[Any]]]:
-    """Returns source positions and point masses drawn by lensjax."""
-    keys = prng.keys(prng.key(0, "lenstronomy"), jnp.arange(num))
-    _, draws, _ = simulator.simulate(keys, SURVEY, class_name)
-    lens = jax.tree.map(np.asarray, draws.lens)
-    theta_e = lens.point_theta_e * SURVEY.deflection_factor**0.5
-    return [
-        (
-            float(lens.source_x[i]),
-            float(lens.source_y[i]),
-            [
-                {"theta_E": float(theta), "center_x": float(x), "center_y": float(y)}
-                for theta, x, y in zip(theta_e[i], lens.point_x[i], lens.point_y[i], strict=True)
-            ],
-        )
-        for i in range(num)
-    ]
-
-
-def _run_lenstronomy(arguments: list[tuple[float, float, list[Any]]], barrier: Any) -> float:
+def _run_lenstronomy(arguments: list[dict[str, Any]], barrier: Any) -> float:
     """Renders the images once the other processes are ready; returns images per second."""
-    image_model, source, smooth = _lenstronomy_model(len(arguments[0][2]))
-
-    def render(source_x: float, source_y: float, points: list[Any]) -> np.ndarray:
-        moved = {**source, "center_x": source_x, "center_y": source_y}
-        image = image_model.image(smooth + points, [moved])
-        return image
-
-    render(*arguments[0])
+    image_model = _lenstronomy_model(arguments[0])
+    image_model.image(arguments[0]["kwargs_lens"], arguments[0]["kwargs_source"])
     barrier.wait()
     start = time.perf_counter()
     for one in arguments:
-        render(*one)
+        image_model.image(one["kwargs_lens"], one["kwargs_source"])
     return len(arguments) / (time.perf_counter() - start)
 
 
@@ -138,20 +84,20 @@ def _worker(arguments: Any, barrier: Any, results: Any) -> None:
 
 def check_lenstronomy(class_name: str) -> float:
     """Returns the largest difference between the two simulators in parts of the peak."""
-    keys = prng.keys(prng.key(0, "lenstronomy"), jnp.arange(3))
-    images, _, _ = simulator.simulate(keys, SURVEY, class_name)
-    arguments = _lenstronomy_arguments(class_name, 3)
-    image_model, source, smooth = _lenstronomy_model(len(arguments[0][2]))
+    images, table = lensjax.simulate(SURVEY.name, class_name, 3)
+    arguments = [lensjax.to_lenstronomy(row) for row in table]
+    image_model = _lenstronomy_model(arguments[0])
     errors = []
-    for image, (x, y, points) in zip(np.asarray(images), arguments, strict=True):
-        other = image_model.image(smooth + points, [{**source, "center_x": x, "center_y": y}])
+    for image, one in zip(images[..., 0], arguments, strict=True):
+        other = image_model.image(one["kwargs_lens"], one["kwargs_source"])
         errors.append(np.max(np.abs(image - other)) / other.max())
     return float(max(errors))
 
 
 def time_lenstronomy(class_name: str) -> float:
     """Returns images per second of all cores together, the median of `REPEATS`."""
-    arguments = _lenstronomy_arguments(class_name, LENSTRONOMY_IMAGES[class_name])
+    _, table = lensjax.simulate(SURVEY.name, class_name, LENSTRONOMY_IMAGES[class_name])
+    arguments = [lensjax.to_lenstronomy(row) for row in table]
     context = multiprocessing.get_context("spawn")
     cores = os.cpu_count() or 1
     barrier, results = context.Barrier(cores), context.Queue()

@@ -1,6 +1,16 @@
 """lensjax: strong-gravitational-lensing images by diffusion and flow-matching models in JAX."""
 
 from lensjax import config, models
+from lensjax.arrays import load_data, simulate
+from lensjax.data.lenstronomy import to_lenstronomy
 from lensjax.generate import LensGenerator, load
 
-__all__ = ["LensGenerator", "config", "load", "models"]
+__all__ = [
+    "LensGenerator",
+    "config",
+    "load",
+    "load_data",
+    "models",
+    "simulate",
+    "to_lenstronomy",
+]

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from jax import Array
 
-from lensjax import prng, samplers
+from lensjax import prng, provenance, samplers
 from lensjax import workdir as files
 from lensjax.assemble import abstract_state, build_path, make_apply_fn
 from lensjax.checkpoint import Checkpoints
@@ -136,6 +136,11 @@ class LensGenerator:
         self.image_shape: tuple[int, int, int] = tuple(dataset["image_shape"])
         self.flux_unit: str = dataset["flux_unit"]
         self.pixel_scale_arcsec: float | None = dataset["pixel_scale_arcsec"]
+        # Runs of the first version have neither of these two.
+        self.psf_fwhm_arcsec: float | None = dataset.get("psf_fwhm_arcsec")
+        self.zero_point_mag: float | None = dataset.get("zero_point_mag")
+        self.data_name: str = dataset["name"]
+        self.data_fingerprint: str = dataset["fingerprint"]
         self._scaling = Scaling(**dataset["scaling"])
         self._jitted = functools.lru_cache(maxsize=16)(self._jit)
 
@@ -310,6 +315,11 @@ def describe(generator: LensGenerator, sample: SampleConfig) -> dict[str, Any]:
         "class_names": list(generator.class_names),
         "flux_unit": generator.flux_unit,
         "pixel_scale_arcsec": generator.pixel_scale_arcsec,
-        "versions": files.versions(),
-        "git_revision": files.git_revision(),
+        "psf_fwhm_arcsec": generator.psf_fwhm_arcsec,
+        "zero_point_mag": generator.zero_point_mag,
+        "data_name": generator.data_name,
+        "data_fingerprint": generator.data_fingerprint,
+        "versions": provenance.versions(),
+        "git_revision": provenance.git_revision(),
+        "hardware": provenance.hardware(),
     }

@@ -65,6 +65,8 @@ def _describe_dataset(
         "image_shape": list(image_shape),
         "flux_unit": info.flux_unit,
         "pixel_scale_arcsec": info.pixel_scale_arcsec,
+        "psf_fwhm_arcsec": info.psf_fwhm_arcsec,
+        "zero_point_mag": info.zero_point_mag,
         "minimum": info.minimum,
         "maximum": info.maximum,
         "published_scale": info.published_scale,
@@ -162,6 +164,7 @@ def train(
         if start >= config.train.num_steps:
             logging.info("nothing to do: the run has its %d steps", start)
             return state
+        files.record_start(workdir, start, config, split.info)
         placement = place(split, config.data.placement, config.seed, config.train.batch_size, mesh)
         cleanup.callback(placement.close)
         step_fn = _compile(

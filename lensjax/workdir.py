@@ -1,26 +1,26 @@
 """The files of a run's folder: names, atomic writing, and where and from what a run was made."""
 
 import contextlib
+import datetime
 import fcntl
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
-import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lensjax.config import Config, ConfigError, differences, from_config_dict, to_dict
+from lensjax.data.dataset import DatasetInfo
+from lensjax.provenance import git_revision, hardware, versions
 
 CONFIG_FILE = "config.json"
 DATASET_FILE = "dataset.json"
 METRICS_FILE = "metrics.jsonl"
+PROVENANCE_FILE = "provenance.json"
 CHECKPOINTS = "checkpoints"
 SAMPLES = "samples"
 GENERATED = "generated"
 EVALUATION = "evaluation"
-_PACKAGES = ("lensjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 class WorkdirError(RuntimeError):
@@ -49,35 +49,6 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         raise WorkdirError(f"{path} cannot be read: {error}") from None
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that decide what a run computes."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def git_revision() -> str | None:
-    """Returns the commit of the checkout that lensjax runs from, `+changes` if edited, or None."""
-
-    def git(*arguments: str) -> str:
-        folder = pathlib.Path(__file__).parent
-        command = ["git", "-C", os.fspath(folder), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        tracked = git("ls-files", pathlib.Path(__file__).name)
-        if not tracked:  # installed inside somebody else's checkout
-            return None
-        edited = git("status", "--porcelain", "--untracked-files=no", ".")
-        return git("rev-parse", "HEAD") + ("+changes" if edited else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def claim(workdir: pathlib.Path, config: Config) -> None:
     """Makes a workdir this run's own, or checks that it was; one without checkpoints is free.
 
@@ -94,8 +65,38 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
         check_same(workdir, config)
     elif path.exists():  # a run that never saved anything, such as one without room for its data
         (workdir / DATASET_FILE).unlink(missing_ok=True)
-    content = {"config": to_dict(config), "versions": versions(), "git_revision": git_revision()}
-    write_json(path, content)
+    write_json(path, {"config": to_dict(config), **_surroundings()})
+
+
+def _surroundings() -> dict[str, Any]:
+    return {"versions": versions(), "hardware": hardware(), "git_revision": git_revision()}
+
+
+def record_start(workdir: pathlib.Path, step: int, config: Config, data: DatasetInfo) -> None:
+    """Adds an entry to `provenance.json`: when, where and with what a training began or went on.
+
+    A start at step 0 begins the file anew: nothing that was computed before is in the weights.
+
+    Args:
+      workdir: the run's folder.
+      step: steps that were done before.
+      config: the run's configuration.
+      data: the set that it trains on.
+
+    Raises:
+      WorkdirError: where the file is there and cannot be read.
+    """
+    path = workdir / PROVENANCE_FILE
+    starts = read_json(path)["starts"] if step and path.exists() else []
+    entry = {
+        "time_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "step": step,
+        "seed": config.seed,
+        "data_name": data.name,
+        "data_fingerprint": data.fingerprint,
+        **_surroundings(),
+    }
+    write_json(path, {"starts": [*starts, entry]})
 
 
 def check_same(workdir: pathlib.Path, config: Config) -> None:

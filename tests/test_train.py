@@ -73,6 +73,7 @@ def test_the_workdir_holds_what_the_contract_says(finished):
         "config.json",
         "dataset.json",
         "metrics.jsonl",
+        "provenance.json",
         "samples",
     }
     pictures = sorted(path.name for path in (workdir / "samples").iterdir())
@@ -98,6 +99,8 @@ def test_dataset_json_holds_what_sampling_needs(finished):
     assert content["image_shape"] == [16, 16, 1]
     assert content["fingerprint"] == split.info.fingerprint
     assert content["pixel_scale_arcsec"] == 0.1
+    assert content["psf_fwhm_arcsec"] is None
+    assert content["zero_point_mag"] is None
     assert content["flux_unit"] == "counts"
     assert content["scaling"]["kind"] == "linear"
     assert content["scaling"]["shift"] == pytest.approx(split.images.mean(), rel=1e-5)

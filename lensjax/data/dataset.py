@@ -28,6 +28,7 @@ class DatasetInfo:
       pixel_scale_arcsec: side of a pixel; None where it is not known.
       psf_fwhm_arcsec: full width at half maximum of the point-spread function; None where it is
         not known.
+      zero_point_mag: magnitude of one `flux_unit`; None where it is not known.
       masked: whether pixels without a measurement stand as NaN in the images.
       integer: whether the images came as integers.
     """
@@ -44,6 +45,7 @@ class DatasetInfo:
     published_scale: float = 1.0
     pixel_scale_arcsec: float | None = None
     psf_fwhm_arcsec: float | None = None
+    zero_point_mag: float | None = None
     masked: bool = False
     integer: bool = False
 

@@ -200,6 +200,7 @@ def _describe(name: str, builder: tfds.core.DatasetBuilder) -> DatasetInfo:
         published_scale=metadata["published_scale"],
         pixel_scale_arcsec=metadata["pixel_scale_arcsec"],
         psf_fwhm_arcsec=metadata["psf_fwhm_arcsec"],
+        zero_point_mag=metadata["zero_point_mag"],
     )
 
 

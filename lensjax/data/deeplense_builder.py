@@ -143,6 +143,7 @@ class Deeplense(tfds.core.GeneratorBasedBuilder):
                 psf_fwhm_arcsec=survey.psf_fwhm_arcsec,
                 flux_unit="counts" if counts else survey.flux_unit,
                 published_scale=survey.published_scale,
+                zero_point_mag=survey.zero_point,
             ),
             disable_shuffling=True,
         )

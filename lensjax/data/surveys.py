@@ -20,6 +20,7 @@ class Survey:
       exposure_time_s: total exposure; None where it is drawn for each image (Model I).
       background_rms: standard deviation of sky and read-out noise, flux per pixel.
       published_scale: what the published files are multiplied by.
+      zero_point: magnitude of one `flux_unit`; None where the unit is arbitrary.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Survey:
     exposure_time_s: float | None
     background_rms: float
     published_scale: float
+    zero_point: float | None
 
 
 def background_rms(
@@ -59,10 +61,13 @@ def background_rms(
 
 
 _FLUX_PER_AMPLITUDE = 0.7476859076  # total flux of the common source with amplitude 1
+_SOURCE_MAGNITUDE = 20.0
+_EUCLID_ZERO_POINT = 24.0
+_HST_ZERO_POINT = 25.96
 
 
-def _amplitude(magnitude: float, zero_point: float) -> float:
-    return 10 ** (0.4 * (zero_point - magnitude)) / _FLUX_PER_AMPLITUDE
+def _amplitude(zero_point: float) -> float:
+    return 10 ** (0.4 * (zero_point - _SOURCE_MAGNITUDE)) / _FLUX_PER_AMPLITUDE
 
 
 SURVEYS: Mapping[str, Survey] = {
@@ -77,6 +82,7 @@ SURVEYS: Mapping[str, Survey] = {
         exposure_time_s=None,
         background_rms=0.01,
         published_scale=1.0,
+        zero_point=None,
     ),
     "model_ii": Survey(  # Euclid VIS
         name="model_ii",
@@ -84,11 +90,12 @@ SURVEYS: Mapping[str, Survey] = {
         pixel_scale_arcsec=0.101,
         psf_fwhm_arcsec=0.16,
         deflection_factor=0.63431476657394,
-        source_amplitude=_amplitude(20.0, 24.0),
+        source_amplitude=_amplitude(_EUCLID_ZERO_POINT),
         flux_unit="counts/s",
         exposure_time_s=2260.0,
-        background_rms=background_rms(4, 2260.0, 24.0, 22.35, 4.2, 0.101),
+        background_rms=background_rms(4, 2260.0, _EUCLID_ZERO_POINT, 22.35, 4.2, 0.101),
         published_scale=2.0,
+        zero_point=_EUCLID_ZERO_POINT,
     ),
     "model_iii": Survey(  # HST WFC3 F160W
         name="model_iii",
@@ -96,10 +103,11 @@ SURVEYS: Mapping[str, Survey] = {
         pixel_scale_arcsec=0.08,
         psf_fwhm_arcsec=0.08,
         deflection_factor=0.63431476657394,
-        source_amplitude=_amplitude(20.0, 25.96),
+        source_amplitude=_amplitude(_HST_ZERO_POINT),
         flux_unit="counts/s",
         exposure_time_s=5400.0,
-        background_rms=background_rms(1, 5400.0, 25.96, 22.3, 4.0, 0.08),
+        background_rms=background_rms(1, 5400.0, _HST_ZERO_POINT, 22.3, 4.0, 0.08),
         published_scale=2.0,
+        zero_point=_HST_ZERO_POINT,
     ),
 }

@@ -126,6 +126,7 @@ def test_split_has_the_declared_form(built):
     assert info.image_shape == (64, 64, 1)
     assert (info.flux_unit, info.published_scale) == ("counts/s", 2.0)
     assert (info.pixel_scale_arcsec, info.psf_fwhm_arcsec) == (0.101, 0.16)
+    assert info.zero_point_mag == 24.0
     assert info.minimum == split.images.min()
     assert info.maximum == split.images.max()
     assert info == deeplense.read_info(NAME, built)

@@ -144,6 +144,20 @@ def test_instruments_have_the_published_numbers():
     assert model_iii.source_amplitude == pytest.approx(323.803, rel=1e-5)
 
 
+@pytest.mark.parametrize(("model", "zero_point"), [("model_ii", 24.0), ("model_iii", 25.96)])
+def test_the_source_has_magnitude_20_at_the_surveys_zero_point(model, zero_point):
+    survey = SURVEYS[model]
+    assert survey.zero_point == zero_point
+    no_lens = simulator.smooth_lens(survey, 0.0, 0.0)._replace(deflection_factor=0.0)
+    with jax.enable_x64(True):
+        flux = float(jnp.sum(render(no_lens, survey, supersampling=8)))
+    assert zero_point - 2.5 * math.log10(flux) == pytest.approx(20, abs=1e-3)
+
+
+def test_model_i_has_no_magnitudes():
+    assert SURVEYS["model_i"].zero_point is None
+
+
 def noisy_images(model: str, num: int):
     """A clean image's middle, and many noisy ones made of it."""
     survey = SURVEYS[model]

@@ -1,0 +1,119 @@
+"""Lens images as numpy arrays with a table of what they show: `simulate` and `load_data`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from lensjax import prng
+from lensjax.data import parameters, simulator
+from lensjax.data.catalogue import SIMULATED_SETS, SimulatedSet
+from lensjax.data.dataset import DataError
+from lensjax.data.tables import make_table, parameter_table
+
+_CHUNK = 128  # images computed at once; another number would change the images' last bits
+_PREFIX = "deeplense/"
+
+
+def _full_name(name: str) -> str:
+    full = name if name.startswith(_PREFIX) else _PREFIX + name
+    if full not in SIMULATED_SETS:
+        raise DataError(
+            f"data set {name!r} does not exist; choose one of {', '.join(SIMULATED_SETS)}"
+        )
+    return full
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+@functools.partial(jax.jit, static_argnames=("simulated", "class_name"))
+def _simulate_chunk(
+    base: Array, start: Array, simulated: SimulatedSet, class_name: str
+) -> tuple[Array, Array]:
+    """Returns float32 images `[_CHUNK, H, W]` and parameter vectors `[_CHUNK, P]`."""
+    images, draws, exposures = simulator.simulate(
+        prng.keys(base, start + jnp.arange(_CHUNK)),
+        simulated.survey,
+        class_name,
+        noisy=simulated.noisy,
+        conserved=simulated.conserved,
+    )
+    to_vector = functools.partial(parameters.parameter_vector, class_name=class_name)
+    return images.astype(jnp.float32), jax.vmap(to_vector)(draws, exposures)
+
+
+def simulate(name: str, class_name: str, num: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Simulates fresh lenses of one class; no data set is read or written.
+
+    Image i is a function of (seed, i), whatever `num` is. No seed gives the lenses of a data set.
+    As in the sets, the noisy and the conserved kind of a model show the lenses of the plain one.
+
+    Args:
+      name: a simulated set, such as `model_ii_noisy`, with or without `deeplense/`. A set's small
+        version draws from the same priors, so that `_mini` at the end changes nothing.
+      class_name: `axion`, `cdm` or `no_sub`.
+      num: number of images.
+      seed: in [0, 2**31 - 1].
+
+    Returns:
+      Images, float32 `[num, H, W, 1]`, flux per pixel (counts for `model_i_noisy`), row 0 at the
+      lowest y; and the table of labels and parameters, see `lensjax.data.tables.make_table`.
+
+    Raises:
+      DataError: for a name, class, number or seed that is not allowed.
+    """
+    full_name = _full_name(name).removesuffix("_mini")
+    if class_name not in simulator.CLASS_NAMES:
+        raise DataError(
+            f"class_name: got {class_name!r}; allowed: {', '.join(simulator.CLASS_NAMES)}"
+        )
+    if not (_is_integer(num) and num >= 1):
+        raise DataError(f"num: got {num!r}; allowed: an integer of at least 1")
+    if not (_is_integer(seed) and 0 <= seed <= prng.MAX_SEED):
+        raise DataError(f"seed: got {seed!r}; allowed: an integer in 0 to {prng.MAX_SEED}")
+    simulated = SIMULATED_SETS[full_name]
+    label = simulator.CLASS_NAMES.index(class_name)
+    base = prng.key(int(seed), f"simulate/{simulated.survey.name}", label)
+    side = simulated.survey.num_pixels
+    images = np.empty((num, side, side, 1), np.float32)
+    vectors = np.empty((num, len(parameters.PARAMETER_NAMES)), np.float32)
+    for start in range(0, num, _CHUNK):
+        chunk = jax.device_get(_simulate_chunk(base, start, simulated, class_name))
+        part = slice(start, min(start + _CHUNK, num))
+        images[part, ..., 0], vectors[part] = (each[: num - start] for each in chunk)
+    labels = np.full(num, label, np.int32)
+    table = make_table(
+        full_name, simulator.CLASS_NAMES, labels, parameters.PARAMETER_NAMES, vectors
+    )
+    return images, table
+
+
+def load_data(name: str, split: str, directory: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Reads one split of a simulated set, which is built first where it is missing.
+
+    Args:
+      name: a simulated set, such as `model_ii_mini`, with or without `deeplense/`.
+      split: `train` or `test`.
+      directory: where data sets live; None for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+
+    Returns:
+      Images, float32 `[N, H, W, 1]`, flux per pixel (counts for `model_i_noisy`), row 0 at the
+      lowest y, in the order of the set; and the table of labels and parameters, see
+      `lensjax.data.tables.make_table`.
+
+    Raises:
+      DataError: for an unknown name or split, or a set that is stale, damaged or cannot be built.
+    """
+    full_name = _full_name(name)
+    splits = SIMULATED_SETS[full_name].images_per_class
+    if split not in splits:  # before a build that may take minutes
+        raise DataError(f"split: got {split!r}; allowed: {', '.join(splits)}")
+    from lensjax.data import deeplense
+
+    deeplense.prepare(full_name, directory)
+    loaded = deeplense.read(full_name, directory, split)
+    return loaded.images, parameter_table(loaded)

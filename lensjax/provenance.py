@@ -1,0 +1,82 @@
+"""What a run was made with: versions, the checkout's revision, the hardware."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+
+_PACKAGES = ("lensjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that decide what a run computes."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def git_revision() -> str | None:
+    """Returns the commit of the checkout that lensjax runs from, `+changes` if edited, or None."""
+
+    def git(*arguments: str) -> str:
+        folder = pathlib.Path(__file__).parent
+        command = ["git", "-C", os.fspath(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        tracked = git("ls-files", pathlib.Path(__file__).name)
+        if not tracked:  # installed inside somebody else's checkout
+            return None
+        edited = git("status", "--porcelain", "--untracked-files=no", ".")
+        return git("rev-parse", "HEAD") + ("+changes" if edited else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _cpu_model() -> str:
+    """Returns the processor's name as Linux gives it, else what Python knows."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):  # a system that has no such name
+        return None
+
+
+def hardware() -> dict[str, Any]:
+    """Returns what computes, as JSON types; the first call makes JAX look for its devices.
+
+    Returns:
+      `platform`; `cpu_model`, `cpu_count` (logical processors) and `cpu_usable` (those that this
+      process may use); `memory_bytes`, None where the system does not say; `devices`, with JAX's
+      `platform`, `kind` and `count`.
+    """
+    device = jax.devices()[0]
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    return {
+        "platform": platform.platform(),
+        "cpu_model": _cpu_model(),
+        "cpu_count": os.cpu_count(),
+        "cpu_usable": len(usable) if usable else os.cpu_count(),
+        "memory_bytes": _memory_bytes(),
+        "devices": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+        },
+    }
