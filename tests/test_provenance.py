@@ -9,7 +9,7 @@ import pytest
 from run_support import ROOT, tiny_config, tiny_split
 
 from lensjax import provenance, writers
-from lensjax import train as training
+from lensjax import monitor as monitoring
 from lensjax import workdir as files
 from lensjax.generate import describe, load, sample_mode
 from lensjax.train import train
@@ -34,8 +34,8 @@ def resumed(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("resumed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writers, "_open_tensorboard", lambda folder: None)
-        patch.setattr(training.SampleGrids, "draw", lambda self, params: self._real[0][0])
-        patch.setattr(training, "save_png", lambda path, picture: None)
+        patch.setattr(monitoring.SampleGrids, "draw", lambda self, params: self._real[0][0])
+        patch.setattr(monitoring, "save_png", lambda path, picture: None)
         for num_steps in (2, 4, 4):
             config = tiny_config(train={"num_steps": num_steps})
             files.claim(workdir, config)

@@ -3,10 +3,6 @@
 `deeplense/model_ii` and its siblings hold noise-free images, `_noisy` adds the instrument's noise
 to the same lenses, `_conserved` takes the sub-structure's mass from the main halo, and `_mini` is
 the beginning of a set. Example k is image k // 3 of class k % 3.
-
-TensorFlow is never imported here. TFDS itself would do so for a split of more than 1 GB, because
-it puts the records into buckets on disk to sort them; ours come in order and are written as they
-come.
 """
 
 import ast
@@ -15,8 +11,6 @@ import functools
 import hashlib
 import inspect
 import io
-import os
-import sys
 import textwrap
 import tokenize
 from collections.abc import Iterator
@@ -26,21 +20,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tensorflow_datasets as tfds
-import tqdm
-from array_record.python import array_record_module
 from jax import Array
-from tensorflow_datasets.core import dataset_metadata
 
 from lensjax import prng
 from lensjax.data import parameters, raytracing, simulator
 from lensjax.data.catalogue import IMAGES_PER_CLASS, SIMULATED_SETS, SimulatedSet
+from lensjax.data.ordered_builder import OrderedBuilder, record_bytes, record_features
 from lensjax.data.surveys import SURVEYS, Survey
 
 VERSION = "1.0.0"
 SPLIT_INDEX = {"train": 0, "test": 1}
 _CHUNK = 128  # images a call and class: the working set stays in the cache
-_SHARD_BYTES = 512 << 20
-_RECORD_OVERHEAD_BYTES = 200
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -101,7 +91,7 @@ def _chunks(config: DeeplenseConfig, split: str) -> Iterator[tuple[int, list[Any
         yield start, [jax.device_get(pair) for pair in ready]
 
 
-class Deeplense(tfds.core.GeneratorBasedBuilder):
+class Deeplense(OrderedBuilder):
     """The simulated sets as TFDS `deeplense/NAME`."""
 
     VERSION = tfds.core.Version(VERSION)
@@ -110,30 +100,23 @@ class Deeplense(tfds.core.GeneratorBasedBuilder):
     ]
     builder_config: DeeplenseConfig
 
-    @classmethod
-    def get_metadata(cls) -> Any:
-        """Returns the description; TFDS would look for it in files beside the module."""
-        return dataset_metadata.DatasetMetadata(description=__doc__ or "", citation="", tags=[])
+    def num_images(self, split: str) -> int:
+        """Returns the number of images of a split, all classes together."""
+        return self.builder_config.num_images(split)
+
+    def bytes_per_image(self) -> int:
+        """Returns the size of one record before compression."""
+        return bytes_per_image(self.builder_config)
 
     def _info(self) -> tfds.core.DatasetInfo:
         survey = self.builder_config.source.survey
         side = survey.num_pixels
-        num_parameters = len(parameters.PARAMETER_NAMES)
-        as_bytes = tfds.features.Encoding.BYTES
         counts = survey.exposure_time_s is None and self.builder_config.source.noisy
         return tfds.core.DatasetInfo(
             builder=self,
             description=__doc__,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Tensor(
-                        shape=(side, side, 1), dtype=np.float32, encoding=as_bytes
-                    ),
-                    "label": tfds.features.ClassLabel(names=simulator.CLASS_NAMES),
-                    "parameters": tfds.features.Tensor(
-                        shape=(num_parameters,), dtype=np.float32, encoding=as_bytes
-                    ),
-                }
+            features=record_features(
+                (side, side, 1), simulator.CLASS_NAMES, len(parameters.PARAMETER_NAMES)
             ),
             metadata=tfds.core.MetadataDict(
                 fingerprint=fingerprint(),
@@ -147,12 +130,6 @@ class Deeplense(tfds.core.GeneratorBasedBuilder):
             ),
             disable_shuffling=True,
         )
-
-    def _log_download_bytes(self) -> None:
-        """Says nothing: TFDS would print that it downloads."""
-
-    def _log_download_done(self) -> None:
-        """Says nothing, see above."""
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager
@@ -182,56 +159,10 @@ class Deeplense(tfds.core.GeneratorBasedBuilder):
         if split == "train":
             self.info.metadata.update(minimum=lowest, maximum=highest)
 
-    def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[tfds.core.SplitInfo]:
-        """Writes the splits in order instead of sorting them (see the module's docstring)."""
-        generators = self._split_generators(dl_manager)
-        config = self.builder_config
-        total = sum(config.num_images(split) for split in generators)
-        with tqdm.tqdm(
-            total=total,
-            desc=f"Building deeplense/{config.name}",
-            unit=" images",
-            # A log file gets a line now and then, a terminal a moving bar.
-            mininterval=0.5 if sys.stderr.isatty() else 10.0,
-        ) as bar:
-            return [
-                self._write_split(split, examples, download_config.num_shards, bar)
-                for split, examples in generators.items()
-            ]
-
-    def _write_split(
-        self, split: str, examples: Iterator[Any], num_shards: int | None, bar: tqdm.tqdm
-    ) -> tfds.core.SplitInfo:
-        count = self.builder_config.num_images(split)
-        size = count * bytes_per_image(self.builder_config)
-        num_shards = min(num_shards or -(-size // _SHARD_BYTES), count)
-        ends = [round(count * (shard + 1) / num_shards) for shard in range(num_shards)]
-        template = self._get_filename_template(split_name=split)
-        num_bytes = start = 0
-        for shard, end in enumerate(ends):
-            path = template.sharded_filepath(shard_index=shard, num_shards=num_shards)
-            # TFDS writes one record a group too; it makes access by index fast.
-            writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
-            for _ in range(start, end):
-                record = self.info.features.serialize_example(next(examples)[1])
-                writer.write(record)
-                num_bytes += len(record)
-                bar.update()
-            writer.close()
-            start = end
-        next(examples, None)  # runs the generator's last lines
-        return tfds.core.SplitInfo(
-            name=split,
-            shard_lengths=np.diff([0, *ends]).tolist(),
-            num_bytes=num_bytes,
-            filename_template=template,
-        )
-
 
 def bytes_per_image(config: DeeplenseConfig) -> int:
     """Returns the size of one record before compression."""
-    num_floats = config.source.survey.num_pixels**2 + len(parameters.PARAMETER_NAMES)
-    return 4 * num_floats + _RECORD_OVERHEAD_BYTES
+    return record_bytes(config.source.survey.num_pixels**2, len(parameters.PARAMETER_NAMES))
 
 
 def _code_of(part: Any) -> str:

@@ -20,7 +20,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from lensjax import prng
-from lensjax.data import catalogue, deeplense, deeplense_builder, parameters
+from lensjax.data import catalogue, deeplense, deeplense_builder, parameters, prepared
 from lensjax.data.dataset import DataError
 from lensjax.data.surveys import SURVEYS
 
@@ -300,7 +300,7 @@ deeplense.prepare(sys.argv[1], sys.argv[2])
     with pytest.raises(DataError, match="build it first"):
         deeplense.read(NAME, str(tmp_path), "train")
     said = []
-    monkeypatch.setattr(deeplense.logging, "warning", lambda text, *rest: said.append(text % rest))
+    monkeypatch.setattr(prepared.logging, "warning", lambda text, *rest: said.append(text % rest))
     deeplense.prepare(NAME, str(tmp_path))
     assert len(said) == 1
     assert "did not finish" in said[0]
@@ -327,7 +327,7 @@ print(len(deeplense.read(sys.argv[1], sys.argv[2], "train")), "tensorflow" in sy
 
 def test_second_process_waits_for_the_first(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(deeplense.logging, "info", lambda text, *rest: said.append(text % rest))
+    monkeypatch.setattr(prepared.logging, "info", lambda text, *rest: said.append(text % rest))
     (tmp_path / "deeplense").mkdir()
     thread = threading.Thread(target=deeplense.prepare, args=(NAME, str(tmp_path)))
     with (tmp_path / "deeplense" / ".model_ii_mini.lock").open("w") as lock:

@@ -1,0 +1,188 @@
+"""Sets that TFDS keeps on disk: built once, whole or not there, opened for reading."""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator
+
+import tensorflow_datasets as tfds
+from absl import logging
+
+from lensjax.data.dataset import DataError, DatasetInfo, LensSplit
+from lensjax.data.records import RecordSplit
+
+_DISK_MARGIN = 1.05
+
+
+def root_of(directory: str | None) -> pathlib.Path:
+    """Returns where data sets live: `directory`, else `$TFDS_DATA_DIR`, else the home folder's."""
+    chosen = directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return pathlib.Path(chosen).expanduser()
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedSet:
+    """A set that is finished on disk, or is to be.
+
+    Attributes:
+      name: full name, such as `deeplense/model_ii_mini`.
+      folder: where its files are.
+      fingerprint: what must have made it.
+      build_command: the command that builds it, for messages.
+    """
+
+    name: str
+    folder: pathlib.Path
+    fingerprint: str
+    build_command: str
+
+    @property
+    def _remedy(self) -> str:
+        return f"remove that folder and build it again ({self.build_command})"
+
+    def open_finished(self) -> tfds.core.DatasetBuilder | None:
+        """Returns the reader of the set, None where it is not there.
+
+        Raises:
+          DataError: for a set that is stale or damaged.
+        """
+        if not self.folder.exists():
+            return None
+        try:
+            builder = tfds.builder_from_directory(os.fspath(self.folder))
+            found = builder.info.metadata["fingerprint"]
+            paths = [path for split in builder.info.splits.values() for path in split.filepaths]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"data set {self.name} in {self.folder} cannot be read; {self._remedy}"
+            ) from error
+        if found != self.fingerprint:
+            raise DataError(
+                f"data set {self.name} in {self.folder} is stale: it was made by code or constants "
+                f"with the fingerprint {found}, those installed have {self.fingerprint}; "
+                f"{self._remedy}"
+            )
+        missing = [path.name for path in paths if not path.exists()]
+        if missing:
+            raise DataError(
+                f"data set {self.name} in {self.folder} lacks {', '.join(missing)}; {self._remedy}"
+            )
+        return builder
+
+    def require(self) -> tfds.core.DatasetBuilder:
+        """Returns the reader of the set.
+
+        Raises:
+          DataError: for a set that is missing, stale or damaged.
+        """
+        builder = self.open_finished()
+        if builder is None:
+            raise DataError(
+                f"data set {self.name} is not in {self.folder}; build it first "
+                f"({self.build_command})"
+            )
+        return builder
+
+    def info(self) -> DatasetInfo:
+        """Returns what is known about the set without its images; errors as for `require`."""
+        return self._describe(self.require())
+
+    def _describe(self, builder: tfds.core.DatasetBuilder) -> DatasetInfo:
+        metadata = builder.info.metadata
+        known = {field.name for field in dataclasses.fields(DatasetInfo)} - {"name"}
+        values = {name: value for name, value in metadata.items() if name in known}
+        values["class_names"] = tuple(metadata["class_names"])
+        values["parameter_names"] = tuple(metadata["parameter_names"])
+        return DatasetInfo(
+            name=self.name,
+            split_sizes={key: split.num_examples for key, split in builder.info.splits.items()},
+            image_shape=builder.info.features["image"].shape,
+            **values,
+        )
+
+    def open_split(self, split: str) -> RecordSplit:
+        """Opens a split, `train` or `test`, without reading its images.
+
+        Raises:
+          DataError: for an unknown split, or a set that is missing, stale or damaged.
+        """
+        builder = self.require()
+        info = self._describe(builder)
+        if split not in info.split_sizes:
+            raise DataError(
+                f"data set {self.name} has no split {split!r}; choose one of "
+                f"{', '.join(info.split_sizes)}"
+            )
+        return RecordSplit(info, split, builder.info.splits[split].filepaths, self._remedy)
+
+    def read(self, split: str) -> LensSplit:
+        """Reads a split into memory; errors as for `open_split`."""
+        return self.open_split(split).in_memory()
+
+    def build_once(self, bytes_needed: float, advice: str, build: Callable[[], None]) -> None:
+        """Builds the set unless it is there; a second process waits for the first.
+
+        Whatever a killed build left is removed.
+
+        Args:
+          bytes_needed: room that the set takes on disk.
+          advice: what to do where there is no room.
+          build: writes the set.
+
+        Raises:
+          DataError: for a disk without room, a folder that cannot be written, or a finished set
+            that is stale or damaged.
+        """
+        if self.open_finished() is not None:
+            return
+        try:
+            parent = self.folder.parent
+            parent.mkdir(parents=True, exist_ok=True)
+            with self._exclusive(parent.with_name(f".{parent.name}.lock")):
+                if self.open_finished() is not None:
+                    return
+                self._remove_leftovers()
+                self._check_disk_space(bytes_needed, advice)
+                logging.info("Building %s in %s.", self.name, self.folder)
+                tfds.display_progress_bar(False)  # ours has a total
+                build()
+        except OSError as error:
+            if error.errno is None:  # not the file system's
+                raise
+            raise DataError(
+                f"data set {self.name} cannot be written to {self.folder}: {error}; set "
+                f"data.directory or TFDS_DATA_DIR to a folder that can"
+            ) from error
+        finally:
+            tfds.display_progress_bar(True)
+
+    @contextlib.contextmanager
+    def _exclusive(self, lock_path: pathlib.Path) -> Iterator[None]:
+        """Holds a lock that the system gives back if the process dies."""
+        with lock_path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logging.info("Another process is building %s; waiting for it.", self.name)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _remove_leftovers(self) -> None:
+        for leftover in self.folder.parent.glob("incomplete.*"):
+            logging.warning(
+                "An earlier build of %s did not finish; %s is removed and the build starts over.",
+                self.name,
+                leftover,
+            )
+            shutil.rmtree(leftover)
+
+    def _check_disk_space(self, bytes_needed: float, advice: str) -> None:
+        needed, free = _DISK_MARGIN * bytes_needed, shutil.disk_usage(self.folder.parent).free
+        if needed > free:
+            raise DataError(
+                f"data set {self.name} needs {needed / 2**30:.2f} GiB in {self.folder.parent}, "
+                f"where {free / 2**30:.2f} GiB are free; make room, {advice}"
+            )
