@@ -2,7 +2,7 @@
 
 import io
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,6 @@ def lens_grid(
       The picture, uint8 `[height, width, 3]`.
     """
     from matplotlib.colors import PowerNorm
-    from matplotlib.figure import Figure
 
     kinds = {"real": real, "generated": generated} if real else {"generated": generated}
     rows = [
@@ -36,9 +35,41 @@ def lens_grid(
         for index, name in enumerate(class_names)
         for kind, images in kinds.items()
     ]
-    columns = max(len(images) for _, images in rows)
     brightest = max(float(np.nanmax(images)) for images in real or generated if len(images))
     norm = PowerNorm(_GAMMA, vmin=0.0, vmax=brightest, clip=True)
+    return _draw_rows(rows, lambda picture: norm)
+
+
+def contact_sheet(images: Sequence[np.ndarray], class_names: Sequence[str]) -> np.ndarray:
+    """Draws the first images of each class, each with a brightness scale of its own.
+
+    That shows what a file holds, whatever its range; pixels without a measurement are green.
+
+    Args:
+      images: for each class, `[n, H, W, C]`; the first channel is drawn.
+      class_names: the names of the rows.
+
+    Returns:
+      The picture, uint8 `[height, width, 3]`.
+    """
+    from matplotlib.colors import PowerNorm
+
+    def own_norm(picture: np.ndarray) -> Any:
+        low, high = np.nanpercentile(picture, (0.5, 99.9))
+        return PowerNorm(_GAMMA, vmin=low, vmax=high if high > low else low + 1, clip=True)
+
+    return _draw_rows(list(zip(class_names, images, strict=True)), own_norm)
+
+
+def _draw_rows(
+    rows: Sequence[tuple[str, np.ndarray]], norm_of: Callable[[np.ndarray], Any]
+) -> np.ndarray:
+    """Draws named rows of images `[n, H, W, C]` and returns the picture."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    colours = matplotlib.colormaps[_COLOUR_MAP].with_extremes(bad="green")
+    columns = max(len(images) for _, images in rows)
     figure = Figure(figsize=(columns + 1.2, len(rows) * 1.02 + 0.1), dpi=100)
     axes = figure.subplots(
         len(rows),
@@ -58,8 +89,9 @@ def lens_grid(
         for place, axis in enumerate(row):
             axis.set_axis_off()
             if place < len(images):
-                picture = np.nan_to_num(images[place, :, :, 0])
-                axis.imshow(picture, norm=norm, cmap=_COLOUR_MAP, origin="lower")
+                picture = np.ma.masked_invalid(images[place, :, :, 0])
+                norm = norm_of(images[place, :, :, 0])
+                axis.imshow(picture, norm=norm, cmap=colours, origin="lower")
     return _pixels_of(figure)
 
 

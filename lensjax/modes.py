@@ -41,29 +41,23 @@ def _log_devices(config: Config) -> None:
 
 
 def _build_data(config: Config, workdir: pathlib.Path) -> None:
-    from lensjax.data import deeplense
+    from lensjax.data import report, sets
 
-    deeplense.prepare(config.data.name, config.data.directory)
-    info = deeplense.read_info(config.data.name, config.data.directory)
-    sizes = ", ".join(f"{split} {size:,}" for split, size in info.split_sizes.items())
-    logging.info("%s is there: %s images, fingerprint %s", info.name, sizes, info.fingerprint)
+    text, sheet = report.show(sets.prepare(config.data))
+    print(f"{text}\ncontact sheet: {sheet}", flush=True)
 
 
 def _train(config: Config, workdir: pathlib.Path) -> None:
     from lensjax import workdir as files
-    from lensjax.data import deeplense
+    from lensjax.data import sets
     from lensjax.parallel import make_mesh
     from lensjax.train import train
 
     _log_devices(config)
     make_mesh(config)  # refuses what the devices cannot do before anything is written
-    files.claim(workdir, config)  # before a build that may take minutes
-    deeplense.prepare(config.data.name, config.data.directory)
-    splits = [
-        deeplense.open_split(config.data.name, config.data.directory, split)
-        for split in ("train", "test")
-    ]
-    train(config, workdir, *splits)
+    files.check_free(workdir, config)  # before a build that may take minutes
+    prepared = sets.prepare(config.data)
+    train(config, workdir, prepared.open_split("train"), prepared.open_split("test"))
 
 
 def _sample(config: Config, workdir: pathlib.Path) -> None:

@@ -49,6 +49,27 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         raise WorkdirError(f"{path} cannot be read: {error}") from None
 
 
+def _is_begun(workdir: pathlib.Path) -> bool:
+    return any((workdir / CHECKPOINTS).glob("[0-9]*"))
+
+
+def check_free(workdir: pathlib.Path, config: Config) -> None:
+    """Checks without writing that `claim` will succeed.
+
+    Raises:
+      ConfigError: where the workdir belongs to another configuration; every difference is listed.
+      WorkdirError: where the folder cannot be made or its `config.json` not be read.
+    """
+    if _is_begun(workdir):
+        check_same(workdir, config)
+        return
+    existing = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise WorkdirError(f"--workdir={workdir} cannot be made: {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise WorkdirError(f"--workdir={workdir} cannot be made: {existing} cannot be written to")
+
+
 def claim(workdir: pathlib.Path, config: Config) -> None:
     """Makes a workdir this run's own, or checks that it was; one without checkpoints is free.
 
@@ -61,7 +82,7 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
     except OSError as error:
         raise WorkdirError(f"--workdir={workdir} cannot be made: {error.strerror}") from None
     path = workdir / CONFIG_FILE
-    if any((workdir / CHECKPOINTS).glob("[0-9]*")):
+    if _is_begun(workdir):
         check_same(workdir, config)
     elif path.exists():  # a run that never saved anything, such as one without room for its data
         (workdir / DATASET_FILE).unlink(missing_ok=True)

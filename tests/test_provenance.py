@@ -8,8 +8,8 @@ import jax
 import pytest
 from run_support import ROOT, tiny_config, tiny_split
 
-from lensjax import provenance, writers
 from lensjax import monitor as monitoring
+from lensjax import provenance, writers
 from lensjax import workdir as files
 from lensjax.generate import describe, load, sample_mode
 from lensjax.train import train

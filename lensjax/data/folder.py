@@ -1,0 +1,227 @@
+"""A user's folder of image files: what lies where, and which split and class each file has."""
+
+import collections
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+
+from lensjax.data.dataset import DataError
+from lensjax.data.file_image import BadFileError
+from lensjax.data.image_files import SUFFIXES, is_image_file
+
+# Older sets name the three classes of DeepLense otherwise.
+CLASS_ALIASES = {"vort": "axion", "sphere": "cdm", "no": "no_sub"}
+_SPLIT_NAMES = {"train": "train", "test": "test", "val": "test", "validation": "test"}
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderFile:
+    """One file of a folder.
+
+    Attributes:
+      path: the file.
+      split: `train` or `test`; None where the folder makes no such difference.
+      class_name: the class by the folder that it lies in; None in a flat folder.
+      size: bytes.
+      modified_ns: time of its last change.
+    """
+
+    path: pathlib.Path
+    split: str | None
+    class_name: str | None
+    size: int
+    modified_ns: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What lies in a folder.
+
+    Attributes:
+      root: the folder.
+      files: its image files in the order of their names.
+      ignored: number of other files by suffix.
+      bad: links and folders that cannot be followed or read.
+    """
+
+    root: pathlib.Path
+    files: tuple[FolderFile, ...]
+    ignored: Mapping[str, int]
+    bad: tuple[BadFileError, ...]
+
+
+def class_name_of(folder_name: str) -> str:
+    """Returns the class that a folder's name stands for, `vort` for example for `axion`."""
+    known = {**CLASS_ALIASES, **{name: name for name in CLASS_ALIASES.values()}}
+    return known.get(folder_name.lower(), folder_name)
+
+
+def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
+    """Returns what a folder holds by name, without hidden files and the like."""
+    with os.scandir(folder) as found:
+        visible = [entry for entry in found if not entry.name.startswith((".", "__MACOSX"))]
+    return sorted(visible, key=lambda entry: entry.name)
+
+
+class _Walk:
+    """Finds the files below a folder; links are followed, but not in a circle."""
+
+    def __init__(self) -> None:
+        self.ignored: collections.Counter[str] = collections.Counter()
+        self.bad: list[BadFileError] = []
+
+    def files(
+        self,
+        folder: pathlib.Path,
+        above: frozenset[tuple[int, int]] = frozenset(),
+        *,
+        recursive: bool = True,
+    ) -> Iterator[tuple[pathlib.Path, os.stat_result]]:
+        """Yields the image files of a folder and, if `recursive`, of the folders in it."""
+        try:
+            status = folder.stat()
+            if (status.st_dev, status.st_ino) in above:
+                self.bad.append(BadFileError(folder, "is a link to a folder that it lies in"))
+                return
+            entries = _entries(folder)
+        except OSError as error:
+            self.bad.append(BadFileError(folder, f"cannot be read: {error.strerror}"))
+            return
+        above = above | {(status.st_dev, status.st_ino)}
+        for entry in entries:
+            path = pathlib.Path(entry.path)
+            try:
+                found = entry.stat()
+                is_folder = entry.is_dir()
+            except OSError as error:  # a link to nowhere, or in a circle
+                self.bad.append(BadFileError(path, f"cannot be read: {error.strerror}"))
+                continue
+            if is_folder:
+                if recursive:
+                    yield from self.files(path, above)
+            elif is_image_file(entry.name):
+                yield path, found
+            else:
+                self.ignored[path.suffix.lower() or "no suffix"] += 1
+
+
+def _subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
+    try:
+        return [pathlib.Path(entry.path) for entry in _entries(folder) if _is_folder(entry)]
+    except OSError as error:
+        raise DataError(f"data.folder: {folder} cannot be read: {error.strerror}") from None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _split_folders(root: pathlib.Path) -> list[tuple[str | None, pathlib.Path]]:
+    """Returns the folders of the splits; the root alone where it has none."""
+    named = [(folder, folder.name.lower()) for folder in _subfolders(root)]
+    splits = [(folder, _SPLIT_NAMES[name]) for folder, name in named if name in _SPLIT_NAMES]
+    if not splits:
+        return [(None, root)]
+    others = [folder.name for folder, name in named if name not in _SPLIT_NAMES]
+    if others:
+        raise DataError(
+            f"data.folder: {root} has folders of splits ({splits[0][0].name}) and others "
+            f"({', '.join(others[:5])}); put the others inside or elsewhere"
+        )
+    for split in ("train", "test"):
+        folders = [folder.name for folder, name in splits if name == split]
+        if len(folders) != 1:
+            raise DataError(
+                f"data.folder: {root} has {', '.join(folders) or 'no folder'} for the {split} "
+                f"split; allowed: one each of train and test (or val)"
+            )
+    return sorted((split, folder) for folder, split in splits)
+
+
+def _check_one_folder_a_class(folder: pathlib.Path, inside: list[pathlib.Path]) -> None:
+    names: dict[str, str] = {}
+    for one in inside:
+        name = class_name_of(one.name)
+        if name in names:
+            raise DataError(
+                f"data.folder: {folder} has {names[name]} and {one.name} for the one class {name}; "
+                "put their files into one folder"
+            )
+        names[name] = one.name
+
+
+def _list_split(walk: _Walk, folder: pathlib.Path, split: str | None) -> list[FolderFile]:
+    """Returns the files of one split: flat, or in a folder for each class."""
+    direct = list(walk.files(folder, recursive=False))
+    above = frozenset({_identity(folder)})
+    found = {inner: list(walk.files(inner, above)) for inner in _subfolders(folder)}
+    classes = [inner for inner, files in found.items() if files]
+    if not classes:
+        return [_folder_file(path, status, split, None) for path, status in direct]
+    empty = [inner.name for inner in found if inner not in classes]
+    if empty and not walk.bad:
+        raise DataError(
+            f"data.folder: {folder} has no image in {', '.join(empty[:5])}; a class needs images, "
+            "and folders that are no class belong elsewhere"
+        )
+    if direct:
+        raise DataError(
+            f"data.folder: {folder} has both class folders ({classes[0].name}) and files beside "
+            f"them ({direct[0][0].name}); allowed: one or the other"
+        )
+    _check_one_folder_a_class(folder, classes)
+    return [
+        _folder_file(path, status, split, class_name_of(inner.name))
+        for inner in classes
+        for path, status in found[inner]
+    ]
+
+
+def _identity(folder: pathlib.Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _folder_file(
+    path: pathlib.Path, status: os.stat_result, split: str | None, class_name: str | None
+) -> FolderFile:
+    return FolderFile(path, split, class_name, status.st_size, status.st_mtime_ns)
+
+
+def list_files(root: pathlib.Path) -> Listing:
+    """Finds the image files of a folder without opening them.
+
+    `<root>/[train|test/][CLASS/]FILE`: with or without folders for the splits (`val` counts as
+    `test`), with a folder for each class or flat and unlabelled. Older names of the classes are
+    known (`CLASS_ALIASES`); hidden files are passed over.
+
+    Args:
+      root: the folder.
+
+    Raises:
+      DataError: for a folder that is not there or cannot be read, has no image files, an empty
+        class, or another structure.
+    """
+    if not root.is_dir():
+        raise DataError(f"data.folder: got {str(root)!r}; there is no such folder")
+    walk = _Walk()
+    splits = _split_folders(root)
+    files = {split: _list_split(walk, folder, split) for split, folder in splits}
+    for split, folder in splits:
+        if not files[split] and not walk.bad:
+            raise DataError(
+                f"data.folder: {folder} has no image file; looked for {', '.join(SUFFIXES)}"
+            )
+    classes = [{one.class_name for one in found} for found in files.values()]
+    if any(one != classes[0] for one in classes) and not walk.bad:
+        only = sorted(str(name) for name in classes[0] ^ classes[-1])
+        raise DataError(
+            f"data.folder: the train and test folders of {root} have different classes; only one "
+            f"of them has {', '.join(only)}"
+        )
+    every = tuple(one for found in files.values() for one in found)
+    return Listing(root, every, dict(walk.ignored), tuple(walk.bad))

@@ -1,0 +1,134 @@
+"""`deeplense/folder`: a user's folder becomes a set, named by its content.
+
+Another folder never meets the first one's set, and a folder whose files were neither changed nor
+touched is known again without being read.
+"""
+
+import collections
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+from lensjax.data.catalogue import FOLDER_SET
+from lensjax.data.folder import Listing, list_files
+from lensjax.data.folder_builder import SPLITS, VERSION, DeeplenseFolder, FolderConfig
+from lensjax.data.folder_scan import READER_VERSION, Reading, Scan, scan
+from lensjax.data.ordered_builder import progress_bar
+from lensjax.data.prepared import PreparedSet, root_of
+
+_LISTED = 1000  # files left out that the report names
+
+
+def _located(fingerprint: str, root: pathlib.Path, directory: str | None) -> PreparedSet:
+    folder = root_of(directory) / DeeplenseFolder.name / fingerprint / VERSION
+    command = f"--mode=build_data --config.data.name={FOLDER_SET} --config.data.folder={root}"
+    return PreparedSet(FOLDER_SET, folder, fingerprint, command)
+
+
+def _listing_digest(listing: Listing, reading: Reading) -> str:
+    """Returns what changes when a file of the folder is changed, added, removed or renamed."""
+    digest = hashlib.sha256(repr((READER_VERSION, reading)).encode())
+    for file in listing.files:
+        where = os.path.relpath(file.path, listing.root)
+        digest.update(repr((where, file.size, file.modified_ns, file.class_name)).encode())
+    for error in listing.bad:
+        digest.update(str(error).encode())
+    return digest.hexdigest()
+
+
+def _memory_of(listing: Listing, reading: Reading, directory: str | None) -> pathlib.Path:
+    """Returns the file that remembers which set a folder became."""
+    name = hashlib.sha256(repr((str(listing.root.resolve()), reading)).encode()).hexdigest()[:16]
+    return root_of(directory) / DeeplenseFolder.name / ".known" / f"{name}.json"
+
+
+def _known(memory: pathlib.Path, digest: str) -> str | None:
+    """Returns the fingerprint that a folder had when it looked as it does now."""
+    try:
+        content = json.loads(memory.read_text())
+        return content["fingerprint"] if content["listing"] == digest else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _remember(memory: pathlib.Path, digest: str, fingerprint: str) -> None:
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    partial = memory.with_name(f"{memory.name}.{os.getpid()}")
+    partial.write_text(json.dumps({"listing": digest, "fingerprint": fingerprint}))
+    os.replace(partial, memory)
+
+
+def report_of(found: Scan) -> dict[str, Any]:
+    """Returns what a folder was found to hold, as JSON types."""
+    images = found.images
+    copies = collections.Counter(image.digest for image in images)
+    sides = {(image.digest, image.split) for image in images}
+    pixels = len(images) * found.image_shape[0] * found.image_shape[1] * found.image_shape[2]
+    counts = {
+        split: collections.Counter(image.class_name or "unlabelled" for image in chosen)
+        for split in SPLITS
+        if (chosen := found.of_split(split))
+    }
+    return {
+        "files": len(found.listing.files),
+        "images": {split: dict(sorted(number.items())) for split, number in counts.items()},
+        "image_shape": list(found.image_shape),
+        "flux_unit": found.flux_unit,
+        "minimum": min(image.minimum for image in images),
+        "maximum": max(image.maximum for image in images),
+        "share_of_zeros": sum(image.zeros for image in images) / pixels,
+        "share_not_finite": sum(image.masked for image in images) / pixels,
+        "integer": found.integer,
+        "copies": sum(number - 1 for number in copies.values()),
+        "copies_across_splits": len(sides) - len(copies),
+        "left_out": len(found.bad),
+        "left_out_files": [str(error) for error in found.bad[:_LISTED]],
+        "other_files": dict(found.listing.ignored),
+        "parameters": list(found.parameter_names),
+    }
+
+
+def prepare(folder: str, reading: Reading, directory: str | None = None) -> PreparedSet:
+    """Reads, checks and stores a user's folder, unless that was done before.
+
+    Every file is read and checked before anything is written.
+
+    Args:
+      folder: the folder; see `folder.list_files` for its structure.
+      reading: how to read the files.
+      directory: where sets live; None for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+
+    Raises:
+      DataError: for whatever `list_files` and `scan` refuse, and for a place that cannot be
+        written.
+    """
+    root = pathlib.Path(folder).expanduser()
+    listing = list_files(root)
+    digest = _listing_digest(listing, reading)
+    memory = _memory_of(listing, reading, directory)
+    fingerprint = _known(memory, digest)
+    if fingerprint is not None:
+        known = _located(fingerprint, root, directory)
+        if known.open_finished() is not None:
+            return known
+    with progress_bar(len(listing.files), f"Checking {root}", " files") as bar:
+        found = scan(listing, reading, bar.update)
+    wanted = _located(found.fingerprint, root, directory)
+    _build(found, wanted, directory)
+    _remember(memory, digest, found.fingerprint)
+    return wanted
+
+
+def _build(found: Scan, wanted: PreparedSet, directory: str | None) -> None:
+    def build() -> None:
+        config = FolderConfig(name=found.fingerprint, scan=found, report=report_of(found))
+        builder = DeeplenseFolder(
+            data_dir=os.fspath(root_of(directory)), config=config, file_format="array_record"
+        )
+        builder.download_and_prepare()
+
+    size = 4 * found.image_shape[0] * found.image_shape[1] * found.image_shape[2]
+    advice = "set data.directory or TFDS_DATA_DIR to a larger disk"
+    wanted.build_once(len(found.images) * size, advice, build)
