@@ -96,9 +96,12 @@ def draw_probes(keys: Array, num_probes: int, shape: tuple[int, ...]) -> Array:
       num_probes: K.
       shape: of one image.
     """
-    numbers = jnp.arange(num_probes)
-    each = jax.vmap(lambda key: prng.keys(key, numbers), out_axes=1)(keys)
-    return jax.vmap(jax.vmap(lambda key: jax.random.rademacher(key, shape, jnp.int8)))(each)
+
+    def draw(key: Array) -> Array:
+        each = prng.keys(key, jnp.arange(num_probes))
+        return jax.vmap(lambda key: jax.random.rademacher(key, shape, jnp.int8))(each)
+
+    return jax.vmap(draw, out_axes=1)(keys)
 
 
 def _divergences(linear: Callable[[Array], Array], like: Array, probes: Array | None) -> Array:
