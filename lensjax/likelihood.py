@@ -76,8 +76,9 @@ class LogProb(NamedTuple):
 def time_grid(path: paths.Path, steps: int, t_min: float) -> np.ndarray:
     """Returns rising times, float32 `[steps + 1]`, dense at both ends: `sin^2` of even angles.
 
-    The velocity of narrow data changes fast near t = 0, that of widely spread data near t = 1. Even
-    times lose the first, squares of even numbers the second.
+    The velocity of narrow data changes fast near t = 0, that of widely spread data near t = 1. For
+    one Gaussian pixel and 100 steps, even times are wrong by 0.06 nats at a variance of 1e-4, their
+    squares by 0.015 at 1e3, these by less than 0.0004 in between.
 
     Args:
       path: the probability path.
@@ -270,7 +271,9 @@ def check_integration(config: Config, integration: Integration) -> None:
     first, last = path.interval
     number = isinstance(t_min, (int, float, np.number)) and not isinstance(t_min, bool)
     if not (number and first <= t_min < last):
-        raise GenerateError(f"t_min: got {t_min!r}; allowed: a time from {first:g} to {last:g}")
+        raise GenerateError(
+            f"t_min: got {t_min!r}; allowed: a time of at least {first:g} and below {last:g}"
+        )
     one, t = jnp.ones((1, 1)), jnp.full(1, t_min, jnp.float32)
     slope = paths.velocity(path, paths.estimate(path, prediction, one, one, t), t)
     if not np.isfinite(slope).all():
@@ -364,13 +367,10 @@ def log_prob(
     volume = log_volume(scaling, flux) if space == "flux" else np.zeros(len(flux))
     rows = _in_chunks(config, scaling, params, flux, labels, integration, seed) + volume
     value = rows.mean(axis=0)
-    num_rows = len(rows)
-    if integration.trace == "exact":
-        error = np.zeros_like(value)
-    elif num_rows == 1:
-        error = np.full_like(value, np.nan)
+    if len(rows) > 1:
+        error = rows.std(axis=0, ddof=1) / math.sqrt(len(rows))
     else:
-        error = rows.std(axis=0, ddof=1) / math.sqrt(num_rows)
+        error = np.full_like(value, 0 if integration.trace == "exact" else np.nan)
     pixels = math.prod(flux.shape[1:])
     return LogProb(value, -value / (pixels * math.log(2)), error, note)
 

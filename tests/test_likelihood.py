@@ -83,22 +83,22 @@ def closed_form(smoothing: float = 0.0) -> np.ndarray:
     )
 
 
-@each_prediction
-@pytest.mark.parametrize("t_min", [0.0, 1e-3, 0.1, 0.5])
+@pytest.mark.parametrize(
+    ("prediction", "t_min"),
+    [("velocity", 0.0), *itertools.product(paths.PREDICTIONS, (1e-4, 1e-3, 0.1, 0.5))],
+)
 def test_gaussian_data_have_the_closed_form_density(prediction, t_min):
-    """Of nats between -40 and -10 none is wrong by more than 0.002 with 100 steps."""
-    if prediction == "x0" and t_min == 0:
-        pytest.skip("has no velocity there")
+    """With 100 steps, densities of -24 to -13 nats are wrong by 0.0005 at most."""
     found = computed(prediction, 100, t_min)
     assert found.shape == (1, NUM)
-    np.testing.assert_allclose(found[0], closed_form(t_min / (1 - t_min)), atol=2e-3)
+    np.testing.assert_allclose(found[0], closed_form(t_min / (1 - t_min)), atol=7e-4)
 
 
 @each_prediction
-def test_default_smoothing_changes_a_density_less_than_the_steps_do(prediction):
+def test_defaults_give_the_density_of_the_data_themselves(prediction):
     default = likelihood.Integration()
     found = computed(prediction, default.steps, default.t_min)
-    np.testing.assert_allclose(found[0], closed_form(), atol=2e-3)
+    np.testing.assert_allclose(found[0], closed_form(), atol=7e-4)
 
 
 @each_prediction
@@ -109,9 +109,12 @@ def test_order_of_convergence_is_two(prediction):
     assert -slope == pytest.approx(2, abs=0.2)
 
 
-@pytest.mark.parametrize("variance", [1e-3, 1e-2, 1.0, 10.0, 100.0])
+@pytest.mark.parametrize("variance", [1e-4, 1e-3, 1e-2, 1.0, 10.0, 100.0, 1e3])
 def test_time_grid_serves_narrow_and_wide_data(variance):
-    """One pixel at its standard deviation; even times are wrong by 0.005 for the narrowest."""
+    """One pixel at its standard deviation.
+
+    Even times are wrong by 0.06 for the narrowest, their squares by 0.015 for the widest.
+    """
     one = dataclasses.replace(
         GAUSSIAN, side=1, means=np.zeros((1, 1)), covariance=np.array([[variance]])
     )
@@ -426,7 +429,7 @@ NOT_FINITE = np.where(np.arange(7).reshape(-1, 1, 1, 1) == 5, np.inf, FLUX)
         ({"num_probes": 2.0}, "num_probes: got 2.0"),
         ({"trace": "skilling"}, "trace: got 'skilling'; allowed: hutchinson, exact"),
         ({"space": "counts"}, "space: got 'counts'; allowed: flux, model"),
-        ({"t_min": -0.1}, "t_min: got -0.1; allowed: a time from 0 to 1"),
+        ({"t_min": -0.1}, "t_min: got -0.1; allowed: a time of at least 0 and below 1"),
         ({"t_min": 1.0}, "t_min: got 1.0"),
         ({"t_min": math.nan}, "t_min: got nan"),
         ({"t_min": "0"}, "t_min: got '0'"),
