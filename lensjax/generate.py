@@ -6,7 +6,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,9 @@ from lensjax.figures import lens_grid, save_png
 from lensjax.guidance import make_denoiser, passes_per_call
 from lensjax.models import build_model
 from lensjax.state import TrainState
+
+if TYPE_CHECKING:
+    from lensjax.likelihood import LogProb
 
 # (params, seed [], image numbers [B], labels [B]) -> flux [B, H, W, C].
 SampleFn = Callable[[Any, Array, Array, Array], Array]
@@ -233,6 +236,62 @@ class LensGenerator:
             self.labels(label, num),
             seed=seed,
             batch_size=self.config.sample.batch_size,
+        )
+
+    def log_prob(
+        self,
+        images: np.ndarray,
+        label: int | str | Sequence[int] | np.ndarray | None = None,
+        *,
+        seed: int = 0,
+        steps: int = 100,
+        trace: str = "hutchinson",
+        num_probes: int = 1,
+        t_min: float = 1e-3,
+        space: str = "flux",
+    ) -> "LogProb":
+        """Returns log densities of images under the model without guidance.
+
+        They are those of data smoothed a little: see `lensjax.likelihood`. Image i does not depend
+        on the others; integer images get noise first, which the result's `note` says.
+
+        Args:
+          images: flux units (`flux_unit`), integer or float `[N, H, W, C]`.
+          label: as for `generate`, but None is the unconditional model: the null label for all.
+          seed: in [0, 2**31 - 1]; probes and noise of image i are functions of (seed, i).
+          steps: intervals of time, with two network passes in each.
+          trace: `hutchinson` estimates the divergence of the velocity by random probes; `exact`
+            pushes every pixel through the network in each step, for small images.
+          num_probes: probes an image; two or more give a standard error. `exact` has none.
+          t_min: in [0, 1); the data are smoothed by noise of `sigma / alpha` at this time, in the
+            model's range. 0 smoothes nothing, and takes a network that predicts the velocity.
+          space: `flux` for the density per flux unit of each pixel; `model` for that in the range
+            in which the network works, where `sqrt` scaling can take pixels of 0.
+
+        Raises:
+          GenerateError: for images or settings that are not allowed.
+        """
+        # Not at the top, since it raises errors of this module.
+        from lensjax import likelihood
+
+        images = likelihood.check_images(images, self.image_shape)
+        integration = likelihood.Integration(steps, trace, num_probes, t_min)
+        likelihood.check_integration(self.config, integration)
+        if label is None and self.class_names and not self.config.loss.label_drop:
+            raise GenerateError(
+                "label: got None; allowed: a class, since with loss.label_drop=0 the unconditional "
+                "model was never trained"
+            )
+        labels = self.labels(len(self.class_names) if label is None else label, len(images))
+        return likelihood.log_prob(
+            self.config,
+            self._scaling,
+            self.params,
+            images,
+            labels,
+            integration,
+            seed=seed,
+            space=space,
         )
 
 

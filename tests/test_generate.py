@@ -188,6 +188,19 @@ def test_none_stands_for_the_value_of_the_configuration(generator):
         assert not np.array_equal(images, generator.generate(num=3, **other))
 
 
+def test_log_prob_is_that_of_the_loaded_weights_at_flux(trained, generator):
+    """`test_likelihood.py` has the numbers; here the method of a trained run."""
+    images = tiny_split().images[:7]
+    found = generator.log_prob(images, steps=2, num_probes=2)
+    assert found.log_prob.shape == (7,)
+    assert np.isfinite(found.log_prob).all()
+    assert found.note == ""
+    null = generator.log_prob(images, 3, steps=2, num_probes=2)
+    assert np.array_equal(found.log_prob, null.log_prob)
+    raw = lensjax.load(trained[0], ema=False).log_prob(images, steps=2, num_probes=2)
+    assert not np.array_equal(found.log_prob, raw.log_prob)
+
+
 @pytest.mark.parametrize(
     ("request_", "error", "words"),
     [
