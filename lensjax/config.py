@@ -6,273 +6,54 @@ raises where it is written.
 """
 
 import dataclasses
-import math
 import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lensjax.config_fields import (
     ConfigError,
-    below,
-    between,
     check_texts,
-    choice,
-    count,
     field_types,
-    make_field,
     optional_of,
-    positive,
     read_section,
 )
-from lensjax.data.augmentation import EXACT_FOR_SIMULATED, SYMMETRIES, is_augmentation
-from lensjax.data.catalogue import (
-    BAD_FILE_POLICIES,
-    FOLDER_SET,
-    LAYOUTS,
-    NAN_POLICIES,
-    SIMULATED_SETS,
-    SimulatedSet,
+from lensjax.config_sections import (
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    ParallelConfig,
+    PathConfig,
+    SampleConfig,
+    TrainConfig,
 )
+from lensjax.data.augmentation import EXACT_FOR_SIMULATED
+from lensjax.data.catalogue import FOLDER_SET, SIMULATED_SETS, SimulatedSet
 from lensjax.data.simulator import CLASS_NAMES
-from lensjax.losses import LOSS_SPACES, TIME_DISTRIBUTIONS
-from lensjax.paths import PREDICTIONS
-from lensjax.prng import MAX_SEED
-from lensjax.samplers import STEPS
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """What the network learns from.
-
-    Attributes:
-      name: data set, such as `deeplense/model_ii`; `_mini` at the end for a small one;
-        `deeplense/folder` for the user's own files.
-      folder: the folder of these files.
-      layout: the axes of an array in a file; `auto` reads them off its shape.
-      nan_policy: pixels that are not finite: `refuse`, `mask` (they carry no loss), or `fill`
-        (with the median of their image).
-      on_bad_file: a file that cannot be used: `refuse`, or `skip` and list it.
-      test_share: share of the images that becomes the test split where the folder has none.
-      directory: where TFDS keeps sets; None for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
-      placement: `device` keeps the set on the accelerator, `stream` reads it from disk; `auto`
-        chooses.
-      augmentation: symmetries that leave the data as they are, names of
-        `augmentation.SYMMETRIES` with commas between, or `all`; `rotate_180` is the one of Models I
-        to III.
-      shift_pixels: largest random shift of the cut-out; the network sees images that are smaller by
-        this margin on each side. For the user's own files.
-      scaling: map from flux to the model's range; `sqrt` refuses negative pixels.
-      model_std: standard deviation of the training images in the model's range.
-    """
-
-    name: str = choice("deeplense/model_ii", (*SIMULATED_SETS, FOLDER_SET))
-    folder: str | None = None
-    layout: str = choice("auto", LAYOUTS)
-    nan_policy: str = choice("refuse", NAN_POLICIES)
-    on_bad_file: str = choice("refuse", BAD_FILE_POLICIES)
-    test_share: float = between(0.1, 0.001, 0.9)
-    directory: str | None = None
-    placement: str = choice("auto", ("auto", "device", "stream"))
-    augmentation: str = make_field(
-        "none", is_augmentation, f"allowed: {', '.join(SYMMETRIES)} with commas between, or all"
-    )
-    shift_pixels: int = count(0, least=0)
-    scaling: str = choice("linear", ("linear", "sqrt", "asinh"))
-    model_std: float = positive(0.5)
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The denoiser.
-
-    Attributes:
-      name: `dit` or `unet`.
-      num_classes: classes of the data set, without the null label.
-      prediction: what the network predicts.
-      dtype: of the computation; parameters are float32.
-      patch_size: side of a patch in pixels.
-      width: DiT: size of a token.
-      depth: DiT: number of blocks.
-      num_heads: DiT: attention heads; divides `width`.
-      mlp_ratio: DiT: width of a block's perceptron over `width`.
-      widths: UNet: channels of each resolution, finest first.
-      blocks: UNet: residual blocks at each resolution.
-      condition_width: UNet: length of the vector of time and label.
-    """
-
-    name: str = choice("dit", ("dit", "unet"))
-    num_classes: int = count(3, least=0)
-    prediction: str = choice("velocity", PREDICTIONS)
-    dtype: str = choice("float32", ("float32", "bfloat16"))
-    patch_size: int = count(2)
-    width: int = count(512)
-    depth: int = count(6)
-    num_heads: int = count(8)
-    mlp_ratio: int = count(4)
-    widths: tuple[int, ...] = make_field(
-        (48, 96, 144),
-        lambda widths: len(widths) > 0 and all(width >= 1 for width in widths),
-        "allowed: one or more integers of at least 1, such as (48, 96)",
-    )
-    blocks: int = count(2)
-    condition_width: int = count(256)
-
-
-@dataclasses.dataclass(frozen=True)
-class PathConfig:
-    """The probability path.
-
-    Attributes:
-      name: `flow`, alpha = 1 - t and sigma = t.
-    """
-
-    name: str = choice("flow", ("flow",))
-
-
-@dataclasses.dataclass(frozen=True)
-class LossConfig:
-    """The training loss.
-
-    Attributes:
-      space: what the squared error is taken of.
-      min_sigma: floor of sigma where an x0 error is turned into a velocity error.
-      time_distribution: `uniform` or `logit_normal`.
-      logit_mean: mean of logit(t) for `logit_normal`.
-      logit_std: standard deviation of logit(t) for `logit_normal`.
-      label_drop: probability that an example loses its label.
-    """
-
-    space: str = choice("velocity", LOSS_SPACES)
-    min_sigma: float = positive(0.05)
-    time_distribution: str = choice("uniform", TIME_DISTRIBUTIONS)
-    logit_mean: float = 0.0
-    logit_std: float = positive(1.0)
-    label_drop: float = between(0.1, 0.0, 1.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimConfig:
-    """AdamW, its schedule, and the average of the parameters.
-
-    Attributes:
-      learning_rate: the highest value.
-      warmup_steps: steps of the linear rise.
-      learning_rate_floor: least share of `learning_rate` that the cosine falls to.
-      weight_decay: decoupled weight decay.
-      clip_norm: largest global norm of the gradient.
-      b1: decay of the first moment.
-      b2: decay of the second moment.
-      eps: added to the root of the second moment.
-      ema_half_life_images: half-life of the average, in training images.
-      ema_warmup_share: largest half-life as a share of the images seen; 0 for no warm-up.
-    """
-
-    learning_rate: float = positive(1e-4)
-    warmup_steps: int = count(1000, least=0)
-    learning_rate_floor: float = between(0.01, 0.0, 1.0)
-    weight_decay: float = below(0.01, 0.0, math.inf)
-    clip_norm: float = positive(1.0)
-    b1: float = below(0.9, 0.0, 1.0)
-    b2: float = below(0.999, 0.0, 1.0)
-    eps: float = positive(1e-8)
-    ema_half_life_images: float = positive(100_000.0)
-    ema_warmup_share: float = between(0.05, 0.0, 1.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """The training loop.
-
-    Attributes:
-      batch_size: images a step, over all devices.
-      num_steps: steps of the whole run.
-      log_every: steps between lines of metrics; a line holds the mean loss since the last one.
-      evaluate_every: steps between validations, with curves drawn beside the samples; the last step
-        always has one.
-      evaluate_images: images of each split that a validation uses.
-      sample_every: steps between sample grids; the last step always has one.
-      checkpoint_every: steps between checkpoints; the last step always has one.
-      keep_last: newest checkpoints that are kept.
-      keep_every: checkpoints at multiples of this stay for good; None keeps none.
-      deterministic: asks the accelerator's compiler for reproducible kernels.
-    """
-
-    batch_size: int = count(160)
-    num_steps: int = count(100_000, most=2**31 - 1)
-    log_every: int = count(50)
-    evaluate_every: int = count(2_500)
-    evaluate_images: int = count(510)
-    sample_every: int = count(5_000)
-    checkpoint_every: int = count(2_500)
-    keep_last: int = count(2)
-    keep_every: int | None = count(None)
-    deterministic: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class SampleConfig:
-    """Generation.
-
-    Attributes:
-      sampler: the solver.
-      steps: intervals of time; `heun` passes the network twice in each.
-      guidance: g of `uncond + g (cond - uncond)`; 1 is no guidance.
-      num_images: images of `--mode=sample`; labels cycle through the classes.
-      batch_size: images computed at once.
-      seed: image i is a function of (seed, i).
-      grid_columns: images a class in the sample grids.
-    """
-
-    sampler: str = choice("euler", STEPS)
-    steps: int = count(50)
-    guidance: float = between(5.0, 0.0, 1000.0)
-    num_images: int = count(48)
-    batch_size: int = count(48)
-    seed: int = count(0, least=0, most=MAX_SEED)
-    grid_columns: int = count(8)
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluateConfig:
-    """Scores.
-
-    Attributes:
-      num_images: images a class that are scored, generated and real alike.
-    """
-
-    num_images: int = count(64, least=2)
-
-
-@dataclasses.dataclass(frozen=True)
-class ParallelConfig:
-    """How the work is spread.
-
-    Attributes:
-      strategy: `jit` over a mesh of all devices.
-      num_devices: devices to use; None for all.
-    """
-
-    strategy: str = choice("jit", ("jit",))
-    num_devices: int | None = count(None)
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """A checked configuration; see the classes of its sections."""
-
-    data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
-    path: PathConfig = PathConfig()
-    loss: LossConfig = LossConfig()
-    optim: OptimConfig = OptimConfig()
-    train: TrainConfig = TrainConfig()
-    sample: SampleConfig = SampleConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
-    parallel: ParallelConfig = ParallelConfig()
-    seed: int = count(0, least=0, most=MAX_SEED)
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "EvaluateConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "ParallelConfig",
+    "PathConfig",
+    "SampleConfig",
+    "TrainConfig",
+    "check_overrides",
+    "default_config",
+    "differences",
+    "from_config_dict",
+    "to_dict",
+]
 
 
 # What may differ when a run resumes; everything else changes what the run means.

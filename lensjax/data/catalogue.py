@@ -52,6 +52,5 @@ SIMULATED_SETS = {f"deeplense/{one.name}": one for one in _all_sets()}
 
 # The user's own files, and how they may be read.
 FOLDER_SET = "deeplense/folder"
-LAYOUTS = ("auto", "HW", "CHW", "HWC", "NHW", "NHWC", "NCHW")
 NAN_POLICIES = ("refuse", "mask", "fill")
 BAD_FILE_POLICIES = ("refuse", "skip")
