@@ -218,6 +218,25 @@ class EvaluateConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """Images as files for other programs.
+
+    Attributes:
+      source: `data`, the data set; or `generated`, what `--mode=sample` left in the workdir.
+      format: `npy` and `fits` write a file an image, `hdf5` a file a split.
+      split: of the data set.
+      folder: where the files go; None for `export` in the workdir.
+      scale: `flux`, or `published`, which multiplies by what published files are multiplied by.
+    """
+
+    source: str = choice("data", ("data", "generated"))
+    format: str = choice("npy", ("npy", "hdf5", "fits"))
+    split: str = choice("all", ("train", "test", "all"))
+    folder: str | None = make_field(None, bool, "allowed: None, or the name of a folder")
+    scale: str = choice("flux", ("flux", "published"))
+
+
+@dataclasses.dataclass(frozen=True)
 class ParallelConfig:
     """How the work is spread.
 
@@ -242,6 +261,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     sample: SampleConfig = SampleConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    export: ExportConfig = ExportConfig()
     parallel: ParallelConfig = ParallelConfig()
     seed: int = count(0, least=0, most=MAX_SEED)
 
@@ -259,6 +279,7 @@ RESUMABLE_FIELDS = (
     "parallel.",
     "sample.",
     "evaluate.",
+    "export.",
 )
 
 
@@ -349,6 +370,29 @@ def to_dict(config: Config) -> dict[str, Any]:
         return list(value) if isinstance(value, tuple) else value
 
     return plain(dataclasses.asdict(config))
+
+
+def add_missing(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a saved configuration with defaults for fields that an older version did not have.
+
+    Only fields that may differ on a resume are added: without another one, nobody knows what the
+    run means.
+
+    Args:
+      saved: `to_dict` of a configuration, perhaps by an older version.
+    """
+    result = dict(saved)
+    for section, defaults in to_dict(Config()).items():
+        known = result.get(section, {})
+        if isinstance(defaults, dict) and isinstance(known, Mapping):
+            names = [f"{section}.{name}" for name in defaults if name not in known]
+            added = [name for name in names if name.startswith(RESUMABLE_FIELDS)]
+            if added:
+                values = {
+                    name.partition(".")[2]: defaults[name.partition(".")[2]] for name in added
+                }
+                result[section] = {**known, **values}
+    return result
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -66,6 +66,7 @@ def test_every_import_of_the_package_is_declared_and_every_declaration_used():
     imported = set().union(*map(_imported, (ROOT / "lensjax").rglob("*.py")))
     imported -= set(sys.stdlib_module_names) | {"lensjax"}
     needed = {INSTALLED_AS.get(name, name) for name in imported}
-    declared = project()["dependencies"] + project()["optional-dependencies"]["tensorboard"]
+    extras = project()["optional-dependencies"]
+    declared = project()["dependencies"] + extras["tensorboard"] + extras["files"]
     names = {match[1] for match in map(NAME.match, declared) if match} - {"tensorflow"}
     assert needed == names - UNIMPORTED
