@@ -1,6 +1,7 @@
 """Lens images as numpy arrays with a table of what they show: `simulate` and `load_data`."""
 
 import functools
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -9,20 +10,19 @@ from jax import Array
 
 from lensjax import prng
 from lensjax.data import parameters, simulator
-from lensjax.data.catalogue import SIMULATED_SETS, SimulatedSet
+from lensjax.data.catalogue import FOLDER_SET, SIMULATED_SETS, SimulatedSet
 from lensjax.data.dataset import DataError
 from lensjax.data.tables import make_table, parameter_table
 
 _CHUNK = 128  # images computed at once; another number would change the images' last bits
 _PREFIX = "deeplense/"
+_SPLITS = ("train", "test")
 
 
-def _full_name(name: str) -> str:
+def _full_name(name: str, allowed: Iterable[str]) -> str:
     full = name if name.startswith(_PREFIX) else _PREFIX + name
-    if full not in SIMULATED_SETS:
-        raise DataError(
-            f"data set {name!r} does not exist; choose one of {', '.join(SIMULATED_SETS)}"
-        )
+    if full not in allowed:
+        raise DataError(f"data set {name!r} does not exist; choose one of {', '.join(allowed)}")
     return full
 
 
@@ -66,7 +66,7 @@ def simulate(name: str, class_name: str, num: int, seed: int = 0) -> tuple[np.nd
     Raises:
       DataError: for a name, class, number or seed that is not allowed.
     """
-    full_name = _full_name(name).removesuffix("_mini")
+    full_name = _full_name(name, SIMULATED_SETS).removesuffix("_mini")
     if class_name not in simulator.CLASS_NAMES:
         raise DataError(
             f"class_name: got {class_name!r}; allowed: {', '.join(simulator.CLASS_NAMES)}"
@@ -92,28 +92,36 @@ def simulate(name: str, class_name: str, num: int, seed: int = 0) -> tuple[np.nd
     return images, table
 
 
-def load_data(name: str, split: str, directory: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Reads one split of a simulated set, which is built first where it is missing.
+def load_data(
+    name: str, split: str, directory: str | None = None, folder: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads one split of a set, which is built first where it is missing.
 
     Args:
-      name: a simulated set, such as `model_ii_mini`, with or without `deeplense/`.
+      name: a simulated set, such as `model_ii_mini`, or `folder` for files of your own; with or
+        without `deeplense/`.
       split: `train` or `test`.
       directory: where data sets live; None for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+      folder: the folder of your own files.
 
     Returns:
-      Images, float32 `[N, H, W, 1]`, flux per pixel (counts for `model_i_noisy`), row 0 at the
+      Images, float32 `[N, H, W, C]`, flux per pixel (counts for `model_i_noisy`), row 0 at the
       lowest y, in the order of the set; and the table of labels and parameters, see
       `lensjax.data.tables.make_table`.
 
     Raises:
-      DataError: for an unknown name or split, or a set that is stale, damaged or cannot be built.
+      DataError: for an unknown name or split, files that cannot be used, or a set that is stale,
+        damaged or cannot be built.
     """
-    full_name = _full_name(name)
-    splits = SIMULATED_SETS[full_name].images_per_class
-    if split not in splits:  # before a build that may take minutes
-        raise DataError(f"split: got {split!r}; allowed: {', '.join(splits)}")
-    from lensjax.data import deeplense
+    full_name = _full_name(name, (*SIMULATED_SETS, FOLDER_SET))
+    if split not in _SPLITS:  # before a build that may take minutes
+        raise DataError(f"split: got {split!r}; allowed: {', '.join(_SPLITS)}")
+    if (full_name == FOLDER_SET) != (folder is not None):
+        raise DataError(f"folder: got {folder!r}; allowed: a folder with {FOLDER_SET}, else None")
+    from lensjax.config import DataConfig
+    from lensjax.data import sets
 
-    deeplense.prepare(full_name, directory)
-    loaded = deeplense.read(full_name, directory, split)
+    loaded = sets.prepare(
+        DataConfig(name=full_name, directory=directory, folder=folder)
+    ).read(split)
     return loaded.images, parameter_table(loaded)

@@ -21,6 +21,7 @@ from lensjax.config_sections import (
     Config,
     DataConfig,
     EvaluateConfig,
+    ExportConfig,
     LossConfig,
     ModelConfig,
     OptimConfig,
@@ -41,6 +42,7 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "LossConfig",
     "ModelConfig",
     "OptimConfig",
@@ -48,6 +50,7 @@ __all__ = [
     "PathConfig",
     "SampleConfig",
     "TrainConfig",
+    "add_missing",
     "check_overrides",
     "default_config",
     "differences",
@@ -71,6 +74,7 @@ RESUMABLE_FIELDS = (
     "parallel.",
     "sample.",
     "evaluate.",
+    "export.",
 )
 
 
@@ -186,6 +190,29 @@ def to_dict(config: Config) -> dict[str, Any]:
         return list(value) if isinstance(value, tuple) else value
 
     return plain(dataclasses.asdict(config))
+
+
+def add_missing(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a saved configuration with defaults for fields that an older version did not have.
+
+    Only fields that may differ on a resume are added: without another one, nobody knows what the
+    run means.
+
+    Args:
+      saved: `to_dict` of a configuration, perhaps by an older version.
+    """
+    result = dict(saved)
+    for section, defaults in to_dict(Config()).items():
+        known = result.get(section, {})
+        if isinstance(defaults, dict) and isinstance(known, Mapping):
+            names = [f"{section}.{name}" for name in defaults if name not in known]
+            added = [name for name in names if name.startswith(RESUMABLE_FIELDS)]
+            if added:
+                values = {
+                    name.partition(".")[2]: defaults[name.partition(".")[2]] for name in added
+                }
+                result[section] = {**known, **values}
+    return result
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

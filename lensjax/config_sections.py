@@ -217,6 +217,25 @@ class EvaluateConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """Images as files for other programs.
+
+    Attributes:
+      source: `data`, the data set; or `generated`, what `--mode=sample` left in the workdir.
+      format: `npy` and `fits` write a file an image, `hdf5` a file a split.
+      split: of the data set.
+      folder: where the files go; None for `export` in the workdir.
+      scale: `flux`, or `published`, which multiplies by what published files are multiplied by.
+    """
+
+    source: str = choice("data", ("data", "generated"))
+    format: str = choice("npy", ("npy", "hdf5", "fits"))
+    split: str = choice("all", ("train", "test", "all"))
+    folder: str | None = make_field(None, bool, "allowed: None, or the name of a folder")
+    scale: str = choice("flux", ("flux", "published"))
+
+
+@dataclasses.dataclass(frozen=True)
 class ParallelConfig:
     """How the work is spread.
 
@@ -241,5 +260,6 @@ class Config:
     train: TrainConfig = TrainConfig()
     sample: SampleConfig = SampleConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    export: ExportConfig = ExportConfig()
     parallel: ParallelConfig = ParallelConfig()
     seed: int = count(0, least=0, most=MAX_SEED)

@@ -14,11 +14,14 @@ from ml_collections import config_flags
 
 from lensjax import command_line
 
-MODES = ("train", "sample", "evaluate", "build_data")
+MODES = ("train", "sample", "evaluate", "export", "build_data")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run: checkpoints, metrics, samples. Not needed by build_data."
+    "workdir",
+    None,
+    "Folder of the run: checkpoints, metrics, samples. Not needed by build_data, nor to export a "
+    "data set into --config.export.folder.",
 )
 _MODE = flags.DEFINE_enum(
     "mode",
@@ -26,7 +29,8 @@ _MODE = flags.DEFINE_enum(
     MODES,
     "train: trains, or goes on where the run in the workdir stopped; builds a missing simulated "
     "data set first. sample: draws images from the newest checkpoint. evaluate: scores drawn "
-    "images beside real ones. build_data: builds the data set alone.",
+    "images beside real ones. export: writes the data set, or drawn images, as npy, HDF5 or FITS "
+    "files (--config.export.*). build_data: builds the data set alone.",
 )
 
 
@@ -55,11 +59,13 @@ def main(arguments: list[str]) -> None:
         )
     if _CONFIG.value is None:
         command_line.fail("--config is missing; for example --config=configs/smoke.py")
-    if _WORKDIR.value is None and _MODE.value != "build_data":
-        command_line.fail(f"--workdir is missing; --mode={_MODE.value} needs the folder of the run")
     _set_up_logging()
     try:
         config = from_config_dict(_CONFIG.value)
+        if _WORKDIR.value is None and modes.needs_workdir(_MODE.value, config):
+            command_line.fail(
+                f"--workdir is missing; --mode={_MODE.value} needs the folder of the run"
+            )
         modes.run(_MODE.value, config, pathlib.Path(_WORKDIR.value or "."))
     except modes.USER_ERRORS as error:
         command_line.fail(str(error))

@@ -21,9 +21,21 @@ def run(mode: str, config: Config, workdir: pathlib.Path) -> None:
     """Runs a mode, one of `main.MODES`, with a checked configuration."""
     if config.train.deterministic:  # before the first use of a device
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DETERMINISTIC_FLAG}"
-    {"train": _train, "sample": _sample, "evaluate": _evaluate, "build_data": _build_data}[mode](
-        config, workdir
-    )
+    functions = {
+        "train": _train,
+        "sample": _sample,
+        "evaluate": _evaluate,
+        "export": _export,
+        "build_data": _build_data,
+    }
+    functions[mode](config, workdir)
+
+
+def needs_workdir(mode: str, config: Config) -> bool:
+    """Says whether a mode reads or writes the folder of a run."""
+    if mode == "export":
+        return config.export.folder is None or config.export.source == "generated"
+    return mode != "build_data"
 
 
 def _log_devices(config: Config) -> None:
@@ -70,3 +82,9 @@ def _evaluate(config: Config, workdir: pathlib.Path) -> None:
     from lensjax.evaluate import evaluate_mode
 
     evaluate_mode(config, workdir)
+
+
+def _export(config: Config, workdir: pathlib.Path) -> None:
+    from lensjax.export import export_mode
+
+    export_mode(config, workdir)

@@ -9,7 +9,14 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lensjax.config import Config, ConfigError, differences, from_config_dict, to_dict
+from lensjax.config import (
+    Config,
+    ConfigError,
+    add_missing,
+    differences,
+    from_config_dict,
+    to_dict,
+)
 from lensjax.data.dataset import DatasetInfo
 from lensjax.provenance import git_revision, hardware, versions
 
@@ -164,7 +171,7 @@ def load_config(workdir: pathlib.Path) -> Config:
       WorkdirError: where there is none.
       ConfigError: where this version of lensjax does not accept it.
     """
-    return from_config_dict(_saved_config(workdir))
+    return from_config_dict(add_missing(_saved_config(workdir)))
 
 
 def _saved_config(workdir: pathlib.Path) -> dict[str, Any]:

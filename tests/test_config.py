@@ -91,6 +91,11 @@ LIMITS: dict[str, tuple[tuple, tuple]] = {
     "sample.seed": SEED,
     "sample.grid_columns": COUNT,
     "evaluate.num_images": ((1, 0, -1), (2,)),
+    "export.source": OTHER_WORD,
+    "export.format": OTHER_WORD,
+    "export.split": OTHER_WORD,
+    "export.folder": (("",), (None, "files")),
+    "export.scale": OTHER_WORD,
     "parallel.strategy": OTHER_WORD,
     "parallel.num_devices": ((0, -1), (None, 1)),
 }
@@ -102,9 +107,7 @@ WRONG_TYPES: dict[typing.Any, tuple] = {
     str: (1, None, ["jit"], b"jit", True),
     tuple[int, ...]: (8, "8", None, (1.5,), (True,), ("8",), {8}),
 }
-# Nothing reads it yet: there is no data set made from files.
-UNREAD = {"data.folder"}
-RESUMABLE_SECTIONS = {"parallel", "sample", "evaluate"}
+RESUMABLE_SECTIONS = {"parallel", "sample", "evaluate", "export"}
 RESUMABLE = {
     "train.num_steps",
     "train.log_every",
@@ -343,6 +346,29 @@ def test_all_differences_are_listed_and_a_field_of_another_version_is_one():
     assert [line.partition(":")[0] for line in lines] == ["loss.power", "model.width", "seed"]
 
 
+@pytest.mark.parametrize("path", sorted(set(FIELDS) - {"seed"}))
+def test_what_an_older_version_did_not_save_is_added_where_it_means_nothing_to_the_run(path):
+    section, _, leaf = path.partition(".")
+    values = nested(TINY)
+    whole = from_config_dict(values)
+    del values[section][leaf]
+    added = configuration.add_missing(values)
+    assert leaf not in values[section]  # it was not changed in place
+    if path in RESUMABLE or section in RESUMABLE_SECTIONS:
+        expected = nested(TINY) | {section: {**values[section], leaf: FIELDS[path][1]}}
+        assert from_config_dict(added) == from_config_dict(expected)
+    else:
+        with pytest.raises(ConfigError, match=f"{path}: got 'nothing'"):
+            from_config_dict(added)
+    assert from_config_dict(configuration.add_missing(nested(TINY))) == whole
+
+
+def test_a_configuration_of_before_there_were_exports_is_read():
+    values = nested(TINY)
+    del values["export"]
+    assert from_config_dict(configuration.add_missing(values)) == from_config_dict(nested(TINY))
+
+
 def _attributes_read() -> set[str]:
     """Returns the names that occur as `.name` in lensjax outside config.py."""
     return {
@@ -356,7 +382,7 @@ def _attributes_read() -> set[str]:
 
 def test_each_field_is_read_by_something():
     read = _attributes_read()
-    assert {path for path in FIELDS if path.rpartition(".")[2] not in read} == UNREAD
+    assert {path for path in FIELDS if path.rpartition(".")[2] not in read} == set()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.name)

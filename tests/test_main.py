@@ -11,8 +11,8 @@ from lensjax.config import from_config_dict
 from lensjax.data.catalogue import SIMULATED_SETS
 
 SMOKE = "--config=configs/smoke.py"
-MODES = ("train", "sample", "evaluate", "build_data")
-OF_A_RUN = ("train", "sample", "evaluate")  # these need a workdir
+MODES = ("train", "sample", "evaluate", "export", "build_data")
+OF_A_RUN = ("train", "sample", "evaluate")  # these belong to the configuration of a workdir
 CONFIG_FILES = {
     "raises": 'def get_config():\n    raise RuntimeError("the moon is full")\n',
     "raises_os_error": 'def get_config():\n    return open("not there")\n',
@@ -134,6 +134,14 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
         [SMOKE, "--mode=sample"],
         ["config.json is not there", "workdir of a run"],
     ),
+    "export of images that nobody drew": (
+        [SMOKE, "--mode=export", "--config.export.source=generated"],
+        ["config.json is not there", "workdir of a run"],
+    ),
+    "unknown format": (
+        [SMOKE, "--mode=export", "--config.export.format=hdf"],
+        ["export.format: got 'hdf'", "npy, hdf5, fits", "did you mean hdf5?"],
+    ),
     "evaluate without a run": ([SMOKE, "--mode=evaluate"], ["config.json is not there"]),
 }
 
@@ -171,7 +179,11 @@ def results(tmp_path_factory, claimed):
         name: [*_command(folder, arguments), target] for name, (arguments, _) in REFUSED.items()
     }
     for mode in MODES:
-        commands[f"{mode} without workdir"] = [SMOKE, f"--mode={mode}", "--config.sample.steps=0"]
+        stopped = ["--config.sample.steps=0"] if mode == "build_data" else []
+        commands[f"{mode} without workdir"] = [SMOKE, f"--mode={mode}", *stopped]
+    for source in ("data", "generated"):
+        fields = [f"--config.export.source={source}", f"--config.export.folder={folder}"]
+        commands[f"export {source} without workdir"] = [SMOKE, "--mode=export", *fields]
     for mode in OF_A_RUN:
         commands[f"{mode} of another run"] = [SMOKE, f"--mode={mode}", f"--workdir={claimed}"]
     commands["workdir in a file"] = [SMOKE, f"--workdir={folder / 'raises.py' / 'run'}"]
@@ -203,6 +215,18 @@ def test_a_missing_workdir_is_refused_but_for_build_data(results, mode):
     assert code == 2
     expected = "sample.steps: got 0" if mode == "build_data" else "--workdir is missing"
     assert expected in output
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    # The folder that is named holds the config files of this test.
+    [("data", "export.folder: got"), ("generated", "--workdir is missing")],
+)
+def test_an_export_needs_a_workdir_where_it_reads_or_writes_one(results, source, expected):
+    code, output = results[0][f"export {source} without workdir"]
+    assert code == 2
+    assert expected in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("mode", OF_A_RUN)

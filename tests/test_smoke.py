@@ -137,14 +137,30 @@ def modes(trained, sets, tmp_path_factory):
     target = f"--workdir={workdir}"
     commands = {mode: [SMOKE, target, f"--mode={mode}"] for mode in ("sample", "evaluate")}
     commands["build_data"] = [SMOKE, "--mode=build_data"]
-    return run_commands(folder, commands, TFDS_DATA_DIR=str(sets))
+    fields = [f"--config.export.folder={folder / 'files'}", "--config.export.split=test"]
+    commands["export"] = [SMOKE, "--mode=export", *fields]
+    done = run_commands(folder, commands, TFDS_DATA_DIR=str(sets))
+    return done | {"folder": folder}
 
 
-@pytest.mark.parametrize("mode", ["sample", "evaluate", "build_data"])
+@pytest.mark.parametrize("mode", ["sample", "evaluate", "export", "build_data"])
 def test_each_mode_ends_well(modes, mode):
     code, output = modes[mode]
     assert code == 0, output
     assert "Traceback" not in output
+
+
+def test_export_without_a_workdir_writes_the_test_split(modes, sets):
+    folder = modes["folder"] / "files"
+    images, table = lensjax.load_data("model_ii_mini", "test", str(sets))
+    with (folder / "test" / "parameters.csv").open() as file:
+        names = [line.partition(",")[0] for line in file][1:]
+    assert len(names) == len(images) == 600
+    for index in (0, 1, 599):
+        assert names[index] == f"{table['class_name'][index]}/{index:06d}.npy"
+        assert np.array_equal(np.load(folder / "test" / names[index]), images[index, ..., 0])
+    assert "600/600" in modes["export"][1]
+    assert json.loads((folder / "export.json").read_text())["complete"] is True
 
 
 def test_sample_writes_what_load_generates(modes, trained):

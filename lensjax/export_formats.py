@@ -1,0 +1,282 @@
+"""Images of a split as npy, FITS or HDF5 files, with all that is known about them.
+
+Rows run upwards in y in every format, as in `LensSplit`; FITS readers draw them so, and most others
+need `origin="lower"`.
+"""
+
+import csv
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from lensjax.data.dataset import DataError, DatasetInfo, LensSplit
+
+TABLE_FILE = "parameters.csv"
+FILE_FORMATS = ("npy", "fits")  # a file an image
+FORMATS = (*FILE_FORMATS, "hdf5")
+_CHUNK_BYTES = 1 << 20
+_BLOCK = 1024  # images in memory beside the split itself
+# The units of FITS are few; others are left out, since readers refuse what they do not know.
+_FITS_UNITS = {"counts/s": "count/s", "counts": "count"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What holds for all images of an export.
+
+    Attributes:
+      info: the data set, or the one that the network learned from.
+      factor: what flux was multiplied by.
+      seed: of generated images; None for a data set.
+      weights_sha256: of the network that generated the images; None for a data set.
+    """
+
+    info: DatasetInfo
+    factor: float
+    seed: int | None = None
+    weights_sha256: str | None = None
+
+    @property
+    def unit(self) -> str:
+        """The unit of a pixel's value in the files."""
+        return self.info.flux_unit + (f" x {self.factor:g}" if self.factor != 1 else "")
+
+    @property
+    def zero_point_mag(self) -> float | None:
+        """Magnitude of the value 1 in the files."""
+        zero_point = self.info.zero_point_mag
+        return None if zero_point is None else zero_point + 2.5 * math.log10(self.factor)
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what is known as plain values by name; unknown ones are not there."""
+        values = {
+            "data_set": self.info.name,
+            "fingerprint": self.info.fingerprint,
+            "flux_unit": self.unit,
+            "scale_factor": self.factor,
+            "pixel_scale_arcsec": self.info.pixel_scale_arcsec,
+            "psf_fwhm_arcsec": self.info.psf_fwhm_arcsec,
+            "zero_point_mag": self.zero_point_mag,
+            "seed": self.seed,
+            "weights_sha256": self.weights_sha256,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def check_packages(file_format: str) -> None:
+    """Checks that what a format needs is installed.
+
+    Raises:
+      DataError: where it is not.
+    """
+    try:
+        if file_format == "hdf5":
+            import h5py  # noqa: F401
+        elif file_format == "fits":
+            from astropy.io import fits  # noqa: F401
+    except ImportError as error:
+        raise DataError(
+            f"export.format={file_format} needs {error.name}, which is not installed: "
+            "pip install 'lensjax[files]'"
+        ) from error
+
+
+def _class_names(split: LensSplit) -> list[str]:
+    """Returns a name for each label, that of the null label empty."""
+    return [*split.info.class_names, ""]
+
+
+def is_plain_name(name: str) -> bool:
+    """Says whether a text names something within a folder, whoever wrote the text."""
+    return "/" not in name and name not in ("", ".", "..")
+
+
+def check_class_names(info: DatasetInfo) -> None:
+    """Checks that each class can have a folder of its name.
+
+    Raises:
+      DataError: for a class that cannot.
+    """
+    for name in info.class_names:
+        if not is_plain_name(name):
+            raise DataError(f"class {name!r} cannot be the name of a folder; rename it")
+
+
+def _file_names(split: LensSplit, suffix: str) -> list[str]:
+    """Returns the name of each image's file, with its class's folder where it has a class."""
+    names = _class_names(split)
+    return [
+        (pathlib.PurePath(names[label]) / f"{index:06d}.{suffix}").as_posix()
+        for index, label in enumerate(split.labels)
+    ]
+
+
+def _scaled(images: np.ndarray, factor: float) -> np.ndarray:
+    return np.asarray(images, np.float32) * np.float32(factor)
+
+
+def _image_blocks(split: LensSplit, factor: float) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields the first index and the images of each block; they may be mapped from a file."""
+    for start in range(0, len(split), _BLOCK):
+        yield start, _scaled(split.images[start : start + _BLOCK], factor)
+
+
+def _write_table(split: LensSplit, path: pathlib.Path, names: list[str]) -> None:
+    class_names = _class_names(split)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "label", "class_name", *split.info.parameter_names])
+        for name, label, vector in zip(names, split.labels, split.parameters, strict=True):
+            # str of a float32 has as many digits as it takes to read the same number again.
+            cells = ["" if np.isnan(value) else str(value) for value in vector]
+            writer.writerow([name, int(label), class_names[label], *cells])
+
+
+def write_files(
+    split: LensSplit,
+    folder: pathlib.Path,
+    description: Description,
+    file_format: str,
+    advance: Callable[[int], Any],
+) -> None:
+    """Writes a file an image and `parameters.csv`.
+
+    Args:
+      split: the images.
+      folder: where the files and the classes' folders go.
+      description: what holds for all images.
+      file_format: one of `FILE_FORMATS`.
+      advance: called with the number of images that were written.
+
+    Raises:
+      DataError: for a class whose name cannot be a folder's.
+    """
+    check_class_names(split.info)
+    names = _file_names(split, file_format)
+    for name in {pathlib.PurePath(name).parent for name in names}:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    write = _fits_writer(split, description) if file_format == "fits" else _write_npy
+    for start, images in _image_blocks(split, description.factor):
+        for offset, image in enumerate(images):
+            write(folder / names[start + offset], image, start + offset)
+            advance(1)
+    _write_table(split, folder / TABLE_FILE, names)
+
+
+def _write_npy(path: pathlib.Path, image: np.ndarray, index: int) -> None:
+    np.save(path, image[..., 0] if image.shape[-1] == 1 else image)
+
+
+def _ascii(text: str) -> str:
+    """Returns a text as FITS allows it."""
+    return text.encode("ascii", "backslashreplace").decode()
+
+
+def _common_cards(description: Description, image_shape: tuple[int, int, int]) -> list[Any]:
+    """Returns the header cards that all images share."""
+    facts = description.facts()
+    cards: list[Any] = [
+        ("DATASET", _ascii(facts["data_set"])),
+        ("DATAFP", facts["fingerprint"], "fingerprint of the data set"),
+        ("FLUXFACT", facts["scale_factor"], "flux was multiplied by this"),
+    ]
+    if facts["flux_unit"] in _FITS_UNITS:
+        cards.append(("BUNIT", _FITS_UNITS[facts["flux_unit"]], "flux per pixel"))
+    for keyword, name, comment in (
+        ("PSFFWHM", "psf_fwhm_arcsec", "[arcsec] of the point-spread function"),
+        ("MAGZERO", "zero_point_mag", "magnitude of the value 1"),
+        ("SEED", "seed", "of the generated images"),
+        ("WSHA256", "weights_sha256", ""),  # with its 64 digits the card is full
+    ):
+        if name in facts:
+            cards.append((keyword, facts[name], comment))
+    pixel = description.info.pixel_scale_arcsec
+    if pixel is None:
+        return cards
+    cards.append(("PIXSCALE", pixel, "[arcsec] side of a pixel"))
+    # Offsets from the lens along plain axes: these lenses lie nowhere on the sky, so that a
+    # projection such as RA---TAN would claim a place and a direction that they do not have.
+    for axis, name, size in ((1, "x", image_shape[1]), (2, "y", image_shape[0])):
+        cards += [
+            (f"CTYPE{axis}", "LINEAR"),
+            (f"CNAME{axis}", name),
+            (f"CUNIT{axis}", "arcsec"),
+            (f"CRPIX{axis}", (size + 1) / 2),
+            (f"CRVAL{axis}", 0.0),
+            (f"CDELT{axis}", pixel),
+        ]
+    return cards
+
+
+def _fits_writer(
+    split: LensSplit, description: Description
+) -> Callable[[pathlib.Path, np.ndarray, int], None]:
+    from astropy.io import fits
+
+    common = [fits.Card(*card) for card in _common_cards(description, split.info.image_shape)]
+    names = split.info.parameter_names
+    class_names = _class_names(split)
+    exposure = names.index("exposure_time_s") if "exposure_time_s" in names else None
+
+    def write(path: pathlib.Path, image: np.ndarray, index: int) -> None:
+        label, vector = split.labels[index], split.parameters[index]
+        cards = [*common, fits.Card("LABEL", int(label))]
+        if class_names[label]:
+            cards.append(fits.Card("CLASS", _ascii(class_names[label])))
+        if exposure is not None and np.isfinite(vector[exposure]):
+            cards.append(fits.Card("EXPTIME", float(vector[exposure]), "[s]"))
+        # The card's number is the float32 itself, not its shortest text.
+        cards += [
+            fits.Card(f"HIERARCH {name.upper()}", float(value))
+            for name, value in zip(names, vector, strict=True)
+            if np.isfinite(value)
+        ]
+        plane = image[..., 0] if image.shape[-1] == 1 else np.moveaxis(image, -1, 0)
+        unit = fits.PrimaryHDU(np.ascontiguousarray(plane), fits.Header(cards))
+        unit.writeto(path, output_verify="exception")
+
+    return write
+
+
+def write_hdf5(
+    split: LensSplit,
+    path: pathlib.Path,
+    description: Description,
+    advance: Callable[[int], Any],
+) -> None:
+    """Writes one HDF5 file of a split.
+
+    Datasets: `images` float32 `[N, H, W, C]`, `labels` int32 `[N]`, `class_names`, `parameters`
+    float32 `[N, P]`, `parameter_names`. What is known about all images are attributes.
+
+    Args:
+      split: the images.
+      path: the file.
+      description: what holds for all images.
+      advance: called with the number of images that were written.
+    """
+    import h5py
+
+    text = h5py.string_dtype("utf-8")
+    info = split.info
+    with h5py.File(path, "w") as file:
+        image_bytes = 4 * math.prod(info.image_shape)
+        per_chunk = max(1, min(len(split), _CHUNK_BYTES // image_bytes))
+        images = file.create_dataset(
+            "images",
+            shape=(len(split), *info.image_shape),
+            dtype=np.float32,
+            chunks=(per_chunk, *info.image_shape),
+        )
+        for start, block in _image_blocks(split, description.factor):
+            images[start : start + len(block)] = block
+            advance(len(block))
+        file.create_dataset("labels", data=np.asarray(split.labels, np.int32))
+        file.create_dataset("class_names", data=list(info.class_names), dtype=text)
+        file.create_dataset("parameters", data=np.asarray(split.parameters, np.float32))
+        file.create_dataset("parameter_names", data=list(info.parameter_names), dtype=text)
+        file.attrs.update(description.facts())
