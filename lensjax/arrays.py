@@ -121,7 +121,7 @@ def load_data(
     from lensjax.config import DataConfig
     from lensjax.data import sets
 
-    loaded = sets.prepare(
-        DataConfig(name=full_name, directory=directory, folder=folder)
-    ).read(split)
+    loaded = sets.prepare(DataConfig(name=full_name, directory=directory, folder=folder)).read(
+        split
+    )
     return loaded.images, parameter_table(loaded)
