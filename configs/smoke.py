@@ -24,6 +24,8 @@ def get_config() -> ConfigDict:
     config.train.batch_size = 16
     config.train.num_steps = 60
     config.train.log_every = 1
+    config.train.evaluate_every = 30
+    config.train.evaluate_images = 48
     config.train.sample_every = 30
     config.train.checkpoint_every = 20
     config.sample.steps = 4

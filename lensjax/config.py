@@ -115,6 +115,13 @@ def from_config_dict(config_dict: Mapping[str, Any]) -> Config:
 
 def _check_combinations(config: Config) -> None:
     model = config.model
+    if config.data.name == FOLDER_SET:
+        if not config.data.folder:
+            raise ConfigError(
+                "data.folder", config.data.folder, f"allowed: a folder of images for {FOLDER_SET}"
+            )
+    else:
+        _check_simulated(config, SIMULATED_SETS[config.data.name])
     if model.name == "dit":
         if model.width % model.num_heads:
             raise ConfigError(
@@ -124,13 +131,6 @@ def _check_combinations(config: Config) -> None:
             )
         if model.width % 4:
             raise ConfigError("model.width", model.width, "allowed: a multiple of 4")
-    if config.data.name == FOLDER_SET:
-        if not config.data.folder:
-            raise ConfigError(
-                "data.folder", config.data.folder, f"allowed with {FOLDER_SET}: a folder of images"
-            )
-    else:
-        _check_simulated(config, SIMULATED_SETS[config.data.name])
 
 
 def _check_simulated(config: Config, simulated: SimulatedSet) -> None:
@@ -159,7 +159,7 @@ def _check_simulated(config: Config, simulated: SimulatedSet) -> None:
         raise ConfigError(
             "data.augmentation",
             data.augmentation,
-            f"allowed for {data.name}: {', '.join(EXACT_FOR_SIMULATED)}; any other symmetry moves "
+            f"allowed: {', '.join(EXACT_FOR_SIMULATED)} for {data.name}; any other symmetry moves "
             "its images further than sub-structure does",
         )
     defaults = DataConfig()
@@ -168,7 +168,7 @@ def _check_simulated(config: Config, simulated: SimulatedSet) -> None:
             raise ConfigError(
                 f"data.{name}",
                 getattr(data, name),
-                f"allowed for {data.name}: {getattr(defaults, name)}; it is for {FOLDER_SET}",
+                f"allowed: {getattr(defaults, name)} for {data.name}; it is for {FOLDER_SET}",
             )
 
 

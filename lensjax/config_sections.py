@@ -39,7 +39,7 @@ class DataConfig:
     """
 
     name: str = choice("deeplense/model_ii", (*SIMULATED_SETS, FOLDER_SET))
-    folder: str | None = None
+    folder: str | None = make_field(None, bool, "allowed: None, or the name of a folder")
     layout: str = choice("auto", LAYOUTS)
     nan_policy: str = choice("refuse", NAN_POLICIES)
     on_bad_file: str = choice("refuse", BAD_FILE_POLICIES)

@@ -94,13 +94,13 @@ def evaluate_mode(config: Config, folder: pathlib.Path) -> None:
     """Draws images, scores them beside the test split, prints the table and writes the numbers.
 
     Raises:
-      ConfigError: for a set with noise or conserved mass, which the smooth fit does not describe,
-        or for more images than the test split has.
+      ConfigError: for a set with noise or conserved mass or of files, which the smooth fit does not
+        describe, or for more images than the test split has.
     """
     from lensjax.data import deeplense
 
-    simulated = SIMULATED_SETS[config.data.name]
-    if simulated.noisy or simulated.conserved:
+    simulated = SIMULATED_SETS.get(config.data.name)
+    if simulated is None or simulated.noisy or simulated.conserved:
         raise ConfigError(
             "data.name",
             config.data.name,

@@ -39,7 +39,7 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     for line in path.read_text().splitlines():
         with contextlib.suppress(ValueError):
             values = json.loads(line)
-            if isinstance(values, dict) and "step" in values:
+            if isinstance(values, dict) and type(values.get("step")) is int:
                 found.append(values)
     return found
 

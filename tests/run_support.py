@@ -46,6 +46,8 @@ TINY = {
     "train.num_steps": 12,
     "train.log_every": 1,
     "train.sample_every": 100,
+    "train.evaluate_every": 100,
+    "train.evaluate_images": 6,
     "train.checkpoint_every": 4,
     "train.keep_last": 2,
     "sample.steps": 2,

@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import json
 import math
+import re
 import types
 import typing
 
@@ -42,9 +43,14 @@ OTHER_WORD = (("", "nonsense", "DIT"), ())
 LIMITS: dict[str, tuple[tuple, tuple]] = {
     "seed": SEED,
     "data.name": (("", "model_ii", "deeplense/model_iv", "deeplense/model_ii_tiny"), ()),
-    "data.folder": (("", "images"), (None,)),
+    "data.folder": (("",), ("images",)),
+    "data.layout": OTHER_WORD,
+    "data.nan_policy": OTHER_WORD,
+    "data.on_bad_file": OTHER_WORD,
+    "data.test_share": ((0.0, 1.0, math.nan), (0.1,)),
+    "data.shift_pixels": COUNT_OR_ZERO,
     "data.placement": OTHER_WORD,
-    "data.augmentation": OTHER_WORD,
+    "data.augmentation": (("", "flip", "rotate_180;flip_x", "all"), ("none", "rotate_180")),
     "data.scaling": OTHER_WORD,
     "data.model_std": POSITIVE,
     "model.name": OTHER_WORD,
@@ -79,6 +85,8 @@ LIMITS: dict[str, tuple[tuple, tuple]] = {
     "train.batch_size": ((0, -1, 3001), (1, 3000)),
     "train.num_steps": ((0, -1, 2**31), (1, 2**31 - 1)),
     "train.log_every": COUNT,
+    "train.evaluate_every": COUNT,
+    "train.evaluate_images": COUNT,
     "train.sample_every": COUNT,
     "train.checkpoint_every": COUNT,
     "train.keep_last": COUNT,
@@ -111,6 +119,8 @@ RESUMABLE_SECTIONS = {"parallel", "sample", "evaluate", "export"}
 RESUMABLE = {
     "train.num_steps",
     "train.log_every",
+    "train.evaluate_every",
+    "train.evaluate_images",
     "train.sample_every",
     "train.checkpoint_every",
     "train.keep_last",
@@ -136,9 +146,23 @@ def _wrong_types() -> list[tuple[str, typing.Any]]:
     ]
 
 
+# What only a user's own files have.
+OF_FOLDERS = {
+    f"data.{name}"
+    for name in ("folder", "layout", "nan_policy", "on_bad_file", "test_share", "shift_pixels")
+}
+FOLDER = {"data.name": "deeplense/folder", "data.folder": "images"}
+
+
+def _tiny_with(path: str, value: typing.Any) -> dict[str, typing.Any]:
+    """Returns a tiny configuration with one other value, on a set that has the field."""
+    of_folder = path in OF_FOLDERS or value == FOLDER["data.name"]
+    return nested(TINY | (FOLDER if of_folder else {}) | {path: value})
+
+
 def _refused(path: str, value: typing.Any) -> str:
     with pytest.raises(ConfigError) as caught:
-        from_config_dict(nested(TINY | {path: value}))
+        from_config_dict(_tiny_with(path, value))
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -169,7 +193,10 @@ GOOD = [(path, good) for path, (_, goods) in LIMITS.items() for good in goods]
 @pytest.mark.parametrize(("path", "value"), GOOD, ids=str)
 def test_the_limits_themselves_are_allowed(path, value):
     *sections, leaf = path.split(".")
-    owner = from_config_dict(nested(TINY | {"model.num_heads": 1, path: value}))
+    values = _tiny_with(path, value)
+    if path != "model.num_heads":
+        values["model"]["num_heads"] = 1
+    owner = from_config_dict(values)
     for section in sections:
         owner = getattr(owner, section)
     assert getattr(owner, leaf) == value
@@ -182,7 +209,32 @@ def test_a_refused_word_is_answered_by_all_allowed_ones(path):
     words = message.partition("allowed: ")[2].partition(" (did you mean")[0].split(", ")
     assert default in words
     for word in words:
-        from_config_dict(nested(TINY | {path: word}))
+        from_config_dict(_tiny_with(path, word))
+
+
+@pytest.mark.parametrize("path", sorted(OF_FOLDERS))
+def test_what_is_for_folders_is_refused_for_simulated_sets(path):
+    value = {int: 1, float: 0.2, str: "skip"}[_kind(path)[0]]
+    value = {"data.layout": "HW", "data.nan_policy": "fill"}.get(path, value)
+    message = re.escape(
+        f"{path}: got {value!r}; allowed: {FIELDS[path][1]} for {TINY['data.name']};"
+    )
+    with pytest.raises(ConfigError, match=message):
+        from_config_dict(nested(TINY | {path: value}))
+
+
+def test_a_folder_set_needs_a_folder():
+    with pytest.raises(ConfigError, match=r"data\.folder: got None; allowed: a folder of images"):
+        from_config_dict(nested(TINY | {"data.name": "deeplense/folder"}))
+
+
+@pytest.mark.parametrize("names", ["rotate_90", "flip_x", "all", "rotate_180,flip_x"])
+def test_simulated_sets_have_one_symmetry_and_folders_may_have_any(names):
+    changes = {"data.augmentation": names}
+    message = r"data\.augmentation: got .*; allowed: none, rotate_180 for deeplense/model_ii_mini"
+    with pytest.raises(ConfigError, match=message):
+        from_config_dict(nested(TINY | changes))
+    from_config_dict(nested(TINY | FOLDER | changes))
 
 
 def test_an_integer_is_a_number():

@@ -13,7 +13,7 @@ from run_support import CLASS_NAMES, tiny_config, tiny_split
 from lensjax import export, export_formats
 from lensjax import workdir as files
 from lensjax.config import ConfigError
-from lensjax.data import deeplense
+from lensjax.data import sets
 from lensjax.data.dataset import DataError, LensSplit
 from lensjax.export import EXPORT_FILE, export_mode
 from lensjax.workdir import WorkdirError
@@ -69,18 +69,25 @@ def expected_of(source: str, part: str, **changes) -> LensSplit:
     return dataclasses.replace(split, parameters=split.parameters[:, :0], info=info)
 
 
+class HandMade:
+    """A set of hand-made images, as `sets.prepare` returns one."""
+
+    def __init__(self, changes):
+        self.changes = changes
+
+    def info(self):
+        return make_split(**self.changes).info
+
+    def read(self, split):
+        return make_split(split, **self.changes)
+
+
 @pytest.fixture
 def set_up(tmp_path, monkeypatch):
     """Returns what makes a workdir and a data set of hand-made images."""
 
     def make(**changes):
-        monkeypatch.setattr(deeplense, "prepare", lambda name, directory: None)
-        monkeypatch.setattr(
-            deeplense, "read_info", lambda name, directory: make_split(**changes).info
-        )
-        monkeypatch.setattr(
-            deeplense, "read", lambda name, directory, split: make_split(split, **changes)
-        )
+        monkeypatch.setattr(sets, "prepare", lambda data: HandMade(changes))
         workdir = tmp_path / "run"
         split = make_split(**changes)
         files.claim(workdir, tiny_config())

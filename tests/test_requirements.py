@@ -21,7 +21,6 @@ INSTALLED_AS = {
     "tensorflow_datasets": "tensorflow-datasets",
 }
 UNIMPORTED = {  # what others of the list import
-    "grain",
     "importlib-resources",
     "tensorboard",
 }

@@ -102,7 +102,7 @@ def test_training_without_tensorflow_says_so_in_one_line_and_goes_on(trained):
     assert np.mean(losses[-10:]) < 0.85 * np.mean(losses[:10])
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["40", "60"]
     pictures = sorted(path.name for path in (workdir / "samples").iterdir())
-    assert pictures == ["step_00000030.png", "step_00000060.png"]
+    assert pictures == ["curves.png", "step_00000030.png", "step_00000060.png"]
     assert "compiled the train step once" in log
     assert "step 60 of 60 | loss " in log
 

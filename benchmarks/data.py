@@ -1,0 +1,101 @@
+"""Streaming beside the device placement: images a second, and the memory it takes.
+
+    python benchmarks/data.py [--name=deeplense/model_ii] [--num_batches=400] [--json=FILE]
+
+Reads shuffled batches of 160 images through Grain as training does, hands them to the device, and
+prints images a second in steady state, the peak of the process's memory, and what the same reading
+costs in a second process that holds the whole set. Builds the set where it is missing.
+"""
+
+import argparse
+import json
+import multiprocessing
+import pathlib
+import resource
+import time
+from typing import Any
+
+BATCH_SIZE = 160
+WARM_UP = 20
+
+
+def peak_mebibytes() -> float:
+    """Returns the largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(placement_name: str, name: str, num_batches: int, found: Any) -> None:
+    """Reads batches through one placement; sends what it measured."""
+    import jax
+
+    from lensjax.config import default_config, from_config_dict
+    from lensjax.data import deeplense
+    from lensjax.data.placement import place
+    from lensjax.parallel import make_mesh
+
+    config = default_config()
+    config.data.name = name
+    mesh = make_mesh(from_config_dict(config))
+    split = deeplense.open_split(name, None, "train")
+    before = peak_mebibytes()
+    placement = place(split, placement_name, 0, BATCH_SIZE, mesh)
+    gather = jax.jit(placement.batch)
+    started = time.monotonic()
+    for step in range(WARM_UP + num_batches):
+        if step == WARM_UP:
+            started = time.monotonic()
+        batch = gather(step, *placement.arguments(step))
+    jax.block_until_ready(batch)
+    seconds = time.monotonic() - started
+    placement.close()
+    found.put(
+        {
+            "images_per_second": num_batches * BATCH_SIZE / seconds,
+            "peak_mebibytes": peak_mebibytes(),
+            "peak_mebibytes_before_reading": before,
+            "images_in_set": len(split),
+        }
+    )
+
+
+def main() -> None:
+    """Measures both placements, each in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--name", default="deeplense/model_ii")
+    parser.add_argument("--num_batches", type=int, default=400)
+    parser.add_argument("--json", type=pathlib.Path)
+    arguments = parser.parse_args()
+
+    from lensjax.data import deeplense
+    from lensjax.provenance import hardware, versions
+
+    deeplense.prepare(arguments.name)
+    spawn = multiprocessing.get_context("spawn")
+    results: dict[str, Any] = {}
+    for placement in ("stream", "device"):
+        found = spawn.Queue()
+        child = spawn.Process(
+            target=measure, args=(placement, arguments.name, arguments.num_batches, found)
+        )
+        child.start()
+        results[placement] = found.get()
+        child.join()
+        print(
+            f"{placement}: {results[placement]['images_per_second']:,.0f} images/s, peak "
+            f"{results[placement]['peak_mebibytes']:,.0f} MiB "
+            f"({results[placement]['images_in_set']:,} images)",
+            flush=True,
+        )
+    if arguments.json:
+        content = {
+            "command": f"python benchmarks/data.py --name={arguments.name}",
+            "batch_size": BATCH_SIZE,
+            "results": results,
+            "hardware": hardware(),
+            "versions": versions(),
+        }
+        arguments.json.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
