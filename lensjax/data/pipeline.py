@@ -10,9 +10,11 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from lensjax import prng
+from lensjax.data.order import whole_order
 from lensjax.data.scaling import Scaling
 from lensjax.losses import Batch
 
@@ -45,13 +47,10 @@ def epoch_order(seed: int, epoch: int, batch_size: int, num_examples: int) -> Ep
       batch_size: images a step, at most `num_examples`.
       num_examples: size of the split, N.
     """
-    permutations = [
-        jax.random.permutation(prng.key(seed, "data", number), num_examples)
-        for number in (epoch, epoch + 1)
-    ]
+    orders = [whole_order(seed, number, num_examples) for number in (epoch, epoch + 1)]
     first_step = -(-epoch * num_examples // batch_size)
     return EpochOrder(
-        order=jnp.concatenate(permutations).astype(jnp.int32),
+        order=jnp.asarray(np.concatenate(orders)),
         first_step=jnp.asarray(first_step, jnp.int32),
         first_place=jnp.asarray(first_step * batch_size - epoch * num_examples, jnp.int32),
     )

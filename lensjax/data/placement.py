@@ -3,7 +3,6 @@
 Both read through the same indices, so that both give the same batches bit for bit.
 """
 
-import functools
 import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from absl import logging
 from jax import Array
 
 from lensjax.data.dataset import DataError, DatasetInfo, Examples, LensSplit, Split
+from lensjax.data.order import examples_at
 from lensjax.data.pipeline import (
     EpochOrder,
     Placement,
@@ -76,26 +76,23 @@ class _StepBatches:
 
     def __init__(self, split: Split, seed: int, batch_size: int) -> None:
         self._split = split
+        self._seed = seed
         self._batch_size = batch_size
-        num_examples = len(split)
-
-        @functools.lru_cache(maxsize=2)  # read-ahead crosses into the next epoch
-        def host_order(epoch: int) -> tuple[np.ndarray, int]:
-            """Returns an epoch's order and the number of the example that it begins with."""
-            with jax.default_device(jax.local_devices(backend="cpu")[0]):
-                order = epoch_order(seed, epoch, batch_size, num_examples)
-            return np.asarray(order.order), epoch * num_examples
-
-        self._host_order = host_order
 
     def __len__(self) -> int:
         return _LAST_STEP
 
     def indices(self, step: int) -> np.ndarray:
         """Returns which examples a step reads; what `batch_indices` gives on a device."""
-        order, first = self._host_order(epoch_of(step, self._batch_size, len(self._split)))
-        place = step * self._batch_size - first
-        return order[place : place + self._batch_size]
+        num_examples = len(self._split)
+        epoch, first = divmod(step * self._batch_size, num_examples)
+        places = np.arange(first, first + self._batch_size)
+        here, beyond = places[places < num_examples], places[places >= num_examples]
+        indices = examples_at(self._seed, epoch, num_examples, here)
+        if len(beyond):
+            rest = examples_at(self._seed, epoch + 1, num_examples, beyond - num_examples)
+            indices = np.concatenate([indices, rest])
+        return indices
 
     def __getitem__(self, step: int) -> Examples:
         return self._split.examples(self.indices(int(step)))
