@@ -61,13 +61,13 @@ def background_rms(
 
 
 _FLUX_PER_AMPLITUDE = 0.7476859076  # total flux of the common source with amplitude 1
-_SOURCE_MAGNITUDE = 20.0
+SOURCE_MAGNITUDE = 20.0
 _EUCLID_ZERO_POINT = 24.0
 _HST_ZERO_POINT = 25.96
 
 
 def _amplitude(zero_point: float) -> float:
-    return 10 ** (0.4 * (zero_point - _SOURCE_MAGNITUDE)) / _FLUX_PER_AMPLITUDE
+    return 10 ** (0.4 * (zero_point - SOURCE_MAGNITUDE)) / _FLUX_PER_AMPLITUDE
 
 
 SURVEYS: Mapping[str, Survey] = {
