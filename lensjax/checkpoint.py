@@ -82,20 +82,26 @@ class Checkpoints:
         self._read_only = read_only
         if read_only and not directory.is_dir():
             raise CheckpointError(f"there are no checkpoints in {directory}; train first")
-        options = ocp.CheckpointManagerOptions(
+        self._options = ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else keep_last,
             keep_period=keep_every,
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
+            save_interval_steps=0 if read_only else 1,
             create=not read_only,
         )
-        self._options = options
         self._manager = self._open()
 
     def _open(self) -> Any:
-        return self._ocp.CheckpointManager(
-            self._directory, options=self._options, item_names=("state", "leaves")
-        )
+        before = logging.get_verbosity()
+        if self._read_only:  # Orbax would warn that it is
+            logging.set_verbosity(logging.ERROR)
+        try:
+            return self._ocp.CheckpointManager(
+                self._directory, options=self._options, item_names=("state", "leaves")
+            )
+        finally:
+            logging.set_verbosity(before)
 
     def save(self, step: int, state: TrainState) -> None:
         """Starts to write the state after `step` updates; returns before it is on disk.

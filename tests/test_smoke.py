@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import signal
 import sys
 
@@ -68,7 +69,11 @@ def sets(tfds_directory):
     with locked(tfds_directory / "smoke.lock"):
         done = run_python(*command, TFDS_DATA_DIR=str(tfds_directory))
     assert done.returncode == 0, done.stderr
-    assert "deeplense/model_ii_mini is there: train 3,000, test 600 images" in done.stderr
+    assert "deeplense/model_ii_mini, fingerprint " in done.stdout
+    assert "train     3,000 images: axion 1,000, cdm 1,000, no_sub 1,000" in done.stdout
+    sheet = pathlib.Path(done.stdout.partition("contact sheet: ")[2].strip())
+    with Image.open(sheet) as picture:
+        assert min(picture.size) > 100
     return tfds_directory
 
 
@@ -204,3 +209,24 @@ def test_config_json_has_the_revision_of_this_checkout(trained):
     assert content["versions"]["jax"] == jax.__version__
     if (ROOT / ".git").exists():
         assert len(content["git_revision"].removesuffix("+changes")) == 40
+
+
+def test_the_notebook_runs_from_simulation_to_residual(trained, monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+
+    workdir, _ = trained
+    monkeypatch.setenv("LENSJAX_RUN", str(workdir))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(ROOT / "examples" / "first_lenses.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    printed = "".join(output.get("text", "") for output in outputs)
+    assert "(6, 64, 64, 1) float32" in printed
+    assert "step 60, classes axion, cdm, no_sub, unit counts/s" in printed
+    left = dict(re.findall(r"(\w+): median RMS\(image - fit\) / RMS\(image\) = (\S+)", printed))
+    assert float(left["simulated"]) < 1e-6
+    assert float(left["generated"]) > 0.1  # 60 steps make no lens
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) == 3
+    assert not any(output.output_type == "stream" and output.name == "stderr" for output in outputs)
