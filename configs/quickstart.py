@@ -23,6 +23,7 @@ from lensjax.config import default_config
 def get_config() -> ConfigDict:
     config = default_config()
     config.data.name = "deeplense/model_ii_mini"
+    config.data.scaling = "sqrt"
     config.model.name = "unet"
     config.model.prediction = "x0"
     config.model.patch_size = 8
@@ -30,6 +31,7 @@ def get_config() -> ConfigDict:
     config.model.blocks = 1
     config.model.condition_width = 256
     config.loss.space = "velocity"
+    config.loss.time_distribution = "logit_normal"
     config.optim.learning_rate = 1.5e-3
     config.optim.warmup_steps = 100
     config.optim.weight_decay = 0.0
@@ -37,6 +39,8 @@ def get_config() -> ConfigDict:
     config.optim.ema_warmup_share = 0.1
     config.train.batch_size = 24
     config.train.num_steps = 9_500
+    config.train.evaluate_every = 1_900
+    config.train.evaluate_images = 192
     config.train.sample_every = 4_750
     config.train.checkpoint_every = 1_000
     config.train.log_every = 100
