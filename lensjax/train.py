@@ -185,7 +185,8 @@ def _check_images(config: Config, info: DatasetInfo) -> None:
         raise ConfigError(
             "model.num_classes",
             config.model.num_classes,
-            f"allowed: {info.num_classes}, the classes of {info.name}",
+            f"allowed: {info.num_classes}, the classes of {info.name} "
+            f"({', '.join(info.class_names) or 'unlabelled'})",
         )
     height, width, _ = cut_out_shape(info.image_shape, config.data.shift_pixels)
     patch = config.model.patch_size
