@@ -156,6 +156,19 @@ def _read_hdu(hdu: Any, primary: Any, layout: str, size: int | None) -> Iterator
         yield FileImage(pixels, dict(parameters), class_name, place, *facts, integer)
 
 
+def _forwards(hdus: Any) -> Iterator[Any]:
+    """Yields the HDUs; a forged length would send astropy back to earlier ones without end."""
+    last = -1
+    for number, hdu in enumerate(hdus):
+        if not hasattr(hdu, "fileinfo"):
+            raise UnusableError(f"is damaged: the header of HDU {number} cannot be read")
+        start = hdu.fileinfo()["hdrLoc"]
+        if start <= last:
+            raise UnusableError("is damaged: the length of an HDU points backwards")
+        last = start
+        yield hdu
+
+
 def _image_hdus(fits: Any, hdus: Any) -> list[tuple[int, Any]]:
     """Returns number and HDU of all images."""
     with warnings.catch_warnings(record=True) as caught:
@@ -163,7 +176,7 @@ def _image_hdus(fits: Any, hdus: Any) -> list[tuple[int, Any]]:
         kinds = (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)
         images = [
             (index, hdu)
-            for index, hdu in enumerate(hdus)
+            for index, hdu in enumerate(_forwards(hdus))
             if isinstance(hdu, kinds) and hdu.is_image and len(hdu.shape) >= 2
         ]
     for warning in caught:
@@ -188,9 +201,11 @@ def read_fits(path: pathlib.Path, layout: str, size: int | None) -> Iterator[Fil
       size: of the file in bytes; None if it is compressed as a whole.
     """
     fits = _astropy_fits()
-    with _quiet():
-        hdus = fits.open(path, mode="readonly", memmap=True)
-    with hdus:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(path, "rb"))  # astropy leaves it open if it fails
+        # Sections are read piece by piece all the same; a map refuses BSCALE, BZERO and BLANK.
+        with _quiet():
+            hdus = stack.enter_context(fits.open(file, mode="readonly", memmap=False))
         images = _image_hdus(fits, hdus)
         for number, hdu in images:
             try:

@@ -1,8 +1,8 @@
 """Reads images from the top level of an HDF5 file; needs h5py, which is imported when it is used.
 
 HDF5 can point into other files (links, external storage, virtual datasets). None of that is
-followed. The HDF5 library itself is C code and trusts its input more than numpy's formats need:
-files of unknown origin are better kept as .npy or .npz.
+followed. The HDF5 library itself trusts its input: a forged file can make its C code loop without
+end or crash, which nothing here can catch. Files of unknown origin are better kept as .npy or .npz.
 """
 
 import math
