@@ -1,7 +1,8 @@
 """Files of named arrays (.npz, HDF5): which one holds the images, and what the others say."""
 
+import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -43,7 +44,7 @@ class Container(Protocol):
     def read(self, name: str) -> np.ndarray:
         """Returns a whole array of at most `MAX_SIDE_BYTES`."""
 
-    def blocks(self, name: str, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    def blocks(self, name: str, shape: tuple[int, ...]) -> Generator[np.ndarray, None, None]:
         """Reads a numeric array as a stack of this shape, in blocks `[n, ...]`."""
 
 
@@ -141,10 +142,11 @@ def read_container(container: Container, layout: str) -> Iterator[FileImage]:
     names, values = _parameters(container, stack[0])
     classes = _class_names(container, stack[0])
     integer = dtype.kind in "iu"
-    images = convert_blocks(container.blocks(name, stack), layout, stack[0])
-    for (place, pixels), class_name, row in zip(images, classes, values, strict=True):
-        parameters = dict(zip(names, row.tolist(), strict=True))
-        yield FileImage(pixels, parameters, class_name, place, *container.facts, integer)
+    with contextlib.closing(container.blocks(name, stack)) as blocks:  # or an error keeps it open
+        images = convert_blocks(blocks, layout, stack[0])
+        for (place, pixels), class_name, row in zip(images, classes, values, strict=True):
+            parameters = dict(zip(names, row.tolist(), strict=True))
+            yield FileImage(pixels, parameters, class_name, place, *container.facts, integer)
 
 
 def check_side_bytes(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:

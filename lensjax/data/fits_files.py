@@ -129,18 +129,25 @@ def _check_data(hdu: Any, size: int | None) -> None:
         raise UnusableError(f"is truncated: it has {size} bytes, its headers promise {end}")
 
 
-def _blocks(hdu: Any, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+def _blanked(block: np.ndarray, blank: int | None) -> np.ndarray:
+    """Puts NaN for BLANK where astropy leaves it in: in integers without a sign."""
+    if blank is None or block.dtype.kind not in "iu":
+        return block
+    return np.where(block == blank, np.nan, block)
+
+
+def _blocks(hdu: Any, shape: tuple[int, ...], blank: int | None) -> Iterator[np.ndarray]:
     """Reads an HDU as a stack of this shape, in blocks `[n, ...]`."""
     if len(hdu.shape) < len(shape):
         with _quiet():
             image = np.asarray(hdu.section[:])
-        yield image[None]
+        yield _blanked(image, blank)[None]
         return
     step = images_per_block(shape, np.dtype(np.float64))
     for start in range(0, shape[0], step):
         with _quiet():
             block = np.asarray(hdu.section[start : start + step])
-        yield block
+        yield _blanked(block, blank)
 
 
 def _read_hdu(hdu: Any, primary: Any, layout: str, size: int | None) -> Iterator[FileImage]:
@@ -152,7 +159,10 @@ def _read_hdu(hdu: Any, primary: Any, layout: str, size: int | None) -> Iterator
         facts, parameters = _facts(headers), _parameters(headers)
         class_name = _text(headers, ("CLASS", "LABEL"))
         integer = _is_integer(hdu.header)
-    for place, pixels in convert_blocks(_blocks(hdu, shape), layout, shape[0]):
+        blank = hdu.header.get("BLANK")
+        if integer and blank is not None:
+            blank = int(blank) + int(hdu.header.get("BZERO", 0))
+    for place, pixels in convert_blocks(_blocks(hdu, shape, blank), layout, shape[0]):
         yield FileImage(pixels, dict(parameters), class_name, place, *facts, integer)
 
 
@@ -205,7 +215,7 @@ def read_fits(path: pathlib.Path, layout: str, size: int | None) -> Iterator[Fil
         file = stack.enter_context(open(path, "rb"))  # astropy leaves it open if it fails
         # Sections are read piece by piece all the same; a map refuses BSCALE, BZERO and BLANK.
         with _quiet():
-            hdus = stack.enter_context(fits.open(file, mode="readonly", memmap=False))
+            hdus = stack.enter_context(fits.open(file, memmap=False))
         images = _image_hdus(fits, hdus)
         for number, hdu in images:
             try:

@@ -7,7 +7,7 @@ end or crash, which nothing here can catch. Files of unknown origin are better k
 
 import math
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -109,7 +109,7 @@ class Hdf5Container(Container):
         self._check_storage(name)
         return np.asarray(dataset[()])
 
-    def blocks(self, name: str, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    def blocks(self, name: str, shape: tuple[int, ...]) -> Generator[np.ndarray, None, None]:
         """Reads a numeric dataset as a stack of this shape, in blocks `[n, ...]`."""
         self._check_storage(name)
         dataset = self._datasets[name]

@@ -3,13 +3,14 @@
 The same functions read the members of an .npz.
 """
 
+import contextlib
 import functools
 import io
 import math
 import numbers
 import pathlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -134,7 +135,7 @@ def read_exactly(stream: IO[bytes], count: int) -> bytes:
 
 def read_blocks(
     header: Header, shape: tuple[int, ...], open_data: Callable[[], IO[bytes]]
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray, None, None]:
     """Reads a numeric stack of any size in bounded memory.
 
     A stack in Fortran order has its images interleaved, so the data is passed once for each block.
@@ -152,7 +153,8 @@ def read_blocks(
         step *= 8  # fewer passes
         for start in range(0, shape[0], step):
             with open_data() as stream:
-                yield _read_interleaved(stream, header.dtype, shape, start, start + step)
+                block = _read_interleaved(stream, header.dtype, shape, start, start + step)
+            yield block
         return
     per_image = math.prod(shape[1:]) * header.dtype.itemsize
     with open_data() as stream:
@@ -294,7 +296,8 @@ def _read_large(path: pathlib.Path, layout: str, size: int) -> Iterator[FileImag
         stream.seek(header.size)
         return stream
 
-    yield from _images(read_blocks(header, shape, open_data), header, layout, shape[0])
+    with contextlib.closing(read_blocks(header, shape, open_data)) as blocks:
+        yield from _images(blocks, header, layout, shape[0])
 
 
 def _images(

@@ -2,7 +2,7 @@
 
 import pathlib
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import IO
 
 import numpy as np
@@ -96,7 +96,7 @@ class NpzContainer(Container):
         with self._open_data(name) as stream:
             return stream.read(MAX_PICKLE_BYTES)
 
-    def blocks(self, name: str, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    def blocks(self, name: str, shape: tuple[int, ...]) -> Generator[np.ndarray, None, None]:
         """Reads a numeric array as a stack of this shape, in blocks `[n, ...]`."""
         return read_blocks(self.headers[name], shape, lambda: self._open_data(name))
 
