@@ -122,7 +122,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> np.ndarray:
 
     figure = Figure(figsize=(11, 7), dpi=100, layout="constrained")
     (loss, rate), (validation, bins) = figure.subplots(2, 2)
-    loss.plot(*_curve(metrics, "loss"), color="0.4", linewidth=0.8, label="training step")
+    loss.plot(*_curve(metrics, "loss"), color="0.4", linewidth=0.8)
     loss.set(title="training loss", xlabel="step", yscale="log")
     rate.plot(*_curve(metrics, "learning_rate"), color="0.4")
     rate.set(title="learning rate", xlabel="step")
@@ -140,10 +140,10 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> np.ndarray:
         bins.plot(centres, losses, color=colour, marker="o", markersize=3, label=split)
     title = f"the same by t at step {newest[-1]['step']}" if newest else "the same by t"
     bins.set(title=f"{title} (0 data, 1 noise)", xlabel="t", yscale="log")
-    for axis in (validation, bins):
-        axis.legend()
     for axis in (loss, rate, validation, bins):
         axis.grid(alpha=0.3)
+        if len(axis.get_lines()) == len(colours):
+            axis.legend()
     return _pixels_of(figure)
 
 

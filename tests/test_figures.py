@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lensjax.figures import lens_grid, save_png
+from lensjax import figures
+from lensjax.figures import lens_grid, save_png, training_curves
 
 NAMES = ("axion", "cdm", "no_sub")
 SIDE = 16
@@ -127,3 +128,54 @@ def test_a_png_is_whole_holds_the_picture_and_leaves_nothing_else(tmp_path):
         save_png(tmp_path / "new" / "a.png", picture)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "new" / "a.png")), picture)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+
+
+def _curves(monkeypatch, metrics):
+    """Returns the lines that are drawn: for each panel a dict from label to points."""
+    from matplotlib.figure import Figure
+
+    drawn = {}
+    render = figures._pixels_of
+
+    def look(figure: Figure):
+        for axis in figure.axes:
+            lines = {line.get_label(): line.get_xydata() for line in axis.get_lines()}
+            drawn[axis.get_title()] = lines
+        return render(figure)
+
+    monkeypatch.setattr(figures, "_pixels_of", look)
+    picture = training_curves(metrics)
+    assert picture.dtype == np.uint8
+    assert picture.shape[2] == 3
+    return drawn
+
+
+def _line(step: int, loss: float | None, validated: bool = False) -> dict:
+    values = {"step": step, "loss": loss, "learning_rate": 0.1 * step}
+    if validated:
+        values |= {"validation/test_loss": 2.0 * step, "validation/train_loss": 1.0 * step}
+        for split, level in (("test", 3.0), ("train", 4.0)):
+            for place in range(10):
+                values[f"validation/{split}_loss_bin_{place}"] = level + place + step
+    return values
+
+
+def test_curves_show_what_the_metrics_hold(monkeypatch):
+    metrics = [_line(1, 0.5), _line(2, None, True), _line(3, 0.25), _line(4, 0.125, True)]
+    drawn = _curves(monkeypatch, metrics)
+    (loss,) = drawn["training loss"].values()
+    np.testing.assert_allclose(loss, [(1, 0.5), (3, 0.25), (4, 0.125)])  # null is left out
+    (rate,) = drawn["learning rate"].values()
+    np.testing.assert_allclose(rate, [(step, 0.1 * step) for step in (1, 2, 3, 4)])
+    validation = drawn["EMA denoising loss (a gap is memory)"]
+    np.testing.assert_allclose(validation["test"], [(2, 4), (4, 8)])
+    np.testing.assert_allclose(validation["train"], [(2, 2), (4, 4)])
+    bins = drawn["the same by t at step 4 (0 data, 1 noise)"]
+    expected = [((place + 0.5) / 10, 3 + place + 4) for place in range(10)]
+    np.testing.assert_allclose(bins["test"], expected)
+    np.testing.assert_allclose(bins["train"], [(t, value + 1) for t, value in expected])
+
+
+@pytest.mark.parametrize("metrics", [[], [_line(1, 0.5)], [_line(1, None)]])
+def test_curves_without_a_validation_can_be_drawn(monkeypatch, metrics):
+    assert len(_curves(monkeypatch, metrics)) == 4

@@ -16,8 +16,10 @@ from PIL import Image
 from run_support import (
     CLASS_NAMES,
     ROOT,
+    TINY,
     captured_log,
     metrics_of,
+    nested,
     signal_at,
     start_python,
     states_differ,
@@ -419,6 +421,58 @@ def test_an_unlabelled_set_trains_and_generates(tmp_path, monkeypatch):
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=0))
     train(config, tmp_path / "run", tiny_split(class_names=()))
     assert (tmp_path / "run" / "samples" / "step_00000001.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"augmentation": "rotate_180"}],
+    ids=["plain", "augmented"],
+)
+def test_both_placements_end_in_the_same_state_bit_for_bit(tmp_path, changes):
+    states = [
+        train(tiny_config(data={"placement": name, **changes}), tmp_path / name, tiny_split())
+        for name in ("device", "stream")
+    ]
+    assert states_differ(*states) == []
+
+
+def test_a_run_may_change_its_placement_on_a_resume(tmp_path, finished):
+    _, expected, _ = finished
+    split = tiny_split()
+    for name, stopped_at in (("stream", 5), ("device", 9), ("stream", None)):
+        with pytest.MonkeyPatch.context() as patch:
+            if stopped_at:
+                patch.setattr(writers.MetricWriters, "scalars", writers.MetricWriters.scalars)
+                signal_at(stopped_at)
+            config = tiny_config(data={"placement": name}, train={"sample_every": 6})
+            state = train(config, tmp_path / "run", split)
+    assert states_differ(state, expected) == []
+
+
+def test_the_network_sees_cut_outs_where_they_are_shifted(tmp_path, monkeypatch):
+    monkeypatch.setattr(monitoring.SampleGrids, "draw", draw_picture)
+    changes = {"data.name": "deeplense/folder", "data.folder": "images", "data.shift_pixels": 4}
+    config = configuration.from_config_dict(
+        nested(TINY | changes | {"train.num_steps": 2, "data.augmentation": "all"})
+    )
+    train(config, tmp_path / "run", tiny_split(), tiny_split(seed=1))
+    described = json.loads((tmp_path / "run" / "dataset.json").read_text())
+    assert described["image_shape"] == [8, 8, 1]  # of 16
+    assert np.isfinite(metrics_of(tmp_path / "run")[-1]["validation/test_loss"])
+
+
+def test_masked_pixels_do_not_touch_the_training(tmp_path):
+    """Where nothing was measured may stand what wants to."""
+    whole = tiny_split()
+    holes = np.random.default_rng(5).random(whole.images.shape) < 0.1
+    info = dataclasses.replace(whole.info, masked=True)
+    images = np.where(holes, np.float32(np.nan), whole.images)
+    masked = dataclasses.replace(whole, images=images, info=info)
+    config = tiny_config(train={"num_steps": 4})
+    train(config, tmp_path / "run", masked)
+    losses = [line["loss"] for line in metrics_of(tmp_path / "run")]
+    assert len(losses) == 4
+    assert np.isfinite(losses).all()
 
 
 def test_the_loop_is_short():
