@@ -60,6 +60,24 @@ TINY = {
 }
 
 
+# Neither `sys.modules["tensorflow"] = None` nor a finder that raises would do: TFDS takes the key
+# for a loaded module, and etils asks for the spec. So TensorFlow looks as if not installed.
+HIDE_TENSORFLOW = """
+import sys
+
+class Hide:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, path=None, target=None):
+        hidden = name.split(".")[0] == "tensorflow"
+        return None if hidden else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Hide(finder) for finder in sys.meta_path]
+"""
+
+
 def nested(flat: dict[str, Any]) -> dict[str, Any]:
     """Returns the defaults of every field as nested dicts, changed at the given paths."""
     values = dataclasses.asdict(configuration.Config())

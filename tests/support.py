@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lensjax import prng
+from lensjax.guidance import make_denoiser
 from lensjax.losses import LossSettings
+from lensjax.paths import FlowPath
 
 
 def loss_settings(**changes: Any) -> LossSettings:
@@ -142,6 +144,26 @@ class Gaussian:
         """
         variances, _ = self.modes
         return float(np.mean(variances / ((1 - t) ** 2 * variances + t**2)))
+
+    def denoiser(self, prediction: str, labels: Any) -> Any:
+        """The closed-form velocity of the flow path as a network would put it out."""
+
+        def network(params: Any, x: Any, t: Any, condition: Any) -> Any:
+            flat, t = x.reshape(len(x), -1), t[:, None]
+            output = self.flow_velocity(flat, t, condition["label"])
+            if prediction == "x0":
+                output = flat - t * output
+            return output.reshape(x.shape)
+
+        return make_denoiser(
+            network,
+            {},
+            {"label": labels},
+            path=FlowPath(),
+            prediction=prediction,
+            null_label=2,
+            guidance=1.0,
+        )
 
 
 def smooth_gaussian(side: int, num_labels: int = 2) -> Gaussian:

@@ -18,7 +18,6 @@ from lensjax import likelihood, paths, prng
 from lensjax.assemble import make_apply_fn, make_init_fn
 from lensjax.data.scaling import Scaling
 from lensjax.generate import GenerateError, LensGenerator
-from lensjax.guidance import make_denoiser
 from lensjax.models import build_model
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -30,27 +29,6 @@ LABELS = np.arange(NUM) % 2
 IMAGES = GAUSSIAN.draw(3, LABELS)
 
 each_prediction = pytest.mark.parametrize("prediction", paths.PREDICTIONS)
-
-
-def gaussian_denoiser(prediction: str, labels):
-    """The closed-form velocity as a network with this prediction would put it out."""
-
-    def network(params, x, t, condition):
-        flat, t = x.reshape(len(x), -1), t[:, None]
-        output = GAUSSIAN.flow_velocity(flat, t, condition["label"])
-        if prediction == "x0":
-            output = flat - t * output
-        return output.reshape(x.shape)
-
-    return make_denoiser(
-        network,
-        {},
-        {"label": labels},
-        path=FLOW,
-        prediction=prediction,
-        null_label=2,
-        guidance=1.0,
-    )
 
 
 def computed(
@@ -65,7 +43,7 @@ def computed(
         if num_probes:
             keys = prng.keys(prng.key(seed, "test"), jnp.arange(NUM))
             probes = likelihood.draw_probes(keys, num_probes, images.shape[1:])
-        denoise = gaussian_denoiser(prediction, jnp.asarray(LABELS))
+        denoise = GAUSSIAN.denoiser(prediction, jnp.asarray(LABELS))
         return likelihood.log_density(FLOW, denoise, images, times, probes)
 
     images = GAUSSIAN.images(jnp.asarray(IMAGES, jnp.float32))
@@ -198,6 +176,8 @@ def make_generator(
     )
     params = jax.eval_shape(make_init_fn(build_model(config.model), SHAPE), jax.random.key(0))
     dataset = {
+        "name": "test/set",
+        "fingerprint": "0",
         "class_names": CLASS_NAMES,
         "image_shape": SHAPE,
         "flux_unit": "counts",

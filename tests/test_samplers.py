@@ -9,7 +9,6 @@ import pytest
 from support import smooth_gaussian
 
 from lensjax import paths
-from lensjax.guidance import make_denoiser
 from lensjax.samplers import PASSES_PER_STEP, STEPS, sample, time_grid
 
 FLOW = paths.FlowPath()
@@ -22,27 +21,6 @@ each_pair = pytest.mark.parametrize(("prediction", "sampler"), PREDICTION_BY_SAM
 each_sampler = pytest.mark.parametrize("sampler", STEPS)
 
 
-def gaussian_denoiser(prediction: str, labels):
-    """The closed-form velocity as a network with this prediction would put it out."""
-
-    def network(params, x, t, condition):
-        flat, t = x.reshape(len(x), -1), t[:, None]
-        output = GAUSSIAN.flow_velocity(flat, t, condition["label"])
-        if prediction == "x0":
-            output = flat - t * output
-        return output.reshape(x.shape)
-
-    return make_denoiser(
-        network,
-        {},
-        {"label": labels},
-        path=FLOW,
-        prediction=prediction,
-        null_label=2,
-        guidance=1.0,
-    )
-
-
 def draw(prediction: str, sampler: str, num: int, steps: int):
     """Noise, labels and samples, each flat."""
     labels = jnp.arange(num) % 2
@@ -50,7 +28,7 @@ def draw(prediction: str, sampler: str, num: int, steps: int):
 
     @jax.jit
     def run(noise, times):
-        return sample(FLOW, gaussian_denoiser(prediction, labels), noise, times, STEPS[sampler])
+        return sample(FLOW, GAUSSIAN.denoiser(prediction, labels), noise, times, STEPS[sampler])
 
     images = run(GAUSSIAN.images(jnp.asarray(noise)), jnp.asarray(time_grid(FLOW, steps)))
     return noise, np.asarray(labels), np.asarray(images).reshape(num, -1)
@@ -87,7 +65,7 @@ def test_last_interval_is_as_exact_as_the_others(prediction, sampler):
     """Over the whole way a worse last step would hide behind the others."""
     labels = jnp.arange(64) % 2
     noise = np.random.default_rng(0).normal(size=(64, GAUSSIAN.side**2))
-    denoise = gaussian_denoiser(prediction, labels)
+    denoise = GAUSSIAN.denoiser(prediction, labels)
     exact = GAUSSIAN.flow_map(noise, np.asarray(labels))
     lengths, errors = np.array([0.16, 0.08, 0.04]), []
     for length in lengths:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from run_support import (
+    HIDE_TENSORFLOW,
     ROOT,
     locked,
     metrics_of,
@@ -28,20 +29,8 @@ from lensjax.config import from_config_dict
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 SMOKE = "--config=configs/smoke.py"
-# As if it were not installed; TFDS takes `sys.modules["tensorflow"] = None` for a loaded module.
-WITHOUT_TENSORFLOW = """
-import sys
-
-class Hide:
-    def __init__(self, finder):
-        self.finder = finder
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-    def find_spec(self, name, path=None, target=None):
-        hidden = name.split(".")[0] == "tensorflow"
-        return None if hidden else self.finder.find_spec(name, path, target)
-
-sys.meta_path[:] = [Hide(finder) for finder in sys.meta_path]
+WITHOUT_TENSORFLOW = f"""
+{HIDE_TENSORFLOW}
 from absl import app
 import lensjax.main
 app.run(lensjax.main.main, flags_parser=lensjax.command_line.parse)

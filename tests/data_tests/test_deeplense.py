@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from run_support import HIDE_TENSORFLOW
 
 from lensjax import prng
 from lensjax.data import catalogue, deeplense, deeplense_builder, parameters, prepared
@@ -52,21 +53,8 @@ def copied(built, tmp_path):
     return str(tmp_path / "sets"), tmp_path / "sets" / NAME / "1.0.0"
 
 
-# Neither `sys.modules["tensorflow"] = None` nor a finder that raises would do: TFDS takes the key
-# for a loaded module, and etils asks for the spec. So TensorFlow looks as if not installed.
 PREAMBLE = f"""
-import sys
-
-class Hide:
-    def __init__(self, finder):
-        self.finder = finder
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-    def find_spec(self, name, path=None, target=None):
-        hidden = name.split(".")[0] == "tensorflow"
-        return None if hidden else self.finder.find_spec(name, path, target)
-
-sys.meta_path[:] = [Hide(finder) for finder in sys.meta_path]
+{HIDE_TENSORFLOW}
 from lensjax.data import catalogue, deeplense, deeplense_builder
 catalogue.IMAGES_PER_CLASS["mini"] = {COUNTS!r}
 """

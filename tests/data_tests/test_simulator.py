@@ -2,40 +2,18 @@
 
 import functools
 import math
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lenstronomy_support import DATA, FIELDS, REFERENCE
 
 from lensjax import prng
 from lensjax.data import raytracing, simulator
 from lensjax.data.surveys import SURVEYS
 
-DATA = pathlib.Path(__file__).parents[1] / "data"
 SURVEY_OF_MODEL = {"I": "model_i", "II": "model_ii", "III": "model_iii"}
-FIELDS = {
-    "theta_e": "theta_E",
-    "e1": "e1",
-    "e2": "e2",
-    "gamma1": "g1",
-    "gamma2": "g2",
-    "deflection_factor": "beta",
-    "amplitude": "amp",
-    "radius": "R",
-    "sersic_index": "n",
-    "source_e1": "s1",
-    "source_e2": "s2",
-    "source_x": "sx",
-    "source_y": "sy",
-    "point_theta_e": "pt_theta",
-    "point_x": "pt_x",
-    "point_y": "pt_y",
-}
-
-with np.load(DATA / "lenstronomy_images.npz") as _file:
-    REFERENCE = {name: _file[name] for name in _file.files}
 CASES = sorted(name.removesuffix("/image") for name in REFERENCE if name.endswith("/image"))
 
 
