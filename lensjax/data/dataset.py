@@ -120,7 +120,7 @@ class LensSplit:
 
 
 _SEARCH_CHUNK = 1024  # images, or as many of them as
-_SEARCH_BYTES = 2**26  # fit in here
+_SEARCH_BYTES = 2**24  # fit in here
 
 
 def first_of_each_class(split: Split, num: int) -> list[np.ndarray]:
