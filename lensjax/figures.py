@@ -55,6 +55,8 @@ def contact_sheet(images: Sequence[np.ndarray], class_names: Sequence[str]) -> n
     from matplotlib.colors import PowerNorm
 
     def own_norm(picture: np.ndarray) -> Any:
+        if not np.isfinite(picture).any():  # all that was measured is in other channels
+            return PowerNorm(_GAMMA, vmin=0.0, vmax=1.0)
         low, high = np.nanpercentile(picture, (0.5, 99.9))
         return PowerNorm(_GAMMA, vmin=low, vmax=high if high > low else low + 1, clip=True)
 
@@ -85,7 +87,8 @@ def _draw_rows(
         },
     )
     for (label, images), row in zip(rows, axes, strict=True):
-        row[0].text(-0.1, 0.5, label, transform=row[0].transAxes, ha="right", va="center")
+        text = row[0].text(-0.1, 0.5, label, transform=row[0].transAxes, ha="right", va="center")
+        text.set_parse_math(False)  # a class may be called $a$
         for place, axis in enumerate(row):
             axis.set_axis_off()
             if place < len(images):

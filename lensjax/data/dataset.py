@@ -1,6 +1,7 @@
 """What every data set looks like to those who read it, whoever wrote it."""
 
 import dataclasses
+import math
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -30,7 +31,7 @@ class DatasetInfo:
         not known.
       zero_point_mag: magnitude of one `flux_unit`; None where it is not known.
       masked: whether pixels without a measurement stand as NaN in the images.
-      integer: whether the images came as integers.
+      integer: whether every pixel is a whole number.
     """
 
     name: str
@@ -118,7 +119,8 @@ class LensSplit:
         return self
 
 
-_SEARCH_CHUNK = 1024
+_SEARCH_CHUNK = 1024  # images, or as many of them as
+_SEARCH_BYTES = 2**24  # fit in here
 
 
 def first_of_each_class(split: Split, num: int) -> list[np.ndarray]:
@@ -127,9 +129,10 @@ def first_of_each_class(split: Split, num: int) -> list[np.ndarray]:
     An unlabelled set counts as one class. Reads no further than it has to.
     """
     found: list[list[np.ndarray]] = [[] for _ in range(max(1, split.info.num_classes))]
+    chunk = min(_SEARCH_CHUNK, max(1, _SEARCH_BYTES // (4 * math.prod(split.info.image_shape))))
     start = 0
     while start < len(split) and any(len(images) < num for images in found):
-        stop = min(start + _SEARCH_CHUNK, len(split))
+        stop = min(start + chunk, len(split))
         examples = split.examples(np.arange(start, stop))
         for label, images in enumerate(found):
             chosen = np.flatnonzero(examples.labels == label)[: num - len(images)]

@@ -4,7 +4,8 @@ import collections
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 
 from lensjax.data.dataset import DataError
 from lensjax.data.file_image import BadFileError
@@ -24,7 +25,8 @@ class FolderFile:
       split: `train` or `test`; None where the folder makes no such difference.
       class_name: the class by the folder that it lies in; None in a flat folder.
       size: bytes.
-      modified_ns: time of its last change.
+      modified_ns: time of the last change of its content.
+      changed_ns: time of the last change of its content or permissions, which nobody can set.
     """
 
     path: pathlib.Path
@@ -32,6 +34,7 @@ class FolderFile:
     class_name: str | None
     size: int
     modified_ns: int
+    changed_ns: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +60,11 @@ def class_name_of(folder_name: str) -> str:
     return known.get(folder_name.lower(), folder_name)
 
 
+def is_class_name(name: str) -> bool:
+    """Returns whether TFDS can keep a class of this name, a line of a text file."""
+    return name.isprintable() and name == name.strip() and bool(name)
+
+
 def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
     """Returns what a folder holds by name, without hidden files and the like."""
     with os.scandir(folder) as found:
@@ -70,6 +78,11 @@ class _Walk:
     def __init__(self) -> None:
         self.ignored: collections.Counter[str] = collections.Counter()
         self.bad: list[BadFileError] = []
+        self.circles: set[pathlib.Path] = set()
+
+    def refusal(self, text: str) -> DataError:
+        """Returns the error for a structure that is not allowed, with what may explain it."""
+        return DataError(f"data.folder: {text}" + (f"; {self.bad[0]}" if self.bad else ""))
 
     def files(
         self,
@@ -83,6 +96,7 @@ class _Walk:
             status = folder.stat()
             if (status.st_dev, status.st_ino) in above:
                 self.bad.append(BadFileError(folder, "is a link to a folder that it lies in"))
+                self.circles.add(folder)
                 return
             entries = _entries(folder)
         except OSError as error:
@@ -120,17 +134,18 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _split_folders(root: pathlib.Path) -> list[tuple[str | None, pathlib.Path]]:
+def _split_folders(walk: _Walk, root: pathlib.Path) -> list[tuple[str | None, pathlib.Path]]:
     """Returns the folders of the splits; the root alone where it has none."""
     named = [(folder, folder.name.lower()) for folder in _subfolders(root)]
     splits = [(folder, _SPLIT_NAMES[name]) for folder, name in named if name in _SPLIT_NAMES]
     if not splits:
         return [(None, root)]
     others = [folder.name for folder, name in named if name not in _SPLIT_NAMES]
+    others += [path.name for path, _ in walk.files(root, recursive=False)]
     if others:
         raise DataError(
-            f"data.folder: {root} has folders of splits ({splits[0][0].name}) and others "
-            f"({', '.join(others[:5])}); put the others inside or elsewhere"
+            f"data.folder: {root} has folders of splits ({splits[0][0].name}) and beside them "
+            f"{_some(others)}; put that inside or elsewhere"
         )
     for split in ("train", "test"):
         folders = [folder.name for folder, name in splits if name == split]
@@ -140,6 +155,10 @@ def _split_folders(root: pathlib.Path) -> list[tuple[str | None, pathlib.Path]]:
                 f"split; allowed: one each of train and test (or val)"
             )
     return sorted((split, folder) for folder, split in splits)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _check_one_folder_a_class(folder: pathlib.Path, inside: list[pathlib.Path]) -> None:
@@ -154,26 +173,48 @@ def _check_one_folder_a_class(folder: pathlib.Path, inside: list[pathlib.Path]) 
         names[name] = one.name
 
 
-def _list_split(walk: _Walk, folder: pathlib.Path, split: str | None) -> list[FolderFile]:
+def _check_class(folder: pathlib.Path, files: list[tuple[pathlib.Path, os.stat_result]]) -> None:
+    """Checks the name of a class folder, and that no splits or other classes are hidden in it."""
+    own = class_name_of(folder.name)
+    if not is_class_name(own):
+        raise DataError(
+            f"data.folder: {str(folder)!r} is no name for a class; allowed: printable text without "
+            "blanks around it"
+        )
+    for parent in {path.parent for path, _ in files} - {folder}:
+        for part in parent.relative_to(folder).parts:
+            inner = class_name_of(part)
+            if part.lower() in _SPLIT_NAMES or (inner in CLASS_ALIASES.values() and inner != own):
+                raise DataError(
+                    f"data.folder: {parent} lies in {folder}, which would make one class of all "
+                    "below it; allowed: [train|test/]CLASS/FILE below data.folder"
+                )
+
+
+def _list_split(
+    walk: _Walk, folder: pathlib.Path, split: str | None, above: frozenset[tuple[int, int]]
+) -> list[FolderFile]:
     """Returns the files of one split: flat, or in a folder for each class."""
-    direct = list(walk.files(folder, recursive=False))
-    above = frozenset({_identity(folder)})
+    direct = list(walk.files(folder, above, recursive=False))
+    above = above | {_identity(folder)}
     found = {inner: list(walk.files(inner, above)) for inner in _subfolders(folder)}
     classes = [inner for inner, files in found.items() if files]
     if not classes:
         return [_folder_file(path, status, split, None) for path, status in direct]
-    empty = [inner.name for inner in found if inner not in classes]
-    if empty and not walk.bad:
-        raise DataError(
-            f"data.folder: {folder} has no image in {', '.join(empty[:5])}; a class needs images, "
-            "and folders that are no class belong elsewhere"
+    empty = [inner.name for inner in found if inner not in classes and inner not in walk.circles]
+    if empty:
+        raise walk.refusal(
+            f"{folder} has no image in {_some(empty)}; a class needs images, and folders that are "
+            "no class belong elsewhere"
         )
     if direct:
-        raise DataError(
-            f"data.folder: {folder} has both class folders ({classes[0].name}) and files beside "
-            f"them ({direct[0][0].name}); allowed: one or the other"
+        raise walk.refusal(
+            f"{folder} has both class folders ({classes[0].name}) and files beside them "
+            f"({direct[0][0].name}); allowed: one or the other"
         )
     _check_one_folder_a_class(folder, classes)
+    for inner in classes:
+        _check_class(inner, found[inner])
     return [
         _folder_file(path, status, split, class_name_of(inner.name))
         for inner in classes
@@ -189,7 +230,21 @@ def _identity(folder: pathlib.Path) -> tuple[int, int]:
 def _folder_file(
     path: pathlib.Path, status: os.stat_result, split: str | None, class_name: str | None
 ) -> FolderFile:
-    return FolderFile(path, split, class_name, status.st_size, status.st_mtime_ns)
+    return FolderFile(
+        path, split, class_name, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )
+
+
+def _check_root(root: pathlib.Path) -> None:
+    try:
+        status = root.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"data.folder: got {str(root)!r}; there is no such folder") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"data.folder: got {str(root)!r}, which cannot be read: {reason}") from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise DataError(f"data.folder: got {str(root)!r}; that is a file, not a folder")
 
 
 def list_files(root: pathlib.Path) -> Listing:
@@ -206,22 +261,20 @@ def list_files(root: pathlib.Path) -> Listing:
       DataError: for a folder that is not there or cannot be read, has no image files, an empty
         class, or another structure.
     """
-    if not root.is_dir():
-        raise DataError(f"data.folder: got {str(root)!r}; there is no such folder")
+    _check_root(root)
     walk = _Walk()
-    splits = _split_folders(root)
-    files = {split: _list_split(walk, folder, split) for split, folder in splits}
+    splits = _split_folders(walk, root)
+    above = frozenset({_identity(root)} if splits[0][0] else ())
+    files = {split: _list_split(walk, folder, split, above) for split, folder in splits}
     for split, folder in splits:
-        if not files[split] and not walk.bad:
-            raise DataError(
-                f"data.folder: {folder} has no image file; looked for {', '.join(SUFFIXES)}"
-            )
+        if not files[split]:
+            raise walk.refusal(f"{folder} has no image file; looked for {', '.join(SUFFIXES)}")
     classes = [{one.class_name for one in found} for found in files.values()]
-    if any(one != classes[0] for one in classes) and not walk.bad:
+    if any(one != classes[0] for one in classes):
         only = sorted(str(name) for name in classes[0] ^ classes[-1])
-        raise DataError(
-            f"data.folder: the train and test folders of {root} have different classes; only one "
-            f"of them has {', '.join(only)}"
+        raise walk.refusal(
+            f"the train and test folders of {root} have different classes; only one of them has "
+            f"{', '.join(only)}"
         )
     every = tuple(one for found in files.values() for one in found)
     return Listing(root, every, dict(walk.ignored), tuple(walk.bad))

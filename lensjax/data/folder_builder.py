@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,8 @@ import tensorflow_datasets as tfds
 
 from lensjax.data.dataset import DataError
 from lensjax.data.file_image import FileImage
-from lensjax.data.folder_scan import Scan, ScannedImage, digest_of, prepare_pixels
+from lensjax.data.folder import FolderFile
+from lensjax.data.folder_scan import Scan, ScannedImage, examine
 from lensjax.data.image_files import read_images
 from lensjax.data.ordered_builder import OrderedBuilder, record_bytes, record_features
 
@@ -24,45 +26,69 @@ class FolderConfig(tfds.core.BuilderConfig):
 
     Attributes:
       scan: what the first reading found.
-      report: what of it is kept with the set, as JSON types.
     """
 
-    scan: Scan
-    report: dict[str, Any]
+    scan: Scan = dataclasses.field(repr=False)  # TFDS logs the rest
 
 
-def _reread(scan: Scan, images: list[ScannedImage]) -> Iterator[tuple[ScannedImage, FileImage]]:
-    """Yields images in the order of the files, each file opened once."""
+def _changed(path: os.PathLike[str]) -> DataError:
+    return DataError(f"{path} changed while the set was being built; start again")
+
+
+def _check_untouched(file: FolderFile) -> None:
+    """Raises where a file is not as it was listed, which also a stack that grew would show."""
+    try:
+        status = os.stat(file.path)
+    except OSError:
+        raise _changed(file.path) from None
+    if (status.st_size, status.st_mtime_ns) != (file.size, file.modified_ns):
+        raise _changed(file.path)
+
+
+def _reread(
+    scan: Scan, images: list[ScannedImage]
+) -> Iterator[tuple[ScannedImage, np.ndarray, FileImage]]:
+    """Yields images with their pixels in the order of the files, each file opened once.
+
+    Raises:
+      DataError: where an image is not what it was when it was checked.
+    """
     by_file: dict[int, dict[int, ScannedImage]] = collections.defaultdict(dict)
     for known in images:
         by_file[known.file][known.number] = known
-    for file, wanted in by_file.items():
-        path = scan.listing.files[file].path
-        found = 0
-        for number, image in enumerate(read_images(path, scan.reading.layout)):
-            if number in wanted:
-                found += 1
-                yield wanted[number], image
-                if found == len(wanted):
-                    break
-        if found != len(wanted):
-            raise DataError(f"{path} changed while it was being read; start again")
+    for index, wanted in by_file.items():
+        file = scan.listing.files[index]
+        _check_untouched(file)
+        left = len(wanted)
+        for number, image in enumerate(read_images(file.path, scan.reading.layout)):
+            if number not in wanted:
+                continue
+            found, pixels = examine(index, number, file, image, scan.reading.nan_policy)
+            if found._replace(split=wanted[number].split) != wanted[number]:
+                raise _changed(file.path)
+            yield wanted[number], pixels, image
+            left -= 1
+            if not left:
+                break
+        if left:
+            raise _changed(file.path)
 
 
-def _in_turn(scan: Scan, images: list[ScannedImage]) -> Iterator[tuple[ScannedImage, FileImage]]:
+def _in_turn(
+    scan: Scan, images: list[ScannedImage]
+) -> Iterator[tuple[ScannedImage, np.ndarray, FileImage]]:
     """Yields the images so that any beginning has the classes in their shares of the whole."""
-    of_class = {
-        name: [image for image in images if image.class_name == name]
-        for name in scan.class_names or (None,)
-    }
-    readers = {name: _reread(scan, found) for name, found in of_class.items()}
-    taken = dict.fromkeys(of_class, 0)
-    for _ in images:
-        name = min(taken, key=lambda one: (taken[one] + 0.5) / max(1, len(of_class[one])))
-        taken[name] += 1
-        if taken[name] == len(of_class[name]):
-            taken[name] = 2 * len(images) * len(of_class[name])  # it is through
-        yield next(readers[name])
+    by_class: dict[str | None, list[ScannedImage]] = collections.defaultdict(list)
+    for image in images:
+        by_class[image.class_name].append(image)
+    readers = {name: _reread(scan, found) for name, found in by_class.items()}
+    turns = sorted(
+        ((place + 0.5) / len(found), name or "")
+        for name, found in by_class.items()
+        for place in range(len(found))
+    )
+    for _, name in turns:
+        yield next(readers[name or None])
 
 
 class DeeplenseFolder(OrderedBuilder):
@@ -96,11 +122,10 @@ class DeeplenseFolder(OrderedBuilder):
                 flux_unit=scan.flux_unit,
                 zero_point_mag=scan.zero_point_mag,
                 integer=scan.integer,
-                masked=any(image.masked for image in scan.images)
-                and scan.reading.nan_policy == "mask",
+                masked=scan.reading.nan_policy == "mask"
+                and any(image.not_finite for image in scan.images),
                 minimum=min(image.minimum for image in train),
                 maximum=max(image.maximum for image in train),
-                report=self.builder_config.report,
             ),
             disable_shuffling=True,
         )
@@ -110,14 +135,9 @@ class DeeplenseFolder(OrderedBuilder):
         return {split: self._generate_examples(split) for split in SPLITS}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yields examples with the classes in turn, and checks that they are those of the scan."""
+        """Yields examples with the classes in turn."""
         scan = self.builder_config.scan
-        policy = scan.reading.nan_policy
-        for key, (known, image) in enumerate(_in_turn(scan, scan.of_split(split))):
-            pixels = prepare_pixels(image, policy)
-            if digest_of(pixels) != known.digest:
-                path = scan.listing.files[known.file].path
-                raise DataError(f"{path} changed while it was being read; start again")
+        for key, (known, pixels, image) in enumerate(_in_turn(scan, scan.of_split(split))):
             label = scan.class_names.index(known.class_name) if known.class_name else 0
             vector = [image.parameters.get(name, np.nan) for name in scan.parameter_names]
             example = {

@@ -3,20 +3,20 @@
 import collections
 import dataclasses
 import hashlib
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
 from lensjax.data.dataset import DataError
 from lensjax.data.file_image import BadFileError, FileImage
-from lensjax.data.folder import FolderFile, Listing, class_name_of
+from lensjax.data.folder import FolderFile, Listing, class_name_of, is_class_name
 from lensjax.data.image_files import read_images
 
 _DIGEST_BYTES = 16
 _SHOWN = 10  # files that a message lists
+_LARGEST_INTEGER = 2**24  # float32 holds every integer up to here
 
 
 class Reading(NamedTuple):
@@ -35,6 +35,24 @@ class Reading(NamedTuple):
     test_share: float = 0.1
 
 
+class Statement(NamedTuple):
+    """What a file says of an image beside its pixels; most images of a set share one.
+
+    Attributes:
+      flux_unit: unit of a pixel's value.
+      pixel_scale_arcsec: side of a pixel.
+      psf_fwhm_arcsec: width of the point-spread function.
+      zero_point_mag: magnitude of one flux unit.
+      parameter_names: names of its parameters, sorted.
+    """
+
+    flux_unit: str | None
+    pixel_scale_arcsec: float | None
+    psf_fwhm_arcsec: float | None
+    zero_point_mag: float | None
+    parameter_names: tuple[str, ...]
+
+
 class ScannedImage(NamedTuple):
     """What is remembered of an image; its pixels are not.
 
@@ -48,7 +66,10 @@ class ScannedImage(NamedTuple):
       minimum: smallest finite pixel.
       maximum: largest finite pixel.
       zeros: pixels that are exactly 0.
-      masked: pixels that are not finite.
+      not_finite: pixels that were NaN or infinite in the file.
+      whole: whether all finite pixels are whole numbers.
+      statement: what the file says of it.
+      parameters_digest: identifies the values of its parameters; empty where it has none.
     """
 
     file: int
@@ -60,7 +81,10 @@ class ScannedImage(NamedTuple):
     minimum: float
     maximum: float
     zeros: int
-    masked: int
+    not_finite: int
+    whole: bool
+    statement: Statement
+    parameters_digest: bytes
 
 
 def prepare_pixels(image: FileImage, nan_policy: str) -> np.ndarray:
@@ -98,29 +122,84 @@ def digest_of(pixels: np.ndarray) -> bytes:
     return digest.digest()
 
 
-@dataclasses.dataclass
-class _Seen:
-    """What the images say that the whole set has to agree on; a file for each answer."""
+def _statement_of(image: FileImage) -> Statement:
+    return Statement(
+        image.flux_unit,
+        image.pixel_scale_arcsec,
+        image.psf_fwhm_arcsec,
+        image.parameters.get("zero_point_mag"),
+        tuple(sorted(image.parameters)),
+    )
 
-    units: dict[str | None, pathlib.Path] = dataclasses.field(default_factory=dict)
-    scales: set[float | None] = dataclasses.field(default_factory=set)
-    psfs: set[float | None] = dataclasses.field(default_factory=set)
-    zero_points: set[float | None] = dataclasses.field(default_factory=set)
-    parameter_names: dict[str, None] = dataclasses.field(default_factory=dict)
-    num_integer: int = 0
-    parameters_digest: Any = dataclasses.field(default_factory=hashlib.sha256)
 
-    def note(self, path: pathlib.Path, image: FileImage) -> None:
-        self.units.setdefault(image.flux_unit, path)
-        self.scales.add(image.pixel_scale_arcsec)
-        self.psfs.add(image.psf_fwhm_arcsec)
-        self.zero_points.add(image.parameters.get("zero_point_mag"))
-        self.parameter_names.update(dict.fromkeys(image.parameters))
-        self.num_integer += image.integer
-        if image.parameters:
-            self.parameters_digest.update(
-                repr((path.name, sorted(image.parameters.items()))).encode()
-            )
+def _parameters_digest(image: FileImage) -> bytes:
+    if not image.parameters:
+        return b""
+    text = repr(sorted(image.parameters.items()))
+    return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
+
+
+def _class_of(file: FolderFile, image: FileImage) -> str | None:
+    """Returns the class by the folder or by the file itself.
+
+    Raises:
+      ValueError: where the two disagree, or the file's is no name for a class.
+    """
+    own = image.class_name and class_name_of(image.class_name)
+    if own and not is_class_name(own):
+        raise ValueError(f"has the class name {own!r}, which is not one line of printable text")
+    if own and file.class_name and file.class_name != own:
+        raise ValueError(f"says {own}, its folder {file.class_name}")
+    return file.class_name or own
+
+
+def _is_whole(pixels: np.ndarray) -> bool:
+    """Returns whether all are whole numbers, and not for want of digits."""
+    return bool(np.abs(pixels).max() <= _LARGEST_INTEGER and (pixels == np.rint(pixels)).all())
+
+
+def examine(
+    number: int, place: int, file: FolderFile, image: FileImage, nan_policy: str
+) -> tuple[ScannedImage, np.ndarray]:
+    """Returns what is remembered of an image, and its pixels as they are stored.
+
+    Args:
+      number: index of the file in the listing.
+      place: which image of the file it is.
+      file: the file.
+      image: as it was read.
+      nan_policy: see `prepare_pixels`.
+
+    Raises:
+      BadFileError: for an image that cannot be used.
+    """
+    try:
+        pixels = prepare_pixels(image, nan_policy)
+        class_name = _class_of(file, image)
+    except ValueError as error:
+        where = f" in {image.place}" if image.place else ""
+        raise BadFileError(file.path, f"{error}{where}") from None
+    finite = pixels
+    not_finite = 0
+    if pixels is not image.pixels:
+        finite = image.pixels[np.isfinite(image.pixels)]
+        not_finite = pixels.size - finite.size
+    known = ScannedImage(
+        file=number,
+        number=place,
+        digest=digest_of(pixels),
+        split=file.split,
+        class_name=class_name,
+        shape=(pixels.shape[0], pixels.shape[1], pixels.shape[2]),
+        minimum=float(finite.min()),
+        maximum=float(finite.max()),
+        zeros=finite.size - int(np.count_nonzero(finite)),
+        not_finite=not_finite,
+        whole=_is_whole(finite),
+        statement=_statement_of(image),
+        parameters_digest=_parameters_digest(image),
+    )
+    return known, pixels
 
 
 def _common(values: set[float | None]) -> float | None:
@@ -147,7 +226,7 @@ class Scan:
       pixel_scale_arcsec: side of a pixel, where all images agree.
       psf_fwhm_arcsec: width of the point-spread function, where all images agree.
       zero_point_mag: magnitude of one flux unit, where all images agree.
-      integer: whether every image is stored as integers.
+      integer: whether every pixel of every image is a whole number.
       fingerprint: identifies what is taken, and how it is read.
     """
 
@@ -170,68 +249,58 @@ class Scan:
         return [image for image in self.images if image.split == split]
 
 
-def _scan_file(
-    number: int, file: FolderFile, reading: Reading, seen: _Seen
-) -> Iterator[ScannedImage]:
-    for place, image in enumerate(read_images(file.path, reading.layout)):
-        where = f" in {image.place}" if image.place else ""
-        try:
-            pixels = prepare_pixels(image, reading.nan_policy)
-        except ValueError as error:
-            raise BadFileError(file.path, f"{error}{where}") from None
-        own_class = image.class_name and class_name_of(image.class_name)
-        if file.class_name and own_class and file.class_name != own_class:
-            raise BadFileError(file.path, f"says {own_class}{where}, its folder {file.class_name}")
-        seen.note(file.path, image)
-        measured = pixels if not np.isnan(pixels).any() else pixels[~np.isnan(pixels)]
-        yield ScannedImage(
-            number,
-            place,
-            digest_of(pixels),
-            file.split,
-            file.class_name or own_class,
-            (pixels.shape[0], pixels.shape[1], pixels.shape[2]),
-            float(measured.min()),
-            float(measured.max()),
-            int(np.count_nonzero(measured == 0)),
-            pixels.size - measured.size,
-        )
+class _BadFiles:
+    """What cannot be used: the first one raises, or all are left out and listed."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._skip = reading.on_bad_file == "skip"
+        self.found: list[BadFileError] = []
+
+    def add(self, error: BadFileError) -> None:
+        """Raises the error, or keeps it."""
+        if not self._skip:
+            reason = f"{error.reason} (data.on_bad_file=skip leaves such files out)"
+            raise BadFileError(error.path, reason) from error
+        self.found.append(error)
+
+    def leave_out(
+        self, images: list[ScannedImage], wrong: Mapping[int, str], listing: Listing
+    ) -> list[ScannedImage]:
+        """Returns the images without those of wrong files; `wrong` has reasons by file."""
+        for file, reason in wrong.items():
+            self.add(BadFileError(listing.files[file].path, reason))
+        return [image for image in images if image.file not in wrong]
+
+    def explanation(self) -> str:
+        """Returns the end of a message on what is missing."""
+        if not self.found:
+            return ""
+        return f"; {len(self.found)} bad files are left out, the first is {self.found[0]}"
 
 
 def _read_all(
-    listing: Listing, reading: Reading, seen: _Seen, advance: Callable[[], object]
-) -> tuple[list[ScannedImage], list[BadFileError]]:
+    listing: Listing, reading: Reading, bad: _BadFiles, advance: Callable[[], object]
+) -> list[ScannedImage]:
     """Reads every file once. A stack with one bad image is left out whole."""
+    for error in listing.bad:
+        bad.add(error)
+    statements: dict[Statement, Statement] = {}
+
+    def examined(number: int, file: FolderFile) -> Iterator[ScannedImage]:
+        for place, image in enumerate(read_images(file.path, reading.layout)):
+            known, _ = examine(number, place, file, image, reading.nan_policy)
+            # One object for all that are equal: there are as many images as fit on a disk.
+            statement = statements.setdefault(known.statement, known.statement)
+            yield known._replace(statement=statement)
+
     images: list[ScannedImage] = []
-    bad = list(listing.bad)
-    if bad and reading.on_bad_file == "refuse":
-        raise bad[0]
     for number, file in enumerate(listing.files):
         try:
-            images.extend(list(_scan_file(number, file, reading, seen)))
+            images.extend(list(examined(number, file)))
         except BadFileError as error:
-            if reading.on_bad_file == "refuse":
-                raise BadFileError(
-                    error.path, f"{error.reason} (data.on_bad_file=skip leaves such files out)"
-                ) from error
-            bad.append(error)
+            bad.add(error)
         advance()
-    return images, bad
-
-
-def _leave_out(
-    images: list[ScannedImage],
-    wrong: Mapping[int, str],
-    listing: Listing,
-    reading: Reading,
-    bad: list[BadFileError],
-) -> list[ScannedImage]:
-    """Refuses the first of the wrong files, or leaves them out; `wrong` has reasons by file."""
-    errors = [BadFileError(listing.files[file].path, text) for file, text in wrong.items()]
-    if errors and reading.on_bad_file == "refuse":
-        raise errors[0]
-    bad.extend(errors)
-    return [image for image in images if image.file not in wrong]
+    return images
 
 
 def _odd_shapes(images: Iterable[ScannedImage]) -> tuple[tuple[int, int, int], dict[int, str]]:
@@ -259,14 +328,17 @@ def _mixed_labels(images: Iterable[ScannedImage]) -> dict[int, str]:
     }
 
 
-def _one_unit(seen: _Seen) -> str:
-    if len(seen.units) > 1:
-        said = [f"{path.name} has {unit or 'none'}" for unit, path in seen.units.items()]
+def _one_unit(images: Iterable[ScannedImage], listing: Listing) -> str:
+    units: dict[str | None, str] = {}
+    for image in images:
+        units.setdefault(image.statement.flux_unit, str(listing.files[image.file].path))
+    if len(units) > 1:
+        said = [f"{path} has {unit or 'none'}" for unit, path in units.items()]
         raise DataError(
             f"data.folder: the images have different flux units: {'; '.join(said[:_SHOWN])}; bring "
             "them to one"
         )
-    return next(iter(seen.units), None) or "unknown"
+    return next(iter(units)) or "unknown"
 
 
 def _rank(digest: bytes) -> float:
@@ -274,47 +346,60 @@ def _rank(digest: bytes) -> float:
     return int.from_bytes(digest[:6], "little") / 2**48
 
 
-def _assign_splits(images: list[ScannedImage], share: float) -> list[ScannedImage]:
+def _assign_splits(
+    images: list[ScannedImage], share: float, listing: Listing, bad: _BadFiles
+) -> list[ScannedImage]:
     """Splits each class by the content of its images, with one at least on either side.
 
     Copies of an image have one digest, so that they come to lie on one side.
     """
-    by_class: dict[str | None, set[bytes]] = collections.defaultdict(set)
+    by_class: dict[str | None, dict[bytes, ScannedImage]] = collections.defaultdict(dict)
     for image in images:
-        by_class[image.class_name].add(image.digest)
+        by_class[image.class_name][image.digest] = image
     test: set[bytes] = set()
-    for name, digests in by_class.items():
-        if len(digests) < 2:
+    for name, found in by_class.items():
+        if len(found) < 2:
+            (only,) = found.values()
             raise DataError(
                 f"data.folder: {'class ' + name if name else 'the set'} has one image (copies "
-                "aside); a training and a test split need two at least"
+                f"aside), in {listing.files[only.file].path}; a training and a test split need two "
+                f"at least{bad.explanation()}"
             )
-        lowest, *_, highest = sorted(digests, key=_rank)
-        chosen = {digest for digest in digests if _rank(digest) < share}
+        lowest, *_, highest = sorted(found, key=_rank)
+        chosen = {digest for digest in found if _rank(digest) < share}
         test |= (chosen or {lowest}) - {highest}
     return [image._replace(split="test" if image.digest in test else "train") for image in images]
 
 
-def _leaks(images: Iterable[ScannedImage], listing: Listing) -> dict[int, str]:
-    """Returns the training files that hold an image of the test split."""
+def _without_leaks(
+    images: list[ScannedImage], listing: Listing, bad: _BadFiles
+) -> list[ScannedImage]:
+    """Returns the images without the training ones that the test split has too."""
     test = {image.digest: image for image in images if image.split == "test"}
-    return {
-        image.file: "has an image that the test split has too, in "
-        f"{listing.files[test[image.digest].file].path}; a test on it would prove nothing"
-        for image in images
-        if image.split == "train" and image.digest in test
-    }
+    num_of_file = collections.Counter(image.file for image in images)
+    kept = []
+    for image in images:
+        if image.split != "train" or image.digest not in test:
+            kept.append(image)
+            continue
+        place = f"in [{image.number}] " if num_of_file[image.file] > 1 else ""
+        other = listing.files[test[image.digest].file].path
+        reason = f"has {place}an image of the test split, {other}; a test on it would prove nothing"
+        bad.add(BadFileError(listing.files[image.file].path, reason))
+    return kept
 
 
-def _fingerprint(
-    images: Iterable[ScannedImage], class_names: Sequence[str], unit: str, seen: _Seen
-) -> str:
-    digest = hashlib.sha256()
-    digest.update(repr((READER_VERSION, tuple(class_names), unit)).encode())
-    digest.update(seen.parameters_digest.digest())
+def _in_order(images: Iterable[ScannedImage]) -> list[ScannedImage]:
+    """Returns images by split and class, and by the names of the files within."""
+    return sorted(images, key=lambda image: (image.split or "", image.class_name or ""))
+
+
+def _fingerprint(images: Iterable[ScannedImage], class_names: Sequence[str]) -> str:
+    digest = hashlib.sha256(repr((READER_VERSION, tuple(class_names))).encode())
     for image in images:
         digest.update(image.digest)
-        digest.update(f"{image.split} {image.class_name}\n".encode())
+        said = (image.split, image.class_name, *image.statement, image.parameters_digest)
+        digest.update(repr(said).encode())
     return digest.hexdigest()[:16]
 
 
@@ -334,23 +419,34 @@ def scan(listing: Listing, reading: Reading, advance: Callable[[], object]) -> S
       DataError: for the first file that cannot be used, unless `reading.on_bad_file` is `skip`; for
         a set that has no image left, a class of one image, or images with different flux units.
     """
-    seen = _Seen()
-    images, bad = _read_all(listing, reading, seen, advance)
+    bad = _BadFiles(reading)
+    images = _read_all(listing, reading, bad, advance)
     if not images:
-        raise DataError(f"data.folder: no image of {listing.root} can be used; {_first(bad)}")
+        raise DataError(f"data.folder: no image of {listing.root} can be used{bad.explanation()}")
     shape, wrong = _odd_shapes(images)
-    images = _leave_out(images, wrong, listing, reading, bad)
-    images = _leave_out(images, _mixed_labels(images), listing, reading, bad)
-    own_split = any(image.split for image in images)
-    if own_split:
-        images = _leave_out(images, _leaks(images, listing), listing, reading, bad)
+    images = bad.leave_out(images, wrong, listing)
+    images = bad.leave_out(images, _mixed_labels(images), listing)
+    if any(image.split for image in images):
+        images = _without_leaks(images, listing, bad)
     else:
-        images = _assign_splits(images, reading.test_share)
-    names = tuple(sorted({image.class_name for image in images if image.class_name}))
+        images = _assign_splits(images, reading.test_share, listing, bad)
     _check_classes(images, listing, bad)
-    unit = _one_unit(seen)
-    for error in bad:
+    unit = _one_unit(images, listing)
+    for error in bad.found:
         logging.warning("left out: %s", error)
+    return _scan_of(listing, reading, _in_order(images), bad.found, shape, unit)
+
+
+def _scan_of(
+    listing: Listing,
+    reading: Reading,
+    images: list[ScannedImage],
+    bad: list[BadFileError],
+    shape: tuple[int, int, int],
+    unit: str,
+) -> Scan:
+    names = tuple(sorted({image.class_name for image in images if image.class_name}))
+    said = {image.statement for image in images}
     return Scan(
         listing=listing,
         reading=reading,
@@ -358,23 +454,17 @@ def scan(listing: Listing, reading: Reading, advance: Callable[[], object]) -> S
         bad=bad,
         class_names=names,
         image_shape=shape,
-        parameter_names=tuple(seen.parameter_names),
+        parameter_names=tuple(sorted({name for one in said for name in one.parameter_names})),
         flux_unit=unit,
-        pixel_scale_arcsec=_common(seen.scales),
-        psf_fwhm_arcsec=_common(seen.psfs),
-        zero_point_mag=_common(seen.zero_points),
-        integer=seen.num_integer >= len(images),
-        fingerprint=_fingerprint(images, names, unit, seen),
+        pixel_scale_arcsec=_common({one.pixel_scale_arcsec for one in said}),
+        psf_fwhm_arcsec=_common({one.psf_fwhm_arcsec for one in said}),
+        zero_point_mag=_common({one.zero_point_mag for one in said}),
+        integer=all(image.whole for image in images),
+        fingerprint=_fingerprint(images, names),
     )
 
 
-def _first(bad: Sequence[BadFileError]) -> str:
-    return f"the first of {len(bad)} that cannot: {bad[0]}" if bad else "it has none"
-
-
-def _check_classes(
-    images: Iterable[ScannedImage], listing: Listing, bad: Sequence[BadFileError]
-) -> None:
+def _check_classes(images: Iterable[ScannedImage], listing: Listing, bad: _BadFiles) -> None:
     """Checks that each class of the folder has images in both splits."""
     expected = {file.class_name for file in listing.files} | {image.class_name for image in images}
     if len(expected) > 1:
@@ -386,5 +476,5 @@ def _check_classes(
                 what = f"class {name}" if name else "the set"
                 raise DataError(
                     f"data.folder: {what} has no image in the {split} split of {listing.root}"
-                    + (f"; {_first(bad)}" if bad else "")
+                    f"{bad.explanation()}"
                 )

@@ -5,13 +5,17 @@ touched is known again without being read.
 """
 
 import collections
+import dataclasses
 import hashlib
 import json
 import os
 import pathlib
 from typing import Any
 
+from absl import logging
+
 from lensjax.data.catalogue import FOLDER_SET
+from lensjax.data.dataset import DataError
 from lensjax.data.folder import Listing, list_files
 from lensjax.data.folder_builder import SPLITS, VERSION, DeeplenseFolder, FolderConfig
 from lensjax.data.folder_scan import READER_VERSION, Reading, Scan, scan
@@ -32,39 +36,52 @@ def _listing_digest(listing: Listing, reading: Reading) -> str:
     digest = hashlib.sha256(repr((READER_VERSION, reading)).encode())
     for file in listing.files:
         where = os.path.relpath(file.path, listing.root)
-        digest.update(repr((where, file.size, file.modified_ns, file.class_name)).encode())
-    for error in listing.bad:
-        digest.update(str(error).encode())
+        stamps = (file.size, file.modified_ns, file.changed_ns, file.class_name)
+        digest.update(repr((where, *stamps)).encode())
+    said = [repr(str(error)) for error in listing.bad]
+    digest.update(repr((said, sorted(listing.ignored.items()))).encode())
     return digest.hexdigest()
 
 
 def _memory_of(listing: Listing, reading: Reading, directory: str | None) -> pathlib.Path:
-    """Returns the file that remembers which set a folder became."""
+    """Returns the file that remembers which set a folder became, and what was found in it."""
     name = hashlib.sha256(repr((str(listing.root.resolve()), reading)).encode()).hexdigest()[:16]
     return root_of(directory) / DeeplenseFolder.name / ".known" / f"{name}.json"
 
 
-def _known(memory: pathlib.Path, digest: str) -> str | None:
-    """Returns the fingerprint that a folder had when it looked as it does now."""
+def _recall(memory: pathlib.Path, digest: str) -> tuple[str, dict[str, Any]] | None:
+    """Returns the fingerprint and report of a folder that looks as it did then."""
     try:
         content = json.loads(memory.read_text())
-        return content["fingerprint"] if content["listing"] == digest else None
+        if content["listing"] == digest:
+            return str(content["fingerprint"]), dict(content["report"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        pass  # the folder is read again
+    return None
 
 
-def _remember(memory: pathlib.Path, digest: str, fingerprint: str) -> None:
-    memory.parent.mkdir(parents=True, exist_ok=True)
+def _remember(memory: pathlib.Path, digest: str, fingerprint: str, report: dict[str, Any]) -> None:
+    content = {"listing": digest, "fingerprint": fingerprint, "report": report}
     partial = memory.with_name(f"{memory.name}.{os.getpid()}")
-    partial.write_text(json.dumps({"listing": digest, "fingerprint": fingerprint}))
-    os.replace(partial, memory)
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(content))
+        os.replace(partial, memory)
+    except OSError as error:  # such as a place for sets that others fill
+        logging.info("The folder will be read again next time: %s.", error)
+
+
+def _printable(text: str) -> str:
+    """Returns text with what no terminal shows, such as a name in another encoding, escaped."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def report_of(found: Scan) -> dict[str, Any]:
     """Returns what a folder was found to hold, as JSON types."""
     images = found.images
     copies = collections.Counter(image.digest for image in images)
-    sides = {(image.digest, image.split) for image in images}
+    splits = {(image.digest, image.split) for image in images}
+    classes = {(image.digest, image.class_name) for image in images}
     pixels = len(images) * found.image_shape[0] * found.image_shape[1] * found.image_shape[2]
     counts = {
         split: collections.Counter(image.class_name or "unlabelled" for image in chosen)
@@ -79,12 +96,13 @@ def report_of(found: Scan) -> dict[str, Any]:
         "minimum": min(image.minimum for image in images),
         "maximum": max(image.maximum for image in images),
         "share_of_zeros": sum(image.zeros for image in images) / pixels,
-        "share_not_finite": sum(image.masked for image in images) / pixels,
+        "share_not_finite": sum(image.not_finite for image in images) / pixels,
         "integer": found.integer,
         "copies": sum(number - 1 for number in copies.values()),
-        "copies_across_splits": len(sides) - len(copies),
+        "copies_across_splits": len(splits) - len(copies),
+        "copies_across_classes": len(classes) - len(copies),
         "left_out": len(found.bad),
-        "left_out_files": [str(error) for error in found.bad[:_LISTED]],
+        "left_out_files": [_printable(str(error)) for error in found.bad[:_LISTED]],
         "other_files": dict(found.listing.ignored),
         "parameters": list(found.parameter_names),
     }
@@ -102,30 +120,51 @@ def prepare(folder: str, reading: Reading, directory: str | None = None) -> Prep
 
     Raises:
       DataError: for whatever `list_files` and `scan` refuse, and for a place that cannot be
-        written.
+        written or lies in the folder.
     """
-    root = pathlib.Path(folder).expanduser()
+    root = _expanded(folder)
     listing = list_files(root)
+    _check_apart(root, directory)
     digest = _listing_digest(listing, reading)
     memory = _memory_of(listing, reading, directory)
-    fingerprint = _known(memory, digest)
-    if fingerprint is not None:
+    recalled = _recall(memory, digest)
+    if recalled is not None:
+        fingerprint, report = recalled
         known = _located(fingerprint, root, directory)
         if known.open_finished() is not None:
-            return known
+            return dataclasses.replace(known, report=report)
     with progress_bar(len(listing.files), f"Checking {root}", " files") as bar:
         found = scan(listing, reading, bar.update)
+    report = report_of(found)
     wanted = _located(found.fingerprint, root, directory)
     _build(found, wanted, directory)
-    _remember(memory, digest, found.fingerprint)
-    return wanted
+    _remember(memory, digest, found.fingerprint, report)
+    return dataclasses.replace(wanted, report=report)
+
+
+def _expanded(folder: str) -> pathlib.Path:
+    try:
+        return pathlib.Path(folder).expanduser()
+    except RuntimeError as error:  # the home of nobody
+        raise DataError(f"data.folder: got {folder!r}: {error}") from None
+
+
+def _check_apart(root: pathlib.Path, directory: str | None) -> None:
+    """Checks that the sets do not become part of the folder that they are made from."""
+    sets = root_of(directory)
+    if sets.resolve().is_relative_to(root.resolve()):
+        raise DataError(
+            f"data.folder: {root} holds {sets}, where data sets are written; set data.directory or "
+            "TFDS_DATA_DIR to a folder outside"
+        )
 
 
 def _build(found: Scan, wanted: PreparedSet, directory: str | None) -> None:
     def build() -> None:
-        config = FolderConfig(name=found.fingerprint, scan=found, report=report_of(found))
         builder = DeeplenseFolder(
-            data_dir=os.fspath(root_of(directory)), config=config, file_format="array_record"
+            data_dir=os.fspath(root_of(directory)),
+            config=FolderConfig(name=found.fingerprint, scan=found),
+            file_format="array_record",
         )
         builder.download_and_prepare()
 

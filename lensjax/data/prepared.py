@@ -6,7 +6,8 @@ import fcntl
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
@@ -32,12 +33,14 @@ class PreparedSet:
       folder: where its files are.
       fingerprint: what must have made it.
       build_command: the command that builds it, for messages.
+      report: what the reading of a user's folder found, as JSON types; None for another set.
     """
 
     name: str
     folder: pathlib.Path
     fingerprint: str
     build_command: str
+    report: Mapping[str, Any] | None = None
 
     @property
     def _remedy(self) -> str:

@@ -1,18 +1,20 @@
 """What `--mode=build_data` says of a set: a few lines, and a sheet of its first images."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
-from lensjax.data.dataset import DatasetInfo, first_of_each_class
+from lensjax.data.dataset import DataError, DatasetInfo, first_of_each_class
 from lensjax.data.prepared import PreparedSet
 from lensjax.figures import contact_sheet, save_png
 
 CONTACT_SHEET = "contact_sheet.png"
 _COLUMNS = 10
+_ROWS = 20  # classes that the sheet shows
 _SHOWN = 10  # files left out that are named
 
 
-def _counts(info: DatasetInfo, report: dict[str, Any] | None) -> list[str]:
+def _counts(info: DatasetInfo, report: Mapping[str, Any] | None) -> list[str]:
     """Returns a line for each split."""
     classes = (report or {}).get("images", {})
     lines = []
@@ -25,14 +27,14 @@ def _counts(info: DatasetInfo, report: dict[str, Any] | None) -> list[str]:
     return lines
 
 
-def _findings(report: dict[str, Any]) -> list[str]:
+def _findings(report: Mapping[str, Any]) -> list[str]:
     """Returns what only the reading of a user's files can say."""
     lines = [
         f"  {100 * report['share_of_zeros']:.2f} % of the pixels are exactly 0, "
         f"{100 * report['share_not_finite']:.2f} % were not finite",
         f"  {report['copies']:,} images are copies of others; {report['copies_across_splits']:,} "
-        "across the splits",
-        f"  {report['files']:,} image files; {report['left_out']:,} left out",
+        f"across the splits, {report['copies_across_classes']:,} across classes",
+        f"  {report['files']:,} image files; {report['left_out']:,} files or images left out",
     ]
     if report["integer"]:
         lines.append("  the images are integers: log_prob adds uniform noise in [0, 1) to them")
@@ -47,7 +49,7 @@ def _findings(report: dict[str, Any]) -> list[str]:
     return lines + named
 
 
-def describe(info: DatasetInfo, report: dict[str, Any] | None) -> str:
+def describe(info: DatasetInfo, report: Mapping[str, Any] | None) -> str:
     """Returns what a set holds, for people.
 
     Args:
@@ -77,10 +79,19 @@ def show(prepared: PreparedSet) -> tuple[str, pathlib.Path]:
 
     Returns:
       What the set holds, and where the sheet is.
+
+    Raises:
+      DataError: for a set that is missing, stale or damaged, or a place that cannot be written.
     """
-    builder = prepared.require()
     split = prepared.open_split("train")
-    names = split.info.class_names or ("unlabelled",)
+    names = (split.info.class_names or ("unlabelled",))[:_ROWS]
     path = prepared.folder / CONTACT_SHEET
-    save_png(path, contact_sheet(first_of_each_class(split, _COLUMNS), names))
-    return describe(split.info, builder.info.metadata.get("report")), path
+    picture = contact_sheet(first_of_each_class(split, _COLUMNS)[:_ROWS], names)
+    try:
+        save_png(path, picture)
+    except OSError as error:
+        if not path.exists():  # a place for sets that others fill has it already
+            raise DataError(
+                f"{path} cannot be written: {error.strerror}; the set itself is finished"
+            ) from error
+    return describe(split.info, prepared.report), path
