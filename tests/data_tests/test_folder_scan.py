@@ -23,7 +23,7 @@ from folder_support import (
 
 from lensjax.data.dataset import DataError
 from lensjax.data.file_image import BadFileError
-from lensjax.data.folder_scan import digest_of
+from lensjax.data.folder_image import digest_of
 
 # The axes of one file of four images, or of each of four files of one.
 SHAPES: dict[str, tuple[int, ...]] = {
