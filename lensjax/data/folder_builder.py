@@ -12,7 +12,8 @@ import tensorflow_datasets as tfds
 from lensjax.data.dataset import DataError
 from lensjax.data.file_image import FileImage
 from lensjax.data.folder import FolderFile
-from lensjax.data.folder_scan import Scan, ScannedImage, examine
+from lensjax.data.folder_image import ScannedImage, examine
+from lensjax.data.folder_scan import Scan
 from lensjax.data.image_files import read_images
 from lensjax.data.ordered_builder import OrderedBuilder, record_bytes, record_features
 

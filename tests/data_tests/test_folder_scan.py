@@ -1,6 +1,5 @@
 """The first reading of a folder: bad files, the split by content, and what identifies a set."""
 
-import itertools
 import os
 import pathlib
 import pickle
@@ -11,6 +10,7 @@ from folder_support import (
     CLASSES,
     SIDE,
     WRITERS,
+    Bomb,
     counts,
     object_array,
     pixels,
@@ -23,7 +23,7 @@ from folder_support import (
 
 from lensjax.data.dataset import DataError
 from lensjax.data.file_image import BadFileError
-from lensjax.data.folder_scan import digest_of
+from lensjax.data.folder_image import digest_of
 
 # The axes of one file of four images, or of each of four files of one.
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -137,16 +137,6 @@ def test_labels_within_a_file_are_classes(tmp_path):
 
 
 # Bad files -------------------------------------------------------------------------------------
-
-
-class Bomb:
-    """Leaves a file behind if anybody unpickles it."""
-
-    def __init__(self, flag: pathlib.Path) -> None:
-        self.flag = flag
-
-    def __reduce__(self):
-        return (os.system, (f"touch {self.flag}",))
 
 
 def with_pixel(value: float) -> np.ndarray:
@@ -325,221 +315,3 @@ def test_a_class_within_a_file_is_checked(tmp_path, label):
     words = "says cdm, its folder no_sub" if label == "sphere" else "not one line of printable"
     with pytest.raises(BadFileError, match=rf"a\.npz: .*{words}"):
         scan(tmp_path)
-
-
-# FITS and what a file says ---------------------------------------------------------------------
-
-
-def fits(path: pathlib.Path, image: np.ndarray, extension: bool = False, **header: object) -> None:
-    from astropy.io import fits as astropy_fits
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    keywords = astropy_fits.Header(header)
-    hdus = [astropy_fits.PrimaryHDU(header=keywords), astropy_fits.ImageHDU(image)]
-    one = astropy_fits.PrimaryHDU(image, keywords)
-    astropy_fits.HDUList(hdus if extension else [one]).writeto(path)
-
-
-@pytest.mark.parametrize("extension", [False, True])
-def test_fits_keeps_what_its_header_says(tmp_path, extension):
-    for index in range(3):
-        said = {"BUNIT": "nJy", "MAGZERO": 31.4, "EXPTIME": 100.0 + index, "PIXSCALE": 0.2}
-        fits(tmp_path / f"{index}.fits", pixels(index), extension, **said)
-    found = scan(tmp_path)
-    assert found.flux_unit == "nJy"
-    assert found.zero_point_mag == 31.4
-    assert found.pixel_scale_arcsec == 0.2
-    assert found.psf_fwhm_arcsec is None
-    assert found.parameter_names == ("exposure_time_s", "zero_point_mag")
-
-
-@pytest.mark.parametrize("other", ["BUNIT", "MAGZERO", "PIXSCALE", "PSFFWHM", "EXPTIME"])
-def test_what_a_header_says_is_part_of_the_identity(tmp_path, other):
-    common = {"BUNIT": "nJy", "MAGZERO": 31.4, "PIXSCALE": 0.2, "EXPTIME": 100.0, "PSFFWHM": 0.5}
-    changed = common | {other: "Jy" if other == "BUNIT" else 7.5}
-    for name, header in (("a", common), ("b", changed), ("c", common)):
-        for index in range(3):
-            fits(tmp_path / name / f"{index}.fits", pixels(index), **header)
-    first, second, third = (scan(tmp_path / name).fingerprint for name in "abc")
-    assert first == third != second
-
-
-def test_facts_that_differ_between_images_are_unknown_for_the_set(tmp_path):
-    for index in range(3):
-        fits(tmp_path / f"{index}.fits", pixels(index), PIXSCALE=0.2 + 0.01 * index, MAGZERO=30.0)
-    found = scan(tmp_path)
-    assert found.pixel_scale_arcsec is None
-    assert found.zero_point_mag == 30.0
-
-
-def test_images_in_different_units_are_refused_by_name(tmp_path):
-    for index, unit in enumerate(("nJy", "nJy", "adu")):
-        fits(tmp_path / f"{index}.fits", pixels(index), BUNIT=unit)
-    with pytest.raises(DataError, match=r"units: .*0\.fits has nJy; .*2\.fits has adu"):
-        scan(tmp_path)
-
-
-def test_files_that_are_left_out_have_no_say(tmp_path):
-    """Their units, parameters and number types do not count."""
-    for index in range(4):
-        fits(tmp_path / f"{index}.fits", pixels(index), BUNIT="nJy", PIXSCALE=0.2)
-    good = scan(tmp_path)
-    for index in range(4, 7):
-        image = counts(index, (SIDE, SIDE + 1))
-        fits(tmp_path / f"{index}.fits", image, BUNIT="adu", EXPTIME=3.0, PIXSCALE=0.3)
-    found = scan(tmp_path, on_bad_file="skip")
-    assert len(found.bad) == 3
-    fields = ("flux_unit", "parameter_names", "pixel_scale_arcsec", "integer", "fingerprint")
-    assert [getattr(found, name) for name in fields] == [getattr(good, name) for name in fields]
-    assert not found.integer
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (counts(0), True),
-        (counts(0).astype("f8"), True),
-        (-counts(0).astype("i2"), True),
-        (counts(0) + 0.5, False),
-        (counts(0) * 1e9 + 2.0**25, False),  # float32 has no digits behind the point there
-    ],
-)
-def test_integer_means_whole_numbers(tmp_path, values, expected):
-    write(tmp_path / "a.npy", values)
-    write(tmp_path / "b.npy", values + 1)
-    assert scan(tmp_path).integer == expected
-
-
-# Pixels that are not finite --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("policy", ["mask", "fill"])
-def test_policies_for_pixels_that_are_not_finite(tmp_path, policy, value):
-    write_flat(tmp_path / "root", 4)
-    image = pixels(7)
-    image[2, 3] = value
-    write(tmp_path / "root" / "bad.npy", image)
-    rest = np.delete(image.reshape(-1), 2 * SIDE + 3)
-    image[2, 3] = np.nan if policy == "mask" else np.median(rest.astype("f4"))
-    expected = digest_of(image.astype("f4")[..., None])
-    (found,) = (one for one in scan(tmp_path / "root", nan_policy=policy).images if one.not_finite)
-    assert found.digest == expected
-    assert found.not_finite == 1
-    assert (found.minimum, found.maximum) == (rest.min(), rest.max())
-    split = [
-        prepare(tmp_path / "root", tmp_path / "sets", nan_policy=policy).read(name)
-        for name in ("train", "test")
-    ]
-    stored_images = np.concatenate([one.images for one in split])
-    assert np.isnan(stored_images).sum() == (policy == "mask")
-    assert split[0].info.masked == (policy == "mask")
-    assert np.isfinite([split[0].info.minimum, split[0].info.maximum]).all()
-
-
-def test_a_policy_without_a_use_changes_nothing(tmp_path):
-    write_classes(tmp_path)
-    assert len({scan(tmp_path, nan_policy=name).fingerprint for name in ("refuse", "mask")}) == 1
-    assert not prepare(tmp_path, tmp_path.with_suffix(".sets"), nan_policy="mask").info().masked
-
-
-# The split by content --------------------------------------------------------------------------
-
-
-def sides(found) -> dict[bytes, str]:
-    return {image.digest: image.split for image in found.images}
-
-
-def test_the_split_is_stable_when_files_are_renamed_and_others_added(tmp_path):
-    root = write_classes(tmp_path / "a", num=60)
-    before = sides(scan(root))
-    for number, path in enumerate(sorted(root.glob("*/*.npy"))):
-        path.rename(path.with_name(f"{(number * 37) % 1000}_renamed.npy"))
-    assert sides(scan(root)) == before
-    write_classes(root, num=90, seed=100_000)
-    after = sides(scan(root))
-    assert len(after) == 3 * 150
-    assert {digest: after[digest] for digest in before} == before
-
-
-@pytest.mark.parametrize("share", [0.001, 0.05, 0.1, 0.5, 0.9])
-def test_the_share_is_near_what_is_asked_and_neither_side_is_empty(tmp_path, share):
-    stack = pixels(0, (2000, 8, 8))
-    write(tmp_path / "stack.npy", stack)
-    found = scan(tmp_path, test_share=share)
-    num = len(found.of_split("test"))
-    assert num + len(found.of_split("train")) == 2000
-    assert abs(num - 2000 * share) <= 4.5 * np.sqrt(2000 * share * (1 - share)) + 1
-    assert num >= 1
-
-
-@pytest.mark.parametrize("num", [2, 3, 5])
-@pytest.mark.parametrize("share", [0.001, 0.1, 0.9])
-def test_small_classes_have_both_splits(tmp_path, num, share):
-    for seed in range(15):
-        root = write_classes(tmp_path / str(seed), num=num, seed=100 * seed)
-        found = scan(root, test_share=share)
-        have = {(image.class_name, image.split) for image in found.images}
-        assert have == set(itertools.product(CLASSES, ("train", "test")))
-
-
-def test_copies_are_on_one_side(tmp_path):
-    write_classes(tmp_path, num=30)
-    for index in range(30):
-        write(tmp_path / "cdm" / f"copy_{index}.npy", pixels(1000 + index).astype(">f4"))
-        write(tmp_path / "cdm" / f"another_{index}.npy", pixels(1000 + index)[None])
-    found = scan(tmp_path, test_share=0.4)
-    assert len(found.images) == 150
-    assert len({(one.digest, one.split) for one in found.images}) == 90
-
-
-# Own folders for the splits --------------------------------------------------------------------
-
-
-def write_splits(root: pathlib.Path) -> pathlib.Path:
-    for number, name in enumerate(("train", "test")):
-        write_classes(root / name, seed=50 * number)
-    return root
-
-
-def test_own_splits_are_respected(tmp_path):
-    write_splits(tmp_path)
-    found = scan(tmp_path, test_share=0.9)
-    for image in found.images:
-        assert image.split == found.listing.files[image.file].split
-    assert len(found.of_split("train")) == len(found.of_split("test")) == 12
-
-
-@pytest.mark.parametrize("across", ["cdm", "no_sub"])
-def test_an_image_in_both_splits_is_refused_or_its_training_copy_left_out(tmp_path, across):
-    write_splits(tmp_path)
-    leak = pixels(1001)  # the second of cdm in train
-    write(tmp_path / "test" / across / "leak.npy", leak.astype("f4"))
-    words = r"train/cdm/001\.npy: has an image of the test split, .*leak\.npy; a test on it"
-    with pytest.raises(BadFileError, match=words):
-        scan(tmp_path)
-    found = scan(tmp_path, on_bad_file="skip")
-    assert [str(error.path) for error in found.bad] == [str(tmp_path / "train/cdm/001.npy")]
-    digest = digest_of(leak.astype("f4")[..., None])
-    assert [one.split for one in found.images if one.digest == digest] == ["test"]
-    assert len(found.images) == 24
-
-
-def test_of_a_stack_the_leaked_image_alone_is_left_out(tmp_path):
-    train, test = pixels(0, (20, SIDE, SIDE)), pixels(1, (5, SIDE, SIDE))
-    test[3] = train[13]
-    write(tmp_path / "train" / "stack.npy", train)
-    write(tmp_path / "test" / "stack.npy", test)
-    with pytest.raises(BadFileError, match=r"train/stack\.npy: has in \[13\] an image of the test"):
-        scan(tmp_path)
-    found = scan(tmp_path, on_bad_file="skip")
-    assert [image.number for image in found.of_split("train")] == [*range(13), *range(14, 20)]
-    assert len(found.of_split("test")) == 5
-
-
-def test_a_class_that_is_all_leaks_is_an_error(tmp_path):
-    write_splits(tmp_path)
-    for path in (tmp_path / "train" / "cdm").iterdir():
-        write(tmp_path / "test" / "cdm" / f"x{path.name}", np.load(path))
-    with pytest.raises(DataError, match=r"class cdm has no image in the train split .*4 bad files"):
-        scan(tmp_path, on_bad_file="skip")
