@@ -283,6 +283,12 @@ def _command_child(folder: pathlib.Path) -> None:
 
     for module in ("main", "modes", "generate", "evaluate"):
         importlib.import_module(f"lensjax.{module}")  # once for all forks
+    if "TRAININGS" in os.environ:
+        hide_tensorboard()
+        for module in ("clu.parameter_overview", "lensjax.data.report", "lensjax.data.folder_set"):
+            importlib.import_module(module)
+        for module in ("orbax.checkpoint", "matplotlib.backends.backend_agg"):
+            importlib.import_module(module)
     warnings.simplefilter("ignore")  # jax has threads, but has used no device yet
     commands = json.loads((folder / "commands.json").read_text())
     results = {}
@@ -297,7 +303,8 @@ def run_commands(
 ) -> dict[str, tuple[int, str]]:
     """Runs command lines of lensjax and returns exit code and output of each.
 
-    They share one start of Python and its imports, which take longer than most of them.
+    They share one start of Python and its imports, which take longer than most of them. Keywords
+    go to the environment; `TRAININGS` does more imports once and leaves out event files.
     """
     (folder / "commands.json").write_text(json.dumps(commands))
     done = run_python(__file__, "commands", folder, **more)

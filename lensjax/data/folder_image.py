@@ -1,4 +1,4 @@
-"""One image of a user's folder: checked, made ready to be stored, and what is remembered of it."""
+"""What is remembered of an image of a user's folder, and its pixels as they are stored."""
 
 import hashlib
 from typing import NamedTuple
