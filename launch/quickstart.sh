@@ -23,5 +23,5 @@ cat <<END
 images    $workdir/generated/images.npy (flux), labels.npy beside it
 pictures  $workdir/evaluation/grid.png (real lenses above generated ones), $workdir/samples/
 scores    $workdir/evaluation/metrics.json
-curves    .venv/bin/tensorboard --logdir $workdir
+curves    $workdir/samples/curves.png, or .venv/bin/tensorboard --logdir $workdir
 END

@@ -69,6 +69,7 @@ RESUMABLE_FIELDS = (
     "train.checkpoint_every",
     "train.keep_last",
     "train.keep_every",
+    "data.folder",  # a set of files is known by its content
     "data.directory",
     "data.placement",
     "parallel.",

@@ -67,9 +67,20 @@ def _train(config: Config, workdir: pathlib.Path) -> None:
 
     _log_devices(config)
     make_mesh(config)  # refuses what the devices cannot do before anything is written
+    _check_apart(workdir, config)
     files.check_free(workdir, config)  # before a build that may take minutes
     prepared = sets.prepare(config.data)
     train(config, workdir, prepared.open_split("train"), prepared.open_split("test"))
+
+
+def _check_apart(workdir: pathlib.Path, config: Config) -> None:
+    """Raises `WorkdirError` for a workdir among the user's files, which it would join."""
+    folder = config.data.folder
+    if folder and workdir.resolve().is_relative_to(pathlib.Path(folder).expanduser().resolve()):
+        raise WorkdirError(
+            f"--workdir={workdir} lies in data.folder={folder}; the images of the run would join "
+            "the data. Take a folder outside"
+        )
 
 
 def _sample(config: Config, workdir: pathlib.Path) -> None:

@@ -22,8 +22,8 @@ from lensjax.config import Config, ConfigError, TrainConfig
 from lensjax.data.augmentation import cut_out_shape, make_augment_fn
 from lensjax.data.dataset import DatasetInfo, Split
 from lensjax.data.pipeline import Placement, make_batch_fn
-from lensjax.data.placement import place
-from lensjax.data.scaling import NUM_REFERENCE_IMAGES, Scaling, fit_scaling
+from lensjax.data.placement import check_batch_size, place
+from lensjax.data.scaling import Scaling, fit_scaling, num_reference_images
 from lensjax.losses import Batch
 from lensjax.monitor import Monitor
 from lensjax.parallel import make_mesh, over_batch, replicated
@@ -86,7 +86,8 @@ def _claim_dataset(path: pathlib.Path, split: Split, config: Config) -> Scaling:
             )
         return Scaling(**known["scaling"])
     data, info = config.data, split.info
-    reference = split.examples(np.arange(min(NUM_REFERENCE_IMAGES, len(split)))).images
+    count = min(num_reference_images(info.image_shape), len(split))
+    reference = split.examples(np.arange(count)).images
     scaling = fit_scaling(data.scaling, data.model_std, reference, info.minimum, masked=info.masked)
     shape = cut_out_shape(info.image_shape, data.shift_pixels)
     files.write_json(path, _describe_dataset(info, scaling, shape))
@@ -147,7 +148,7 @@ def train(
       lensjax.checkpoint.CheckpointError: where there are checkpoints but none is sound.
     """
     mesh = make_mesh(config)
-    _check_images(config, split.info)
+    _check_images(config, split.info, len(split))
     files.claim(workdir, config)
     with contextlib.ExitStack() as cleanup:
         cleanup.enter_context(files.training_lock(workdir))
@@ -179,8 +180,9 @@ def train(
         return _loop(config.train, state, step_fn, placement, checkpoints, monitor, stop)
 
 
-def _check_images(config: Config, info: DatasetInfo) -> None:
+def _check_images(config: Config, info: DatasetInfo, num_images: int) -> None:
     """Checks what depends on the images and is known only once the data is there."""
+    check_batch_size(config.train.batch_size, info, num_images)
     if info.num_classes != config.model.num_classes:
         raise ConfigError(
             "model.num_classes",

@@ -125,6 +125,7 @@ RESUMABLE = {
     "train.checkpoint_every",
     "train.keep_last",
     "train.keep_every",
+    "data.folder",
     "data.directory",
     "data.placement",
 }

@@ -413,6 +413,7 @@ def test_classes_that_the_set_does_not_have_are_refused(tmp_path):
 def test_a_batch_beyond_the_images_in_memory_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"train\.batch_size: got 8; allowed: at most the 7 images"):
         train(tiny_config(), tmp_path / "run", tiny_split(num=7))
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unlabelled_set_trains_and_generates(tmp_path, monkeypatch):

@@ -111,6 +111,11 @@ def walk(tmp_path_factory):
         if name in RESUMED:
             commands[f"{name}: resume"] = run
         commands[f"{name}: sample"] = [*run, "--mode=sample"]
+    inside = folder / "files" / "flat"
+    commands["inside: train"] = [
+        *_flags(**{**SETS["flat"][1], "data.folder": inside}),
+        f"--workdir={inside / 'run'}",
+    ]
     for name, (root, _) in _write_refused(folder).items():
         own = [*_flags(**{"data.folder": root}), f"--config.data.directory={folder / 'none'}"]
         commands[f"{name}: build_data"] = [*own, "--mode=build_data"]
@@ -258,3 +263,11 @@ def test_a_folder_that_is_refused_leaves_nothing(walk, name, mode, tmp_path):
     assert f"{folder / name}" in said
     assert not (folder / "none").exists()
     assert not (folder / "flag").exists()
+
+
+def test_a_run_among_the_files_is_refused(walk):
+    folder, results = walk
+    code, output = results["inside: train"]
+    assert code == 2
+    assert "the images of the run would join the data" in output
+    assert not (folder / "files" / "flat" / "run").exists()

@@ -180,6 +180,15 @@ def choose_placement(info: DatasetInfo, num_images: int, mesh: jax.sharding.Mesh
     return Choice("device" if size <= _MEMORY_SHARE * memory else "stream", share)
 
 
+def check_batch_size(batch_size: int, info: DatasetInfo, num_images: int) -> None:
+    """Raises `DataError` for a batch larger than the split."""
+    if batch_size > num_images:
+        raise DataError(
+            f"train.batch_size: got {batch_size}; allowed: at most the {num_images} images of "
+            f"{info.name}"
+        )
+
+
 def place(
     split: Split, name: str, seed: int, batch_size: int, mesh: jax.sharding.Mesh
 ) -> Placement:
@@ -195,11 +204,7 @@ def place(
     Raises:
       DataError: for a batch larger than the split.
     """
-    if batch_size > len(split):
-        raise DataError(
-            f"train.batch_size: got {batch_size}; allowed: at most the {len(split)} images of "
-            f"{split.info.name}"
-        )
+    check_batch_size(batch_size, split.info, len(split))
     if name == "auto":
         name, reason = choose_placement(split.info, len(split), mesh)
         logging.info("data.placement=auto: %s, because %s", name, reason)

@@ -14,6 +14,7 @@ from lensjax.data.dataset import DataError
 
 # The shape of the map is fixed by these images, so that every placement finds the same constants.
 NUM_REFERENCE_IMAGES = 4096
+_REFERENCE_BYTES = 2**28  # fewer where images are large
 _SOFTENING_SHARE_OF_MAXIMUM = 0.01
 
 
@@ -55,6 +56,17 @@ class Scaling:
         return dataclasses.asdict(self)
 
 
+def num_reference_images(image_shape: tuple[int, int, int]) -> int:
+    """Returns how many of the first training images fix the constants of a map.
+
+    Args:
+      image_shape: `(H, W, C)`.
+    """
+    height, width, channels = image_shape
+    fitting = _REFERENCE_BYTES // (4 * height * width * channels)
+    return min(NUM_REFERENCE_IMAGES, max(1, fitting))
+
+
 def fit_scaling(
     kind: str, model_std: float, images: np.ndarray, minimum: float, *, masked: bool = False
 ) -> Scaling:
@@ -63,7 +75,7 @@ def fit_scaling(
     Args:
       kind: `linear`, `sqrt` or `asinh`.
       model_std: the standard deviation wanted in the model's range.
-      images: flux, float32 `[N, H, W, C]`; the first 4,096 are used.
+      images: flux, float32 `[N, H, W, C]`; the first `num_reference_images` are used.
       minimum: the smallest pixel of the whole set.
       masked: whether NaN stands where there is no measurement; such pixels do not count.
 
@@ -76,7 +88,7 @@ def fit_scaling(
             f"data.scaling=sqrt cannot take this set: its smallest pixel is {minimum:g}; "
             "allowed here: linear, asinh"
         )
-    reference = images[:NUM_REFERENCE_IMAGES]
+    reference = images[: num_reference_images(images.shape[1:])]
     if masked:
         reference = reference[~np.isnan(reference)]
     if not np.isfinite(reference).all():

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from lensjax.data.dataset import DataError
-from lensjax.data.scaling import NUM_REFERENCE_IMAGES, Scaling, fit_scaling
+from lensjax.data.scaling import (
+    NUM_REFERENCE_IMAGES,
+    Scaling,
+    fit_scaling,
+    num_reference_images,
+)
 
 KINDS = ("linear", "sqrt", "asinh")
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -119,3 +124,31 @@ def test_constants_come_from_the_first_images_alone(kind):
 def test_constants_survive_json(kind):
     scaling = fitted(kind, flux_images())
     assert Scaling(**json.loads(json.dumps(scaling.to_dict()))) == scaling
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((64, 64, 1), 4096), ((150, 150, 1), 2982), ((512, 512, 4), 64), ((20_000, 20_000, 1), 1)],
+)
+def test_large_images_give_fewer_references(shape, expected):
+    assert num_reference_images(shape) == expected
+    assert expected == 1 or expected * 4 * np.prod(shape) <= 2**28
+
+
+def test_constants_come_from_the_references_alone():
+    images = np.random.default_rng(0).normal(size=(5000, 8, 8, 1)).astype(np.float32)
+    changed = images.copy()
+    changed[4096:] = 100.0
+    assert fit_scaling("asinh", 0.5, images, -9.0) == fit_scaling("asinh", 0.5, changed, -9.0)
+
+
+@pytest.mark.parametrize("kind", ["linear", "sqrt", "asinh"])
+def test_pixels_without_a_measurement_do_not_count(kind):
+    images = np.random.default_rng(0).gamma(2.0, 1.0, (50, 8, 8, 1)).astype(np.float32)
+    masked = np.concatenate([images, np.full_like(images, np.nan)], axis=1)
+    found = fit_scaling(kind, 0.5, masked, 0.0, masked=True)
+    expected = fit_scaling(kind, 0.5, images, 0.0)
+    assert found.shift == pytest.approx(expected.shift, rel=1e-6)
+    assert found.spread == pytest.approx(expected.spread, rel=1e-6)
+    with pytest.raises(DataError, match="not finite"):
+        fit_scaling(kind, 0.5, masked, 0.0)
