@@ -38,10 +38,10 @@ def get_config() -> ConfigDict:
     config.optim.ema_half_life_images = 2_000
     config.optim.ema_warmup_share = 0.1
     config.train.batch_size = 24
-    config.train.num_steps = 9_500
-    config.train.evaluate_every = 1_900
+    config.train.num_steps = 9_000
+    config.train.evaluate_every = 2_250
     config.train.evaluate_images = 192
-    config.train.sample_every = 4_750
+    config.train.sample_every = 4_500
     config.train.checkpoint_every = 1_000
     config.train.log_every = 100
     config.sample.sampler = "heun"
