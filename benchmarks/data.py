@@ -3,16 +3,19 @@
     python benchmarks/data.py [--name=deeplense/model_ii] [--num_batches=400] [--json=FILE]
 
 Reads shuffled batches of 160 images through Grain as training does, hands them to the device, and
-prints images a second in steady state, the peak of the process's memory, and what the same reading
-costs in a second process that holds the whole set. Builds the set where it is missing.
+prints images a second in steady state and the peak of the process's memory: with files that the
+system has to read from disk, with files that it still holds in memory, and with the whole set on the
+device. Each in a process of its own. Builds the set where it is missing.
 """
 
 import argparse
 import json
 import multiprocessing
+import os
 import pathlib
 import resource
 import time
+from collections.abc import Iterable
 from typing import Any
 
 BATCH_SIZE = 160
@@ -22,6 +25,15 @@ WARM_UP = 20
 def peak_mebibytes() -> float:
     """Returns the largest resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def forget(paths: Iterable[os.PathLike[str]]) -> None:
+    """Asks the system to drop its copies of files."""
+    for path in paths:
+        file = os.open(path, os.O_RDONLY)
+        os.fsync(file)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(file)
 
 
 def measure(placement_name: str, name: str, num_batches: int, found: Any) -> None:
@@ -72,18 +84,21 @@ def main() -> None:
     deeplense.prepare(arguments.name)
     spawn = multiprocessing.get_context("spawn")
     results: dict[str, Any] = {}
-    for placement in ("stream", "device"):
+    folder = deeplense.locate(arguments.name).folder
+    for row in ("stream from disk", "stream from memory", "device"):
+        if row == "stream from disk":
+            forget(folder.glob("*array_record*"))
+        placement = row.partition(" ")[0]
         found = spawn.Queue()
         child = spawn.Process(
             target=measure, args=(placement, arguments.name, arguments.num_batches, found)
         )
         child.start()
-        results[placement] = found.get()
+        results[row] = found.get()
         child.join()
         print(
-            f"{placement}: {results[placement]['images_per_second']:,.0f} images/s, peak "
-            f"{results[placement]['peak_mebibytes']:,.0f} MiB "
-            f"({results[placement]['images_in_set']:,} images)",
+            f"{row}: {results[row]['images_per_second']:,.0f} images/s, peak "
+            f"{results[row]['peak_mebibytes']:,.0f} MiB ({results[row]['images_in_set']:,} images)",
             flush=True,
         )
     if arguments.json:
