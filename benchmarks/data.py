@@ -4,8 +4,8 @@
 
 Reads shuffled batches of 160 images through Grain as training does, hands them to the device, and
 prints images a second in steady state and the peak of the process's memory: with files that the
-system has to read from disk, with files that it still holds in memory, and with the whole set on the
-device. Each in a process of its own. Builds the set where it is missing.
+system has to read from disk, with files that it still holds in memory, and with the whole set on
+the device, each in a process of its own. Builds the set where it is missing.
 """
 
 import argparse

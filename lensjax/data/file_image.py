@@ -48,7 +48,9 @@ class BadFileError(DataError):
     """
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        # Names on disk are bytes; those that are no UTF-8 could not be printed or logged.
+        name = os.fsencode(path).decode(errors="backslashreplace")
+        super().__init__(f"{name}: {reason}")
         self.path = path
         self.reason = reason
 
