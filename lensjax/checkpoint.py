@@ -93,15 +93,16 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self) -> Any:
-        before = logging.get_verbosity()
+        logger = logging.get_absl_logger()
+        before = logger.level
         if self._read_only:  # Orbax would warn that it is
-            logging.set_verbosity(logging.ERROR)
+            logger.setLevel("ERROR")
         try:
             return self._ocp.CheckpointManager(
                 self._directory, options=self._options, item_names=("state", "leaves")
             )
         finally:
-            logging.set_verbosity(before)
+            logger.setLevel(before)
 
     def save(self, step: int, state: TrainState) -> None:
         """Starts to write the state after `step` updates; returns before it is on disk.

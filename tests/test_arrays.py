@@ -68,7 +68,8 @@ def test_noisy_and_conserved_images_show_the_same_lenses():
     noisy, rows = lensjax.simulate("model_ii_noisy", "cdm", 3)
     _, conserved = lensjax.simulate("model_ii_conserved", "cdm", 3)
     for other in (rows, conserved):
-        np.testing.assert_array_equal(other["source_x_arcsec"], table["source_x_arcsec"])
+        found, expected = other["source_x_arcsec"], table["source_x_arcsec"]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)  # each is a program of its own
     rms = SURVEYS["model_ii"].background_rms
     assert 0.9 * rms < np.median(np.std((noisy - plain)[..., 0], axis=(1, 2))) < 3 * rms
     assert (conserved["theta_e_arcsec"] < table["theta_e_arcsec"]).all()

@@ -63,10 +63,10 @@ TRAIN = f"""
 import json, os, pathlib, signal, sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from run_support import hide_tensorboard, signal_at, tiny_config, tiny_split
-from lensjax import train, writers
+from lensjax import monitor, train, writers
 
 hide_tensorboard()
-train.SampleGrids.draw = lambda self, params: train.np.zeros((4, 4, 3), "uint8")
+monitor.SampleGrids.draw = lambda self, params: monitor.np.zeros((4, 4, 3), "uint8")
 write = writers.MetricWriters.scalars
 for folder, devices, end_after in json.loads(sys.argv[1]):
     writers.MetricWriters.scalars = write
