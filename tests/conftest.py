@@ -44,4 +44,5 @@ def quick_compiles():
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for children
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()  # what was compiled so rounds otherwise
     del os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]
