@@ -11,9 +11,10 @@ from jax import Array
 
 from lensjax import optim, paths
 from lensjax.config import Config
-from lensjax.guidance import ApplyFn
+from lensjax.guidance import ApplyFn, make_denoiser
 from lensjax.losses import Batch, LossSettings, make_loss_fn
 from lensjax.models import build_model
+from lensjax.samplers import DenoiseFn
 from lensjax.state import EmaSettings, StepFn, TrainState, init_state, make_train_step
 
 
@@ -29,6 +30,24 @@ def make_apply_fn(model: nn.Module) -> ApplyFn:
         return cast(Array, model.apply({"params": params}, x, t, condition))
 
     return apply_fn
+
+
+def make_denoiser_fn(config: Config, guidance: float) -> Callable[[Any, Array], DenoiseFn]:
+    """Returns `(params, labels [B]) -> denoiser`; see `guidance.make_denoiser`."""
+    apply_fn = make_apply_fn(build_model(config.model))
+
+    def denoiser_fn(params: Any, labels: Array) -> DenoiseFn:
+        return make_denoiser(
+            apply_fn,
+            params,
+            {"label": labels},
+            path=build_path(config),
+            prediction=config.model.prediction,
+            null_label=config.model.num_classes,
+            guidance=guidance,
+        )
+
+    return denoiser_fn
 
 
 def make_init_fn(model: nn.Module, image_shape: tuple[int, int, int]) -> Callable[[Array], Any]:

@@ -16,13 +16,12 @@ from jax import Array
 
 from lensjax import prng, provenance, samplers
 from lensjax import workdir as files
-from lensjax.assemble import abstract_state, build_path, make_apply_fn
+from lensjax.assemble import abstract_state, build_path, make_denoiser_fn
 from lensjax.checkpoint import Checkpoints
 from lensjax.config import Config, SampleConfig, from_config_dict
 from lensjax.data.scaling import Scaling
 from lensjax.figures import lens_grid, save_png
-from lensjax.guidance import make_denoiser, passes_per_call
-from lensjax.models import build_model
+from lensjax.guidance import passes_per_call
 from lensjax.state import TrainState
 
 if TYPE_CHECKING:
@@ -53,21 +52,13 @@ def make_sample_fn(
       sample: sampler, steps and guidance.
     """
     path = build_path(config)
-    apply_fn = make_apply_fn(build_model(config.model))
+    denoiser_fn = make_denoiser_fn(config, sample.guidance)
     times = samplers.time_grid(path, sample.steps)
 
     def sample_fn(params: Any, seed: Array, numbers: Array, labels: Array) -> Array:
         keys = prng.keys(prng.key(seed, "generate"), numbers)
         noise = jax.vmap(lambda key: jax.random.normal(key, image_shape, jnp.float32))(keys)
-        denoise = make_denoiser(
-            apply_fn,
-            params,
-            {"label": labels},
-            path=path,
-            prediction=config.model.prediction,
-            null_label=config.model.num_classes,
-            guidance=sample.guidance,
-        )
+        denoise = denoiser_fn(params, labels)
         step = samplers.STEPS[sample.sampler]
         return scaling.to_flux(samplers.sample(path, denoise, noise, jnp.asarray(times), step))
 

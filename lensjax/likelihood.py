@@ -25,12 +25,10 @@ import numpy as np
 from jax import Array
 
 from lensjax import paths, prng
-from lensjax.assemble import build_path, make_apply_fn
+from lensjax.assemble import build_path, make_denoiser_fn
 from lensjax.config import Config
 from lensjax.data.scaling import Scaling
 from lensjax.generate import GenerateError
-from lensjax.guidance import make_denoiser
-from lensjax.models import build_model
 from lensjax.samplers import DenoiseFn
 
 TRACES = ("hutchinson", "exact")
@@ -179,19 +177,11 @@ def make_log_density_fn(config: Config, integration: Integration) -> LogDensityF
       integration: see `Integration`.
     """
     path = build_path(config)
-    apply_fn = make_apply_fn(build_model(config.model))
+    denoiser_fn = make_denoiser_fn(config, guidance=1.0)
     times = time_grid(path, integration.steps, integration.t_min)
 
     def log_density_fn(params: Any, images: Array, labels: Array, keys: Array) -> Array:
-        denoise = make_denoiser(
-            apply_fn,
-            params,
-            {"label": labels},
-            path=path,
-            prediction=config.model.prediction,
-            null_label=config.model.num_classes,
-            guidance=1.0,
-        )
+        denoise = denoiser_fn(params, labels)
         probes = None
         if integration.trace == "hutchinson":
             probes = draw_probes(keys, integration.num_probes, images.shape[1:])

@@ -12,8 +12,8 @@ import pytest
 from run_support import CLASS_NAMES, run_python, states_differ, tiny_config, tiny_split
 
 import lensjax
+from lensjax import assemble, prng, writers
 from lensjax import generate as generation
-from lensjax import prng, writers
 from lensjax.assemble import make_apply_fn
 from lensjax.checkpoint import CheckpointError
 from lensjax.config import ConfigError
@@ -156,7 +156,7 @@ def test_steps_are_intervals_and_guidance_is_the_formula(trained, generator, ste
 @pytest.mark.parametrize(("guidance", "seen"), [(1, 6), (1.0, 6), (2.0, 12), (0.0, 12)])
 def test_guidance_one_is_a_single_pass(trained, monkeypatch, guidance, seen):
     sizes = []
-    make = generation.make_apply_fn
+    make = assemble.make_apply_fn
 
     def make_counted(model):
         apply_fn = make(model)
@@ -167,7 +167,7 @@ def test_guidance_one_is_a_single_pass(trained, monkeypatch, guidance, seen):
 
         return counted
 
-    monkeypatch.setattr(generation, "make_apply_fn", make_counted)
+    monkeypatch.setattr(assemble, "make_apply_fn", make_counted)
     lensjax.load(trained[0]).generate(num=2, guidance=guidance)
     assert set(sizes) == {seen}
 
