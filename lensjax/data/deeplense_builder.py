@@ -184,12 +184,7 @@ def _code_of(part: Any) -> str:
 
 
 @functools.cache
-def fingerprint() -> str:
-    """Returns what identifies the code and the constants that decide what the sets hold.
-
-    Corrected comments and docstrings leave it as it is, and so does the code that only writes,
-    reads or checks. It is the same with each version of Python.
-    """
+def _digest_of_code() -> Any:
     parts = (
         raytracing,
         simulator,
@@ -202,6 +197,16 @@ def fingerprint() -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(_code_of(inspect.unwrap(part) if callable(part) else part).encode())
+    return digest
+
+
+def fingerprint() -> str:
+    """Returns what identifies the code and the constants that decide what the sets hold.
+
+    Corrected comments and docstrings leave it as it is, and so does the code that only writes,
+    reads or checks. It is the same with each version of Python.
+    """
+    digest = _digest_of_code().copy()
     constants = (VERSION, SPLIT_INDEX, _CHUNK, IMAGES_PER_CLASS, dict(SURVEYS))
     digest.update(repr(constants).encode())
     return digest.hexdigest()[:16]

@@ -35,9 +35,7 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 def _small_sets():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(catalogue.IMAGES_PER_CLASS, "mini", COUNTS)
-        deeplense_builder.fingerprint.cache_clear()  # the sizes are in it
         yield
-    deeplense_builder.fingerprint.cache_clear()
 
 
 @pytest.fixture(scope="module")
