@@ -1,7 +1,9 @@
 """Lens images as numpy arrays with a table of what they show: `simulate` and `load_data`."""
 
+import dataclasses
 import functools
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,7 +95,15 @@ def simulate(name: str, class_name: str, num: int, seed: int = 0) -> tuple[np.nd
 
 
 def load_data(
-    name: str, split: str, directory: str | None = None, folder: str | None = None
+    name: str,
+    split: str,
+    directory: str | None = None,
+    folder: str | None = None,
+    *,
+    layout: str = "auto",
+    nan_policy: str = "refuse",
+    on_bad_file: str = "refuse",
+    test_share: float = 0.1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads one split of a set, which is built first where it is missing.
 
@@ -103,6 +113,10 @@ def load_data(
       split: `train` or `test`.
       directory: where data sets live; None for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
       folder: the folder of your own files.
+      layout: how they are read, as are the following; see the fields of `data` of the same names.
+      nan_policy: see there.
+      on_bad_file: see there.
+      test_share: see there.
 
     Returns:
       Images, float32 `[N, H, W, C]`, flux per pixel (counts for `model_i_noisy`), row 0 at the
@@ -110,6 +124,7 @@ def load_data(
       `lensjax.data.tables.make_table`.
 
     Raises:
+      lensjax.config.ConfigError: for a field of `data` that is not allowed.
       DataError: for an unknown name or split, files that cannot be used, or a set that is stale,
         damaged or cannot be built.
     """
@@ -119,9 +134,16 @@ def load_data(
     if (full_name == FOLDER_SET) != (folder is not None):
         raise DataError(f"folder: got {folder!r}; allowed: a folder with {FOLDER_SET}, else None")
     from lensjax.config import DataConfig
+    from lensjax.config_fields import read_section
     from lensjax.data import sets
 
-    loaded = sets.prepare(DataConfig(name=full_name, directory=directory, folder=folder)).read(
-        split
-    )
+    fields: dict[str, Any] = {
+        "name": full_name,
+        "directory": directory,
+        "folder": folder,
+        "layout": layout,
+    }
+    fields |= {"nan_policy": nan_policy, "on_bad_file": on_bad_file, "test_share": test_share}
+    data = read_section(DataConfig, dataclasses.asdict(DataConfig()) | fields, "data.")
+    loaded = sets.prepare(data).read(split)
     return loaded.images, parameter_table(loaded)

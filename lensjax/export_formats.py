@@ -20,8 +20,9 @@ FILE_FORMATS = ("npy", "fits")  # a file an image
 FORMATS = (*FILE_FORMATS, "hdf5")
 _CHUNK_BYTES = 1 << 20
 _BLOCK = 1024  # images in memory beside the split itself
-# The units of FITS are few; others are left out, since readers refuse what they do not know.
+# What FITS calls our units; a unit of the user's own files is written as it was read.
 _FITS_UNITS = {"counts/s": "count/s", "counts": "count"}
+_NO_UNITS = ("arbitrary", "unknown")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,8 +185,9 @@ def _common_cards(description: Description, image_shape: tuple[int, int, int]) -
         ("DATAFP", facts["fingerprint"], "fingerprint of the data set"),
         ("FLUXFACT", facts["scale_factor"], "flux was multiplied by this"),
     ]
-    if facts["flux_unit"] in _FITS_UNITS:
-        cards.append(("BUNIT", _FITS_UNITS[facts["flux_unit"]], "flux per pixel"))
+    unit = facts["flux_unit"]
+    if unit not in _NO_UNITS and description.factor == 1:
+        cards.append(("BUNIT", _ascii(_FITS_UNITS.get(unit, unit)), "flux per pixel"))
     for keyword, name, comment in (
         ("PSFFWHM", "psf_fwhm_arcsec", "[arcsec] of the point-spread function"),
         ("MAGZERO", "zero_point_mag", "magnitude of the value 1"),

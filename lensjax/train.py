@@ -190,7 +190,9 @@ def _check_images(config: Config, info: DatasetInfo, num_images: int) -> None:
             f"allowed: {info.num_classes}, the classes of {info.name} "
             f"({', '.join(info.class_names) or 'unlabelled'})",
         )
-    height, width, _ = cut_out_shape(info.image_shape, config.data.shift_pixels)
+    data = config.data
+    make_augment_fn(data.augmentation, data.shift_pixels, info.image_shape)  # refuses what it must
+    height, width, _ = cut_out_shape(info.image_shape, data.shift_pixels)
     patch = config.model.patch_size
     if config.model.name == "dit" and (height % patch or width % patch):
         raise ConfigError(

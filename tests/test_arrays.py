@@ -10,6 +10,7 @@ import pytest
 
 import lensjax
 from lensjax import arrays, prng
+from lensjax.config import ConfigError
 from lensjax.data import catalogue, parameters
 from lensjax.data.dataset import DataError
 from lensjax.data.simulator import CLASS_NAMES
@@ -156,3 +157,38 @@ def test_load_data_builds_a_missing_set_and_returns_it(tmp_path, monkeypatch):
     np.testing.assert_array_equal(table["source_x_arcsec"], split.parameters[:, 2])
     for row in table[:3]:
         assert lensjax.to_lenstronomy(row)["kwargs_pixel"]["nx"] == 64
+
+
+def test_a_folder_of_files_is_loaded_as_it_is_read_elsewhere(tmp_path):
+    for index in range(6):
+        image = np.full((8, 9), index, np.float64)
+        image[0, 0] = np.nan
+        np.save(tmp_path / f"{index}.npy", image)
+    (tmp_path / "words.npy").write_text("words")
+    folder, sets = str(tmp_path), str(tmp_path.parent / "sets")
+    with pytest.raises(DataError, match=r"0\.npy: has 1 of 72 pixels"):
+        lensjax.load_data("folder", "train", sets, folder)
+    reading: dict[str, Any] = {"nan_policy": "mask", "on_bad_file": "skip", "test_share": 0.5}
+    loaded = [
+        lensjax.load_data("folder", part, sets, folder, **reading) for part in ("train", "test")
+    ]
+    images = np.concatenate([images for images, _ in loaded])
+    assert images.shape == (6, 8, 9, 1)
+    assert np.isnan(images[:, 0, 0]).all()
+    assert sorted(images[:, 1, 1, 0].tolist()) == list(range(6))
+    assert all(set(table["class_name"]) == {""} for _, table in loaded)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("layout", "XY"), ("nan_policy", "zero"), ("on_bad_file", "?"), ("test_share", 2.0)],
+)
+def test_fields_of_the_reading_are_checked(tmp_path, field: str, value: Any):
+    with pytest.raises(ConfigError, match=rf"data\.{field}: got {value!r}; allowed"):
+        lensjax.load_data("folder", "train", None, str(tmp_path), **{field: value})
+
+
+@pytest.mark.parametrize(("name", "folder"), [("folder", None), ("model_ii_mini", "somewhere")])
+def test_a_folder_goes_with_its_set_alone(name, folder):
+    with pytest.raises(DataError, match="folder: got"):
+        lensjax.load_data(name, "train", folder=folder)

@@ -220,8 +220,8 @@ def test_the_fits_coordinates_are_offsets_in_arcsec_that_grow_with_row_and_colum
     np.testing.assert_allclose(rows, [-0.75, 0.75, 0], atol=1e-12)
 
 
-@pytest.mark.parametrize("unit", ["counts", "arbitrary"])
-def test_a_unit_that_fits_does_not_know_is_left_out(tmp_path, unit):
+@pytest.mark.parametrize("unit", ["counts", "electron/s", "nanomaggy", "arbitrary", "unknown"])
+def test_a_unit_is_written_unless_there_is_none(tmp_path, unit):
     split = make_split()
     info = dataclasses.replace(
         split.info,
@@ -235,7 +235,8 @@ def test_a_unit_that_fits_does_not_know_is_left_out(tmp_path, unit):
     named = dataclasses.replace(split, info=info)
     export_formats.write_files(named, tmp_path, description, "fits", lambda count: None)
     header = fits.getheader(tmp_path / "größe" / "000000.fits")
-    assert header.get("BUNIT") == ("count" if unit == "counts" else None)
+    no_unit = unit in ("arbitrary", "unknown")
+    assert header.get("BUNIT") == (None if no_unit else {"counts": "count"}.get(unit, unit))
     for keyword in ("PIXSCALE", "CDELT1", "PSFFWHM", "MAGZERO", "SEED"):
         assert keyword not in header
     assert header["CLASS"] == "gr\\xf6\\xdfe"  # FITS knows ASCII alone

@@ -111,8 +111,9 @@ def make_augment_fn(
     shape = cut_out_shape(image_shape, margin)
     if shape[0] != shape[1] and any(symmetry.transposed for symmetry in symmetries):
         raise DataError(
-            f"data.augmentation: got {names!r} for images of {shape[0]}x{shape[1]} pixels; allowed "
-            "where the sides differ: none, rotate_180, flip_x, flip_y"
+            f"data.augmentation: got {names!r} for images of {shape[0]}x{shape[1]} pixels"
+            + (f" ({margin} left out on each side)" if margin else "")
+            + "; allowed where the sides differ: none, rotate_180, flip_x, flip_y"
         )
     table = jnp.asarray(symmetries)
 

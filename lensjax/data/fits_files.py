@@ -195,11 +195,33 @@ def _image_hdus(fits: Any, hdus: Any) -> list[tuple[int, Any]]:
             raise UnusableError(f"is damaged: {text}")
     if not images:
         raise UnusableError("holds no image: no HDU has data of two or more axes")
-    return images
+    return _science(images)
+
+
+def _science(images: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
+    """Returns the images without the planes of errors, weights and flags that stand beside them."""
+    science = [(index, hdu) for index, hdu in images if hdu.name.upper() == "SCI"]
+    chosen = science or [
+        (index, hdu) for index, hdu in images if hdu.name.upper() not in _AUXILIARY
+    ]
+    if not chosen:
+        names = ", ".join(hdu.name for _, hdu in images)
+        raise UnusableError(f"holds no image: its extensions are {names}")
+    return chosen
+
+
+# Names of extensions that describe an image and are none; instruments call the image itself SCI.
+_AUXILIARY = (
+    *("ERR", "ERROR", "UNCERT", "SIGMA", "RMS", "VAR", "VARIANCE", "IVAR", "WHT", "WEIGHT", "WGT"),
+    *("DQ", "MASK", "FLAG", "FLAGS", "CON", "CTX", "SAMP", "TIME", "EXPMAP", "PSF"),
+)
 
 
 def read_fits(path: pathlib.Path, layout: str, size: int | None) -> Iterator[FileImage]:
     """Reads all images of a FITS file; see `image_files.read_images`.
+
+    Where an extension is called SCI, only such are read; those of errors, weights, flags and the
+    like (`_AUXILIARY`) never are.
 
     Rows of FITS run upwards in y, as ours do: the first stored row is the lowest, and nothing is
     flipped. BSCALE and BZERO are applied, and pixels that BLANK marks become NaN. A keyword that an

@@ -27,11 +27,16 @@ def _counts(info: DatasetInfo, report: Mapping[str, Any] | None) -> list[str]:
     return lines
 
 
+def _per_cent(share: float) -> str:
+    """Returns a share so that one pixel of many does not look like none."""
+    return f"{100 * share:.2f} %" if share == 0 or share >= 5e-5 else f"{100 * share:.1g} %"
+
+
 def _findings(report: Mapping[str, Any]) -> list[str]:
     """Returns what only the reading of a user's files can say."""
     lines = [
-        f"  {100 * report['share_of_zeros']:.2f} % of the pixels are exactly 0, "
-        f"{100 * report['share_not_finite']:.2f} % were not finite",
+        f"  {_per_cent(report['share_of_zeros'])} of the pixels are exactly 0, "
+        f"{_per_cent(report['share_not_finite'])} were not finite",
         f"  {report['copies']:,} images are copies of others; {report['copies_across_splits']:,} "
         f"across the splits, {report['copies_across_classes']:,} across classes",
         f"  {report['files']:,} image files; {report['left_out']:,} files or images left out",

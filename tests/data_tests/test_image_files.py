@@ -425,6 +425,30 @@ def write_fits(path: pathlib.Path, *hdus, **primary) -> pathlib.Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("names", "read_ones"),
+    [
+        (("SCI", "ERR", "DQ"), (0,)),
+        (("sci", "WHT", "SCI"), (0, 2)),
+        (("R", "G", "weight"), (0, 1)),
+        (("SCI", "MODEL"), (0,)),
+        (("", ""), (0, 1)),
+    ],
+)
+def test_fits_extensions_of_errors_and_flags_are_no_images(tmp_path, names, read_ones):
+    hdus = [(SMALL + place, {"EXTNAME": name}) for place, name in enumerate(names)]
+    path = write_fits(tmp_path / "a.fits", *hdus)
+    found = [image.pixels[..., 0] for image in read(path)]
+    assert len(found) == len(read_ones)
+    for pixels, place in zip(found, read_ones, strict=True):
+        np.testing.assert_array_equal(pixels, (SMALL + place).astype("f4"))
+
+
+def test_fits_with_nothing_but_errors_and_flags_is_refused(tmp_path):
+    path = write_fits(tmp_path / "a.fits", (SMALL, {"EXTNAME": "ERR"}), (SMALL, {"EXTNAME": "DQ"}))
+    assert "holds no image: its extensions are ERR, DQ" in reason(path)
+
+
 @pytest.mark.parametrize("name", ["a.fits", "a.FIT", "a.fts", "a.fits.gz"])
 def test_fits_says_unit_zero_point_exposure_scale_psf_and_class(tmp_path, name):
     keywords = {"BUNIT": "electron/s", "ZP": 25.96, "EXPTIME": 565.0, "PIXSCALE": 0.08}

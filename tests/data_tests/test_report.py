@@ -202,3 +202,10 @@ def test_the_sheet_reads_little_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("lensjax.data.dataset._SEARCH_BYTES", 2**20)
     report.show(prepared)
     assert sizes == [2**20] * 3  # ten images
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.0, "0.00 %"), (1.6e-5, "0.002 %"), (5e-5, "0.01 %"), (0.5, "50.00 %")]
+)
+def test_a_small_share_is_not_nothing(share, said):
+    assert report._per_cent(share) == said
