@@ -181,7 +181,7 @@ def test_a_folder_of_files_is_loaded_as_it_is_read_elsewhere(tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("layout", "XY"), ("nan_policy", "zero"), ("on_bad_file", "?"), ("test_share", 2.0)],
+    [("layout", "XY"), ("nan_policy", "zero"), ("on_bad_file", "drop"), ("test_share", 2.0)],
 )
 def test_fields_of_the_reading_are_checked(tmp_path, field: str, value: Any):
     with pytest.raises(ConfigError, match=rf"data\.{field}: got {value!r}; allowed"):
