@@ -11,14 +11,14 @@ import numpy as np
 from jax import Array
 
 from lensjax import prng
+from lensjax.config_fields import is_integer
 from lensjax.data import parameters, simulator
 from lensjax.data.catalogue import FOLDER_SET, SIMULATED_SETS, SimulatedSet
-from lensjax.data.dataset import DataError
+from lensjax.data.dataset import SPLITS, DataError
 from lensjax.data.tables import make_table, parameter_table
 
 _CHUNK = 128  # images computed at once; another number would change the images' last bits
 _PREFIX = "deeplense/"
-_SPLITS = ("train", "test")
 
 
 def _full_name(name: str, allowed: Iterable[str]) -> str:
@@ -26,10 +26,6 @@ def _full_name(name: str, allowed: Iterable[str]) -> str:
     if full not in allowed:
         raise DataError(f"data set {name!r} does not exist; choose one of {', '.join(allowed)}")
     return full
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 @functools.partial(jax.jit, static_argnames=("simulated", "class_name"))
@@ -73,9 +69,9 @@ def simulate(name: str, class_name: str, num: int, seed: int = 0) -> tuple[np.nd
         raise DataError(
             f"class_name: got {class_name!r}; allowed: {', '.join(simulator.CLASS_NAMES)}"
         )
-    if not (_is_integer(num) and num >= 1):
+    if not (is_integer(num) and num >= 1):
         raise DataError(f"num: got {num!r}; allowed: an integer of at least 1")
-    if not (_is_integer(seed) and 0 <= seed <= prng.MAX_SEED):
+    if not (is_integer(seed) and 0 <= seed <= prng.MAX_SEED):
         raise DataError(f"seed: got {seed!r}; allowed: an integer in 0 to {prng.MAX_SEED}")
     simulated = SIMULATED_SETS[full_name]
     label = simulator.CLASS_NAMES.index(class_name)
@@ -129,8 +125,8 @@ def load_data(
         damaged or cannot be built.
     """
     full_name = _full_name(name, (*SIMULATED_SETS, FOLDER_SET))
-    if split not in _SPLITS:  # before a build that may take minutes
-        raise DataError(f"split: got {split!r}; allowed: {', '.join(_SPLITS)}")
+    if split not in SPLITS:  # before a build that may take minutes
+        raise DataError(f"split: got {split!r}; allowed: {', '.join(SPLITS)}")
     if (full_name == FOLDER_SET) != (folder is not None):
         raise DataError(f"folder: got {folder!r}; allowed: a folder with {FOLDER_SET}, else None")
     from lensjax.config import DataConfig

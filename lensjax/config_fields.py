@@ -7,6 +7,7 @@ wrong is said as a `ConfigError`.
 import dataclasses
 import difflib
 import math
+import numbers
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -18,6 +19,11 @@ class ConfigError(ValueError):
 
     def __init__(self, field: str, got: object, allowed: str) -> None:
         super().__init__(f"{field}: got {got!r}; {allowed}")
+
+
+def is_integer(value: object) -> bool:
+    """Returns whether a value is an integer of Python or numpy, and not True or False."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 @dataclasses.dataclass(frozen=True)

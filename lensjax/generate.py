@@ -19,6 +19,7 @@ from lensjax import workdir as files
 from lensjax.assemble import abstract_state, build_path, make_denoiser_fn
 from lensjax.checkpoint import Checkpoints
 from lensjax.config import Config, SampleConfig, from_config_dict
+from lensjax.config_fields import is_integer
 from lensjax.data.scaling import Scaling
 from lensjax.figures import lens_grid, save_png
 from lensjax.guidance import passes_per_call
@@ -102,10 +103,6 @@ def weights_hash(params: Any) -> str:
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 class LensGenerator:
@@ -217,9 +214,9 @@ class LensGenerator:
           GenerateError: for a label, number or seed that is not allowed.
           lensjax.config.ConfigError: for sampler settings that are not allowed.
         """
-        if not (_is_integer(num) and num >= 1):
+        if not (is_integer(num) and num >= 1):
             raise GenerateError(f"num: got {num!r}; allowed: an integer of at least 1")
-        if not (_is_integer(seed) and 0 <= seed <= prng.MAX_SEED):
+        if not (is_integer(seed) and 0 <= seed <= prng.MAX_SEED):
             raise GenerateError(f"seed: got {seed!r}; allowed: an integer in 0 to {prng.MAX_SEED}")
         return generate_chunks(
             self._jitted(self.settings(steps, guidance, sampler)),

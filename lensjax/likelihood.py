@@ -27,6 +27,7 @@ from jax import Array
 from lensjax import paths, prng
 from lensjax.assemble import build_path, make_denoiser_fn
 from lensjax.config import Config
+from lensjax.config_fields import is_integer
 from lensjax.data.scaling import Scaling
 from lensjax.generate import GenerateError
 from lensjax.samplers import DenoiseFn
@@ -254,7 +255,7 @@ def check_integration(config: Config, integration: Integration) -> None:
     """
     steps, trace, num_probes, t_min = integration
     for name, value in (("steps", steps), ("num_probes", num_probes)):
-        if not (_is_integer(value) and value >= 1):
+        if not (is_integer(value) and value >= 1):
             raise GenerateError(f"{name}: got {value!r}; allowed: an integer of at least 1")
     _check_choice("trace", trace, TRACES)
     path, prediction = build_path(config), config.model.prediction
@@ -271,10 +272,6 @@ def check_integration(config: Config, integration: Integration) -> None:
             f"t_min: got {t_min!r}; allowed: more, such as 1e-3, since a network that predicts "
             f"{prediction} gives no velocity there"
         )
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -345,7 +342,7 @@ def log_prob(
       GenerateError: for a seed or space that is not allowed, and for pixels that `sqrt` scaling
         cannot take.
     """
-    if not (_is_integer(seed) and 0 <= seed <= prng.MAX_SEED):
+    if not (is_integer(seed) and 0 <= seed <= prng.MAX_SEED):
         raise GenerateError(f"seed: got {seed!r}; allowed: an integer in 0 to {prng.MAX_SEED}")
     _check_choice("space", space, SPACES)
     flux, note = dequantise(images, seed)

@@ -156,15 +156,15 @@ class Monitor:
           params: the EMA to validate; None for no validation at this step.
         """
         values = self.progress.summary(step)
-        validates = params is not None and self._validation is not None
-        if validates and self._validation is not None:
+        validation = None if params is None else self._validation
+        if validation is not None:
             self.progress.pause()
-            report = self._validation.run(params)
-            _log_report(report, len(self._validation))
+            report = validation.run(params)
+            _log_report(report, len(validation))
             values |= report.scalars()
             self.progress.go_on()
         self._writers.scalars(step, values)
-        if validates:
+        if validation is not None:
             self.draw_curves(step)
 
     def draw_curves(self, step: int) -> None:

@@ -6,6 +6,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+# The splits that every set has.
+SPLITS = ("train", "test")
+
 
 class DataError(ValueError):
     """A data set that does not exist, does not fit, or is not what it claims to be."""

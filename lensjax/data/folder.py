@@ -7,7 +7,7 @@ import pathlib
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 
-from lensjax.data.dataset import DataError
+from lensjax.data.dataset import SPLITS, DataError
 from lensjax.data.file_image import BadFileError
 from lensjax.data.image_files import SUFFIXES, is_image_file
 
@@ -147,7 +147,7 @@ def _split_folders(walk: _Walk, root: pathlib.Path) -> list[tuple[str | None, pa
             f"data.folder: {root} has folders of splits ({splits[0][0].name}) and beside them "
             f"{_some(others)}; put that inside or elsewhere"
         )
-    for split in ("train", "test"):
+    for split in SPLITS:
         folders = [folder.name for folder, name in splits if name == split]
         if len(folders) != 1:
             raise DataError(

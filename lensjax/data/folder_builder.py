@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from lensjax.data.dataset import DataError
+from lensjax.data.dataset import SPLITS, DataError
 from lensjax.data.file_image import FileImage
 from lensjax.data.folder import FolderFile
 from lensjax.data.folder_image import ScannedImage, examine
@@ -18,7 +18,6 @@ from lensjax.data.image_files import read_images
 from lensjax.data.ordered_builder import OrderedBuilder, record_bytes, record_features
 
 VERSION = "1.0.0"
-SPLITS = ("train", "test")
 
 
 @dataclasses.dataclass(kw_only=True)

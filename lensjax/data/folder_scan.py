@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from absl import logging
 
-from lensjax.data.dataset import DataError
+from lensjax.data.dataset import SPLITS, DataError
 from lensjax.data.file_image import BadFileError
 from lensjax.data.folder import FolderFile, Listing
 from lensjax.data.folder_image import ScannedImage, Statement, examine
@@ -302,7 +302,7 @@ def _check_classes(images: Iterable[ScannedImage], listing: Listing, bad: _BadFi
         expected -= {None}
     found = {(image.class_name, image.split) for image in images}
     for name in sorted(expected, key=str):
-        for split in ("train", "test"):
+        for split in SPLITS:
             if (name, split) not in found:
                 what = f"class {name}" if name else "the set"
                 raise DataError(

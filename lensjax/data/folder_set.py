@@ -15,9 +15,9 @@ from typing import Any
 from absl import logging
 
 from lensjax.data.catalogue import FOLDER_SET
-from lensjax.data.dataset import DataError
+from lensjax.data.dataset import SPLITS, DataError
 from lensjax.data.folder import Listing, list_files
-from lensjax.data.folder_builder import SPLITS, VERSION, DeeplenseFolder, FolderConfig
+from lensjax.data.folder_builder import VERSION, DeeplenseFolder, FolderConfig
 from lensjax.data.folder_scan import READER_VERSION, Reading, Scan, scan
 from lensjax.data.ordered_builder import progress_bar
 from lensjax.data.prepared import PreparedSet, root_of

@@ -3,7 +3,6 @@
 Both read through the same indices, so that both give the same batches bit for bit.
 """
 
-import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from lensjax.data.pipeline import (
 )
 from lensjax.losses import Batch
 from lensjax.parallel import over_batch, replicated
+from lensjax.provenance import memory_bytes
 
 # The images may take this share of the memory; the rest is for the network and its activations.
 _MEMORY_SHARE = 0.25
@@ -156,13 +156,13 @@ class Choice(NamedTuple):
     reason: str
 
 
-def _memory_bytes(mesh: jax.sharding.Mesh) -> tuple[int, str]:
-    """Returns the memory of a device, and what to call it."""
+def _memory_bytes(mesh: jax.sharding.Mesh) -> tuple[int | None, str]:
+    """Returns the memory of a device, None where nobody says it, and what to call it."""
     device = mesh.devices.flat[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if limit:
         return limit, f"each {device.platform} device"
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "the machine"
+    return memory_bytes(), "the machine"
 
 
 def choose_placement(info: DatasetInfo, num_images: int, mesh: jax.sharding.Mesh) -> Choice:
@@ -175,6 +175,8 @@ def choose_placement(info: DatasetInfo, num_images: int, mesh: jax.sharding.Mesh
     """
     size = 4 * num_images * int(np.prod(info.image_shape))
     memory, owner = _memory_bytes(mesh)
+    if memory is None:
+        return Choice("stream", f"{owner} does not say how much memory it has")
     share = f"{size / 2**30:.2f} GiB of images are {100 * size / memory:.0f} % of the "
     share += f"{memory / 2**30:.0f} GiB of {owner}; up to {100 * _MEMORY_SHARE:.0f} % stay there"
     return Choice("device" if size <= _MEMORY_SHARE * memory else "stream", share)

@@ -104,3 +104,9 @@ def test_what_is_chosen_depends_on_the_images(monkeypatch):
     mesh = sharding().mesh
     assert choose_placement(split.info, 12, mesh).name == "device"
     assert choose_placement(split.info, 13, mesh).name == "stream"
+
+
+def test_a_machine_that_does_not_say_its_memory_streams(monkeypatch):
+    monkeypatch.setattr(placements, "_memory_bytes", lambda mesh: (None, "a toy"))
+    choice = choose_placement(split_of(12).info, 12, sharding().mesh)
+    assert choice == ("stream", "a toy does not say how much memory it has")
