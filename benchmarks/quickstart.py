@@ -31,9 +31,9 @@ from lensjax.data.dataset import LensSplit
 from lensjax.data.pipeline import make_batch_fn
 from lensjax.data.placement import DevicePlacement
 from lensjax.data.scaling import Scaling, fit_scaling
-from lensjax.generate import generate_chunks, make_sample_fn
 from lensjax.metrics.lensing import smooth_scores
 from lensjax.parallel import make_mesh, over_batch, replicated
+from lensjax.sampling import Weights, generate_chunks, make_sample_fn
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DIT = {"model.name": "dit", "model.depth": 4, "model.num_heads": 4}
@@ -140,7 +140,8 @@ class Run:
         names = ("axion", "cdm", "no_sub")
         labels = np.repeat(np.arange(len(names), dtype=np.int32), IMAGES_PER_CLASS)
         sample_fn = jax.jit(make_sample_fn(config, self.scaling, self.shape, config.sample))
-        images = generate_chunks(sample_fn, self.state.ema, labels, seed=0, batch_size=48)
+        weights = Weights(self.state.ema)
+        images = generate_chunks(sample_fn, weights, labels, seed=0, batch_size=48)
         survey = SIMULATED_SETS[config.data.name].survey
         return {
             name: dict(smooth_scores(images[labels == label, ..., 0], survey))

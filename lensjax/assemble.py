@@ -9,22 +9,29 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from lensjax import optim, paths
-from lensjax.config import Config
-from lensjax.guidance import ApplyFn, make_denoiser
+from lensjax import optim, paths, schedules
+from lensjax.config import Config, SampleConfig
+from lensjax.guidance import (
+    ApplyFn,
+    Guidance,
+    guide,
+    make_classifier_free_pair,
+    make_denoiser,
+)
 from lensjax.losses import Batch, LossSettings, make_loss_fn
 from lensjax.models import build_model
+from lensjax.preconditioning import precondition
 from lensjax.samplers import DenoiseFn
 from lensjax.state import EmaSettings, StepFn, TrainState, init_state, make_train_step
 
 
 def build_path(config: Config) -> paths.Path:
-    """Returns the probability path."""
-    return {"flow": paths.FlowPath()}[config.path.name]
+    """Returns the probability path, with the times that the prediction can use."""
+    return schedules.build_path(config.path, config.model.prediction)
 
 
 def make_apply_fn(model: nn.Module) -> ApplyFn:
-    """Returns `(params, x, t, condition) -> output` of a denoiser."""
+    """Returns `(params, x, t, condition) -> output` of a bare network."""
 
     def apply_fn(params: Any, x: Array, t: Array, condition: dict[str, Array]) -> Array:
         return cast(Array, model.apply({"params": params}, x, t, condition))
@@ -32,22 +39,74 @@ def make_apply_fn(model: nn.Module) -> ApplyFn:
     return apply_fn
 
 
-def make_denoiser_fn(config: Config, guidance: float) -> Callable[[Any, Array], DenoiseFn]:
-    """Returns `(params, labels [B]) -> denoiser`; see `guidance.make_denoiser`."""
-    apply_fn = make_apply_fn(build_model(config.model))
+def make_network_fn(config: Config) -> ApplyFn:
+    """Returns `(params, x, t, condition) -> prediction` of the configured network."""
+    return precondition(
+        make_apply_fn(build_model(config.model)),
+        build_path(config),
+        config.model.preconditioning,
+        config.data.model_std,
+    )
+
+
+# (params, labels [B]) -> denoiser.
+DenoiserFn = Callable[[Any, Array], DenoiseFn]
+
+
+def make_denoiser_fn(config: Config) -> DenoiserFn:
+    """Returns `(params, labels [B]) -> denoiser` without guidance."""
+    network = make_network_fn(config)
 
     def denoiser_fn(params: Any, labels: Array) -> DenoiseFn:
         return make_denoiser(
-            apply_fn,
+            network,
             params,
             {"label": labels},
             path=build_path(config),
             prediction=config.model.prediction,
-            null_label=config.model.num_classes,
-            guidance=guidance,
         )
 
     return denoiser_fn
+
+
+def guidance_settings(sample: SampleConfig) -> Guidance:
+    """Returns the fields that guidance depends on."""
+    low, high = sample.guidance_interval
+    return Guidance(sample.guidance, sample.guidance_rescale, (low, high))
+
+
+def make_guided_fn(
+    config: Config, sample: SampleConfig, weaker: Config | None = None
+) -> Callable[[Any, Any, Array], DenoiseFn]:
+    """Returns `(params, weaker params, labels [B]) -> denoiser` with the guidance of `sample`.
+
+    Args:
+      config: network, path and prediction.
+      sample: the guidance.
+      weaker: the configuration of the weaker network of autoguidance; None for the network's own
+        unconditional model (the weaker parameters are then not used).
+    """
+    denoiser_fn, path = make_denoiser_fn(config), build_path(config)
+    weaker_fn = make_denoiser_fn(weaker) if weaker else None
+
+    def guided_fn(params: Any, weaker_params: Any, labels: Array) -> DenoiseFn:
+        denoise = denoiser_fn(params, labels)
+        if weaker_fn is not None:
+            weak = weaker_fn(weaker_params, labels)
+            return guide(
+                denoise, lambda x, t: (denoise(x, t), weak(x, t)), guidance_settings(sample), path
+            )
+        pair = make_classifier_free_pair(
+            make_network_fn(config),
+            params,
+            {"label": labels},
+            path=path,
+            prediction=config.model.prediction,
+            null_label=config.model.num_classes,
+        )
+        return guide(denoise, pair, guidance_settings(sample), path)
+
+    return guided_fn
 
 
 def make_init_fn(model: nn.Module, image_shape: tuple[int, int, int]) -> Callable[[Array], Any]:
@@ -105,9 +164,13 @@ def loss_settings(config: Config) -> LossSettings:
         prediction=config.model.prediction,
         space=config.loss.space,
         min_sigma=config.loss.min_sigma,
+        weight=config.loss.weight,
+        min_snr_gamma=config.loss.min_snr_gamma,
+        data_std=config.data.model_std,
         time_distribution=config.loss.time_distribution,
-        logit_mean=config.loss.logit_mean,
-        logit_std=config.loss.logit_std,
+        time_mean=config.loss.time_mean,
+        time_std=config.loss.time_std,
+        stratified=config.loss.stratified,
         label_drop=config.loss.label_drop,
         null_label=config.model.num_classes,
     )
@@ -120,9 +183,8 @@ def build_train_step(config: Config, batch_fn: Callable[..., Batch]) -> StepFn:
       config: the configuration.
       batch_fn: `(step, *data) -> Batch` in the model's range.
     """
-    apply_fn = make_apply_fn(build_model(config.model))
     return make_train_step(
-        make_loss_fn(apply_fn, build_path(config), loss_settings(config)),
+        make_loss_fn(make_network_fn(config), build_path(config), loss_settings(config)),
         batch_fn,
         _optimizer(config),
         _schedule(config),

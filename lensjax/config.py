@@ -10,6 +10,7 @@ import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lensjax.config_diffusion import check_diffusion
 from lensjax.config_fields import (
     ConfigError,
     check_texts,
@@ -123,6 +124,7 @@ def _check_combinations(config: Config) -> None:
             )
     else:
         _check_simulated(config, SIMULATED_SETS[config.data.name])
+    check_diffusion(config)
     if model.name == "dit":
         if model.width % model.num_heads:
             raise ConfigError(

@@ -79,7 +79,8 @@ def optional_of(kind: Any) -> tuple[Any, bool]:
 
 def _describe(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
-        return "integers, such as (48, 96)"
+        whole = typing.get_args(kind)[0] is int
+        return "integers, such as (48, 96)" if whole else "numbers, such as (0.2, 0.8)"
     return {int: "an integer", float: "a number", bool: "True or False", str: "text"}[kind]
 
 
@@ -88,7 +89,8 @@ def _converted(kind: Any, value: Any) -> Any:
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (tuple, list)):
             raise TypeError
-        return tuple(_converted(int, element) for element in value)
+        inner = typing.get_args(kind)[0]
+        return tuple(_converted(inner, element) for element in value)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
@@ -106,7 +108,8 @@ def _checked(field: dataclasses.Field, kind: Any, name: str, value: Any) -> Any:
     except TypeError:
         allowed = check.allowed if check else f"allowed: {_describe(kind)}"
         raise ConfigError(name, value, allowed) from None
-    if kind is float and not math.isfinite(value):
+    numbers_of = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(one, float) and not math.isfinite(one) for one in numbers_of):
         raise ConfigError(name, value, check.allowed if check else "allowed: a finite number")
     if check and not check.accepts(value):
         raise ConfigError(name, value, check.allowed + _hint(value, check.allowed))
@@ -187,13 +190,15 @@ def check_texts(root: type, overrides: Mapping[str, str]) -> None:
 
 
 def _check_text(kind: Any, name: str, text: str) -> None:
-    many = typing.get_origin(kind) is tuple
-    parts = text.strip("()").removesuffix(",").split(",") if many else [text]
+    parts, leaf = [text], kind
+    if typing.get_origin(kind) is tuple:
+        inside = text.strip("() ").removesuffix(",")
+        parts, leaf = inside.split(",") if inside else [], typing.get_args(kind)[0]
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0"):
             raise ConfigError(name, text, "allowed: True or False")
         return
-    number = {int: int, float: float, str: str}.get(kind, int)
+    number = {int: int, float: float, str: str}[leaf]
     try:
         for part in parts:
             number(part)

@@ -2,15 +2,19 @@
 
 import dataclasses
 import math
+from typing import Any
 
 from lensjax.config_fields import below, between, choice, count, make_field, positive
 from lensjax.data.augmentation import SYMMETRIES, is_augmentation
 from lensjax.data.catalogue import BAD_FILE_POLICIES, FOLDER_SET, NAN_POLICIES, SIMULATED_SETS
 from lensjax.data.file_image import LAYOUTS
-from lensjax.losses import LOSS_SPACES, TIME_DISTRIBUTIONS
+from lensjax.losses import LOSS_SPACES, LOSS_WEIGHTS, TIME_DISTRIBUTIONS
 from lensjax.paths import PREDICTIONS
+from lensjax.preconditioning import PRECONDITIONINGS
 from lensjax.prng import MAX_SEED
-from lensjax.samplers import STEPS
+from lensjax.samplers import SAMPLERS
+from lensjax.schedules import BETAS
+from lensjax.time_grids import TIME_GRIDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +65,10 @@ class ModelConfig:
     Attributes:
       name: `dit` or `unet`.
       num_classes: classes of the data set, without the null label.
-      prediction: what the network predicts.
+      prediction: what the network predicts: `velocity` (dx_t / dt), `x0`, `v` (alpha eps - sigma
+        x0), `eps`, or `score` (-eps / sigma).
+      preconditioning: `input` divides x_t by its standard deviation; `edm` scales the output too
+        and gives x0; `none`.
       dtype: of the computation; parameters are float32.
       patch_size: side of a patch in pixels.
       width: DiT: size of a token.
@@ -76,6 +83,7 @@ class ModelConfig:
     name: str = choice("dit", ("dit", "unet"))
     num_classes: int = count(3, least=0)
     prediction: str = choice("velocity", PREDICTIONS)
+    preconditioning: str = choice("none", PRECONDITIONINGS)
     dtype: str = choice("float32", ("float32", "bfloat16"))
     patch_size: int = count(2)
     width: int = count(512)
@@ -93,13 +101,28 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PathConfig:
-    """The probability path.
+    """The probability path, `x_t = alpha x0 + sigma eps`.
 
     Attributes:
-      name: `flow`, alpha = 1 - t and sigma = t.
+      name: `flow`, alpha = 1 - t and sigma = t; `vp`, alpha^2 + sigma^2 = 1 with `betas`; `edm`,
+        alpha = 1 and log sigma linear in t.
+      betas: VP: `linear` (DDPM) or `cosine` (iDDPM).
+      table_steps: VP: steps of a discrete table, such as DDPM's 1,000; 0 for continuous time.
+      beta_min: VP, linear: beta at t = 0; a table of T steps has `beta / T`.
+      beta_max: VP, linear: beta at t = 1.
+      sigma_min: EDM: the least noise.
+      sigma_max: EDM: the most noise.
     """
 
-    name: str = choice("flow", ("flow",))
+    name: str = choice("flow", ("flow", "vp", "edm"))
+    betas: str = choice("linear", BETAS)
+    table_steps: int = make_field(
+        0, lambda n: n == 0 or 2 <= n <= 100_000, "allowed: 0, or an integer in 2 to 100000"
+    )
+    beta_min: float = positive(0.1)
+    beta_max: float = positive(20.0)
+    sigma_min: float = positive(0.002)
+    sigma_max: float = positive(80.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,18 +131,24 @@ class LossConfig:
 
     Attributes:
       space: what the squared error is taken of.
-      min_sigma: floor of sigma where an x0 error is turned into a velocity error.
-      time_distribution: `uniform` or `logit_normal`.
-      logit_mean: mean of logit(t) for `logit_normal`.
-      logit_std: standard deviation of logit(t) for `logit_normal`.
+      min_sigma: floor of sigma where an error is divided by it.
+      weight: of the squared error: `uniform`; `min_snr` or `edm`, for `space` `x0`.
+      min_snr_gamma: gamma of `min_snr`.
+      time_distribution: `uniform`, `logit_normal`, or `log_normal_sigma`.
+      time_mean: mean of logit(t) for `logit_normal`, of log(sigma / alpha) for `log_normal_sigma`.
+      time_std: standard deviation of the same.
+      stratified: whether the times of a batch cover their distribution evenly.
       label_drop: probability that an example loses its label.
     """
 
     space: str = choice("velocity", LOSS_SPACES)
     min_sigma: float = positive(0.05)
+    weight: str = choice("uniform", LOSS_WEIGHTS)
+    min_snr_gamma: float = positive(5.0)
     time_distribution: str = choice("uniform", TIME_DISTRIBUTIONS)
-    logit_mean: float = 0.0
-    logit_std: float = positive(1.0)
+    time_mean: float = 0.0
+    time_std: float = positive(1.0)
+    stratified: bool = False
     label_drop: float = between(0.1, 0.0, 1.0)
 
 
@@ -182,27 +211,65 @@ class TrainConfig:
     deterministic: bool = False
 
 
+def _time_interval(default: tuple[float, float]) -> Any:
+    """Returns a field for two times, the lower one first."""
+    return make_field(
+        default,
+        lambda ends: len(ends) == 2 and 0 <= ends[0] < ends[1] <= 1,
+        "allowed: two times in [0, 1], the lower one first, such as (0.2, 0.8)",
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
     """Generation.
 
     Attributes:
-      sampler: the solver.
-      steps: intervals of time; `heun` passes the network twice in each.
+      sampler: the solver: `euler` (which is `ddim` without noise), `heun`, `midpoint`, `dpmpp_2m`;
+        `ddim`, `ddpm` and `churn` draw noise.
+      steps: intervals of time; `heun`, `midpoint` and `churn` pass the network twice in each.
+      time_grid: where the times lie: `uniform`, `cosine`, `karras` or `shifted`.
+      shift: of the `shifted` grid; above 1 towards the noise.
+      times: times of your own that fall from noise to 0, `steps + 1` of them; () for the grid.
+      eta: `ddim`: share of the noise that is drawn anew.
+      churn: `churn`: noise added, as a share of its level summed over all steps.
+      churn_noise: `churn`: factor of that noise's standard deviation.
+      churn_interval: `churn`: times between which noise is added.
       guidance: g of `uncond + g (cond - uncond)`; 1 is no guidance.
+      guidance_rescale: share in which guided images get back the contrast of unguided ones.
+      guidance_interval: times between which guidance acts; outside, it costs no pass.
+      guide_workdir: workdir of a weaker run that takes the place of the unconditional model
+        (autoguidance); None for none, or for this run where `guide_step` is given.
+      guide_step: checkpoint of the guide; None for its newest.
       num_images: images of `--mode=sample`; labels cycle through the classes.
       batch_size: images computed at once.
       seed: image i is a function of (seed, i).
       grid_columns: images a class in the sample grids.
     """
 
-    sampler: str = choice("euler", STEPS)
+    sampler: str = choice("euler", SAMPLERS)
     steps: int = count(50)
+    time_grid: str = choice("uniform", TIME_GRIDS)
+    shift: float = positive(3.0)
+    times: tuple[float, ...] = ()
+    eta: float = between(0.0, 0.0, 1.0)
+    churn: float = positive(10.0)
+    churn_noise: float = positive(1.0)
+    churn_interval: tuple[float, ...] = _time_interval((0.05, 0.95))
     guidance: float = between(5.0, 0.0, 1000.0)
+    guidance_rescale: float = between(0.0, 0.0, 1.0)
+    guidance_interval: tuple[float, ...] = _time_interval((0.0, 1.0))
+    guide_workdir: str | None = make_field(None, bool, "allowed: None, or the name of a workdir")
+    guide_step: int | None = count(None)
     num_images: int = count(48)
     batch_size: int = count(48)
     seed: int = count(0, least=0, most=MAX_SEED)
     grid_columns: int = count(8)
+
+    @property
+    def autoguided(self) -> bool:
+        """Whether a weaker run is the guide, and not the network without label."""
+        return self.guide_workdir is not None or self.guide_step is not None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,6 @@ import glob
 import json
 import pathlib
 import shutil
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +25,7 @@ from lensjax.export_formats import (
     write_files,
     write_hdf5,
 )
+from lensjax.progress import progress_bar
 
 EXPORT_FILE = "export.json"
 GENERATED_PART = "generated"
@@ -183,15 +183,8 @@ def _record(config: Config, source: Source, contents: list[str]) -> dict[str, An
 def _write(
     source: Source, folder: pathlib.Path, file_format: str, description: Description
 ) -> None:
-    import tqdm
-
-    with tqdm.tqdm(
-        total=sum(source.info.split_sizes[part] for part in source.parts),
-        desc=f"Exporting {source.info.name}",
-        unit=" images",
-        # A log file gets a line now and then, a terminal a moving bar.
-        mininterval=0.5 if sys.stderr.isatty() else 10.0,
-    ) as bar:
+    total = sum(source.info.split_sizes[part] for part in source.parts)
+    with progress_bar(total, f"Exporting {source.info.name}") as bar:
         for part, read in source.parts.items():
             split = read()
             if file_format in FILE_FORMATS:

@@ -5,95 +5,36 @@ import functools
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jax import Array
 
-from lensjax import prng, provenance, samplers
+from lensjax import prng, provenance
 from lensjax import workdir as files
-from lensjax.assemble import abstract_state, build_path, make_denoiser_fn
+from lensjax.assemble import abstract_state
 from lensjax.checkpoint import Checkpoints
-from lensjax.config import Config, SampleConfig, from_config_dict
+from lensjax.config import Config, ConfigError, SampleConfig, from_config_dict
 from lensjax.config_fields import is_integer
 from lensjax.data.scaling import Scaling
 from lensjax.figures import lens_grid, save_png
-from lensjax.guidance import passes_per_call
+from lensjax.sampling import (
+    SampleFn,
+    Weights,
+    generate_chunks,
+    make_sample_fn,
+    passes_per_image,
+)
 from lensjax.state import TrainState
 
 if TYPE_CHECKING:
     from lensjax.likelihood import LogProb
 
-# (params, seed [], image numbers [B], labels [B]) -> flux [B, H, W, C].
-SampleFn = Callable[[Any, Array, Array, Array], Array]
-
 
 class GenerateError(ValueError):
     """A request that a run cannot serve."""
-
-
-def make_sample_fn(
-    config: Config,
-    scaling: Scaling,
-    image_shape: tuple[int, int, int],
-    sample: SampleConfig,
-) -> SampleFn:
-    """Returns the pure function that draws one chunk of images.
-
-    Image i starts from noise that is a function of (seed, i) alone.
-
-    Args:
-      config: network, path and prediction.
-      scaling: from the model's range back to flux.
-      image_shape: `(H, W, C)`.
-      sample: sampler, steps and guidance.
-    """
-    path = build_path(config)
-    denoiser_fn = make_denoiser_fn(config, sample.guidance)
-    times = samplers.time_grid(path, sample.steps)
-
-    def sample_fn(params: Any, seed: Array, numbers: Array, labels: Array) -> Array:
-        keys = prng.keys(prng.key(seed, "generate"), numbers)
-        noise = jax.vmap(lambda key: jax.random.normal(key, image_shape, jnp.float32))(keys)
-        denoise = denoiser_fn(params, labels)
-        step = samplers.STEPS[sample.sampler]
-        return scaling.to_flux(samplers.sample(path, denoise, noise, jnp.asarray(times), step))
-
-    return sample_fn
-
-
-def passes_per_image(sample: SampleConfig) -> int:
-    """Returns how often the network sees one image, guidance included."""
-    per_step = samplers.PASSES_PER_STEP[sample.sampler]
-    return sample.steps * per_step * passes_per_call(sample.guidance)
-
-
-def generate_chunks(
-    sample_fn: SampleFn, params: Any, labels: np.ndarray, *, seed: int, batch_size: int
-) -> np.ndarray:
-    """Draws images in chunks of one shape, the last one padded.
-
-    Args:
-      sample_fn: jitted, from `make_sample_fn`.
-      params: the network's parameters.
-      labels: int32 `[N]`; image i gets label i.
-      seed: in [0, 2**31 - 1].
-      batch_size: images computed at once.
-
-    Returns:
-      float32 `[N, H, W, C]`, flux.
-    """
-    chunks = []
-    for start in range(0, len(labels), batch_size):
-        numbers = np.arange(start, start + batch_size, dtype=np.int32)
-        chunk_labels = labels[np.minimum(numbers, len(labels) - 1)]
-        images = sample_fn(params, jnp.int32(seed), jnp.asarray(numbers), jnp.asarray(chunk_labels))
-        chunks.append(np.asarray(images)[: len(labels) - start])
-    return np.concatenate(chunks)
 
 
 def weights_hash(params: Any) -> str:
@@ -105,6 +46,15 @@ def weights_hash(params: Any) -> str:
     return digest.hexdigest()
 
 
+# A field of the `sample` section, and those that mean nothing once it has another value.
+_FIELDS_OF = {
+    "sampler": ("eta", "churn", "churn_noise", "churn_interval"),
+    "steps": ("times",),
+    "time_grid": ("times", "shift"),
+}
+_FIELDS_OF_GUIDANCE = ("guidance_rescale", "guide_workdir", "guide_step")
+
+
 class LensGenerator:
     """A trained network that draws lens images.
 
@@ -114,12 +64,20 @@ class LensGenerator:
       params: parameters to sample from.
       step: the checkpoint that they come from.
       ema: whether they are the moving average.
+      folder: the run's workdir, for a guide that is an earlier checkpoint; None for none.
     """
 
     def __init__(
-        self, config: Config, dataset: dict[str, Any], params: Any, step: int, ema: bool
+        self,
+        config: Config,
+        dataset: dict[str, Any],
+        params: Any,
+        step: int,
+        ema: bool,
+        folder: pathlib.Path | None = None,
     ) -> None:
         self.config = config
+        self.folder = folder
         self.params = params
         self.step = step
         self.ema = ema
@@ -134,9 +92,45 @@ class LensGenerator:
         self.data_fingerprint: str = dataset["fingerprint"]
         self._scaling = Scaling(**dataset["scaling"])
         self._jitted = functools.lru_cache(maxsize=16)(self._jit)
+        self._guides = functools.lru_cache(maxsize=2)(self._load_guide)
 
     def _jit(self, sample: SampleConfig) -> SampleFn:
-        return jax.jit(make_sample_fn(self.config, self._scaling, self.image_shape, sample))
+        guide = self.guide(sample)
+        weaker = guide.config if guide else None
+        return jax.jit(make_sample_fn(self.config, self._scaling, self.image_shape, sample, weaker))
+
+    def guide(self, sample: SampleConfig) -> "LensGenerator | None":
+        """Returns the weaker run of autoguidance, None where the settings name none.
+
+        Raises:
+          ConfigError: for a run that cannot guide this one.
+          lensjax.workdir.WorkdirError: where the folder is not that of a run.
+          lensjax.checkpoint.CheckpointError: where there is no such, or no sound, checkpoint.
+        """
+        if not sample.autoguided:
+            return None
+        return self._guides(sample.guide_workdir, sample.guide_step)
+
+    def _load_guide(self, workdir: str | None, step: int | None) -> "LensGenerator":
+        folder = workdir if workdir is not None else self.folder
+        if folder is None:
+            raise ConfigError("sample.guide_step", step, "allowed: None without a workdir")
+        guide = load(folder, step)
+        theirs, ours = (one.config.path for one in (guide, self))
+        pairs = {
+            "images": (guide.image_shape, self.image_shape),
+            "classes": (guide.class_names, self.class_names),
+            "scaling": (guide._scaling, self._scaling),
+            "path": (theirs, ours),
+        }
+        for name, (its, own) in pairs.items():
+            if its != own:
+                raise ConfigError(
+                    "sample.guide_workdir",
+                    str(folder),
+                    f"allowed: a run with the same {name}; it has {its}, this one {own}",
+                )
+        return guide
 
     def labels(self, label: int | str | Sequence[int] | np.ndarray | None, num: int) -> np.ndarray:
         """Returns labels int32 `[num]` for an index, a class name, an array, or None.
@@ -171,17 +165,37 @@ class LensGenerator:
         return labels.astype(np.int32)
 
     def settings(
-        self, steps: int | None = None, guidance: float | None = None, sampler: str | None = None
+        self,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: str | None = None,
+        **others: Any,
     ) -> SampleConfig:
-        """Returns the run's `sample` section with what is not None replaced, checked again."""
-        wanted = {  # numpy's numbers are as good as Python's
-            "steps": steps.item() if isinstance(steps, np.generic) else steps,
-            "guidance": guidance.item() if isinstance(guidance, np.generic) else guidance,
-            "sampler": sampler,
+        """Returns the run's `sample` section with what is not None replaced, checked again.
+
+        What belongs to another sampler, grid or guide than the wanted one falls back to its
+        default.
+
+        Raises:
+          ConfigError: for settings that are not allowed.
+        """
+        wanted = {"steps": steps, "guidance": guidance, "sampler": sampler, **others}
+        changed = {  # numpy's numbers are as good as Python's
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in wanted.items()
+            if value is not None
         }
-        changed = {name: value for name, value in wanted.items() if value is not None}
         values = dataclasses.asdict(self.config)
-        values["sample"] |= changed
+        defaults = dataclasses.asdict(SampleConfig())
+        reset = {
+            name: defaults[name]
+            for owner, names in _FIELDS_OF.items()
+            if changed.get(owner, values["sample"][owner]) != values["sample"][owner]
+            for name in names
+        }
+        if changed.get("guidance") == 1:
+            reset |= {name: defaults[name] for name in _FIELDS_OF_GUIDANCE}
+        values["sample"] |= reset | changed
         return from_config_dict(values).sample
 
     def generate(
@@ -192,6 +206,7 @@ class LensGenerator:
         steps: int | None = None,
         guidance: float | None = None,
         sampler: str | None = None,
+        **others: Any,
     ) -> np.ndarray:
         """Draws images.
 
@@ -206,6 +221,7 @@ class LensGenerator:
           steps: intervals of time; None for the run's value.
           guidance: g of `uncond + g (cond - uncond)`; None for the run's value.
           sampler: name of the solver; None for the run's value.
+          **others: further fields of the `sample` section, such as `time_grid="karras"`.
 
         Returns:
           float32 `[num, H, W, C]` in flux units (`flux_unit`).
@@ -218,12 +234,19 @@ class LensGenerator:
             raise GenerateError(f"num: got {num!r}; allowed: an integer of at least 1")
         if not (is_integer(seed) and 0 <= seed <= prng.MAX_SEED):
             raise GenerateError(f"seed: got {seed!r}; allowed: an integer in 0 to {prng.MAX_SEED}")
+        if "num_images" in others:
+            raise GenerateError(
+                f"num_images: got {others['num_images']!r}; allowed: nothing; say num"
+            )
+        sample = self.settings(steps, guidance, sampler, **others)
+        guide = self.guide(sample)
         return generate_chunks(
-            self._jitted(self.settings(steps, guidance, sampler)),
-            self.params,
+            self._jitted(sample),
+            Weights(self.params, guide.params if guide else None),
             self.labels(label, num),
             seed=seed,
-            batch_size=self.config.sample.batch_size,
+            batch_size=sample.batch_size,
+            progress=True,
         )
 
     def log_prob(
@@ -315,7 +338,7 @@ def load_with_config(
     if state is None:
         raise files.WorkdirError(f"{folder} has no checkpoint yet; train first")
     params = state.ema if ema else state.params
-    return LensGenerator(config, dataset, params, int(state.step), ema)
+    return LensGenerator(config, dataset, params, int(state.step), ema, folder)
 
 
 def sample_mode(config: Config, folder: pathlib.Path) -> None:
@@ -329,7 +352,7 @@ def sample_mode(config: Config, folder: pathlib.Path) -> None:
         sample.sampler,
         sample.steps,
         sample.guidance,
-        passes_per_image(sample),
+        passes_per_image(generator.config, sample),
     )
     labels = generator.labels(None, sample.num_images)
     images = generator.generate(labels, sample.num_images, sample.seed)
@@ -346,6 +369,17 @@ def sample_mode(config: Config, folder: pathlib.Path) -> None:
     logging.info("wrote %s", target / "images.npy")
 
 
+def describe_guide(guide: LensGenerator | None) -> dict[str, Any] | None:
+    """Returns what autoguidance depends on, None without it."""
+    if guide is None:
+        return None
+    return {
+        "weights_sha256": weights_hash(guide.params),
+        "checkpoint_step": guide.step,
+        "ema": guide.ema,
+    }
+
+
 def describe(generator: LensGenerator, sample: SampleConfig) -> dict[str, Any]:
     """Returns all that generated images depend on, as JSON types."""
     return {
@@ -354,8 +388,13 @@ def describe(generator: LensGenerator, sample: SampleConfig) -> dict[str, Any]:
         "ema": generator.ema,
         "sampler": sample.sampler,
         "steps": sample.steps,
-        "passes_per_image": passes_per_image(sample),
+        "time_grid": list(sample.times) or sample.time_grid,
+        "eta": sample.eta if sample.sampler == "ddim" else None,
+        "passes_per_image": passes_per_image(generator.config, sample),
         "guidance": sample.guidance,
+        "guidance_rescale": sample.guidance_rescale,
+        "guidance_interval": list(sample.guidance_interval),
+        "guide": describe_guide(generator.guide(sample)),
         "seed": sample.seed,
         "batch_size": sample.batch_size,
         "num_images": sample.num_images,

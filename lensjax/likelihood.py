@@ -3,12 +3,12 @@
 Along dx/dt = v(x, t) the density changes by d log p / dt = -div v (Chen et al. 2018,
 arXiv:1806.07366; Song et al. 2021, arXiv:2011.13456), so that
 
-    log p_t_min(x) = log N(x_1; 0, I) + integral of div v dt from t_min to 1,
+    log p_t_min(x) = log N(x_1; 0, sigma(1)^2 I) + integral of div v dt from t_min to 1,
 
-where x_1 is the end of the path that starts at x. The start is `x = alpha(t_min) image`, since a
-network that predicts x0 gives no velocity at t = 0; with `D log alpha(t_min)` added, the result is
-the density, at the image, of data smoothed by Gaussian noise of sigma(t_min) / alpha(t_min) in the
-model's range.
+where x_1 is the end of the path that starts at x (1 stands for the last usable time). The start is
+`x = alpha(t_min) image`, since a network that predicts x0 gives no velocity at t = 0; with `D log
+alpha(t_min)` added, the result is the density, at the image, of data smoothed by Gaussian noise of
+sigma(t_min) / alpha(t_min) in the model's range.
 
 Noise-free images fill a thin layer of all possible ones, and their density grows without bound as
 the smoothing shrinks: only values of one `t_min` can be compared.
@@ -31,6 +31,7 @@ from lensjax.config_fields import is_integer
 from lensjax.data.scaling import Scaling
 from lensjax.generate import GenerateError
 from lensjax.samplers import DenoiseFn
+from lensjax.time_grids import cosine_shares
 
 TRACES = ("hutchinson", "exact")
 SPACES = ("flux", "model")
@@ -84,7 +85,7 @@ def time_grid(path: paths.Path, steps: int, t_min: float) -> np.ndarray:
       steps: the number of intervals, at least 1.
       t_min: the first time.
     """
-    shares = np.sin(np.linspace(0, np.pi / 2, steps + 1)) ** 2
+    shares = cosine_shares(np.linspace(0, 1, steps + 1))
     return (t_min + (path.interval[1] - t_min) * shares).astype(np.float32)
 
 
@@ -147,8 +148,7 @@ def log_density(
     """
 
     def velocity(x: Array, t: Array) -> Array:
-        batch = jnp.full(x.shape[:1], t)
-        return paths.velocity(path, denoise(x, batch), batch)
+        return paths.velocity(path, denoise(x, t), t)
 
     def interval(carry: tuple[Array, Array], ends: tuple[Array, Array]) -> tuple[Any, None]:
         x, integral = carry
@@ -165,8 +165,9 @@ def log_density(
     start = (alpha * images, jnp.zeros((num_rows, images.shape[0])))
     (noise, integral), _ = jax.lax.scan(interval, start, (times[:-1], times[1:]))
     pixels = math.prod(images.shape[1:])
-    squares = jnp.sum(jnp.square(noise), axis=range(1, noise.ndim))
-    normal = -0.5 * (squares + pixels * math.log(2 * math.pi))
+    last = path.sigma(times[-1])
+    squares = jnp.sum(jnp.square(noise / last), axis=range(1, noise.ndim))
+    normal = -0.5 * (squares + pixels * math.log(2 * math.pi)) - pixels * jnp.log(last)
     return normal[None] + integral + pixels * jnp.log(alpha)
 
 
@@ -178,7 +179,7 @@ def make_log_density_fn(config: Config, integration: Integration) -> LogDensityF
       integration: see `Integration`.
     """
     path = build_path(config)
-    denoiser_fn = make_denoiser_fn(config, guidance=1.0)
+    denoiser_fn = make_denoiser_fn(config)
     times = time_grid(path, integration.steps, integration.t_min)
 
     def log_density_fn(params: Any, images: Array, labels: Array, keys: Array) -> Array:

@@ -5,13 +5,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from lensjax import paths
 from lensjax.guidance import ApplyFn
 
-TIME_DISTRIBUTIONS = ("uniform", "logit_normal")
-LOSS_SPACES = ("velocity", "x0")
+TIME_DISTRIBUTIONS = ("uniform", "logit_normal", "log_normal_sigma")
+LOSS_SPACES = paths.PREDICTIONS
+LOSS_WEIGHTS = ("uniform", "min_snr", "edm")
 
 
 class Batch(NamedTuple):
@@ -34,10 +36,14 @@ class LossSettings(NamedTuple):
     Attributes:
       prediction: what the network predicts, one of `paths.PREDICTIONS`.
       space: what the squared error is taken of, one of `LOSS_SPACES`.
-      min_sigma: floor of sigma where an x0 error is turned into a velocity error.
+      min_sigma: floor of sigma where an error is divided by it.
+      weight: one of `LOSS_WEIGHTS`.
+      min_snr_gamma: gamma of `min_snr`.
+      data_std: standard deviation of the data, for `edm`.
       time_distribution: one of `TIME_DISTRIBUTIONS`.
-      logit_mean: mean of logit(t) for `logit_normal`.
-      logit_std: standard deviation of logit(t) for `logit_normal`.
+      time_mean: mean of logit(t) for `logit_normal`, of log(sigma / alpha) for `log_normal_sigma`.
+      time_std: standard deviation of the same.
+      stratified: whether the times of a batch cover their distribution evenly.
       label_drop: probability that an example loses its label.
       null_label: the label that stands for none.
     """
@@ -45,24 +51,58 @@ class LossSettings(NamedTuple):
     prediction: str
     space: str
     min_sigma: float
+    weight: str
+    min_snr_gamma: float
+    data_std: float
     time_distribution: str
-    logit_mean: float
-    logit_std: float
+    time_mean: float
+    time_std: float
+    stratified: bool
     label_drop: float
     null_label: int
 
 
-def draw_times(key: Array, settings: LossSettings, t_min: float, t_max: float) -> Array:
-    """Draws the time of one example, float32 `[]`, in [t_min, t_max].
+def draw_times(keys: Array, settings: LossSettings, path: paths.Path) -> Array:
+    """Draws the times of a batch, float32 `[B]`, within the usable interval of the path.
 
-    `logit_normal` is that of Esser et al. 2024, arXiv:2403.03206.
+    `logit_normal` is that of Esser et al. 2024, arXiv:2403.03206, `log_normal_sigma` that of Karras
+    et al. 2022, arXiv:2206.00364. Stratified, example i of B draws from the i-th of B equal parts
+    of the distribution (as in Kingma et al. 2021, arXiv:2107.00630, appendix I).
+
+    Args:
+      keys: one typed key an example, `[B]`.
+      settings: distribution and stratification.
+      path: the probability path.
     """
+    share = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))(keys)
+    if settings.stratified:
+        num = keys.shape[0]
+        share = (jnp.arange(num, dtype=jnp.float32) + share) / num
     if settings.time_distribution == "uniform":
-        unit = jax.random.uniform(key, (), jnp.float32)
-    else:
-        logit = settings.logit_mean + settings.logit_std * jax.random.normal(key, (), jnp.float32)
-        unit = jax.nn.sigmoid(logit)
-    return t_min + (t_max - t_min) * unit
+        return path.time_of_share(share)
+    tiny = np.finfo(np.float32).eps
+    normal = jax.scipy.special.ndtri(jnp.clip(share, tiny, 1 - tiny))
+    value = settings.time_mean + settings.time_std * normal
+    if settings.time_distribution == "logit_normal":
+        return path.time_of_share(jax.nn.sigmoid(value))
+    t_min, t_max = path.interval
+    t = path.time_of_log_snr(-2 * value)
+    return path.time_of_share(jnp.clip((t - t_min) / (t_max - t_min), 0, 1))
+
+
+def error_weight(path: paths.Path, settings: LossSettings, t: Array) -> Array:
+    """Returns the weight of the squared error at each time, float32 `[B]`.
+
+    `min_snr` is `min(alpha^2 / sigma^2, gamma)` (Hang et al. 2023, arXiv:2303.09556), `edm` is `1 /
+    std^2 + alpha^2 / sigma^2` (Karras et al. 2022, arXiv:2206.00364, table 1), both for errors in
+    x0; `uniform` is 1.
+    """
+    if settings.weight == "uniform":
+        return jnp.ones_like(t)
+    snr = jnp.square(path.alpha(t) / jnp.maximum(path.sigma(t), settings.min_sigma))
+    if settings.weight == "min_snr":
+        return jnp.minimum(snr, settings.min_snr_gamma)
+    return 1 / settings.data_std**2 + snr
 
 
 def squared_error(
@@ -71,37 +111,24 @@ def squared_error(
     output: Array,
     x0: Array,
     eps: Array,
-    x_t: Array,
     t: Array,
     measured: Array | None = None,
 ) -> Array:
-    """Returns the mean squared error of each example, float32 `[B]`.
-
-    A network that predicts x0 or velocity may be judged by the error of either. Between the two
-    stands one factor at each time: with x_t fixed, `alpha d x0 = -sigma d eps`, so that
-    `d velocity = (alpha' sigma - sigma' alpha) / sigma d x0`; for the flow path it is `-d x0 / t`.
+    """Returns the weighted mean squared error of each example, float32 `[B]`.
 
     Args:
       path: the probability path.
-      settings: prediction, space and the floor of sigma.
+      settings: prediction, space, weight and the floor of sigma.
       output: the network's output, `[B, H, W, C]`.
       x0: data, `[B, H, W, C]`.
       eps: noise, `[B, H, W, C]`.
-      x_t: the network's input, `[B, H, W, C]`.
       t: times, `[B]`.
       measured: bool `[B, H, W, C]`, the pixels that count; None for all.
     """
-    if settings.space == settings.prediction:
-        error = output - paths.target(path, settings.prediction, x0, eps, t)
-    elif settings.space == "x0":
-        error = paths.estimate(path, settings.prediction, output, x_t, t).x0 - x0
-    else:
-        sigma = path.sigma(t)
-        per_x0 = (path.alpha_derivative(t) * sigma - path.sigma_derivative(t) * path.alpha(t)) / (
-            jnp.maximum(sigma, settings.min_sigma)
-        )
-        error = (output - x0) * paths.per_example(per_x0, x0)
-    return jnp.mean(jnp.square(error), axis=range(1, error.ndim), where=measured)
+    error = output - paths.target(path, settings.prediction, x0, eps, t)
+    squares = jnp.mean(jnp.square(error), axis=range(1, error.ndim), where=measured)
+    factor = paths.error_factor(path, settings.prediction, settings.space, t, settings.min_sigma)
+    return error_weight(path, settings, t) * jnp.square(factor) * squares
 
 
 # (params, batch, t [B], eps [B, H, W, C], labels the network sees [B]) -> errors [B].
@@ -120,7 +147,7 @@ def make_error_fn(apply_fn: ApplyFn, path: paths.Path, settings: LossSettings) -
     def error_fn(params: object, batch: Batch, t: Array, eps: Array, label: Array) -> Array:
         x_t = paths.interpolate(path, batch.image, eps, t)
         output = apply_fn(params, x_t, t, {"label": label})
-        return squared_error(path, settings, output, batch.image, eps, x_t, t, batch.measured)
+        return squared_error(path, settings, output, batch.image, eps, t, batch.measured)
 
     return error_fn
 
@@ -131,20 +158,20 @@ def make_loss_fn(
     """Returns `loss(params, batch, keys) -> float32 []`; arguments as for `make_error_fn`.
 
     The returned function takes one typed key for each example, `[B]`: times, noise and label drop
-    of an example are functions of its own key, whatever device it lies on.
+    of an example are functions of its own key (and, stratified, its place in the batch), whatever
+    device it lies on.
     """
-    t_min, t_max = path.interval
     error_fn = make_error_fn(apply_fn, path, settings)
 
     def draw(key: Array, image: Array, label: Array) -> tuple[Array, Array, Array]:
         time_key, noise_key, drop_key = jax.random.split(key, 3)
-        t = draw_times(time_key, settings, t_min, t_max)
         eps = jax.random.normal(noise_key, image.shape, jnp.float32)
         dropped = jax.random.bernoulli(drop_key, settings.label_drop)
-        return t, eps, jnp.where(dropped, settings.null_label, label)
+        return time_key, eps, jnp.where(dropped, settings.null_label, label)
 
     def loss_fn(params: object, batch: Batch, keys: Array) -> Array:
-        t, eps, label = jax.vmap(draw)(keys, batch.image, batch.label)
+        time_keys, eps, label = jax.vmap(draw)(keys, batch.image, batch.label)
+        t = draw_times(time_keys, settings, path)
         return jnp.mean(error_fn(params, batch, t, eps, label))
 
     return loss_fn

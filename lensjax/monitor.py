@@ -16,7 +16,7 @@ from lensjax.data.augmentation import central_cut_out, cut_out_shape
 from lensjax.data.dataset import Split, first_of_each_class
 from lensjax.data.scaling import Scaling
 from lensjax.figures import lens_grid, save_png, training_curves
-from lensjax.generate import generate_chunks, make_sample_fn
+from lensjax.sampling import Weights, generate_chunks, make_sample_fn
 from lensjax.validation import Report, Validation
 from lensjax.writers import MetricWriters, read_metrics
 
@@ -31,7 +31,10 @@ class SampleGrids:
     """
 
     def __init__(self, config: Config, split: Split, scaling: Scaling) -> None:
-        self._sample = config.sample
+        # A guide is a checkpoint that need not be there yet.
+        sample = config.sample
+        unguided = dataclasses.replace(sample, guidance=1.0, guidance_rescale=0.0)
+        self._sample = unguided if sample.autoguided else sample
         margin = config.data.shift_pixels
         self._real = [
             central_cut_out(images, margin)
@@ -39,7 +42,7 @@ class SampleGrids:
         ]
         self._names = split.info.class_names or ("images",)
         shape = cut_out_shape(split.info.image_shape, margin)
-        self._sample_fn = jax.jit(make_sample_fn(config, scaling, shape, config.sample))
+        self._sample_fn = jax.jit(make_sample_fn(config, scaling, shape, self._sample))
 
     def draw(self, params: Any) -> np.ndarray:
         """Returns the picture, uint8 `[height, width, 3]`, from the given parameters."""
@@ -47,7 +50,7 @@ class SampleGrids:
         labels = np.repeat(np.arange(len(self._names), dtype=np.int32), columns)
         images = generate_chunks(
             self._sample_fn,
-            params,
+            Weights(params),
             labels,
             seed=self._sample.seed,
             batch_size=min(self._sample.batch_size, len(labels)),

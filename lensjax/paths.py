@@ -13,7 +13,12 @@ from typing import NamedTuple, Protocol
 import jax.numpy as jnp
 from jax import Array
 
-PREDICTIONS = ("velocity", "x0")
+PREDICTIONS = ("velocity", "x0", "v", "eps", "score")
+# Where the noise or its slope is singular at t = 0, the usable times begin here.
+FIRST_TIME = 1e-3
+# A network that predicts the noise says nothing about the data where there is none of it in x_t.
+# DDPM's linear betas end at -10.12.
+_LEAST_LOG_SNR = -10.2
 
 
 class Path(Protocol):
@@ -21,7 +26,7 @@ class Path(Protocol):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The usable times `(t_min, t_max)`."""
+        """The usable times `(t_min, t_max)`; t = 0 is the data, usable or not."""
         ...
 
     def alpha(self, t: Array) -> Array:
@@ -43,6 +48,20 @@ class Path(Protocol):
     def time_of_log_snr(self, log_snr: Array) -> Array:
         """Returns the time at which `log(alpha^2 / sigma^2)` has the given value."""
         ...
+
+    def time_of_share(self, share: Array) -> Array:
+        """Returns the usable time that lies at a share in [0, 1] of the interval."""
+        ...
+
+    def narrowed(self, t_min: float, t_max: float) -> "Path":
+        """Returns the path with these usable times."""
+        ...
+
+
+def at_share(interval: tuple[float, float], share: Array) -> Array:
+    """Returns the times at shares in [0, 1] of an interval."""
+    t_min, t_max = interval
+    return t_min + (t_max - t_min) * share
 
 
 class FlowPath(NamedTuple):
@@ -74,6 +93,34 @@ class FlowPath(NamedTuple):
         """Returns `1 / (1 + exp(log_snr / 2))`."""
         return 1 / (1 + jnp.exp(log_snr / 2))
 
+    def time_of_share(self, share: Array) -> Array:
+        """Returns the time at a share of the interval."""
+        return at_share(self.interval, share)
+
+    def narrowed(self, t_min: float, t_max: float) -> "FlowPath":
+        """Returns the path with these usable times."""
+        return self._replace(interval=(t_min, t_max))
+
+
+def usable(path: Path, prediction: str) -> Path:
+    """Returns the path with the times at which a prediction gives both the data and the noise.
+
+    Noise and score say nothing about the data where alpha is nearly 0; a score is infinite where
+    sigma is 0.
+
+    Args:
+      path: the probability path.
+      prediction: one of `PREDICTIONS`.
+    """
+    if prediction not in ("eps", "score"):
+        return path
+    t_min, t_max = path.interval
+    if log_snr(path, jnp.float32(t_max)) < _LEAST_LOG_SNR:
+        t_max = float(path.time_of_log_snr(jnp.float32(_LEAST_LOG_SNR)))
+    if prediction == "score":
+        t_min = max(t_min, FIRST_TIME)
+    return path.narrowed(t_min, t_max)
+
 
 class Estimate(NamedTuple):
     """The data and the noise that a network sees in `x_t`, each `[B, H, W, C]`."""
@@ -82,8 +129,13 @@ class Estimate(NamedTuple):
     eps: Array
 
 
+def log_snr(path: Path, t: Array) -> Array:
+    """Returns `log(alpha^2 / sigma^2)`; infinite where alpha or sigma is 0."""
+    return 2 * (jnp.log(path.alpha(t)) - jnp.log(path.sigma(t)))
+
+
 def per_example(t: Array, like: Array) -> Array:
-    """Returns `t` `[B]` with trailing axes of length 1, so that it scales `like` `[B, ...]`."""
+    """Returns `t` `[B]` or `[]` with axes of length 1, so that it scales `like` `[B, ...]`."""
     return t.reshape(t.shape + (1,) * (like.ndim - t.ndim))
 
 
@@ -94,7 +146,7 @@ def interpolate(path: Path, x0: Array, eps: Array, t: Array) -> Array:
       path: the probability path.
       x0: data, `[B, ...]`.
       eps: noise, `[B, ...]`.
-      t: times, `[B]`.
+      t: times, `[B]` or `[]`.
     """
     t = per_example(t, x0)
     return path.alpha(t) * x0 + path.sigma(t) * eps
@@ -102,22 +154,32 @@ def interpolate(path: Path, x0: Array, eps: Array, t: Array) -> Array:
 
 def _coefficients(path: Path, prediction: str, t: Array) -> tuple[Array, Array]:
     """Returns a and b of the prediction `a x0 + b eps`."""
+    one, zero = jnp.ones_like(t), jnp.zeros_like(t)
     if prediction == "velocity":
         return path.alpha_derivative(t), path.sigma_derivative(t)
     if prediction == "x0":
-        return jnp.ones_like(t), jnp.zeros_like(t)
+        return one, zero
+    if prediction == "v":
+        return -path.sigma(t), path.alpha(t)
+    if prediction == "eps":
+        return zero, one
+    if prediction == "score":
+        return zero, -1 / path.sigma(t)
     raise ValueError(f"prediction {prediction!r} is not one of {', '.join(PREDICTIONS)}")
 
 
 def target(path: Path, prediction: str, x0: Array, eps: Array, t: Array) -> Array:
     """Returns what a network with this prediction should put out, `[B, ...]`.
 
+    These are `alpha' x0 + sigma' eps` (velocity), `x0`, `alpha eps - sigma x0` (v, Salimans & Ho
+    2022, arXiv:2202.00512), `eps`, and `-eps / sigma` (score).
+
     Args:
       path: the probability path.
       prediction: one of `PREDICTIONS`.
       x0: data, `[B, ...]`.
       eps: noise, `[B, ...]`.
-      t: times, `[B]`.
+      t: times, `[B]` or `[]`.
 
     Raises:
       ValueError: for an unknown prediction.
@@ -137,7 +199,7 @@ def estimate(path: Path, prediction: str, output: Array, x_t: Array, t: Array) -
       prediction: one of `PREDICTIONS`.
       output: the network's output, `[B, ...]`.
       x_t: the network's input, `[B, ...]`.
-      t: times, `[B]`.
+      t: times, `[B]` or `[]`.
 
     Raises:
       ValueError: for an unknown prediction.
@@ -149,6 +211,39 @@ def estimate(path: Path, prediction: str, output: Array, x_t: Array, t: Array) -
     return Estimate(
         x0=(b * x_t - sigma * output) / determinant, eps=(alpha * output - a * x_t) / determinant
     )
+
+
+def error_factor(path: Path, of: str, seen_as: str, t: Array, min_sigma: float) -> Array:
+    """Returns the factor that turns the error of one prediction into that of another.
+
+    With x_t fixed, `alpha d x0 = -sigma d eps`, so that an error of `a x0 + b eps` is
+    `(a sigma - b alpha) / sigma d x0`; the factor is the quotient of two of these.
+
+    Args:
+      path: the probability path.
+      of: what the network predicts.
+      seen_as: the prediction whose error is wanted.
+      t: times, any shape.
+      min_sigma: floor of sigma where the factor divides by it.
+
+    Returns:
+      float32, the shape of t.
+    """
+    if of == seen_as:
+        return jnp.ones_like(t)
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    floored = jnp.maximum(sigma, min_sigma)
+
+    def per_x0(prediction: str, denominator: bool) -> Array:
+        """D prediction / d x0, times sigma; in a denominator sigma has its floor."""
+        if prediction == "x0":
+            return floored if denominator else sigma
+        if prediction == "score":
+            return alpha / (sigma if denominator else floored)
+        a, b = _coefficients(path, prediction, t)
+        return a * sigma - b * alpha
+
+    return per_x0(seen_as, denominator=False) / per_x0(of, denominator=True)
 
 
 def velocity(path: Path, estimated: Estimate, t: Array) -> Array:

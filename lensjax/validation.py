@@ -13,14 +13,13 @@ import numpy as np
 from jax import Array
 
 from lensjax import prng
-from lensjax.assemble import build_path, loss_settings, make_apply_fn
+from lensjax.assemble import build_path, loss_settings, make_network_fn
 from lensjax.config import Config
 from lensjax.data.augmentation import central_cut_out
 from lensjax.data.dataset import Examples, Split, first_of_each_class
 from lensjax.data.pipeline import to_batch
 from lensjax.data.scaling import Scaling
 from lensjax.losses import make_error_fn
-from lensjax.models import build_model
 
 NUM_BINS = 10
 # The alarm: a gap of this many standard errors that is also this share of the training loss.
@@ -67,13 +66,12 @@ class Report(NamedTuple):
 def _make_losses_fn(config: Config, scaling: Scaling) -> Callable[..., Array]:
     """Returns `(params, flux [B], labels [B], numbers [B], bin []) -> losses [B]`."""
     path = build_path(config)
-    error_fn = make_error_fn(make_apply_fn(build_model(config.model)), path, loss_settings(config))
-    t_min, t_max = path.interval
+    error_fn = make_error_fn(make_network_fn(config), path, loss_settings(config))
 
     def draw(key: Array, shape: tuple[int, ...], t_bin: Array) -> tuple[Array, Array]:
         time_key, noise_key = jax.random.split(key)
         unit = (t_bin + jax.random.uniform(time_key, (), jnp.float32)) / NUM_BINS
-        return t_min + (t_max - t_min) * unit, jax.random.normal(noise_key, shape, jnp.float32)
+        return path.time_of_share(unit), jax.random.normal(noise_key, shape, jnp.float32)
 
     def losses_fn(params: Any, flux: Array, label: Array, numbers: Array, t_bin: Array) -> Array:
         batch = to_batch(scaling, flux, label)

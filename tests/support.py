@@ -20,9 +20,13 @@ def loss_settings(**changes: Any) -> LossSettings:
         prediction="velocity",
         space="velocity",
         min_sigma=0.05,
+        weight="uniform",
+        min_snr_gamma=5.0,
+        data_std=0.5,
         time_distribution="uniform",
-        logit_mean=0.0,
-        logit_std=1.0,
+        time_mean=0.0,
+        time_std=1.0,
+        stratified=False,
         label_drop=0.0,
         null_label=2,
     )
@@ -161,8 +165,6 @@ class Gaussian:
             {"label": labels},
             path=FlowPath(),
             prediction=prediction,
-            null_label=2,
-            guidance=1.0,
         )
 
 

@@ -19,8 +19,8 @@ from lensjax.data.dataset import SPLITS, DataError
 from lensjax.data.folder import Listing, list_files
 from lensjax.data.folder_builder import VERSION, DeeplenseFolder, FolderConfig
 from lensjax.data.folder_scan import READER_VERSION, Reading, Scan, scan
-from lensjax.data.ordered_builder import progress_bar
 from lensjax.data.prepared import PreparedSet, root_of
+from lensjax.progress import progress_bar
 
 _LISTED = 1000  # files left out that the report names
 

@@ -5,28 +5,21 @@ which it imports TensorFlow; nothing here ever does.
 """
 
 import os
-import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-import tqdm
 from array_record.python import array_record_module
 from tensorflow_datasets.core import dataset_metadata
 
+from lensjax.progress import progress_bar
+
+if TYPE_CHECKING:
+    import tqdm
+
 _SHARD_BYTES = 512 << 20
 _RECORD_OVERHEAD_BYTES = 200
-
-
-def progress_bar(total: int, description: str, unit: str = " images") -> tqdm.tqdm:
-    """Returns a bar for a terminal; a log file gets a line now and then."""
-    return tqdm.tqdm(
-        total=total,
-        desc=description,
-        unit=unit,
-        mininterval=0.5 if sys.stderr.isatty() else 10.0,
-    )
 
 
 def record_bytes(num_pixels: int, num_parameters: int) -> int:
@@ -89,7 +82,7 @@ class OrderedBuilder(
             ]
 
     def _write_split(
-        self, split: str, examples: Iterator[Any], num_shards: int | None, bar: tqdm.tqdm
+        self, split: str, examples: Iterator[Any], num_shards: int | None, bar: "tqdm.tqdm"
     ) -> tfds.core.SplitInfo:
         count = self.num_images(split)
         size = count * self.bytes_per_image()

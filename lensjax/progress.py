@@ -1,0 +1,25 @@
+"""A progress bar with the time left, for a terminal and for a log file."""
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tqdm
+
+
+def progress_bar(total: int, description: str, unit: str = " images") -> "tqdm.tqdm":
+    """Returns a bar for a terminal; a log file gets a line now and then.
+
+    Args:
+      total: how much there is to do.
+      description: what is done.
+      unit: of the total, with a space before it.
+    """
+    import tqdm
+
+    return tqdm.tqdm(
+        total=total,
+        desc=description,
+        unit=unit,
+        mininterval=0.5 if sys.stderr.isatty() else 10.0,
+    )
