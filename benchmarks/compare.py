@@ -1,13 +1,15 @@
 """Which small model learns these images fastest on a CPU: equal processor time for each candidate.
 
-    python benchmarks/quickstart.py --cpu-seconds=200 --results=benchmarks/results/quickstart.json
+    python benchmarks/compare.py family --cpu-seconds=200
+    python benchmarks/compare.py sizes --cpu-seconds=240
 
 Every candidate is the base with a few fields changed, built from the same parts as the real run.
-The base is `configs/quickstart.py` with linear scaling and uniform times; "the quickstart" is that
-file as it is. Processor time is counted, not the clock's, so that other work on the machine does
-not favour a candidate: the steps that fit are found from 40 timed ones, then the whole schedule
-runs. Results are added to the file after each candidate; those that stand there with the same
-fields are not run again.
+`family` compares paths, networks and predictions; its base is `configs/quickstart.py`. `sizes`
+compares sizes, rates and scalings; its base is that file with linear scaling and uniform times.
+Processor time is counted, not the clock's, so that other work on the machine does not favour a
+candidate: the steps that fit are found from 40 timed ones, then the whole schedule runs. Results
+are added to `benchmarks/results/` after each candidate; those that stand there with the same fields
+are not run again.
 """
 
 import argparse
@@ -33,13 +35,57 @@ from lensjax.data.placement import DevicePlacement
 from lensjax.data.scaling import Scaling, fit_scaling
 from lensjax.metrics.lensing import smooth_scores
 from lensjax.parallel import make_mesh, over_batch, replicated
-from lensjax.sampling import Weights, generate_chunks, make_sample_fn
+from lensjax.sampling import Weights, generate_chunks, make_sample_fn, passes_per_image
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DIT = {"model.name": "dit", "model.depth": 4, "model.num_heads": 4}
+Candidates = dict[str, dict[str, Any]]
+LINEAR_BASE = {"data.scaling": "linear", "loss.time_distribution": "uniform"}
 PATCHES_OF_4 = {"model.patch_size": 4}
-BASE = {"data.scaling": "linear", "loss.time_distribution": "uniform"}
-CANDIDATES: dict[str, dict[str, Any]] = {
+DIT = {"model.name": "dit", "model.depth": 4, "model.num_heads": 4, "model.width": 128}
+DDPM = {
+    "path.name": "vp",
+    "path.table_steps": 1000,
+    "loss.time_distribution": "uniform",
+    "loss.space": "v",
+}
+COSINE = DDPM | {"path.betas": "cosine"}
+EPS = {"model.prediction": "eps", "loss.space": "eps"}
+V = {"model.prediction": "v"}
+VELOCITY = {"model.prediction": "velocity"}
+EDM = {
+    "path.name": "edm",
+    "model.preconditioning": "edm",
+    "loss.space": "x0",
+    "loss.weight": "edm",
+    "loss.min_sigma": 1e-3,
+    "loss.time_distribution": "log_normal_sigma",
+    "loss.time_mean": -1.2,
+    "loss.time_std": 1.2,
+}
+FINE = PATCHES_OF_4 | {"model.widths": (32, 64, 96)}
+FAMILY: Candidates = {
+    "flow, UNet, x0 (the quickstart)": {},
+    "flow, UNet, v": V,
+    "flow, UNet, velocity": VELOCITY,
+    "DDPM, UNet, x0": DDPM,
+    "DDPM, UNet, v": DDPM | V,
+    "DDPM, UNet, eps": DDPM | EPS,
+    "DDPM with cosine betas, UNet, x0": COSINE,
+    "EDM, UNet": EDM,
+    "flow, DiT, x0": DIT,
+    "flow, DiT, v": DIT | V,
+    "flow, DiT, velocity": DIT | VELOCITY,
+    "DDPM, DiT, x0": DIT | DDPM,
+    "DDPM, DiT, v": DIT | DDPM | V,
+    "DDPM, DiT, eps": DIT | DDPM | EPS,
+    "flow, UNet on patches of 4, velocity": FINE | VELOCITY,
+    "DDPM, UNet on patches of 4, eps": FINE | DDPM | EPS,
+    "flow, UNet, x0, stratified times": {"loss.stratified": True},
+    "flow, UNet, x0, min-SNR": {"loss.space": "x0", "loss.weight": "min_snr"},
+    "flow, UNet, EDM preconditioning": {"model.preconditioning": "edm"},
+    "flow, UNet with attention, x0": {"model.attention_resolutions": (8, 4)},
+}
+SIZES: Candidates = {
     "base": {},
     "the quickstart: sqrt scaling, logit-normal times": {
         "data.scaling": "sqrt",
@@ -54,7 +100,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "patches of 4, widths 32 64 96": {**PATCHES_OF_4, "model.widths": (32, 64, 96)},
     "patches of 4, widths 48 96 144": {**PATCHES_OF_4, "model.widths": (48, 96, 144)},
     "patches of 4, widths 24 48 96 144": {**PATCHES_OF_4, "model.widths": (24, 48, 96, 144)},
-    "DiT, width 128": {**DIT, "model.width": 128},
+    "DiT, width 128": DIT,
     "predicts velocity": {"model.prediction": "velocity"},
     "loss in x0": {"loss.space": "x0"},
     "logit-normal times": {"loss.time_distribution": "logit_normal"},
@@ -70,6 +116,15 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "floor of sigma 0.02": {"loss.min_sigma": 0.02},
     "floor of sigma 0.1": {"loss.min_sigma": 0.1},
     "rotation by 180 degrees": {"data.augmentation": "rotate_180"},
+}
+# For each group: its candidates, and what its base changes in the quickstart.
+GROUPS: dict[str, tuple[Candidates, dict[str, Any]]] = {
+    "family": (FAMILY, {}),
+    "sizes": (SIZES, LINEAR_BASE),
+}
+TITLES = {
+    "family": "Paths, networks and predictions after equal processor time",
+    "sizes": "Small models after equal processor time",
 }
 TIMED_STEPS = 40
 IMAGES_PER_CLASS = 64
@@ -174,6 +229,7 @@ def measure(config: Config, split: LensSplit, cpu_seconds: float) -> dict[str, A
         "steps": num_steps,
         "cpu_seconds": cpu_seconds,
         "cpu_milliseconds_per_image": 1e3 * per_step / config.train.batch_size,
+        "passes": passes_per_image(config, config.sample),
         "scores": run.scores(),
     }
 
@@ -196,39 +252,45 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def report(content: dict[str, Any]) -> str:
+def report(group: str, content: dict[str, Any]) -> str:
     """Returns the results as a Markdown page."""
     candidates = content["candidates"]
     one = next(iter(candidates.values()))
     seconds = " or ".join(sorted({f"{row['cpu_seconds']:g}" for row in candidates.values()}))
-    return f"""# Small models after equal processor time
+    changes = ", ".join(f"{name}={value}" for name, value in GROUPS[group][1].items())
+    base = "`configs/quickstart.py`" + (f" with {changes}" if changes else "")
+    return f"""# {TITLES[group]}
 
-`python benchmarks/quickstart.py --cpu-seconds={one["cpu_seconds"]:g}` on {one["device"]} (jax
-{one["versions"]["jax"]}): the base is `configs/quickstart.py` with linear scaling and uniform
-times, every candidate the base with the named change, trained on
+`python benchmarks/compare.py {group} --cpu-seconds={one["cpu_seconds"]:g}` on {one["device"]} (jax
+{one["versions"]["jax"]}): every candidate is {base} with the named change, trained on
 `{one["learned_by"]["data"]["name"]}` for {seconds} seconds of processor time, its learning rate
 brought down within them. Numbers are those of `--mode=evaluate`, over {IMAGES_PER_CLASS} images a
-class; real ones stand at 0 (no_sub), 0.076 (cdm), 0.147 (axion). One seed each: differences of a
-tenth mean nothing.
+class drawn with {one["passes"]} network passes each; real ones stand at 0 (no_sub), 0.076 (cdm),
+0.147 (axion). One seed each: differences of a tenth mean nothing.
 
 {table(candidates)}
 """
 
 
 def main() -> None:
-    """Runs the candidates and writes the results."""
+    """Runs the candidates of a group and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("group", choices=GROUPS)
     parser.add_argument("--cpu-seconds", type=float, default=200.0)
-    parser.add_argument("--results", type=pathlib.Path, required=True)
-    parser.add_argument("--only", nargs="*", choices=CANDIDATES, default=list(CANDIDATES))
+    parser.add_argument("--results", type=pathlib.Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--only", nargs="*", help="names of candidates; all by default")
     options = parser.parse_args()
-    base = quickstart_config()
-    known = workdir.read_json(options.results) if options.results.exists() else {}
-    results = known.get("candidates", {})
+    candidates, changes = GROUPS[options.group]
+    unknown = set(options.only or []) - candidates.keys()
+    if unknown:
+        parser.error(f"--only: got {', '.join(unknown)}; allowed: {', '.join(candidates)}")
+    base = changed(quickstart_config(), changes)
+    target = options.results / f"compare_{options.group}.json"
+    results = workdir.read_json(target).get("candidates", {}) if target.exists() else {}
     deeplense.prepare(base.data.name, base.data.directory)
     split = deeplense.read(base.data.name, base.data.directory, "train")
-    for name in options.only:
-        config = changed(base, BASE | CANDIDATES[name])
+    for name in options.only or candidates:
+        config = changed(base, candidates[name])
         row = results.get(name)
         if (
             row
@@ -238,8 +300,8 @@ def main() -> None:
             continue
         results[name] = measure(config, split, options.cpu_seconds)
         content = {"candidates": results}
-        workdir.write_json(options.results, content)
-        options.results.with_suffix(".md").write_text(report(content))
+        workdir.write_json(target, content)
+        target.with_suffix(".md").write_text(report(options.group, content))
         print(table({name: results[name]}), flush=True)
     print(table(results))
 
