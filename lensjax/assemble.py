@@ -55,16 +55,12 @@ DenoiserFn = Callable[[Any, Array], DenoiseFn]
 
 def make_denoiser_fn(config: Config) -> DenoiserFn:
     """Returns `(params, labels [B]) -> denoiser` without guidance."""
-    network = make_network_fn(config)
+    network, path = make_network_fn(config), build_path(config)
+    prediction = config.model.prediction
 
     def denoiser_fn(params: Any, labels: Array) -> DenoiseFn:
-        return make_denoiser(
-            network,
-            params,
-            {"label": labels},
-            path=build_path(config),
-            prediction=config.model.prediction,
-        )
+        condition = {"label": labels}
+        return make_denoiser(network, params, condition, path=path, prediction=prediction)
 
     return denoiser_fn
 
@@ -88,23 +84,22 @@ def make_guided_fn(
     """
     denoiser_fn, path = make_denoiser_fn(config), build_path(config)
     weaker_fn = make_denoiser_fn(weaker) if weaker else None
+    network, settings = make_network_fn(config), guidance_settings(sample)
 
     def guided_fn(params: Any, weaker_params: Any, labels: Array) -> DenoiseFn:
         denoise = denoiser_fn(params, labels)
         if weaker_fn is not None:
             weak = weaker_fn(weaker_params, labels)
-            return guide(
-                denoise, lambda x, t: (denoise(x, t), weak(x, t)), guidance_settings(sample), path
-            )
+            return guide(denoise, lambda x, t: (denoise(x, t), weak(x, t)), settings, path)
         pair = make_classifier_free_pair(
-            make_network_fn(config),
+            network,
             params,
             {"label": labels},
             path=path,
             prediction=config.model.prediction,
             null_label=config.model.num_classes,
         )
-        return guide(denoise, pair, guidance_settings(sample), path)
+        return guide(denoise, pair, settings, path)
 
     return guided_fn
 

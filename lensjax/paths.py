@@ -10,6 +10,7 @@ Every prediction is `a x0 + b eps` for known a and b, so that one two-by-two sys
 
 from typing import NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -115,8 +116,9 @@ def usable(path: Path, prediction: str) -> Path:
     if prediction not in ("eps", "score"):
         return path
     t_min, t_max = path.interval
-    if log_snr(path, jnp.float32(t_max)) < _LEAST_LOG_SNR:
-        t_max = float(path.time_of_log_snr(jnp.float32(_LEAST_LOG_SNR)))
+    with jax.ensure_compile_time_eval():  # numbers, also where a function is being traced
+        if log_snr(path, jnp.float32(t_max)) < _LEAST_LOG_SNR:
+            t_max = float(path.time_of_log_snr(jnp.float32(_LEAST_LOG_SNR)))
     if prediction == "score":
         t_min = max(t_min, FIRST_TIME)
     return path.narrowed(t_min, t_max)
