@@ -33,6 +33,7 @@ from lensjax.config_sections import (
 from lensjax.data.augmentation import EXACT_FOR_SIMULATED
 from lensjax.data.catalogue import FOLDER_SET, SIMULATED_SETS, SimulatedSet
 from lensjax.data.simulator import CLASS_NAMES
+from lensjax.models.unet import attention_heads
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -51,6 +52,7 @@ __all__ = [
     "SampleConfig",
     "TrainConfig",
     "add_missing",
+    "check_attention",
     "check_overrides",
     "default_config",
     "differences",
@@ -77,6 +79,8 @@ RESUMABLE_FIELDS = (
     "evaluate.",
     "export.",
 )
+# Fields that came later; their defaults compute what was computed before there were any.
+NEUTRAL_FIELDS = ("model.attention_resolutions", "model.attention_head_width")
 
 
 def default_config() -> "ConfigDict":
@@ -132,6 +136,28 @@ def _check_combinations(config: Config) -> None:
             )
         if model.width % 4:
             raise ConfigError("model.width", model.width, "allowed: a multiple of 4")
+        if model.attention_resolutions:
+            raise ConfigError(
+                "model.attention_resolutions",
+                model.attention_resolutions,
+                "allowed: () for model.name=dit, whose blocks all have attention",
+            )
+
+
+def check_attention(model: ModelConfig, height: int) -> None:
+    """Checks that the UNet's attention fits images of so many rows of pixels.
+
+    Raises:
+      ConfigError: for rows that no level has, or channels that their heads do not divide.
+    """
+    if model.name == "unet":
+        attention_heads(
+            height,
+            patch_size=model.patch_size,
+            widths=model.widths,
+            resolutions=model.attention_resolutions,
+            head_width=model.attention_head_width,
+        )
 
 
 def _check_simulated(config: Config, simulated: SimulatedSet) -> None:
@@ -143,6 +169,7 @@ def _check_simulated(config: Config, simulated: SimulatedSet) -> None:
             model.patch_size,
             f"allowed: a divisor of the image's side, {num_pixels} pixels",
         )
+    check_attention(model, num_pixels)
     if model.num_classes != len(CLASS_NAMES):
         raise ConfigError(
             "model.num_classes",
@@ -196,8 +223,8 @@ def to_dict(config: Config) -> dict[str, Any]:
 def add_missing(saved: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a saved configuration with defaults for fields that an older version did not have.
 
-    Only fields that may differ on a resume are added: without another one, nobody knows what the
-    run means.
+    Added are fields that may differ on a resume, and those whose default is what older versions
+    did: without another one, nobody knows what the run means.
 
     Args:
       saved: `to_dict` of a configuration, perhaps by an older version.
@@ -207,7 +234,7 @@ def add_missing(saved: Mapping[str, Any]) -> dict[str, Any]:
         known = result.get(section, {})
         if isinstance(defaults, dict) and isinstance(known, Mapping):
             names = [f"{section}.{name}" for name in defaults if name not in known]
-            added = [name for name in names if name.startswith(RESUMABLE_FIELDS)]
+            added = [name for name in names if name.startswith(RESUMABLE_FIELDS + NEUTRAL_FIELDS)]
             if added:
                 values = {
                     name.partition(".")[2]: defaults[name.partition(".")[2]] for name in added

@@ -188,6 +188,8 @@ def check_texts(root: type, overrides: Mapping[str, str]) -> None:
 
 def _check_text(kind: Any, name: str, text: str) -> None:
     many = typing.get_origin(kind) is tuple
+    if many and text == "()":
+        return
     parts = text.strip("()").removesuffix(",").split(",") if many else [text]
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0"):
