@@ -52,6 +52,7 @@ __all__ = [
     "SampleConfig",
     "TrainConfig",
     "add_missing",
+    "check_attention",
     "check_overrides",
     "default_config",
     "differences",
@@ -134,6 +135,30 @@ def _check_combinations(config: Config) -> None:
             )
         if model.width % 4:
             raise ConfigError("model.width", model.width, "allowed: a multiple of 4")
+        if model.attention_resolutions:
+            raise ConfigError(
+                "model.attention_resolutions",
+                model.attention_resolutions,
+                "allowed: () for model.name=dit, whose blocks all have attention",
+            )
+
+
+def check_attention(model: ModelConfig, height: int) -> None:
+    """Checks that the UNet's attention fits images of so many rows of pixels.
+
+    Raises:
+      ConfigError: for rows that no level has, or channels that their heads do not divide.
+    """
+    if model.name == "unet":
+        from lensjax.models.unet import attention_heads  # flax takes a while
+
+        attention_heads(
+            height,
+            patch_size=model.patch_size,
+            widths=model.widths,
+            resolutions=model.attention_resolutions,
+            head_width=model.attention_head_width,
+        )
 
 
 def _check_simulated(config: Config, simulated: SimulatedSet) -> None:
@@ -145,6 +170,7 @@ def _check_simulated(config: Config, simulated: SimulatedSet) -> None:
             model.patch_size,
             f"allowed: a divisor of the image's side, {num_pixels} pixels",
         )
+    check_attention(model, num_pixels)
     if model.num_classes != len(CLASS_NAMES):
         raise ConfigError(
             "model.num_classes",

@@ -192,8 +192,8 @@ def check_texts(root: type, overrides: Mapping[str, str]) -> None:
 def _check_text(kind: Any, name: str, text: str) -> None:
     parts, leaf = [text], kind
     if typing.get_origin(kind) is tuple:
-        inside = text.strip("() ").removesuffix(",")
-        parts, leaf = inside.split(",") if inside else [], typing.get_args(kind)[0]
+        inside = text.strip("()").removesuffix(",")
+        parts, leaf = [] if text == "()" else inside.split(","), typing.get_args(kind)[0]
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0"):
             raise ConfigError(name, text, "allowed: True or False")

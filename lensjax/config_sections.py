@@ -78,6 +78,11 @@ class ModelConfig:
       widths: UNet: channels of each resolution, finest first.
       blocks: UNet: residual blocks at each resolution.
       condition_width: UNet: length of the vector of time and label.
+      attention_resolutions: UNet: rows of the feature maps with self-attention after each residual
+        block. Level L has `ceil(H / m) m / patch_size / 2^L` rows for images of H rows, where
+        `m = patch_size 2^(levels - 1)`.
+      attention_head_width: UNet: channels of an attention head; a level has
+        `width // attention_head_width` heads, at least one, which divide its channels.
     """
 
     name: str = choice("dit", ("dit", "unet"))
@@ -97,6 +102,12 @@ class ModelConfig:
     )
     blocks: int = count(2)
     condition_width: int = count(256)
+    attention_resolutions: tuple[int, ...] = make_field(
+        (),
+        lambda rows: all(number >= 1 for number in rows),
+        "allowed: integers of at least 1, such as (16, 8), or none",
+    )
+    attention_head_width: int = count(64)
 
 
 @dataclasses.dataclass(frozen=True)

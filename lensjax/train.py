@@ -18,7 +18,7 @@ from absl import logging
 from lensjax import workdir as files
 from lensjax.assemble import build_train_step, make_init_state, with_sharding
 from lensjax.checkpoint import Checkpoints
-from lensjax.config import Config, ConfigError, TrainConfig
+from lensjax.config import Config, ConfigError, TrainConfig, check_attention
 from lensjax.data.augmentation import cut_out_shape, make_augment_fn
 from lensjax.data.dataset import DatasetInfo, Split
 from lensjax.data.pipeline import Placement, make_batch_fn
@@ -201,6 +201,7 @@ def _check_images(config: Config, info: DatasetInfo, num_images: int) -> None:
             f"allowed: a divisor of both sides of the images, {height}x{width} pixels "
             "(model.name=unet takes any)",
         )
+    check_attention(config.model, height)
 
 
 def _batch_fn(

@@ -65,6 +65,8 @@ LIMITS: dict[str, tuple[tuple, tuple]] = {
     "model.widths": (((), (0,), (8, -1)), ((1,), (8, 8, 8))),
     "model.blocks": COUNT,
     "model.condition_width": COUNT,
+    "model.attention_resolutions": (((0,), (-8,), (7,), (16,), (8, 4)), ((), (8,))),
+    "model.attention_head_width": COUNT,
     "path.name": OTHER_WORD,
     "loss.space": OTHER_WORD,
     "loss.min_sigma": POSITIVE,
@@ -153,12 +155,15 @@ OF_FOLDERS = {
     for name in ("folder", "layout", "nan_policy", "on_bad_file", "test_share", "shift_pixels")
 }
 FOLDER = {"data.name": "deeplense/folder", "data.folder": "images"}
+UNET = {"model.name": "unet"}
 
 
 def _tiny_with(path: str, value: typing.Any) -> dict[str, typing.Any]:
-    """Returns a tiny configuration with one other value, on a set that has the field."""
+    """Returns a tiny configuration with one other value, on a set and network with the field."""
     of_folder = path in OF_FOLDERS or value == FOLDER["data.name"]
-    return nested(TINY | (FOLDER if of_folder else {}) | {path: value})
+    of_unet = path == "model.attention_resolutions"
+    others = (FOLDER if of_folder else {}) | (UNET if of_unet else {})
+    return nested(TINY | others | {path: value})
 
 
 def _refused(path: str, value: typing.Any) -> str:
@@ -271,6 +276,57 @@ def test_the_patch_is_compared_with_the_side_of_the_set_itself(patch_size, fits)
             from_config_dict(values)
 
 
+@pytest.mark.parametrize(
+    ("set_name", "patch_size", "num_levels", "rows"),
+    [
+        ("deeplense/model_i", 2, 4, (80, 40, 20, 10)),  # 150 pixels, padded to 160
+        ("deeplense/model_i", 8, 2, (20, 10)),
+        ("deeplense/model_ii", 8, 2, (8, 4)),
+        ("deeplense/model_ii", 3, 1, (22,)),
+    ],
+)
+def test_attention_is_compared_with_the_feature_maps_of_the_set(
+    set_name, patch_size, num_levels, rows
+):
+    own = {"data.name": set_name, "model.patch_size": patch_size, "model.widths": (8,) * num_levels}
+    for chosen in ((), rows[-1:], rows, rows[::-1]):
+        values = nested(TINY | UNET | own | {"model.attention_resolutions": chosen})
+        assert from_config_dict(values).model.attention_resolutions == chosen
+    for chosen in ((rows[-1] + 1,), (*rows, rows[0] * 2)):
+        with pytest.raises(ConfigError) as caught:
+            from_config_dict(nested(TINY | UNET | own | {"model.attention_resolutions": chosen}))
+        assert str(caught.value).startswith(f"model.attention_resolutions: got {chosen}; allowed: ")
+        assert f" {', '.join(map(str, rows))} for images of " in str(caught.value)
+
+
+@pytest.mark.parametrize("other", [{}, FOLDER], ids=["simulated", "folder"])
+def test_attention_resolutions_are_refused_for_the_transformer(other):
+    values = nested(TINY | other | {"model.attention_resolutions": (8,)})
+    with pytest.raises(ConfigError, match=r"^model\.attention_resolutions: got \(8,\); .*=dit"):
+        from_config_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("widths", "head_width", "fits"),
+    [
+        ((7, 80), 24, False),  # three heads
+        ((7, 80), 16, True),
+        ((7, 80), 27, True),  # two heads of 40
+        ((7, 80), 81, True),  # one head
+        ((80, 8), 24, True),  # the level without attention has no heads
+    ],
+)
+def test_the_heads_divide_the_channels_of_the_levels_with_attention(widths, head_width, fits):
+    own = {"model.widths": widths, "model.attention_head_width": head_width}
+    values = nested(TINY | UNET | own | {"model.attention_resolutions": (4,)})
+    if fits:
+        assert from_config_dict(values).model.attention_head_width == head_width
+        return
+    message = rf"^model\.attention_head_width: got {head_width}; allowed: a divisor of 80,"
+    with pytest.raises(ConfigError, match=message):
+        from_config_dict(values)
+
+
 @pytest.mark.parametrize("section", ["", *SECTIONS])
 def test_an_unknown_field_is_named_with_its_section(section):
     values = nested(TINY)
@@ -338,7 +394,7 @@ TEXTS: dict[typing.Any, tuple[tuple[str, ...], tuple[str, ...]]] = {
     float: (("3", "1e-3", "inf"), ("", "x", "1,5")),
     bool: (("True", "false", "1", "0"), ("", "maybe", "2")),
     str: (("", "anything"), ()),
-    tuple[int, ...]: (("8", "8,16", "(8,)", "(8, 16)"), ("", "()", "8,x", "8.5", "8,,8")),
+    tuple[int, ...]: (("8", "8,16", "(8,)", "(8, 16)", "()"), ("", "8,x", "8.5", "8,,8")),
 }
 
 

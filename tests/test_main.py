@@ -102,6 +102,10 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "zero width": ([SMOKE, "--config.model.widths=8,0"], ["model.widths: got (8, 0)"]),
     "patch": ([SMOKE, "--config.model.patch_size=7"], ["model.patch_size: got 7", "64 pixels"]),
     "heads": ([SMOKE, "--config.model.num_heads=3"], ["model.num_heads: got 3", "model.width, 64"]),
+    "attention": (
+        [SMOKE, "--config.model.name=unet", "--config.model.attention_resolutions=8,5"],
+        ["model.attention_resolutions: got (8, 5)", "8, 4, 2"],
+    ),
     "classes": (
         [SMOKE, "--config.model.num_classes=2"],
         ["model.num_classes: got 2", "allowed: 3"],

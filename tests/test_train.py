@@ -378,6 +378,17 @@ def test_more_steps_may_be_asked_for_and_other_fields_may_not_differ(tmp_path):
     assert "  loss.label_drop: the workdir has 0.1, this run 0.5" in str(caught.value)
 
 
+def test_a_run_of_before_there_was_attention_goes_on(tmp_path):
+    workdir = tmp_path / "run"
+    train(tiny_config(train={"num_steps": 2}), workdir, tiny_split())
+    saved = json.loads((workdir / "config.json").read_text())
+    for name in ("attention_resolutions", "attention_head_width"):
+        del saved["config"]["model"][name]
+    (workdir / "config.json").write_text(json.dumps(saved))
+    assert workdirs.load_config(workdir) == tiny_config(train={"num_steps": 2})
+    assert int(train(tiny_config(train={"num_steps": 3}), workdir, tiny_split()).step) == 3
+
+
 def test_a_workdir_without_checkpoint_belongs_to_nobody(tmp_path):
     """Data that a scaling refuses must not keep the workdir from the scaling that is advised."""
     split = tiny_split()
@@ -408,6 +419,34 @@ def test_other_data_of_the_same_name_is_refused(finished, tmp_path):
 def test_classes_that_the_set_does_not_have_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"model\.num_classes: got 3; allowed: 0"):
         train(tiny_config(), tmp_path / "run", tiny_split(class_names=()))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"patch_size": 5}, r"model\.patch_size: got 5; .* both sides of the images, 12x12 pixels"),
+        (
+            {"name": "unet", "patch_size": 2, "widths": (8, 8), "attention_resolutions": (8, 4)},
+            r"model\.attention_resolutions: got \(8, 4\); .*, 6, 3 for images of 12 rows",
+        ),
+        (
+            {
+                "name": "unet",
+                "widths": (20,),
+                "attention_head_width": 6,
+                "attention_resolutions": (2,),
+            },
+            r"model\.attention_head_width: got 6; allowed: a divisor of 20,",
+        ),
+    ],
+    ids=["patch", "attention", "heads"],
+)
+def test_a_network_that_does_not_fit_the_cut_out_of_a_folder_is_refused(tmp_path, model, message):
+    data = {"name": "deeplense/folder", "folder": "images", "shift_pixels": 2}
+    model = {"patch_size": 8, **model}
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        train(tiny_config(data=data, model=model), tmp_path / "run", tiny_split())
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_batch_beyond_the_images_in_memory_is_refused(tmp_path):

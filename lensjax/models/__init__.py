@@ -34,6 +34,8 @@ def build_model(config: "ModelConfig") -> nn.Module:
         widths=config.widths,
         blocks=config.blocks,
         condition_width=config.condition_width,
+        attention_resolutions=config.attention_resolutions,
+        attention_head_width=config.attention_head_width,
         num_classes=config.num_classes,
         dtype=dtype,
     )

@@ -4,48 +4,25 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from lensjax.guidance import Condition
 from lensjax.models.layers import (
     ConditionEmbedding,
+    SelfAttention,
     depth_to_space,
     modulate,
     position_embedding,
     space_to_depth,
+    xavier,
 )
 
-_xavier = nn.initializers.xavier_uniform()
 _zeros = nn.initializers.zeros_init()
 
 
 def _layer_norm(dtype: Any) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=dtype)
-
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention.
-
-    Attributes:
-      num_heads: heads; divides the width.
-      dtype: of the computation.
-    """
-
-    num_heads: int
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Maps tokens `[B, T, D]` to `[B, T, D]`."""
-        batch, tokens, width = x.shape
-        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=_xavier)
-        qkv = dense(3 * width, name="qkv")(x)
-        qkv = qkv.reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
-        query, key, value = (qkv[:, :, part] for part in range(3))  # each [B, T, heads, D / heads]
-        mixed = jax.nn.dot_product_attention(query, key, value)
-        return dense(width, name="out")(mixed.reshape(batch, tokens, width))
 
 
 class DiTBlock(nn.Module):
@@ -73,7 +50,7 @@ class DiTBlock(nn.Module):
         h = SelfAttention(self.num_heads, self.dtype, name="attention")(h)
         x = x + gate_a[:, None, :] * h
         h = modulate(_layer_norm(self.dtype)(x), shift_m, scale_m)
-        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=_xavier)
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=xavier)
         h = nn.gelu(dense(self.mlp_ratio * width, name="mlp_in")(h), approximate=False)
         h = dense(width, name="mlp_out")(h)
         return x + gate_m[:, None, :] * h
@@ -116,7 +93,7 @@ class DiT(nn.Module):
         patches = space_to_depth(x, self.patch_size)
         rows, columns = patches.shape[1:3]
         tokens = patches.reshape(x.shape[0], rows * columns, -1)
-        tokens = nn.Dense(self.width, dtype=self.dtype, kernel_init=_xavier, name="patches_in")(
+        tokens = nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier, name="patches_in")(
             tokens
         )
         positions = jnp.asarray(position_embedding(rows, columns, self.width), self.dtype)

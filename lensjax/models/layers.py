@@ -1,10 +1,11 @@
-"""Parts that the denoisers share: embeddings, modulation, and patches as channels."""
+"""Parts that the denoisers share: embeddings, modulation, attention, patches as channels."""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -15,6 +16,7 @@ Initializer = Callable[..., Any]
 TIME_SCALE = 1000.0  # times in [0, 1] would give nearly equal embeddings
 FREQUENCY_SIZE = 256
 _MAX_PERIOD = 10_000.0
+xavier: Initializer = nn.initializers.xavier_uniform()
 
 
 def timestep_embedding(t: Array, size: int) -> Array:
@@ -116,3 +118,28 @@ class ConditionEmbedding(nn.Module):
             name="label",
         )
         return x + table(condition["label"])
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention.
+
+    Attributes:
+      num_heads: heads; divides the width.
+      dtype: of the computation; parameters are float32.
+      out_init: initializer of the output's kernel.
+    """
+
+    num_heads: int
+    dtype: Any = jnp.float32
+    out_init: Initializer = xavier
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps tokens `[B, T, D]` to `[B, T, D]`."""
+        batch, tokens, width = x.shape
+        qkv = nn.Dense(3 * width, dtype=self.dtype, kernel_init=xavier, name="qkv")(x)
+        qkv = qkv.reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
+        query, key, value = (qkv[:, :, part] for part in range(3))  # each [B, T, heads, D / heads]
+        mixed = jax.nn.dot_product_attention(query, key, value)
+        out = nn.Dense(width, dtype=self.dtype, kernel_init=self.out_init, name="out")
+        return out(mixed.reshape(batch, tokens, width))
