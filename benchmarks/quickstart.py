@@ -34,6 +34,7 @@ from lensjax.data.scaling import Scaling, fit_scaling
 from lensjax.generate import generate_chunks, make_sample_fn
 from lensjax.metrics.lensing import smooth_scores
 from lensjax.parallel import make_mesh, over_batch, replicated
+from lensjax.state import sampling_params
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DIT = {"model.name": "dit", "model.depth": 4, "model.num_heads": 4}
@@ -135,12 +136,13 @@ class Run:
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
     def scores(self) -> dict[str, dict[str, float]]:
-        """Returns the smooth-lens scores of images drawn from the EMA, by class."""
+        """Returns the smooth-lens scores of images drawn with the EMA, by class."""
         config = self.config
         names = ("axion", "cdm", "no_sub")
         labels = np.repeat(np.arange(len(names), dtype=np.int32), IMAGES_PER_CLASS)
         sample_fn = jax.jit(make_sample_fn(config, self.scaling, self.shape, config.sample))
-        images = generate_chunks(sample_fn, self.state.ema, labels, seed=0, batch_size=48)
+        params = sampling_params(self.state, config.sample.ema)
+        images = generate_chunks(sample_fn, params, labels, seed=0, batch_size=48)
         survey = SIMULATED_SETS[config.data.name].survey
         return {
             name: dict(smooth_scores(images[labels == label, ..., 0], survey))

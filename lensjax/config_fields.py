@@ -77,9 +77,14 @@ def optional_of(kind: Any) -> tuple[Any, bool]:
     return kind, False
 
 
+def _element_of(kind: Any) -> Any:
+    """Returns the type of the elements of `tuple[X, ...]`."""
+    return typing.get_args(kind)[0]
+
+
 def _describe(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
-        return "integers, such as (48, 96)"
+        return {int: "integers", float: "numbers"}[_element_of(kind)] + ", such as (48, 96)"
     return {int: "an integer", float: "a number", bool: "True or False", str: "text"}[kind]
 
 
@@ -88,7 +93,7 @@ def _converted(kind: Any, value: Any) -> Any:
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (tuple, list)):
             raise TypeError
-        return tuple(_converted(int, element) for element in value)
+        return tuple(_converted(_element_of(kind), element) for element in value)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
@@ -188,12 +193,14 @@ def check_texts(root: type, overrides: Mapping[str, str]) -> None:
 
 def _check_text(kind: Any, name: str, text: str) -> None:
     many = typing.get_origin(kind) is tuple
+    if many and text == "()":
+        return
     parts = text.strip("()").removesuffix(",").split(",") if many else [text]
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0"):
             raise ConfigError(name, text, "allowed: True or False")
         return
-    number = {int: int, float: float, str: str}.get(kind, int)
+    number = {int: int, float: float, str: str}[_element_of(kind) if many else kind]
     try:
         for part in parts:
             number(part)
