@@ -36,6 +36,7 @@ from lensjax.data.scaling import Scaling, fit_scaling
 from lensjax.metrics.lensing import smooth_scores
 from lensjax.parallel import make_mesh, over_batch, replicated
 from lensjax.sampling import Weights, generate_chunks, make_sample_fn, passes_per_image
+from lensjax.state import sampling_params
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 Candidates = dict[str, dict[str, Any]]
@@ -190,12 +191,12 @@ class Run:
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
     def scores(self) -> dict[str, dict[str, float]]:
-        """Returns the smooth-lens scores of images drawn from the EMA, by class."""
+        """Returns the smooth-lens scores of images drawn with the EMA, by class."""
         config = self.config
         names = ("axion", "cdm", "no_sub")
         labels = np.repeat(np.arange(len(names), dtype=np.int32), IMAGES_PER_CLASS)
         sample_fn = jax.jit(make_sample_fn(config, self.scaling, self.shape, config.sample))
-        weights = Weights(self.state.ema)
+        weights = Weights(sampling_params(self.state, config.sample.ema))
         images = generate_chunks(sample_fn, weights, labels, seed=0, batch_size=48)
         survey = SIMULATED_SETS[config.data.name].survey
         return {

@@ -137,7 +137,8 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
 def make_init_state(config: Config, image_shape: tuple[int, int, int]) -> Callable[[], TrainState]:
     """Returns the function that makes the state before the first step."""
     init_fn = make_init_fn(build_model(config.model), image_shape)
-    return lambda: init_state(init_fn, _optimizer(config), config.seed)
+    names = config.optim.ema_half_lives
+    return lambda: init_state(init_fn, _optimizer(config), config.seed, names)
 
 
 def abstract_state(config: Config, image_shape: tuple[int, int, int]) -> TrainState:
@@ -183,7 +184,7 @@ def build_train_step(config: Config, batch_fn: Callable[..., Batch]) -> StepFn:
         batch_fn,
         _optimizer(config),
         _schedule(config),
-        EmaSettings(config.optim.ema_half_life_images, config.optim.ema_warmup_share),
+        EmaSettings(config.optim.ema_half_lives, config.optim.ema_warmup_share),
         batch_size=config.train.batch_size,
         seed=config.seed,
     )

@@ -34,6 +34,7 @@ from lensjax.config_sections import (
 from lensjax.data.augmentation import EXACT_FOR_SIMULATED
 from lensjax.data.catalogue import FOLDER_SET, SIMULATED_SETS, SimulatedSet
 from lensjax.data.simulator import CLASS_NAMES
+from lensjax.optim import RAW_PARAMS
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -116,7 +117,21 @@ def from_config_dict(config_dict: Mapping[str, Any]) -> Config:
     return config
 
 
+def _check_ema(config: Config) -> None:
+    main, more = config.optim.ema_half_life_images, config.optim.ema_more_half_lives_images
+    if main in more:
+        raise ConfigError(
+            "optim.ema_more_half_lives_images",
+            more,
+            f"allowed: half-lives other than optim.ema_half_life_images, {main}",
+        )
+    choices = (*config.optim.ema_half_lives, RAW_PARAMS)
+    if config.sample.ema not in choices:
+        raise ConfigError("sample.ema", config.sample.ema, f"allowed: {', '.join(choices)}")
+
+
 def _check_combinations(config: Config) -> None:
+    _check_ema(config)
     model = config.model
     if config.data.name == FOLDER_SET:
         if not config.data.folder:

@@ -77,9 +77,14 @@ def optional_of(kind: Any) -> tuple[Any, bool]:
     return kind, False
 
 
+def _element_of(kind: Any) -> Any:
+    """Returns the type of the elements of `tuple[X, ...]`."""
+    return typing.get_args(kind)[0]
+
+
 def _describe(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
-        whole = typing.get_args(kind)[0] is int
+        whole = _element_of(kind) is int
         return "integers, such as (48, 96)" if whole else "numbers, such as (0.2, 0.8)"
     return {int: "an integer", float: "a number", bool: "True or False", str: "text"}[kind]
 
@@ -89,8 +94,7 @@ def _converted(kind: Any, value: Any) -> Any:
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (tuple, list)):
             raise TypeError
-        inner = typing.get_args(kind)[0]
-        return tuple(_converted(inner, element) for element in value)
+        return tuple(_converted(_element_of(kind), element) for element in value)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
@@ -193,7 +197,7 @@ def _check_text(kind: Any, name: str, text: str) -> None:
     parts, leaf = [text], kind
     if typing.get_origin(kind) is tuple:
         inside = text.strip("()").removesuffix(",")
-        parts, leaf = [] if text == "()" else inside.split(","), typing.get_args(kind)[0]
+        parts, leaf = [] if text == "()" else inside.split(","), _element_of(kind)
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0"):
             raise ConfigError(name, text, "allowed: True or False")

@@ -9,6 +9,7 @@ from lensjax.data.augmentation import SYMMETRIES, is_augmentation
 from lensjax.data.catalogue import BAD_FILE_POLICIES, FOLDER_SET, NAN_POLICIES, SIMULATED_SETS
 from lensjax.data.file_image import LAYOUTS
 from lensjax.losses import LOSS_SPACES, LOSS_WEIGHTS, TIME_DISTRIBUTIONS
+from lensjax.optim import ema_half_lives
 from lensjax.paths import PREDICTIONS
 from lensjax.preconditioning import PRECONDITIONINGS
 from lensjax.prng import MAX_SEED
@@ -165,7 +166,7 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """AdamW, its schedule, and the average of the parameters.
+    """AdamW, its schedule, and the averages of the parameters.
 
     Attributes:
       learning_rate: the highest value.
@@ -176,7 +177,10 @@ class OptimConfig:
       b1: decay of the first moment.
       b2: decay of the second moment.
       eps: added to the root of the second moment.
-      ema_half_life_images: half-life of the average, in training images.
+      ema_half_life_images: half-life of the main average, in training images.
+      ema_more_half_lives_images: half-lives of further averages, kept beside the main one and
+        drawn with by `sample.ema`; each costs the memory of the parameters. Two averages are the
+        same until `ema_warmup_share` of the images seen exceeds the shorter half-life.
       ema_warmup_share: largest half-life as a share of the images seen; 0 for no warm-up.
     """
 
@@ -189,7 +193,17 @@ class OptimConfig:
     b2: float = below(0.999, 0.0, 1.0)
     eps: float = positive(1e-8)
     ema_half_life_images: float = positive(100_000.0)
+    ema_more_half_lives_images: tuple[float, ...] = make_field(
+        (),
+        lambda values: all(0 < x < math.inf for x in values) and len({*values}) == len(values),
+        "allowed: finite numbers above 0, each once, such as (2000, 50000), or ()",
+    )
     ema_warmup_share: float = between(0.05, 0.0, 1.0)
+
+    @property
+    def ema_half_lives(self) -> dict[str, float]:
+        """Half-life in images of each average by its name; see `optim.ema_half_lives`."""
+        return ema_half_lives(self.ema_half_life_images, self.ema_more_half_lives_images)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,6 +250,8 @@ class SampleConfig:
     """Generation.
 
     Attributes:
+      ema: parameters to draw with, in training as well: `main`, the main average; one of
+        `optim.ema_more_half_lives_images` as text, such as `2000`; or `raw`, without average.
       sampler: the solver: `euler` (which is `ddim` without noise), `heun`, `midpoint`, `dpmpp_2m`;
         `ddim`, `ddpm` and `churn` draw noise.
       steps: intervals of time; `heun`, `midpoint` and `churn` pass the network twice in each.
@@ -258,6 +274,7 @@ class SampleConfig:
       grid_columns: images a class in the sample grids.
     """
 
+    ema: str = "main"
     sampler: str = choice("euler", SAMPLERS)
     steps: int = count(50)
     time_grid: str = choice("uniform", TIME_GRIDS)

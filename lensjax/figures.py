@@ -134,9 +134,7 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> np.ndarray:
         steps, losses = _curve(metrics, f"validation/{split}_loss")
         marker = "o" if len(steps) < 30 else ""
         validation.plot(steps, losses, color=colour, marker=marker, markersize=3, label=split)
-    validation.set(
-        title="EMA denoising loss (a growing gap is memory)", xlabel="step", yscale="log"
-    )
+    validation.set(title="denoising loss (a growing gap is memory)", xlabel="step", yscale="log")
     newest = [line for line in metrics if "validation/test_loss_bin_0" in line]
     for split, colour in colours.items() if newest else ():
         prefix = f"validation/{split}_loss_bin_"

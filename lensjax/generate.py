@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from lensjax import prng, provenance
+from lensjax import optim, prng, provenance
 from lensjax import workdir as files
 from lensjax.assemble import abstract_state
 from lensjax.checkpoint import Checkpoints
@@ -27,7 +27,7 @@ from lensjax.sampling import (
     make_sample_fn,
     passes_per_image,
 )
-from lensjax.state import TrainState
+from lensjax.state import TrainState, sampling_params
 
 if TYPE_CHECKING:
     from lensjax.likelihood import LogProb
@@ -52,6 +52,8 @@ _FIELDS_OF = {
     "steps": ("times",),
     "time_grid": ("times", "shift"),
 }
+# Fields of the section that `generate` is told elsewhere.
+_NOT_FOR_GENERATE = {"num_images": "num", "ema": "lensjax.load(..., ema=...)"}
 _FIELDS_OF_GUIDANCE = ("guidance_rescale", "guide_workdir", "guide_step")
 
 
@@ -63,7 +65,7 @@ class LensGenerator:
       dataset: the content of its `dataset.json`.
       params: parameters to sample from.
       step: the checkpoint that they come from.
-      ema: whether they are the moving average.
+      ema: which they are: the name of an average, or `raw`.
       folder: the run's workdir, for a guide that is an earlier checkpoint; None for none.
     """
 
@@ -73,7 +75,7 @@ class LensGenerator:
         dataset: dict[str, Any],
         params: Any,
         step: int,
-        ema: bool,
+        ema: str,
         folder: pathlib.Path | None = None,
     ) -> None:
         self.config = config
@@ -234,10 +236,11 @@ class LensGenerator:
             raise GenerateError(f"num: got {num!r}; allowed: an integer of at least 1")
         if not (is_integer(seed) and 0 <= seed <= prng.MAX_SEED):
             raise GenerateError(f"seed: got {seed!r}; allowed: an integer in 0 to {prng.MAX_SEED}")
-        if "num_images" in others:
-            raise GenerateError(
-                f"num_images: got {others['num_images']!r}; allowed: nothing; say num"
-            )
+        for name, instead in _NOT_FOR_GENERATE.items():
+            if name in others:
+                raise GenerateError(
+                    f"{name}: got {others[name]!r}; allowed: nothing; say {instead}"
+                )
         sample = self.settings(steps, guidance, sampler, **others)
         guide = self.guide(sample)
         return generate_chunks(
@@ -306,15 +309,20 @@ class LensGenerator:
         )
 
 
-def load(workdir: str | os.PathLike, step: int | None = None, ema: bool = True) -> LensGenerator:
+def load(
+    workdir: str | os.PathLike, step: int | None = None, ema: bool | str = True
+) -> LensGenerator:
     """Loads a trained run for sampling; needs neither the data set nor TensorFlow.
 
     Args:
       workdir: the run's folder.
       step: the checkpoint; None for the newest sound one.
-      ema: the moving average of the parameters (True) or the raw ones.
+      ema: the parameters to draw with: an average by its name (`main`, or a half-life of
+        `optim.ema_more_half_lives_images` as text, such as `2000`), the raw ones (False or `raw`),
+        or what `sample.ema` of the run says (True).
 
     Raises:
+      GenerateError: for an average that the run does not keep.
       lensjax.workdir.WorkdirError: where the folder is not that of a run.
       lensjax.checkpoint.CheckpointError: where there is no such, or no sound, checkpoint.
     """
@@ -323,13 +331,14 @@ def load(workdir: str | os.PathLike, step: int | None = None, ema: bool = True) 
 
 
 def load_with_config(
-    folder: pathlib.Path, config: Config, step: int | None = None, ema: bool = True
+    folder: pathlib.Path, config: Config, step: int | None = None, ema: bool | str = True
 ) -> LensGenerator:
     """Loads a trained run with `sample.*` fields other than those it was trained with.
 
     Args, Returns and Raises as for `load`; and ConfigError where another field differs.
     """
     files.check_same(folder, config)
+    name = _params_name(config, ema)
     dataset = files.read_json(folder / files.DATASET_FILE)
     checkpoints = Checkpoints(folder / files.CHECKPOINTS, read_only=True)
     expected = abstract_state(config, tuple(dataset["image_shape"]))
@@ -337,8 +346,20 @@ def load_with_config(
     checkpoints.close()
     if state is None:
         raise files.WorkdirError(f"{folder} has no checkpoint yet; train first")
-    params = state.ema if ema else state.params
-    return LensGenerator(config, dataset, params, int(state.step), ema, folder)
+    params = sampling_params(state, name)
+    return LensGenerator(config, dataset, params, int(state.step), name, folder)
+
+
+def _params_name(config: Config, ema: bool | str) -> str:
+    """Returns the name of the parameters that the argument `ema` of `load` asks for."""
+    if isinstance(ema, bool):
+        return config.sample.ema if ema else optim.RAW_PARAMS
+    choices = (*config.optim.ema_half_lives, optim.RAW_PARAMS)
+    if not (isinstance(ema, str) and ema in choices):
+        raise GenerateError(
+            f"ema: got {ema!r}; allowed: True, False, {', '.join(map(repr, choices))}"
+        )
+    return ema
 
 
 def sample_mode(config: Config, folder: pathlib.Path) -> None:
@@ -346,9 +367,11 @@ def sample_mode(config: Config, folder: pathlib.Path) -> None:
     generator = load_with_config(folder, config)
     sample = config.sample
     logging.info(
-        "drawing %d images at step %d: %s, %d steps, guidance %g, %d network passes an image",
+        "drawing %d images at step %d (ema %s): %s, %d steps, guidance %g, "
+        "%d network passes an image",
         sample.num_images,
         generator.step,
+        generator.ema,
         sample.sampler,
         sample.steps,
         sample.guidance,
@@ -386,6 +409,7 @@ def describe(generator: LensGenerator, sample: SampleConfig) -> dict[str, Any]:
         "weights_sha256": weights_hash(generator.params),
         "checkpoint_step": generator.step,
         "ema": generator.ema,
+        "ema_half_life_images": generator.config.optim.ema_half_lives.get(generator.ema),
         "sampler": sample.sampler,
         "steps": sample.steps,
         "time_grid": list(sample.times) or sample.time_grid,

@@ -156,7 +156,7 @@ class Monitor:
 
         Args:
           step: the steps done.
-          params: the EMA to validate; None for no validation at this step.
+          params: those to validate; None for no validation at this step.
         """
         values = self.progress.summary(step)
         validation = None if params is None else self._validation

@@ -1,6 +1,6 @@
-"""Optimizer, learning-rate schedule and the moving average of the parameters."""
+"""Optimizer, learning-rate schedule and the moving averages of the parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import jax.numpy as jnp
@@ -8,6 +8,8 @@ import optax
 from jax import Array
 
 Tree = TypeVar("Tree")
+MAIN_EMA = "main"
+RAW_PARAMS = "raw"  # stands beside the averages' names for the parameters themselves
 
 
 def make_schedule(
@@ -54,6 +56,20 @@ def build_optimizer(
         optax.clip_by_global_norm(clip_norm),
         optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay),
     )
+
+
+def ema_half_lives(main: float, more: Iterable[float]) -> dict[str, float]:
+    """Returns the half-life of each average by the name that it has everywhere.
+
+    The names are `main` and, for the others, the half-life as text: `2000` for 2000.0, and what
+    `repr` gives for a number that is not integral.
+
+    Args:
+      main: half-life of the main average, in images.
+      more: those of the others; each once.
+    """
+    others = {str(int(x)) if x.is_integer() else repr(x): x for x in map(float, more)}
+    return {MAIN_EMA: main, **others}
 
 
 def ema_decay(step: Array, batch_size: int, half_life_images: float, warmup_share: float) -> Array:

@@ -1,6 +1,6 @@
 """The whole state of a training run, and the pure step from one state to the next."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -24,27 +24,33 @@ class TrainState(NamedTuple):
     Attributes:
       step: updates made or skipped so far, int32 `[]`.
       params: the network's parameters, float32.
-      ema: their moving average, float32.
+      ema: their moving averages by name, each like `params`.
       opt_state: the optimizer's state.
       bad_step: the first step whose loss or gradient was not finite, int32 `[]`; -1 for none.
     """
 
     step: Array
     params: Any
-    ema: Any
+    ema: dict[str, Any]
     opt_state: Any
     bad_step: Array
 
 
 class EmaSettings(NamedTuple):
-    """See `optim.ema_decay`."""
+    """The averages that are kept: half-lives by name, and the warm-up of all of them.
 
-    half_life_images: float
+    See `optim.ema_half_lives` and `optim.ema_decay`.
+    """
+
+    half_lives_images: Mapping[str, float]
     warmup_share: float
 
 
 def init_state(
-    init_fn: Callable[[Array], Any], optimizer: optax.GradientTransformation, seed: int
+    init_fn: Callable[[Array], Any],
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    ema_names: Iterable[str],
 ) -> TrainState:
     """Returns the state before the first step; pure, so that it can be traced.
 
@@ -52,15 +58,37 @@ def init_state(
       init_fn: parameters from a typed key.
       optimizer: the optimizer.
       seed: the run's seed.
+      ema_names: the averages to keep.
     """
     params = init_fn(prng.key(seed, "init"))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        ema=jax.tree.map(jnp.copy, params),  # a donated buffer must not stand in the state twice
+        # Copies, each its own: a donated buffer must not stand in the state twice.
+        ema={name: jax.tree.map(jnp.copy, params) for name in ema_names},
         opt_state=optimizer.init(params),
         bad_step=jnp.full((), NO_BAD_STEP, jnp.int32),
     )
+
+
+def sampling_params(state: TrainState, name: str) -> Any:
+    """Returns the parameters to sample from: an average by its name, or those themselves.
+
+    Args:
+      state: the state.
+      name: a key of `state.ema`, or `optim.RAW_PARAMS`.
+    """
+    return state.params if name == optim.RAW_PARAMS else state.ema[name]
+
+
+def _updated_averages(
+    averages: Mapping[str, Any], params: Any, step: Array, batch_size: int, ema: EmaSettings
+) -> dict[str, Any]:
+    updated = {}
+    for name, half_life in ema.half_lives_images.items():
+        decay = optim.ema_decay(step, batch_size, half_life, ema.warmup_share)
+        updated[name] = optim.update_ema(averages[name], params, decay)
+    return updated
 
 
 # (state, *data arguments) -> (next state, scalars).
@@ -79,7 +107,7 @@ def make_train_step(
 ) -> StepFn:
     """Returns the pure step `(state, *data) -> (state, scalars)`.
 
-    A loss or gradient that is not finite leaves parameters, average and optimizer as they were and
+    A loss or gradient that is not finite leaves parameters, averages and optimizer as they were and
     marks the step in the state; the host decides what to do.
 
     Args:
@@ -87,7 +115,7 @@ def make_train_step(
       batch_fn: `(step, *data) -> Batch`.
       optimizer: the optimizer.
       schedule: the learning rate of a step, for the log.
-      ema: half-life and warm-up of the average.
+      ema: half-lives and warm-up of the averages; the state has the same names.
       batch_size: images a step.
       seed: the run's seed.
 
@@ -104,17 +132,17 @@ def make_train_step(
 
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        decay = optim.ema_decay(state.step, batch_size, *ema)
-        updated = (params, optim.update_ema(state.ema, params, decay), opt_state)
+        averages = _updated_averages(state.ema, params, state.step, batch_size, ema)
+        updated = (params, averages, opt_state)
         kept = (state.params, state.ema, state.opt_state)
-        params, average, opt_state = jax.tree.map(
+        params, averages, opt_state = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old), updated, kept
         )
         first_bad = (state.bad_step == NO_BAD_STEP) & ~finite
         state = TrainState(
             step=state.step + 1,
             params=params,
-            ema=average,
+            ema=averages,
             opt_state=opt_state,
             bad_step=jnp.where(first_bad, state.step, state.bad_step),
         )

@@ -18,7 +18,7 @@ from absl import logging
 from lensjax import workdir as files
 from lensjax.assemble import build_train_step, make_init_state, with_sharding
 from lensjax.checkpoint import Checkpoints
-from lensjax.config import Config, ConfigError, TrainConfig, check_attention
+from lensjax.config import Config, ConfigError, check_attention
 from lensjax.data.augmentation import cut_out_shape, make_augment_fn
 from lensjax.data.dataset import DatasetInfo, Split
 from lensjax.data.pipeline import Placement, make_batch_fn
@@ -27,7 +27,7 @@ from lensjax.data.scaling import Scaling, fit_scaling, num_reference_images
 from lensjax.losses import Batch
 from lensjax.monitor import Monitor
 from lensjax.parallel import make_mesh, over_batch, replicated
-from lensjax.state import NO_BAD_STEP, StepFn, TrainingError, TrainState
+from lensjax.state import NO_BAD_STEP, StepFn, TrainingError, TrainState, sampling_params
 
 
 class StopRequest:
@@ -177,7 +177,7 @@ def train(
         monitor = Monitor(config, workdir, start, split, test, scaling)
         cleanup.callback(monitor.close)
         stop = cleanup.enter_context(stop_on_signal())
-        return _loop(config.train, state, step_fn, placement, checkpoints, monitor, stop)
+        return _loop(config, state, step_fn, placement, checkpoints, monitor, stop)
 
 
 def _check_images(config: Config, info: DatasetInfo, num_images: int) -> None:
@@ -233,7 +233,7 @@ def _first_state(
 
 
 def _loop(
-    settings: TrainConfig,
+    config: Config,
     state: TrainState,
     step_fn: Any,
     placement: Placement,
@@ -241,7 +241,7 @@ def _loop(
     monitor: Monitor,
     stop: StopRequest,
 ) -> TrainState:
-    progress = monitor.progress
+    settings, ema, progress = config.train, config.sample.ema, monitor.progress
     for step in range(int(state.step) + 1, settings.num_steps + 1):
         state, scalars = step_fn(state, *placement.arguments(step - 1))
         progress.pending.append(scalars)
@@ -253,7 +253,7 @@ def _loop(
 
         validates = signal_name is None and (step % settings.evaluate_every == 0 or done)
         if step % settings.log_every == 0 or validates or last:
-            monitor.write_line(step, state.ema if validates else None)
+            monitor.write_line(step, sampling_params(state, ema) if validates else None)
             _check_finite(state)
         saves = step % settings.checkpoint_every == 0 or last
         draws = signal_name is None and (step % settings.sample_every == 0 or done)
@@ -264,7 +264,7 @@ def _loop(
             _check_finite(state)
             checkpoints.save(step, state)
         if draws:
-            monitor.draw_samples(step, state.ema)
+            monitor.draw_samples(step, sampling_params(state, ema))
         progress.go_on()
         if last:
             checkpoints.wait()

@@ -29,7 +29,7 @@ _MAX_BATCH = 64
 
 
 class Report(NamedTuple):
-    """The denoising loss of the EMA parameters on both splits.
+    """The denoising loss of one set of parameters on both splits.
 
     Attributes:
       test: loss in each of the `NUM_BINS` bins of t, float64 `[NUM_BINS]`.

@@ -22,6 +22,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 SHARDING = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 OPTIMIZER = optax.adamw(1e-3)
+# Orbax joins the names of a path with dots.
+AVERAGES = ("main", "1", "1.5", "1e-30", "100000")
 
 
 def _state(step: int) -> TrainState:
@@ -37,7 +39,10 @@ def _state(step: int) -> TrainState:
     return TrainState(
         step=jnp.asarray(step, jnp.int32),
         params=params,
-        ema=jax.tree.map(lambda leaf: leaf + 1, params),
+        ema={
+            name: jax.tree.map(lambda leaf, more=more: leaf + more, params)
+            for more, name in enumerate(AVERAGES, 1)
+        },
         opt_state=OPTIMIZER.init(params),
         bad_step=jnp.asarray(NO_BAD_STEP, jnp.int32),
     )
@@ -136,6 +141,8 @@ def test_each_array_has_a_checksum_beside_it(two_saved):
     leaves = json.loads((two_saved / "2" / "leaves" / "metadata").read_text())["arrays"]
     names = jax.tree_util.tree_leaves_with_path(_state(2))
     assert len(leaves) == len(names)
+    kernels = [leaves[f"ema/{name}/dense/kernel"]["crc32"] for name in AVERAGES]
+    assert len({*kernels, leaves["params/dense/kernel"]["crc32"]}) == len(AVERAGES) + 1
     assert leaves["params/dense/bias"]["dtype"] == "bfloat16"
     assert leaves["params/dense/kernel"]["shape"] == [40, 30]
     assert isinstance(leaves["params/dense/kernel"]["crc32"], int)
@@ -299,6 +306,23 @@ def test_other_arrays_are_refused_and_nothing_is_cast_or_moved(two_saved, change
     assert "checkpoint 2 does not fit this configuration" in str(caught.value)
     assert words in str(caught.value)
     assert _steps(two_saved) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (AVERAGES[:-1], "ema/100000/dense/bias is ([30], 'bfloat16') and should be not there"),
+        ((*AVERAGES, "7"), "ema/7/dense/bias is not there and should be ([30], 'bfloat16')"),
+    ],
+    ids=["fewer", "more"],
+)
+def test_other_averages_are_refused(two_saved, names, words):
+    expected = EXPECTED._replace(ema=dict.fromkeys(names, EXPECTED.ema["main"]))
+    checkpoints = Checkpoints(two_saved)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.restore(expected)
+    checkpoints.close()
+    assert words in str(caught.value)
 
 
 def test_importing_the_module_does_not_import_orbax_itself():

@@ -83,6 +83,10 @@ LIMITS: dict[str, tuple[tuple, tuple]] = {
     "optim.b2": BELOW_ONE,
     "optim.eps": POSITIVE,
     "optim.ema_half_life_images": POSITIVE,
+    "optim.ema_more_half_lives_images": (
+        ((0.0,), (9.0, -1.0), (math.inf,), (math.nan,), (500.0, 9.0, 500.0), (9.0, 32.0)),
+        ((), (500.0,), (1e-30, 1e30, 31.9)),
+    ),
     "optim.ema_warmup_share": SHARE,
     "train.batch_size": ((0, -1, 3001), (1, 3000)),
     "train.num_steps": ((0, -1, 2**31), (1, 2**31 - 1)),
@@ -93,6 +97,7 @@ LIMITS: dict[str, tuple[tuple, tuple]] = {
     "train.checkpoint_every": COUNT,
     "train.keep_last": COUNT,
     "train.keep_every": ((0, -1), (None, 1)),
+    "sample.ema": (*OTHER_WORD[:1], ("main", "raw")),
     "sample.sampler": OTHER_WORD,
     "sample.steps": COUNT,
     "sample.guidance": ((-0.1, math.inf, math.nan), (0.0, 1.0)),
@@ -116,6 +121,7 @@ WRONG_TYPES: dict[typing.Any, tuple] = {
     bool: (1, 0, "True", None),
     str: (1, None, ["jit"], b"jit", True),
     tuple[int, ...]: (8, "8", None, (1.5,), (True,), ("8",), {8}),
+    tuple[float, ...]: (8.0, "8", None, (True,), ("8",), {8.0}, (1j,), (None,)),
 }
 RESUMABLE_SECTIONS = {"parallel", "sample", "evaluate", "export"}
 RESUMABLE = {
@@ -244,8 +250,35 @@ def test_simulated_sets_have_one_symmetry_and_folders_may_have_any(names):
 
 
 def test_an_integer_is_a_number():
-    config = from_config_dict(nested(TINY | {"optim.learning_rate": 1}))
+    changes = {"optim.learning_rate": 1, "optim.ema_more_half_lives_images": [9, 8.5]}
+    config = from_config_dict(nested(TINY | changes))
     assert type(config.optim.learning_rate) is float
+    assert config.optim.ema_more_half_lives_images == (9.0, 8.5)
+    assert {type(value) for value in config.optim.ema_more_half_lives_images} == {float}
+
+
+@pytest.mark.parametrize("more", [(), (500.0,), (2_000.0, 0.5)])
+@pytest.mark.parametrize("name", ["main", "raw", "500", "500.0", "5e2", "2000", "0.5", "32", " "])
+def test_only_an_average_that_is_kept_can_be_drawn_with(more, name):
+    values = nested(TINY | {"optim.ema_more_half_lives_images": more, "sample.ema": name})
+    choices = ["main", *(f"{half_life:g}" for half_life in more), "raw"]
+    if name in choices:
+        config = from_config_dict(values)
+        assert [*config.optim.ema_half_lives, "raw"] == choices
+        return
+    with pytest.raises(ConfigError) as caught:
+        from_config_dict(values)
+    assert str(caught.value) == f"sample.ema: got {name!r}; allowed: {', '.join(choices)}"
+
+
+def test_the_main_half_life_is_not_among_the_others():
+    with pytest.raises(ConfigError) as caught:
+        from_config_dict(nested(TINY | {"optim.ema_more_half_lives_images": (9.0, 32.0)}))
+    expected = (
+        "optim.ema_more_half_lives_images: got (9.0, 32.0); allowed: half-lives other "
+        "than optim.ema_half_life_images, 32.0"
+    )
+    assert str(caught.value) == expected
 
 
 def test_a_data_set_that_does_not_exist_is_answered_by_those_that_do():
@@ -395,6 +428,7 @@ TEXTS: dict[typing.Any, tuple[tuple[str, ...], tuple[str, ...]]] = {
     bool: (("True", "false", "1", "0"), ("", "maybe", "2")),
     str: (("", "anything"), ()),
     tuple[int, ...]: (("8", "8,16", "(8,)", "(8, 16)", "()"), ("", "8,x", "8.5", "8,,8")),
+    tuple[float, ...]: (("8", "8,1.5", "(8e3,)", "(8, 16)", "()"), ("", "8,x", "8;5", "8,,8")),
 }
 
 
@@ -432,7 +466,7 @@ def _other_value(path: str) -> typing.Any:
     default = FIELDS[path][1]
     if kind is bool:
         return not default
-    if kind == tuple[int, ...]:
+    if typing.get_origin(kind) is tuple:
         return (*default, 3)
     return "other" if kind is str else (default or 0) + 1
 

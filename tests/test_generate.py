@@ -16,15 +16,19 @@ from lensjax import assemble, prng, writers
 from lensjax import generate as generation
 from lensjax.assemble import make_apply_fn
 from lensjax.checkpoint import CheckpointError
-from lensjax.config import ConfigError
+from lensjax.config import Config, ConfigError
 from lensjax.data.scaling import Scaling
 from lensjax.generate import GenerateError, LensGenerator, load_with_config, sample_mode
 from lensjax.models import build_model
+from lensjax.state import sampling_params
 from lensjax.train import train
 from lensjax.workdir import WorkdirError
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-CONFIG = tiny_config(train={"checkpoint_every": 6})
+CONFIG = tiny_config(
+    train={"checkpoint_every": 6},
+    optim={"ema_more_half_lives_images": (12.5, 2_000.0), "ema_warmup_share": 0.5},
+)
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +117,42 @@ def test_other_labels_and_seeds_give_other_images(generator):
 def test_the_average_is_taken_unless_asked_otherwise(trained, generator):
     workdir, state = trained
     raw = lensjax.load(workdir, ema=False)
-    assert states_differ(generator.params, state.ema) == []
+    assert states_differ(generator.params, state.ema["main"]) == []
     assert states_differ(raw.params, state.params) == []
     assert not np.array_equal(generator.generate(), raw.generate())
-    assert (generator.ema, raw.ema) == (True, False)
+    assert (generator.ema, raw.ema) == ("main", "raw")
+
+
+NAMES = ("main", "12.5", "2000", "raw")
+
+
+def _drawn_with(name: str) -> Config:
+    return dataclasses.replace(CONFIG, sample=dataclasses.replace(CONFIG.sample, ema=name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_parameters_of_each_name_are_those_of_the_state(trained, name):
+    workdir, state = trained
+    expected = state.params if name == "raw" else state.ema[name]
+    others = [state.ema[other] for other in NAMES[:-1] if other != name]
+    by_name = lensjax.load(workdir, ema=name)
+    by_config = load_with_config(workdir, _drawn_with(name))
+    for found in (by_name, by_config):
+        assert states_differ(found.params, expected) == []
+        assert found.ema == name
+        assert all(states_differ(found.params, other) for other in others)
+    assert np.array_equal(by_name.generate(num=2), by_config.generate(num=2))
+    # What is asked for by name goes before what the configuration says.
+    assert load_with_config(workdir, _drawn_with(name), ema="main").ema == "main"
+    assert load_with_config(workdir, _drawn_with(name), ema=False).ema == "raw"
+
+
+@pytest.mark.parametrize("ema", ["2000.0", "32", "", "Main", 2000, 1, None, ["main"], np.ones(2)])
+def test_an_average_that_is_not_kept_is_answered_by_those_that_are(trained, ema):
+    with pytest.raises(GenerateError) as caught:
+        lensjax.load(trained[0], ema=ema)
+    expected = f"ema: got {ema!r}; allowed: True, False, 'main', '12.5', '2000', 'raw'"
+    assert str(caught.value) == expected
 
 
 def test_step_chooses_the_checkpoint(trained, generator):
@@ -296,7 +332,8 @@ def test_sample_mode_writes_images_labels_and_what_made_them(trained, generator,
     meta = json.loads((target / "meta.json").read_text())
     expected = {
         "checkpoint_step": 12,
-        "ema": True,
+        "ema": "main",
+        "ema_half_life_images": 32.0,
         "sampler": "heun",
         "steps": 2,
         "passes_per_image": 8,
@@ -306,8 +343,17 @@ def test_sample_mode_writes_images_labels_and_what_made_them(trained, generator,
         "class_names": list(CLASS_NAMES),
     }
     assert {name: meta[name] for name in expected} == expected
-    assert meta["weights_sha256"] == generation.weights_hash(trained[1].ema)
+    assert meta["weights_sha256"] == generation.weights_hash(trained[1].ema["main"])
     assert meta["weights_sha256"] != generation.weights_hash(trained[1].params)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_made_the_images_names_the_average(trained, name):
+    found = load_with_config(trained[0], _drawn_with(name))
+    meta = generation.describe(found, _drawn_with(name).sample)
+    half_life = {"main": 32.0, "12.5": 12.5, "2000": 2_000.0, "raw": None}[name]
+    assert (meta["ema"], meta["ema_half_life_images"]) == (name, half_life)
+    assert meta["weights_sha256"] == generation.weights_hash(sampling_params(trained[1], name))
 
 
 def test_the_hash_of_the_weights_sees_names_values_and_bits():

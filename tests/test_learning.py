@@ -55,7 +55,7 @@ def train(model: ModelConfig, loss_fn_of, batch_fn, num_steps: int, rate: float)
         batch_fn,
         optimizer,
         schedule,
-        EmaSettings(half_life_images=20_000, warmup_share=0.05),
+        EmaSettings({"main": 20_000.0}, warmup_share=0.05),
         batch_size=BATCH_SIZE,
         seed=1,
     )
@@ -65,7 +65,7 @@ def train(model: ModelConfig, loss_fn_of, batch_fn, num_steps: int, rate: float)
         return jax.lax.scan(lambda state, _: step(state), state, None, length=STEPS_PER_CALL)
 
     init_fn = make_init_fn(module, (GAUSSIAN.side, GAUSSIAN.side, 1))
-    state = jax.jit(lambda: init_state(init_fn, optimizer, 1))()
+    state = jax.jit(lambda: init_state(init_fn, optimizer, 1, ["main"]))()
     losses = []
     for _ in range(num_steps // STEPS_PER_CALL):
         state, scalars = steps(state)
@@ -112,7 +112,7 @@ def loss_at_time():
 
     def over_least(time: float) -> tuple[float, float]:
         least = GAUSSIAN.least_velocity_loss(time)
-        loss, excess = measure(trained.state.ema, jnp.float32(time))
+        loss, excess = measure(trained.state.ema["main"], jnp.float32(time))
         return float(loss) / least, float(excess) / least
 
     return over_least
@@ -139,7 +139,7 @@ def test_samples_have_the_covariance_and_means_of_the_data():
     labels = class_labels(num)
     denoise = make_denoiser(
         trained.apply_fn,
-        trained.state.ema,
+        trained.state.ema["main"],
         {"label": labels},
         path=FLOW,
         prediction="velocity",

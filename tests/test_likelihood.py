@@ -184,7 +184,7 @@ def make_generator(
         "pixel_scale_arcsec": 0.1,
         "scaling": scaling.to_dict(),
     }
-    return LensGenerator(config, dataset, random_like(params, scale=0.15), 12, True)
+    return LensGenerator(config, dataset, random_like(params, scale=0.15), 12, "main")
 
 
 @pytest.fixture(scope="module")

@@ -87,6 +87,22 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
         [SMOKE, "--config.model.widths=8,x"],
         ["model.widths: got '8,x'", "integers"],
     ),
+    "text for numbers": (
+        [SMOKE, "--config.optim.ema_more_half_lives_images=8,x"],
+        ["optim.ema_more_half_lives_images: got '8,x'", "numbers"],
+    ),
+    "numbers that are none": (
+        [SMOKE, "--config.optim.ema_more_half_lives_images=8,nan"],
+        ["optim.ema_more_half_lives_images: got ", "finite numbers above 0"],
+    ),
+    "an average twice": (
+        [SMOKE, "--config.optim.ema_more_half_lives_images=320"],
+        ["optim.ema_more_half_lives_images: got (320.0,)", "ema_half_life_images, 320"],
+    ),
+    "an average that is not kept": (
+        [SMOKE, "--config.optim.ema_more_half_lives_images=(8, 2.5)", "--config.sample.ema=9"],
+        ["sample.ema: got '9'; allowed: main, 8, 2.5, raw"],
+    ),
     "text for an optional integer": (
         [SMOKE, "--config.train.keep_every=x"],
         ["train.keep_every: got 'x'"],

@@ -96,6 +96,28 @@ def test_average_halves_in_its_half_life(batch_size, half_lives):
     assert found == pytest.approx(0.5**half_lives, rel=5e-3)
 
 
+@pytest.mark.parametrize(
+    ("half_life", "name"),
+    [
+        (2_000.0, "2000"),
+        (1.0, "1"),
+        (1e20, "100000000000000000000"),
+        (12.5, "12.5"),
+        (1e-30, "1e-30"),
+        (0.1, "0.1"),
+    ],
+)
+def test_an_average_is_called_by_its_half_life(half_life, name):
+    assert optim.ema_half_lives(32.0, [half_life]) == {"main": 32.0, name: half_life}
+    assert float(name) == half_life
+
+
+def test_the_main_average_is_called_main_and_stands_first():
+    found = optim.ema_half_lives(32.0, (500.0, 0.5))
+    assert list(found.items()) == [("main", 32.0), ("500", 500.0), ("0.5", 0.5)]
+    assert optim.ema_half_lives(32.0, ()) == {"main": 32.0}
+
+
 def test_published_decay_has_its_half_life():
     decay = optim.ema_decay(jnp.int32(10**8), 160, 6_931 * 160, 0.05)
     assert float(decay) == pytest.approx(0.9999, abs=1e-7)

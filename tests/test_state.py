@@ -9,11 +9,18 @@ import pytest
 
 from lensjax import optim, prng
 from lensjax.losses import Batch
-from lensjax.state import NO_BAD_STEP, EmaSettings, init_state, make_train_step
+from lensjax.state import (
+    NO_BAD_STEP,
+    EmaSettings,
+    init_state,
+    make_train_step,
+    sampling_params,
+)
 
 BATCH_SIZE = 4
 NUM_STEPS = 20
-EMA = EmaSettings(half_life_images=40.0, warmup_share=0.5)
+# The third does not leave its warm-up, the last is never in it.
+EMA = EmaSettings({"main": 40.0, "8": 8.0, "100000": 1e5, "1.5": 1.5}, warmup_share=0.5)
 SCHEDULE = optim.make_schedule(0.1, NUM_STEPS, 3, 0.01)
 OPTIMIZER = optim.build_optimizer(
     SCHEDULE, weight_decay=0.01, clip_norm=1.0, b1=0.9, b2=0.99, eps=1e-8
@@ -38,16 +45,20 @@ def images(num: int = 8) -> np.ndarray:
     return random.normal(size=(num, BATCH_SIZE, 3)).astype(np.float32)
 
 
-def make_step(loss_fn=quadratic_loss, seed=0, optimizer=OPTIMIZER, batch_size=BATCH_SIZE):
+def make_step(loss_fn=quadratic_loss, seed=0, ema=EMA):
     return make_train_step(
-        loss_fn, batch_fn, optimizer, SCHEDULE, EMA, batch_size=batch_size, seed=seed
+        loss_fn, batch_fn, OPTIMIZER, SCHEDULE, ema, batch_size=BATCH_SIZE, seed=seed
     )
 
 
-def run(data, num_steps, **changes):
+def first_state(seed=0, ema=EMA):
+    return init_state(init_fn, OPTIMIZER, seed, ema.half_lives_images)
+
+
+def run(data, num_steps, ema=EMA, **changes):
     """All states and scalars, the state before the first step among them."""
-    step = jax.jit(make_step(**changes))
-    states, scalars = [init_state(init_fn, changes.get("optimizer", OPTIMIZER), 0)], []
+    step = jax.jit(make_step(ema=ema, **changes))
+    states, scalars = [first_state(ema=ema)], []
     for _ in range(num_steps):
         state, numbers = step(states[-1], jnp.asarray(data))
         states.append(state)
@@ -63,9 +74,11 @@ def assert_same_bits(first, second):
 
 
 def test_first_state():
-    state = init_state(init_fn, OPTIMIZER, 7)
+    state = first_state(7)
     assert_same_bits(state.params, init_fn(prng.key(7, "init")))
-    assert_same_bits(state.ema, state.params)
+    assert set(state.ema) == set(EMA.half_lives_images)
+    for average in state.ema.values():
+        assert_same_bits(average, state.params)
     assert_same_bits(state.opt_state, OPTIMIZER.init(state.params))
     assert int(state.step) == 0
     assert int(state.bad_step) == NO_BAD_STEP
@@ -75,37 +88,68 @@ def test_first_state():
 def test_first_state_can_be_donated():
     """A buffer that stands in the state twice cannot be given away twice."""
     step = jax.jit(make_step(), donate_argnums=0)
-    state = init_state(init_fn, OPTIMIZER, 0)
+    state = first_state()
     for _ in range(2):
         state, _ = step(state, jnp.asarray(images()))
     assert int(state.step) == 2
 
 
-def test_step_is_gradient_optimizer_and_average():
+def test_step_is_gradient_and_optimizer():
     data = images()
     states, scalars = run(data, NUM_STEPS)
     params = states[0].params
     opt_state = OPTIMIZER.init(params)
-    average = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     for number in range(NUM_STEPS):
         batch = batch_fn(number, jnp.asarray(data))
         loss, gradient = jax.value_and_grad(quadratic_loss)(params, batch, None)
         updates, opt_state = OPTIMIZER.update(gradient, opt_state, params)
         params = optax.apply_updates(params, updates)
-        half_life = min(EMA.half_life_images, EMA.warmup_share * (number + 1) * BATCH_SIZE)
-        decay = 0.5 ** (BATCH_SIZE / half_life)
-        for name in average:
-            average[name] = decay * average[name] + (1 - decay) * np.asarray(params[name])
 
         after, numbers = states[number + 1], scalars[number]
         assert int(after.step) == number + 1
         chex.assert_trees_all_close(after.params, params, rtol=1e-5, atol=1e-6)
-        chex.assert_trees_all_close(after.ema, average, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(numbers["loss"], loss, rtol=1e-5)
         norm = np.linalg.norm(np.concatenate(jax.tree.leaves(gradient)))
         np.testing.assert_allclose(numbers["gradient_norm"], norm, rtol=1e-5)
         np.testing.assert_allclose(numbers["learning_rate"], SCHEDULE(jnp.int32(number)))
     assert int(states[-1].bad_step) == NO_BAD_STEP
+
+
+@pytest.mark.parametrize("warmup_share", [0.0, 0.5])
+@pytest.mark.parametrize(("name", "half_life"), EMA.half_lives_images.items())
+def test_each_average_is_its_own_weighted_sum(name, half_life, warmup_share):
+    """The weight of a step's parameters falls by half over the half-life that holds then."""
+    states, _ = run(images(), NUM_STEPS, ema=EMA._replace(warmup_share=warmup_share))
+    limits = warmup_share * BATCH_SIZE * np.arange(1, NUM_STEPS + 1) if warmup_share else np.inf
+    decays = 0.5 ** (BATCH_SIZE / np.minimum(half_life, limits) * np.ones(NUM_STEPS))
+    for number in range(NUM_STEPS + 1):
+        # What is left of the parameters after each step, and before the first, up to this one.
+        weights = [*(1 - np.array([0.0, *decays[:number]]))]
+        weights[0] = 1.0
+        left = [np.prod(decays[step:number]) for step in range(number + 1)]
+        for leaf, average in states[number].ema[name].items():
+            kept = [np.asarray(state.params[leaf], np.float64) for state in states[: number + 1]]
+            expected = np.einsum("s,s,s...", weights, left, kept)
+            np.testing.assert_allclose(average, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", EMA.half_lives_images)
+def test_an_average_does_not_see_the_others(name):
+    together, _ = run(images(), NUM_STEPS)
+    alone = EmaSettings({"main": EMA.half_lives_images[name]}, EMA.warmup_share)
+    states, _ = run(images(), NUM_STEPS, ema=alone)
+    for one, other in zip(together, states, strict=True):
+        assert_same_bits(one.ema[name], other.ema["main"])
+        assert_same_bits(one._replace(ema=None), other._replace(ema=None))
+
+
+def test_each_name_gives_its_parameters():
+    state = run(images(), 3)[0][-1]
+    for name in EMA.half_lives_images:
+        assert sampling_params(state, name) is state.ema[name]
+    assert sampling_params(state, "raw") is state.params
+    with pytest.raises(KeyError):
+        sampling_params(state, "9")
 
 
 def root_loss(params, batch, keys):
@@ -153,7 +197,7 @@ def test_each_example_of_each_step_has_its_own_key(seed):
 def test_step_is_traced_once():
     chex.clear_trace_counter()
     step = jax.jit(chex.assert_max_traces(make_step(), n=1))
-    state = init_state(init_fn, OPTIMIZER, 0)
+    state = first_state()
     for number in range(4):
         state, _ = step(state, jnp.asarray(images() + number))
     assert int(state.step) == 4

@@ -237,6 +237,51 @@ def test_a_run_in_parts_is_the_run_in_one_bit_for_bit(tmp_path, finished):
     assert [line["loss"] for line in metrics_of(workdir)] == expected
 
 
+def test_more_averages_come_through_a_resume_and_leave_the_others_as_they_are(tmp_path, finished):
+    """Bit for bit: as a run in one part without them, and as one whose main average it is."""
+    config = tiny_config(optim={"ema_more_half_lives_images": (0.5, 2.0)})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writers.MetricWriters, "scalars", writers.MetricWriters.scalars)
+        signal_at(5)
+        assert int(train(config, tmp_path / "all", tiny_split()).step) == 6
+    state = train(config, tmp_path / "all", tiny_split())
+    assert set(state.ema) == {"main", "0.5", "2"}
+    assert states_differ(state._replace(ema={"main": state.ema["main"]}), finished[1]) == []
+    alone = tiny_config(optim={"ema_half_life_images": 2.0})
+    expected = train(alone, tmp_path / "alone", tiny_split()).ema["main"]
+    assert states_differ(state.ema["2"], expected) == []
+    assert all(states_differ(state.ema[name], expected) for name in ("main", "0.5"))
+
+
+@pytest.mark.parametrize("name", ["main", "2", "raw"])
+def test_pictures_and_validation_are_of_the_parameters_that_are_named(tmp_path, monkeypatch, name):
+    seen: dict[str, Any] = {}
+
+    def note(what):
+        def noted(self, step, params):
+            seen[f"{what} {step}"] = jax.device_get(params)
+
+        return noted
+
+    monkeypatch.setattr(training.Monitor, "write_line", note("line"))
+    monkeypatch.setattr(training.Monitor, "draw_samples", note("samples"))
+    config = tiny_config(
+        train={"num_steps": 7, "log_every": 4},
+        optim={"ema_more_half_lives_images": (2.0,)},
+        sample={"ema": name},
+    )
+    state = train(config, tmp_path / "run", tiny_split())
+    assert set(seen) == {"line 4", "line 7", "samples 7"}
+    assert seen["line 4"] is None  # without a validation
+    expected = state.params if name == "raw" else state.ema[name]
+    for what in ("line 7", "samples 7"):
+        assert states_differ(seen[what], expected) == []
+    others = [
+        state.params if other == "raw" else state.ema[other] for other in ("raw", "main", "2")
+    ]
+    assert sum(states_differ(seen["line 7"], other) == [] for other in others) == 1
+
+
 def test_the_step_is_compiled_once_over_many_epochs(tmp_path, monkeypatch):
     traces = _count_traces(monkeypatch)
     train(tiny_config(), tmp_path / "run", tiny_split(num=10))  # 8 a step: nine epochs
@@ -369,11 +414,14 @@ def test_bad_data_stops_a_run_and_good_data_lets_it_go_on(tmp_path):
 def test_more_steps_may_be_asked_for_and_other_fields_may_not_differ(tmp_path):
     workdir = tmp_path / "run"
     train(tiny_config(train={"num_steps": 2}), workdir, tiny_split())
-    longer = tiny_config(train={"keep_last": 1}, sample={"steps": 1})
+    longer = tiny_config(train={"keep_last": 1}, sample={"steps": 1, "ema": "raw"})
     assert int(train(longer, workdir, tiny_split()).step) == 12
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["12"]
+    changes = {"b1": 0.5, "ema_more_half_lives_images": (2.0,)}
     with pytest.raises(ConfigError) as caught:
-        train(tiny_config(optim={"b1": 0.5}, loss={"label_drop": 0.5}), workdir, tiny_split())
+        train(tiny_config(optim=changes, loss={"label_drop": 0.5}), workdir, tiny_split())
+    averages = "  optim.ema_more_half_lives_images: the workdir has [], this run [2.0]"
+    assert averages in str(caught.value)
     assert "  optim.b1: the workdir has 0.9, this run 0.5" in str(caught.value)
     assert "  loss.label_drop: the workdir has 0.1, this run 0.5" in str(caught.value)
 

@@ -14,6 +14,7 @@ import lensjax
 from lensjax.data import folder_set
 from lensjax.data.folder_scan import Reading
 from lensjax.data.scaling import Scaling
+from lensjax.generate import weights_hash
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 CLASSES = ("axion", "cdm", "no_sub")
@@ -71,6 +72,8 @@ SETS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
 }
 RESUMED = ("published", "oblong")
+AVERAGES = {"optim.ema_more_half_lives_images": "0.5,2", "optim.ema_warmup_share": 0.5}
+DRAWN_WITH = {"published": "2", "oblong": "0.5", "flat": "raw"}
 
 
 def _write_refused(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, str]]:
@@ -104,13 +107,14 @@ def walk(tmp_path_factory):
     for name, (make, changes) in SETS.items():
         root = folder / "files" / name
         make(root)
-        own = _flags(**{**changes, "data.folder": root})
+        own = _flags(**{**changes, **AVERAGES, "data.folder": root})
         run = [*own, f"--workdir={folder / 'runs' / name}"]
         commands[f"{name}: build_data"] = [*own, "--mode=build_data"]
         commands[f"{name}: train"] = [*run, "--config.train.num_steps=6"]
         if name in RESUMED:
             commands[f"{name}: resume"] = run
-        commands[f"{name}: sample"] = [*run, "--mode=sample"]
+        drawn_with = f"--config.sample.ema={DRAWN_WITH[name]}"
+        commands[f"{name}: sample"] = [*run, "--mode=sample", drawn_with]
     inside = folder / "files" / "flat"
     commands["inside: train"] = [
         *_flags(**{**SETS["flat"][1], "data.folder": inside}),
@@ -232,8 +236,12 @@ def test_dataset_json_brings_flux_back(walk, name):
 @pytest.mark.parametrize("name", SETS)
 def test_python_draws_what_the_command_wrote(walk, name):
     folder, _ = walk
-    run = lensjax.load(folder / "runs" / name)
+    run = lensjax.load(folder / "runs" / name, ema=DRAWN_WITH[name])
     written = np.load(folder / "runs" / name / "generated" / "images.npy")
+    meta = json.loads((folder / "runs" / name / "generated" / "meta.json").read_text())
+    assert (run.ema, meta["ema"]) == (DRAWN_WITH[name], DRAWN_WITH[name])
+    assert meta["weights_sha256"] == weights_hash(run.params)
+    assert meta["weights_sha256"] != weights_hash(lensjax.load(folder / "runs" / name).params)
     np.testing.assert_allclose(run.generate(num=6), written, rtol=1e-4, atol=1e-4 * written.max())
     assert run.flux_unit == "unknown"
 
