@@ -1,0 +1,50 @@
+"""DDPM (arXiv:2006.11239) with a UNet on 150x150 images.
+
+    python -m lensjax.main --config=configs/unet_ddpm.py --workdir=runs/unet_ddpm
+
+on the noisy images of DeepLense Model I with their classes, or on a flat folder of your own, such
+as the 10,000 images of the task that started this field, without labels:
+
+    python -m lensjax.main --config=configs/unet_ddpm.py --workdir=runs/unet_ddpm
+        --config.data.name=deeplense/folder --config.data.folder=FOLDER --config.model.num_classes=0
+
+As published: 1,000 steps with linear betas, eps prediction, unweighted loss, Adam at 2e-4 after a
+warm-up of 5,000 steps, EMA 0.9999, ancestral sampling. Our own choices: a network of 14.7 million
+parameters for 150x150 pixels, the square root of the flux (`data.scaling=asinh` for images with
+negative pixels), 125,000 steps of 64 images, the warm-up of the EMA. 20 passes instead of 1,000:
+`--config.sample.sampler=dpmpp_2m --config.sample.steps=20 --config.sample.time_grid=karras`.
+
+Hardware: an accelerator. Time and score on an accelerator: not measured.
+"""
+
+from ml_collections import ConfigDict
+
+from lensjax.config import default_config
+
+
+def get_config() -> ConfigDict:
+    config = default_config()
+    config.data.name = "deeplense/model_i_noisy"
+    config.data.scaling = "sqrt"
+    config.path.name = "vp"
+    config.path.betas = "linear"
+    config.path.table_steps = 1_000
+    config.model.name = "unet"
+    config.model.prediction = "eps"
+    config.model.patch_size = 1
+    config.model.widths = (64, 128, 192, 256)
+    config.model.blocks = 2
+    config.model.attention_resolutions = (19,)
+    config.loss.space = "eps"
+    config.loss.time_distribution = "uniform"
+    config.optim.learning_rate = 2e-4
+    config.optim.warmup_steps = 5_000
+    config.optim.learning_rate_floor = 1.0
+    config.optim.weight_decay = 0.0
+    config.optim.ema_half_life_images = 6_931 * 64
+    config.train.batch_size = 64
+    config.train.num_steps = 125_000
+    config.sample.sampler = "ddpm"
+    config.sample.steps = 1_000
+    config.sample.guidance = 1.0
+    return config
