@@ -26,8 +26,9 @@ import lensjax
 from lensjax import provenance, workdir
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.surveys import Survey
-from lensjax.generate import LensGenerator, weights_hash
+from lensjax.generate import LensGenerator
 from lensjax.metrics.lensing import fit_smooth
+from lensjax.sample_mode import weights_hash
 from lensjax.samplers import SAMPLERS
 from lensjax.sampling import passes_per_image
 from lensjax.time_grids import TIME_GRIDS

@@ -13,8 +13,9 @@ from lensjax.data.catalogue import SIMULATED_SETS, SimulatedSet
 from lensjax.data.dataset import LensSplit, first_of_each_class
 from lensjax.data.simulator import CLASS_NAMES
 from lensjax.figures import lens_grid, save_png
-from lensjax.generate import describe, load_with_config
+from lensjax.generate import load_with_config
 from lensjax.metrics.lensing import smooth_scores
+from lensjax.sample_mode import describe
 
 # Above this median ratio an error exceeds what cdm sub-structure does to a Model II image. For the
 # other models the real images of the run say it.

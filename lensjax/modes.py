@@ -84,7 +84,7 @@ def _check_apart(workdir: pathlib.Path, config: Config) -> None:
 
 
 def _sample(config: Config, workdir: pathlib.Path) -> None:
-    from lensjax.generate import sample_mode
+    from lensjax.sample_mode import sample_mode
 
     sample_mode(config, workdir)
 

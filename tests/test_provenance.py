@@ -11,7 +11,8 @@ from run_support import ROOT, tiny_config, tiny_split
 from lensjax import monitor as monitoring
 from lensjax import provenance, writers
 from lensjax import workdir as files
-from lensjax.generate import describe, load, sample_mode
+from lensjax.generate import load
+from lensjax.sample_mode import describe, sample_mode
 from lensjax.train import train
 from lensjax.workdir import WorkdirError
 
