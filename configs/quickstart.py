@@ -45,8 +45,8 @@ def get_config() -> ConfigDict:
     config.train.sample_every = 4_500
     config.train.checkpoint_every = 1_000
     config.train.log_every = 100
-    config.sample.sampler = "heun"
-    config.sample.steps = 25
+    config.sample.sampler = "dpmpp_2m"
+    config.sample.steps = 20
     config.sample.guidance = 1.0
     config.sample.num_images = 48
     config.sample.batch_size = 48
