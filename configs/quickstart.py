@@ -33,6 +33,7 @@ def get_config() -> ConfigDict:
     config.model.condition_width = 256
     config.loss.space = "velocity"
     config.loss.time_distribution = "logit_normal"
+    config.loss.stratified = True
     config.optim.learning_rate = 1.5e-3
     config.optim.warmup_steps = 100
     config.optim.weight_decay = 0.0
