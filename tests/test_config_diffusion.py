@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ UNCONDITIONAL = {
     "model.num_classes": 0,
 }
 # The field at fault, what the configuration has, and what the message says is allowed.
-REFUSED: list[tuple[str, dict[str, object], str]] = [
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
     # Paths.
     ("path.betas", {"path.betas": "cosine"}, "linear with path.name=flow; .* path.name=vp"),
     ("path.betas", EDM | {"path.betas": "cosine"}, "linear with path.name=edm"),
@@ -133,7 +134,7 @@ def test_what_makes_no_sense_is_refused_by_its_field(field, changes, words):
         from_config_dict(nested(changes))
 
 
-ALLOWED: dict[str, dict[str, object]] = {
+ALLOWED: dict[str, dict[str, Any]] = {
     "cosine table": COSINE | TABLE | {"sample.steps": 980},
     "cosine table, all entries": COSINE
     | TABLE
@@ -200,14 +201,15 @@ def test_the_command_line_sets_tuples_of_numbers(flag, expected, monkeypatch):
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values)
     values(arguments)
-    got = getattr(from_config_dict(values["config"].value).sample, name)
+    config: Any = values["config"].value
+    got = getattr(from_config_dict(config).sample, name)
     assert got == expected
     assert all(type(number) is float for number in got)
 
 
 # Every path, prediction, preconditioning, space and weight.
 
-OF_PATH: dict[str, dict[str, object]] = {
+OF_PATH: dict[str, dict[str, Any]] = {
     "flow": {"name": "flow"},
     "linear": {"name": "vp"},
     "cosine": {"name": "vp", "betas": "cosine"},
