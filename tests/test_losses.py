@@ -22,6 +22,7 @@ from lensjax.losses import (
 from lensjax.paths import PREDICTIONS
 from lensjax.schedules import TablePath, ddpm_betas
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 FLOW = paths.FlowPath()
 MANY, SOME = 20_000, 1_000  # few sizes, since each is compiled again
 IMAGE = (2, 3, 1)
