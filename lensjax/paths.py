@@ -10,6 +10,7 @@ Every prediction is `a x0 + b eps` for known a and b, so that one two-by-two sys
 
 from typing import NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -115,9 +116,10 @@ def usable(path: Path, prediction: str) -> Path:
     """
     t_min, t_max = path.interval
     of = "eps" if prediction == "score" else prediction  # a score is the noise in other units
-    factor = jnp.abs(error_factor(path, of, "x0", jnp.float32(t_max), min_sigma=0.0))
-    if not factor <= _LARGEST_FACTOR:
-        t_max = float(path.time_of_log_snr(jnp.float32(_LEAST_LOG_SNR)))
+    with jax.ensure_compile_time_eval():  # a path may be built inside of a jitted function
+        factor = jnp.abs(error_factor(path, of, "x0", jnp.float32(t_max), min_sigma=0.0))
+        if not factor <= _LARGEST_FACTOR:
+            t_max = float(path.time_of_log_snr(jnp.float32(_LEAST_LOG_SNR)))
     if prediction == "score":
         t_min = max(t_min, FIRST_TIME)
     return path if (t_min, t_max) == path.interval else path.narrowed(t_min, t_max)

@@ -254,6 +254,17 @@ def test_usable_times_of_each_prediction(name, prediction):
     assert path == paths.usable(path, prediction)
 
 
+@each_path
+@each_prediction
+def test_usable_times_are_found_inside_of_jitted_functions_too(name, prediction):
+    @jax.jit
+    def last(x):
+        return x + paths.usable(PATHS[name], prediction).interval[1]
+
+    expected = paths.usable(PATHS[name], prediction).interval[1]
+    np.testing.assert_allclose(last(jnp.float32(0)), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("path", "predictions"),
     [
