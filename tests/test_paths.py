@@ -15,6 +15,7 @@ from lensjax import paths
 from lensjax.paths import PREDICTIONS, Path
 from lensjax.schedules import CosinePath, EDMPath, LinearPath, TablePath, ddpm_betas
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 SHARES = np.array([0.0, 0.02, 0.1, 0.35, 0.5, 0.8, 0.97, 1.0])
 SHAPE = (len(SHARES), 6, 4, 2)
 PAIRS = list(itertools.product(PREDICTIONS, PREDICTIONS))
@@ -80,7 +81,6 @@ def test_path_offers_the_whole_protocol(name):
             assert getattr(path, method)(t[0]).shape == ()
     t_min, t_max = path.interval
     assert 0 <= t_min < t_max <= 1
-    assert hash(path) == hash(path.narrowed(t_min, t_max))  # it is an argument of jitted functions
     assert path.narrowed(t_min, t_max) == path
 
 
@@ -255,14 +255,15 @@ def test_usable_times_of_each_prediction(name, prediction):
 
 
 @each_path
-@each_prediction
-def test_usable_times_are_found_inside_of_jitted_functions_too(name, prediction):
-    @jax.jit
-    def last(x):
-        return x + paths.usable(PATHS[name], prediction).interval[1]
+def test_usable_times_are_found_inside_of_jitted_functions_too(name):
+    inside: list[Path] = []
 
-    expected = paths.usable(PATHS[name], prediction).interval[1]
-    np.testing.assert_allclose(last(jnp.float32(0)), expected, rtol=1e-6)
+    def traced(x):
+        inside.extend(paths.usable(PATHS[name], prediction) for prediction in PREDICTIONS)
+        return x
+
+    jax.eval_shape(traced, 1.0)
+    assert inside == [paths.usable(PATHS[name], prediction) for prediction in PREDICTIONS]
 
 
 @pytest.mark.parametrize(
@@ -304,21 +305,13 @@ def test_error_factor_is_the_quotient_of_the_errors_of_two_outputs(name, of, see
     found = paths.error_factor(path, of, seen_as, t, min_sigma=0.0)
     assert found.shape == t.shape
     np.testing.assert_allclose(found, measured, rtol=1e-4)
-
-
-@each_path
-@pytest.mark.parametrize(("of", "seen_as"), PAIRS)
-def test_the_least_sigma_bounds_what_is_divided_by_it_and_nothing_else(name, of, seen_as):
-    path, t = PATHS[name], usable_times(name, of, seen_as, least=1e-3)
+    # The least sigma bounds what is divided by it and nothing else.
     least = float(path.sigma(t)[2])
-    plain, floored = (
-        np.asarray(paths.error_factor(path, of, seen_as, t, min_sigma), float)
-        for min_sigma in (0.0, least)
-    )
+    floored = paths.error_factor(path, of, seen_as, t, least)
     divisions = 0 if of == seen_as else (of == "x0") + (seen_as == "score")
     share = np.minimum(np.asarray(path.sigma(t), float) / least, 1)
     assert share[0] < 1
-    np.testing.assert_allclose(floored, plain * share**divisions, rtol=1e-5)
+    np.testing.assert_allclose(floored, measured * share**divisions, rtol=1e-4)
 
 
 def test_an_error_is_bounded_where_there_is_no_noise():

@@ -19,6 +19,7 @@ from lensjax.schedules import (
     ddpm_betas,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 TIMES = np.array([0.001, 0.0015, 0.01, 0.1, 0.3, 0.5, 0.8, 0.95, 0.999])
 
 
