@@ -7,10 +7,11 @@ from lensjax.config_sections import Config, SampleConfig
 from lensjax.schedules import build_path
 from lensjax.time_grids import TimeGridError, check_times, time_grid
 
-# The fields that one choice alone reads: left at their defaults by all others.
+# The fields that some choices alone read: left at their defaults by all others.
 _VP, _LINEAR, _EDM = ("path.name", "vp"), ("path.betas", "linear"), ("path.name", "edm")
+_NORMAL = ("loss.time_distribution", "logit_normal", "log_normal_sigma")
 _CHURN = ("sample.sampler", "churn")
-_FIELDS_OF_CHOICE = {
+_FIELDS_OF_CHOICE: dict[str, tuple[tuple[str, ...], ...]] = {
     "path.betas": (_VP,),
     "path.table_steps": (_VP,),
     "path.beta_min": (_VP, _LINEAR),
@@ -18,6 +19,8 @@ _FIELDS_OF_CHOICE = {
     "path.sigma_min": (_EDM,),
     "path.sigma_max": (_EDM,),
     "loss.min_snr_gamma": (("loss.weight", "min_snr"),),
+    "loss.time_mean": (_NORMAL,),
+    "loss.time_std": (_NORMAL,),
     "sample.shift": (("sample.time_grid", "shifted"),),
     "sample.eta": (("sample.sampler", "ddim"),),
     "sample.churn": (_CHURN,),
@@ -35,13 +38,13 @@ def _check_unread(config: Config) -> None:
     defaults = Config()
     for path, choices in _FIELDS_OF_CHOICE.items():
         got, default = _value(config, path), _value(defaults, path)
-        for owner, needed in choices:
-            if got != default and _value(config, owner) != needed:
+        for owner, *readers in choices:
+            if got != default and _value(config, owner) not in readers:
                 raise ConfigError(
                     path,
                     got,
                     f"allowed: {default} with {owner}={_value(config, owner)}; it is for "
-                    f"{owner}={needed}",
+                    f"{owner}={' or '.join(readers)}",
                 )
 
 

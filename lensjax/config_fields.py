@@ -193,11 +193,20 @@ def check_texts(root: type, overrides: Mapping[str, str]) -> None:
         _check_text(owner, name, text)
 
 
+def _parts(text: str) -> list[str]:
+    """Returns the elements in the text of a tuple; only brackets make an empty one."""
+    inside = text.strip()
+    if inside.startswith("(") and inside.endswith(")"):
+        inside = inside[1:-1].strip()
+        if not inside:
+            return []
+    return inside.removesuffix(",").split(",")
+
+
 def _check_text(kind: Any, name: str, text: str) -> None:
     parts, leaf = [text], kind
     if typing.get_origin(kind) is tuple:
-        inside = text.strip("()").removesuffix(",")
-        parts, leaf = [] if text == "()" else inside.split(","), _element_of(kind)
+        parts, leaf = _parts(text), _element_of(kind)
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0"):
             raise ConfigError(name, text, "allowed: True or False")

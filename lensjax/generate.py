@@ -248,7 +248,7 @@ class LensGenerator:
         steps: int = 100,
         trace: str = "hutchinson",
         num_probes: int = 1,
-        t_min: float = 1e-3,
+        t_min: float | None = None,
         space: str = "flux",
     ) -> "LogProb":
         """Returns log densities of images under the model without guidance.
@@ -264,8 +264,9 @@ class LensGenerator:
           trace: `hutchinson` estimates the divergence of the velocity by random probes; `exact`
             pushes every pixel through the network in each step, for small images.
           num_probes: probes an image; two or more give a standard error. `exact` has none.
-          t_min: in [0, 1); the data are smoothed by noise of `sigma / alpha` at this time, in the
-            model's range. 0 smoothes nothing, and takes a network that predicts the velocity.
+          t_min: a usable time; the data are smoothed by noise of `sigma / alpha` at this time, in
+            the model's range. None for 1e-3, or the first usable time if that is later; 0 smoothes
+            nothing, where path and prediction allow it.
           space: `flux` for the density per flux unit of each pixel; `model` for that in the range
             in which the network works, where `sqrt` scaling can take pixels of 0.
 

@@ -18,8 +18,9 @@ PREDICTIONS = ("velocity", "x0", "v", "eps", "score")
 # Where the noise or its slope is singular at t = 0, the usable times begin here.
 FIRST_TIME = 1e-3
 # A network that predicts the noise says nothing about the data where there is none of it in x_t.
-# DDPM's linear betas end at -10.12.
+# DDPM's linear betas end at -10.12. There, noise that is wrong by 1 makes x0 wrong by 158.
 _LEAST_LOG_SNR = -10.2
+_LARGEST_FACTOR = 164.0  # exp(10.2 / 2)
 
 
 class Path(Protocol):
@@ -106,22 +107,22 @@ class FlowPath(NamedTuple):
 def usable(path: Path, prediction: str) -> Path:
     """Returns the path with the times at which a prediction gives both the data and the noise.
 
-    Noise and score say nothing about the data where alpha is nearly 0; a score is infinite where
-    sigma is 0.
+    Noise and score say nothing about the data where alpha is nearly 0, and a velocity nothing where
+    its slope is nearly 0 too; a score is infinite where sigma is 0.
 
     Args:
       path: the probability path.
       prediction: one of `PREDICTIONS`.
     """
-    if prediction not in ("eps", "score"):
-        return path
     t_min, t_max = path.interval
-    with jax.ensure_compile_time_eval():  # numbers, also where a function is being traced
-        if log_snr(path, jnp.float32(t_max)) < _LEAST_LOG_SNR:
+    of = "eps" if prediction == "score" else prediction  # a score is the noise in other units
+    with jax.ensure_compile_time_eval():  # a path may be built inside of a jitted function
+        factor = jnp.abs(error_factor(path, of, "x0", jnp.float32(t_max), min_sigma=0.0))
+        if not factor <= _LARGEST_FACTOR:
             t_max = float(path.time_of_log_snr(jnp.float32(_LEAST_LOG_SNR)))
     if prediction == "score":
         t_min = max(t_min, FIRST_TIME)
-    return path.narrowed(t_min, t_max)
+    return path if (t_min, t_max) == path.interval else path.narrowed(t_min, t_max)
 
 
 class Estimate(NamedTuple):

@@ -39,6 +39,10 @@ POSITIVE = ((0.0, -1.0, math.inf, math.nan), (1e-30, 1e30))
 SHARE = ((-0.01, 1.01, math.nan, math.inf), (0.0, 1.0))
 BELOW_ONE = ((-0.01, 1.0, math.nan), (0.0, 0.999999))
 SEED = ((-1, 2**31), (0, 2**31 - 1))
+INTERVAL = (
+    ((), (0.5,), (0.2, 0.5, 0.8), (0.8, 0.2), (0.5, 0.5), (-0.1, 1.0), (0.0, 1.1), (0.0, math.nan)),
+    ((0.0, 1.0), (0.2, 0.8)),
+)
 OTHER_WORD = (("", "nonsense", "DIT"), ())
 LIMITS: dict[str, tuple[tuple, tuple]] = {
     "seed": SEED,
@@ -67,12 +71,21 @@ LIMITS: dict[str, tuple[tuple, tuple]] = {
     "model.condition_width": COUNT,
     "model.attention_resolutions": (((0,), (-8,), (7,), (16,), (8, 4)), ((), (8,))),
     "model.attention_head_width": COUNT,
+    "model.preconditioning": OTHER_WORD,
     "path.name": OTHER_WORD,
+    "path.betas": OTHER_WORD,
+    "path.table_steps": ((-1, 1, 20, 100_001), (0, 50, 100_000)),
+    "path.beta_min": ((*POSITIVE[0], 20.0), (1e-30, 19.9)),
+    "path.beta_max": (POSITIVE[0], (0.2, 1e3)),
+    "path.sigma_min": ((*POSITIVE[0], 80.0), (1e-4, 79.0)),
+    "path.sigma_max": (POSITIVE[0], (0.003, 1e4)),
     "loss.space": OTHER_WORD,
     "loss.min_sigma": POSITIVE,
+    "loss.weight": OTHER_WORD,
+    "loss.min_snr_gamma": POSITIVE,
     "loss.time_distribution": OTHER_WORD,
-    "loss.logit_mean": ((math.nan, math.inf), (-5.0, 5.0)),
-    "loss.logit_std": POSITIVE,
+    "loss.time_mean": ((math.nan, math.inf, -math.inf), (-5.0, 5.0)),
+    "loss.time_std": POSITIVE,
     "loss.label_drop": SHARE,
     "optim.learning_rate": POSITIVE,
     "optim.warmup_steps": COUNT_OR_ZERO,
@@ -100,6 +113,20 @@ LIMITS: dict[str, tuple[tuple, tuple]] = {
     "sample.ema": (*OTHER_WORD[:1], ("main", "raw")),
     "sample.sampler": OTHER_WORD,
     "sample.steps": COUNT,
+    "sample.time_grid": OTHER_WORD,
+    "sample.shift": (POSITIVE[0], (0.1, 10.0)),
+    "sample.times": (
+        ((1.0,), (1.0, 0.0), (1.0, math.nan, 0.0), (1.0, 0.5, 0.1), (0.0, 0.5, 1.0)),
+        ((), (1.0, 0.5, 0.0)),
+    ),
+    "sample.eta": SHARE,
+    "sample.churn": POSITIVE,
+    "sample.churn_noise": POSITIVE,
+    "sample.churn_interval": INTERVAL,
+    "sample.guidance_rescale": SHARE,
+    "sample.guidance_interval": INTERVAL,
+    "sample.guide_workdir": (("",), (None, "runs/weaker")),
+    "sample.guide_step": ((0, -1), (None, 1)),
     "sample.guidance": ((-0.1, math.inf, math.nan), (0.0, 1.0)),
     "sample.num_images": COUNT,
     "sample.batch_size": COUNT,
@@ -114,14 +141,14 @@ LIMITS: dict[str, tuple[tuple, tuple]] = {
     "parallel.strategy": OTHER_WORD,
     "parallel.num_devices": ((0, -1), (None, 1)),
 }
-WITHOUT_LIMITS = {"data.directory", "train.deterministic"}
+WITHOUT_LIMITS = {"data.directory", "train.deterministic", "loss.stratified"}
 WRONG_TYPES: dict[typing.Any, tuple] = {
     int: (1.5, 1.0, "1", True, None, [1]),
     float: ("1", True, None, [1.0], 1j),
     bool: (1, 0, "True", None),
     str: (1, None, ["jit"], b"jit", True),
     tuple[int, ...]: (8, "8", None, (1.5,), (True,), ("8",), {8}),
-    tuple[float, ...]: (8.0, "8", None, (True,), ("8",), {8.0}, (1j,), (None,)),
+    tuple[float, ...]: (0.5, "0.5", None, (True, 0.0), ("1.0", 0.0), (None, 1.0), {0.5}),
 }
 RESUMABLE_SECTIONS = {"parallel", "sample", "evaluate", "export"}
 RESUMABLE = {
@@ -164,12 +191,40 @@ FOLDER = {"data.name": "deeplense/folder", "data.folder": "images"}
 UNET = {"model.name": "unet"}
 
 
+# What a field, or one of its words, has to stand beside.
+NEEDED: dict[str, dict[str, typing.Any]] = {
+    "model.attention_resolutions": UNET,
+    "path.betas": {"path.name": "vp"},
+    "path.table_steps": {
+        "path.name": "vp",
+        "model.prediction": "eps",
+        "loss.space": "eps",
+    },
+    "path.beta_min": {"path.name": "vp"},
+    "path.beta_max": {"path.name": "vp"},
+    "path.sigma_min": {"path.name": "edm", "model.preconditioning": "input"},
+    "path.sigma_max": {"path.name": "edm", "model.preconditioning": "input"},
+    "path.name edm": {"model.preconditioning": "input"},
+    "model.preconditioning edm": {"model.prediction": "x0"},
+    "loss.weight min_snr": {"loss.space": "x0"},
+    "loss.weight edm": {"loss.space": "x0"},
+    "loss.min_snr_gamma": {"loss.space": "x0", "loss.weight": "min_snr"},
+    "loss.time_mean": {"loss.time_distribution": "logit_normal"},
+    "loss.time_std": {"loss.time_distribution": "logit_normal"},
+    "loss.label_drop": {"sample.guidance": 1.0},
+    "sample.shift": {"sample.time_grid": "shifted"},
+    "sample.eta": {"sample.sampler": "ddim"},
+    "sample.churn": {"sample.sampler": "churn"},
+    "sample.churn_noise": {"sample.sampler": "churn"},
+    "sample.churn_interval": {"sample.sampler": "churn"},
+}
+
+
 def _tiny_with(path: str, value: typing.Any) -> dict[str, typing.Any]:
-    """Returns a tiny configuration with one other value, on a set and network with the field."""
+    """Returns a tiny configuration with one other value, beside which that value has a meaning."""
     of_folder = path in OF_FOLDERS or value == FOLDER["data.name"]
-    of_unet = path == "model.attention_resolutions"
-    others = (FOLDER if of_folder else {}) | (UNET if of_unet else {})
-    return nested(TINY | others | {path: value})
+    needed = NEEDED.get(path, {}) | NEEDED.get(f"{path} {value}", {})
+    return nested(TINY | (FOLDER if of_folder else {}) | needed | {path: value})
 
 
 def _refused(path: str, value: typing.Any) -> str:
@@ -212,6 +267,18 @@ def test_the_limits_themselves_are_allowed(path, value):
     for section in sections:
         owner = getattr(owner, section)
     assert getattr(owner, leaf) == value
+
+
+def test_what_a_field_needs_is_needed():
+    """Else the table would hold more than what is checked."""
+    for place, needed in NEEDED.items():
+        path, _, word = place.partition(" ")
+        others = [good for good in LIMITS[path][1] if good != FIELDS[path][1]] or ["cosine"]
+        value = word or others[0]
+        for name in needed:
+            left = {one: other for one, other in needed.items() if one != name}
+            with pytest.raises(ConfigError):
+                from_config_dict(nested(TINY | left | {path: value}))
 
 
 @pytest.mark.parametrize("path", [path for path, limits in LIMITS.items() if limits is OTHER_WORD])
@@ -427,8 +494,14 @@ TEXTS: dict[typing.Any, tuple[tuple[str, ...], tuple[str, ...]]] = {
     float: (("3", "1e-3", "inf"), ("", "x", "1,5")),
     bool: (("True", "false", "1", "0"), ("", "maybe", "2")),
     str: (("", "anything"), ()),
-    tuple[int, ...]: (("8", "8,16", "(8,)", "(8, 16)", "()"), ("", "8,x", "8.5", "8,,8")),
-    tuple[float, ...]: (("8", "8,1.5", "(8e3,)", "(8, 16)", "()"), ("", "8,x", "8;5", "8,,8")),
+    tuple[int, ...]: (
+        ("8", "8,16", "8,", "(8,)", "(8, 16)", "()"),
+        ("", " ", ",", "8,x", "8.5", "8,,8", "(8", "None"),
+    ),
+    tuple[float, ...]: (
+        ("0.5", "0.2,0.8", "(1.0, 0.5, 0.0)", "(1,)", "()", "( )", "1e-3, 0"),
+        ("", " ", ",", "a,b", "0.2;0.8", "0.2,,0.8", "0.2 0.8", "0.8)", "None", "[0.2, 0.8]"),
+    ),
 }
 
 
@@ -467,7 +540,7 @@ def _other_value(path: str) -> typing.Any:
     if kind is bool:
         return not default
     if typing.get_origin(kind) is tuple:
-        return (*default, 3)
+        return (*default, typing.get_args(kind)[0](3))
     return "other" if kind is str else (default or 0) + 1
 
 

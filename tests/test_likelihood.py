@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mixture_support import PATHS
 from run_support import CLASS_NAMES, tiny_config
 from scipy.stats import multivariate_normal
 from support import random_like, smooth_gaussian
@@ -31,23 +32,56 @@ IMAGES = GAUSSIAN.draw(3, LABELS)
 each_prediction = pytest.mark.parametrize("prediction", paths.PREDICTIONS)
 
 
-def computed(
-    prediction: str, steps: int, t_min: float, num_probes: int = 0, seed: int = 0
-) -> np.ndarray:
-    """Log densities `[K, NUM]` of IMAGES; the exact divergence without probes."""
-    times = likelihood.time_grid(FLOW, steps, t_min)
+def posterior(path: paths.Path, prediction: str, gaussian: Any = GAUSSIAN) -> Any:
+    """`(x_t, t, labels) -> Estimate`: exact, as a network with this prediction would say it."""
+    variances, directions = (jnp.asarray(part, jnp.float32) for part in gaussian.modes)
+    means = jnp.asarray(gaussian.means, jnp.float32)
+
+    def denoise(x_t, t, labels):
+        alpha, sigma = path.alpha(t), path.sigma(t)
+        away = (x_t.reshape(len(x_t), -1) - alpha * means[labels]) @ directions
+        modes = away / (alpha**2 * variances + sigma**2)[None]
+        x0 = means[labels] + (alpha * variances[None] * modes) @ directions.T
+        eps = sigma * modes @ directions.T
+        x0, eps = x0.reshape(x_t.shape), eps.reshape(x_t.shape)
+        return paths.estimate(path, prediction, paths.target(path, prediction, x0, eps, t), x_t, t)
+
+    return denoise
+
+
+@functools.cache
+def _jitted(name: str, prediction: str, num_probes: int) -> Any:
+    path = paths.usable(PATHS[name], prediction)
 
     @jax.jit
-    def run(images, times):
+    def run(images, times, key):
         probes = None
         if num_probes:
-            keys = prng.keys(prng.key(seed, "test"), jnp.arange(NUM))
+            keys = prng.keys(key, jnp.arange(NUM))
             probes = likelihood.draw_probes(keys, num_probes, images.shape[1:])
-        denoise = GAUSSIAN.denoiser(prediction, jnp.asarray(LABELS))
-        return likelihood.log_density(FLOW, denoise, images, times, probes)
+        denoise = posterior(path, prediction)
+        labels = jnp.asarray(LABELS)
+        return likelihood.log_density(
+            path, lambda x_t, t: denoise(x_t, t, labels), images, times, probes
+        )
 
+    return run
+
+
+def computed(
+    prediction: str,
+    steps: int,
+    t_min: float | None = None,
+    name: str = "flow",
+    num_probes: int = 0,
+) -> np.ndarray:
+    """Log densities `[K, NUM]` of IMAGES; the exact divergence without probes."""
+    times = likelihood.time_grid(paths.usable(PATHS[name], prediction), steps, t_min)
+    if not num_probes:  # intervals of no length change nothing, and nothing is compiled again
+        times = np.pad(times, (0, 100 - steps), mode="edge")
     images = GAUSSIAN.images(jnp.asarray(IMAGES, jnp.float32))
-    return np.asarray(run(images, jnp.asarray(times)), np.float64)
+    run = _jitted(name, prediction, num_probes)
+    return np.asarray(run(images, jnp.asarray(times), prng.key(0, "test")), np.float64)
 
 
 def closed_form(smoothing: float = 0.0) -> np.ndarray:
@@ -61,28 +95,76 @@ def closed_form(smoothing: float = 0.0) -> np.ndarray:
     )
 
 
+def factors(path: paths.Path, t: float) -> tuple[float, float]:
+    """alpha and sigma at a time."""
+    time = jnp.float32(t)
+    return float(path.alpha(time)), float(path.sigma(time))
+
+
+def from_prior(path: paths.Path, t_min: float) -> np.ndarray:
+    """Log densities of images that start as `N(0, sigma^2)` at the last usable time.
+
+    Along each mode the distance from the mean over the standard deviation stays as it is. Where
+    alpha is not yet 0, this is not quite the density of the data.
+    """
+    (first, low), (last, high) = (factors(path, t) for t in (t_min, path.interval[1]))
+    variances, directions = GAUSSIAN.modes
+    means = GAUSSIAN.means[LABELS] @ directions
+    growth = np.sqrt((last**2 * variances + high**2) / (first**2 * variances + low**2))
+    noise = last * means + growth * first * (IMAGES @ directions - means)
+    normal = -0.5 * np.sum((noise / high) ** 2 + np.log(2 * np.pi * high**2), axis=1)
+    return normal + np.sum(np.log(growth)) + PIXELS * np.log(first)
+
+
+# Every path and every prediction; `test_paths.py` has each pair of them.
+PAIRS = [
+    ("flow", "velocity"),
+    ("flow", "x0"),
+    ("linear", "score"),
+    ("cosine", "v"),
+    ("linear table", "eps"),
+    ("cosine table", "x0"),
+    ("edm", "x0"),
+]
+each_pair = pytest.mark.parametrize(("name", "prediction"), PAIRS)
+
+
+@each_pair
+def test_gaussian_data_have_the_closed_form_density(name, prediction):
+    """With 100 steps, densities of -24 to -13 nats are wrong by 0.0005 at most."""
+    path = paths.usable(PATHS[name], prediction)
+    found = computed(prediction, 100, name=name)
+    assert found.shape == (1, NUM)
+    t_min = max(1e-3, path.interval[0])
+    np.testing.assert_allclose(found[0], from_prior(path, t_min), atol=7e-4)
+    (alpha, sigma), (last, high) = (factors(path, t) for t in (t_min, path.interval[1]))
+    # The prior leaves out what is left of an image at the last time.
+    left_out = last / high * 3 * math.sqrt(PIXELS)
+    np.testing.assert_allclose(found[0], closed_form(sigma / alpha), atol=7e-4 + left_out)
+
+
 @pytest.mark.parametrize(
     ("prediction", "t_min"),
-    [("velocity", 0.0), *itertools.product(paths.PREDICTIONS, (1e-4, 1e-3, 0.1, 0.5))],
+    [("velocity", 0.0), *itertools.product(("velocity", "x0"), (1e-4, 0.1, 0.5))],
 )
-def test_gaussian_data_have_the_closed_form_density(prediction, t_min):
-    """With 100 steps, densities of -24 to -13 nats are wrong by 0.0005 at most."""
+def test_gaussian_data_have_the_closed_form_density_from_any_time(prediction, t_min):
     found = computed(prediction, 100, t_min)
-    assert found.shape == (1, NUM)
     np.testing.assert_allclose(found[0], closed_form(t_min / (1 - t_min)), atol=7e-4)
 
 
-@each_prediction
+@pytest.mark.parametrize("prediction", ["velocity", "x0"])
 def test_defaults_give_the_density_of_the_data_themselves(prediction):
     default = likelihood.Integration()
     found = computed(prediction, default.steps, default.t_min)
     np.testing.assert_allclose(found[0], closed_form(), atol=7e-4)
 
 
-@each_prediction
-def test_order_of_convergence_is_two(prediction):
-    steps = np.array([8, 16, 32])
-    errors = [np.abs(computed(prediction, int(n), 1e-3)[0] - closed_form(1e-3)) for n in steps]
+@each_pair
+def test_order_of_convergence_is_two(name, prediction):
+    steps, path = np.array([8, 16, 32]), paths.usable(PATHS[name], prediction)
+    t_min = max(1e-3, path.interval[0])
+    exact = from_prior(path, t_min)
+    errors = [np.abs(computed(prediction, int(n), t_min, name)[0] - exact) for n in steps]
     slope, _ = np.polyfit(np.log(steps), np.log(np.mean(errors, axis=1)), 1)
     assert -slope == pytest.approx(2, abs=0.2)
 
@@ -97,10 +179,10 @@ def test_time_grid_serves_narrow_and_wide_data(variance):
         GAUSSIAN, side=1, means=np.zeros((1, 1)), covariance=np.array([[variance]])
     )
 
+    exact = posterior(FLOW, "velocity", one)
+
     def denoise(x_t, t):
-        flat = x_t.reshape(-1, 1)
-        output = one.flow_velocity(flat, t[:, None], jnp.zeros(len(t), int)).reshape(x_t.shape)
-        return paths.estimate(FLOW, "velocity", output, x_t, t)
+        return exact(x_t, t, jnp.zeros(1, int))
 
     times = jnp.asarray(likelihood.time_grid(FLOW, 100, 1e-3))
     image = jnp.full((1, 1, 1, 1), math.sqrt(variance), jnp.float32)
@@ -122,7 +204,7 @@ def test_time_grid_rises_from_t_min_to_noise(steps, t_min):
 def test_hutchinson_is_unbiased_and_has_the_variance_of_its_closed_form():
     """The flow is linear, `J(t)` symmetric: the estimate is `p . A p` with A the integral of J."""
     num_probes, steps = 2000, 30
-    rows = computed("x0", steps, 1e-3, num_probes)
+    rows = computed("x0", steps, 1e-3, num_probes=num_probes)
     assert rows.shape == (num_probes, NUM)
     error = rows.std(axis=0, ddof=1) / math.sqrt(num_probes)
     assert np.abs((rows.mean(axis=0) - computed("x0", steps, 1e-3)[0]) / error).max() < 4
@@ -157,7 +239,7 @@ LINEAR = Scaling("linear", 3.0, 4.0)
 ASINH = Scaling("asinh", 0.4, 0.8, 0.5)
 SQRT = Scaling("sqrt", 1.5, 1.25)
 FAST: Any = {"steps": 2, "num_probes": 4}  # the same for most tests, so that it is compiled once
-NETWORKS = list(itertools.product(("dit", "unet"), paths.PREDICTIONS))
+NETWORKS = [("dit", "x0"), ("unet", "velocity")]
 FLUX = np.random.default_rng(0).gamma(2.0, 1.0, (7, *SHAPE)).astype(np.float32)
 
 
@@ -167,12 +249,15 @@ def make_generator(
     scaling: Scaling = LINEAR,
     label_drop: float = 0.1,
     batch_size: int = 3,
+    preconditioning: str = "none",
+    path: Any = None,
 ) -> LensGenerator:
     """A tiny network of random weights, small enough that it does not fold space."""
     config = tiny_config(
-        model={"name": name, "prediction": prediction},
-        loss={"label_drop": label_drop},
-        sample={"batch_size": batch_size},
+        model={"name": name, "prediction": prediction, "preconditioning": preconditioning},
+        path=path or {},
+        loss={"label_drop": label_drop, "space": "x0"},
+        sample={"batch_size": batch_size, "guidance": 2.0 if label_drop else 1.0},
     )
     params = jax.eval_shape(make_init_fn(build_model(config.model), SHAPE), jax.random.key(0))
     dataset = {
@@ -425,6 +510,27 @@ def test_time_zero_takes_a_velocity_prediction(generator):
     assert np.isfinite(generator.log_prob(FLUX[:2], steps=2, t_min=0).log_prob).all()
     with pytest.raises(GenerateError, match=r"t_min: got 0; allowed: more, .* predicts x0 gives"):
         make_generator(prediction="x0").log_prob(FLUX, t_min=0)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "preconditioning", "path", "first"),
+    [
+        ("v", "none", {"name": "vp", "table_steps": 50}, 0.02),
+        ("x0", "edm", {"name": "edm"}, 1e-3),
+    ],
+    ids=["table of 50", "edm"],
+)
+def test_other_paths_start_at_their_first_usable_time(prediction, preconditioning, path, first):
+    generator = make_generator(
+        prediction=prediction, preconditioning=preconditioning, path=path, batch_size=2
+    )
+    default = generator.log_prob(FLUX[:2], "cdm", steps=2)
+    assert np.isfinite(default.log_prob).all()
+    explicit = generator.log_prob(FLUX[:2], "cdm", steps=2, t_min=first)
+    np.testing.assert_array_equal(default.log_prob, explicit.log_prob)
+    words = rf"t_min: got 0\.0005; allowed: a time of at least {first:g} and below 1"
+    with pytest.raises(GenerateError, match=words):
+        generator.log_prob(FLUX[:2], "cdm", t_min=0.0005)
 
 
 def test_no_unconditional_density_where_no_label_was_dropped():
