@@ -64,10 +64,9 @@ def end_of(path, sampler: str, times: np.ndarray, start):
     @jax.jit
     def run(x, times):
         def step(carry, ends):
-            x, memory = SAMPLERS[sampler].step(
-                problem, *carry, Interval(ends[0], ends[1], lambda: x)
-            )
-            return (x, memory), None
+            interval = Interval(ends[0], ends[1], lambda: x)
+            x_next, memory = SAMPLERS[sampler].step(problem, carry[0], carry[1], interval)
+            return (x_next, memory), None
 
         first = (x, SAMPLERS[sampler].first_memory(x))
         (x, _), _ = jax.lax.scan(step, first, (times[:-1], times[1:]))
