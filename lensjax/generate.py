@@ -12,7 +12,7 @@ import numpy as np
 
 from lensjax import optim, prng
 from lensjax import workdir as files
-from lensjax.assemble import abstract_state
+from lensjax.assemble import abstract_state, build_path
 from lensjax.checkpoint import Checkpoints
 from lensjax.config import Config, ConfigError, SampleConfig, from_config_dict
 from lensjax.config_fields import is_integer
@@ -79,14 +79,14 @@ class LensGenerator:
         self.zero_point_mag: float | None = dataset.get("zero_point_mag")
         self.data_name: str = dataset["name"]
         self.data_fingerprint: str = dataset["fingerprint"]
-        self._scaling = Scaling(**dataset["scaling"])
+        self.scaling = Scaling(**dataset["scaling"])
         self._jitted = functools.lru_cache(maxsize=16)(self._jit)
         self._guides = functools.lru_cache(maxsize=2)(self._load_guide)
 
     def _jit(self, sample: SampleConfig) -> SampleFn:
         guide = self.guide(sample)
         weaker = guide.config if guide else None
-        return jax.jit(make_sample_fn(self.config, self._scaling, self.image_shape, sample, weaker))
+        return jax.jit(make_sample_fn(self.config, self.scaling, self.image_shape, sample, weaker))
 
     def guide(self, sample: SampleConfig) -> "LensGenerator | None":
         """Returns the weaker run of autoguidance, None where the settings name none.
@@ -105,20 +105,7 @@ class LensGenerator:
         if folder is None:
             raise ConfigError("sample.guide_step", step, "allowed: None without a workdir")
         guide = load(folder, step)
-        theirs, ours = (one.config.path for one in (guide, self))
-        pairs = {
-            "images": (guide.image_shape, self.image_shape),
-            "classes": (guide.class_names, self.class_names),
-            "scaling": (guide._scaling, self._scaling),
-            "path": (theirs, ours),
-        }
-        for name, (its, own) in pairs.items():
-            if its != own:
-                raise ConfigError(
-                    "sample.guide_workdir",
-                    str(folder),
-                    f"allowed: a run with the same {name}; it has {its}, this one {own}",
-                )
+        _check_guide(self, guide, str(folder))
         return guide
 
     def labels(self, label: int | str | Sequence[int] | np.ndarray | None, num: int) -> np.ndarray:
@@ -287,13 +274,40 @@ class LensGenerator:
         labels = self.labels(len(self.class_names) if label is None else label, len(images))
         return likelihood.log_prob(
             self.config,
-            self._scaling,
+            self.scaling,
             self.params,
             images,
             labels,
             integration,
             seed=seed,
             space=space,
+        )
+
+
+def _check_guide(generator: LensGenerator, guide: LensGenerator, folder: str) -> None:
+    """Checks that another run can guide this one."""
+    pairs: dict[str, tuple[Any, Any]] = {
+        "images": (guide.image_shape, generator.image_shape),
+        "classes": (guide.class_names, generator.class_names),
+        "scaling": (guide.scaling, generator.scaling),
+        "path": (guide.config.path, generator.config.path),
+    }
+    for name, (its, own) in pairs.items():
+        if its != own:
+            raise ConfigError(
+                "sample.guide_workdir",
+                folder,
+                f"allowed: a run with the same {name}; it has {its}, this one {own}",
+            )
+    its_first, its_last = build_path(guide.config).interval
+    first, last = build_path(generator.config).interval
+    if its_first > first or its_last < last:
+        raise ConfigError(
+            "sample.guide_workdir",
+            folder,
+            f"allowed: a run that can be asked at all times of this one, {first:g} to {last:g}; "
+            f"with model.prediction={guide.config.model.prediction} they are {its_first:g} to "
+            f"{its_last:g}",
         )
 
 

@@ -13,7 +13,7 @@ from lensjax import workdir as files
 from lensjax.config import Config, SampleConfig
 from lensjax.figures import lens_grid, save_png
 from lensjax.generate import LensGenerator, load_with_config
-from lensjax.sampling import passes_per_image
+from lensjax.sampling import describe_solver, passes_per_image
 
 
 def weights_hash(params: Any) -> str:
@@ -43,10 +43,7 @@ def describe(generator: LensGenerator, sample: SampleConfig) -> dict[str, Any]:
         "checkpoint_step": generator.step,
         "ema": generator.ema,
         "ema_half_life_images": generator.config.optim.ema_half_lives.get(generator.ema),
-        "sampler": sample.sampler,
-        "steps": sample.steps,
-        "time_grid": list(sample.times) or sample.time_grid,
-        "eta": sample.eta if sample.sampler == "ddim" else None,
+        **describe_solver(sample),
         "passes_per_image": passes_per_image(generator.config, sample),
         "guidance": sample.guidance,
         "guidance_rescale": sample.guidance_rescale,

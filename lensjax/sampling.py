@@ -42,6 +42,21 @@ def sampler_settings(sample: SampleConfig) -> samplers.SamplerSettings:
     )
 
 
+def describe_solver(sample: SampleConfig) -> dict[str, Any]:
+    """Returns the sampler, its times, and the fields that it reads; None for the others."""
+    churns = sample.sampler == "churn"
+    return {
+        "sampler": sample.sampler,
+        "steps": sample.steps,
+        "time_grid": list(sample.times) or sample.time_grid,
+        "shift": sample.shift if sample.time_grid == "shifted" and not sample.times else None,
+        "eta": sample.eta if sample.sampler == "ddim" else None,
+        "churn": sample.churn if churns else None,
+        "churn_noise": sample.churn_noise if churns else None,
+        "churn_interval": list(sample.churn_interval) if churns else None,
+    }
+
+
 def make_sample_fn(
     config: Config,
     scaling: Scaling,

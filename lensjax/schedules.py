@@ -160,10 +160,14 @@ class TablePath(NamedTuple):
         size = len(self.log_snr)
         return 1 / size, (size - self.num_unused) / size
 
+    def _falling(self) -> Array:
+        # By way of numpy: JAX looks at each number of a tuple by itself.
+        return jnp.asarray(np.asarray(self.log_snr, np.float32))
+
     def _log_snr(self, t: Array) -> Array:
         size = len(self.log_snr)
         places = jnp.arange(1, size + 1, dtype=jnp.float32)
-        return jnp.interp(t * size, places, jnp.asarray(self.log_snr, jnp.float32))
+        return jnp.interp(t * size, places, self._falling())
 
     def _log_snr_derivative(self, t: Array) -> Array:
         size = len(self.log_snr)
@@ -189,8 +193,10 @@ class TablePath(NamedTuple):
     def time_of_log_snr(self, log_snr: Array) -> Array:
         """Returns the time of a log-SNR, within the table."""
         size = len(self.log_snr)
-        falling = jnp.asarray(self.log_snr, jnp.float32)
-        return jnp.interp(-log_snr, -falling, jnp.arange(1, size + 1, dtype=jnp.float32)) / size
+        return (
+            jnp.interp(-log_snr, -self._falling(), jnp.arange(1, size + 1, dtype=jnp.float32))
+            / size
+        )
 
     def time_of_share(self, share: Array) -> Array:
         """Returns the time of the entry at a share; equal shares meet each entry equally often."""

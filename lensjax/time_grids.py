@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lensjax.paths import Path, log_snr
+from lensjax.schedules import TablePath
 
 # Noise over data, sigma / alpha, between which the Karras grid lies (arXiv:2206.00364, table 1).
 _KARRAS_RANGE = (0.002, 80.0)
@@ -47,6 +48,23 @@ def _shares(name: str, count: int, shift: float) -> np.ndarray:
     return maps[name](even)
 
 
+def _on_entries(path: TablePath, times: np.ndarray) -> np.ndarray:
+    """Returns the nearest entries of a table, no entry twice; a network has seen no other times.
+
+    Raises:
+      TimeGridError: for more times than entries.
+    """
+    size, count = len(path.log_snr), len(times)
+    last = size - path.num_unused
+    if count > last:
+        raise TimeGridError(f"the path's table has {last} usable entries")
+    order = np.arange(count)
+    entries = np.round(times[::-1] * size).astype(int)
+    entries = np.maximum.accumulate(np.maximum(entries, 1) - order)
+    entries = np.minimum(entries, last - count + 1) + order
+    return entries[::-1] / size
+
+
 TIME_GRIDS = ("uniform", "cosine", "karras", "shifted")
 
 
@@ -54,7 +72,8 @@ def time_grid(path: Path, steps: int, name: str = "uniform", shift: float = 3.0)
     """Returns falling times from noise to data, float32 `[steps + 1]`; the last one is 0.
 
     Where the path's usable times end before 0, the last interval leads from t_min to the data: a
-    sampler then takes the network's x0 there, as DDPM does in its last step.
+    sampler then takes the network's x0 there, as DDPM does in its last step. On a table's path the
+    times are its entries.
 
     Args:
       path: the probability path.
@@ -65,19 +84,21 @@ def time_grid(path: Path, steps: int, name: str = "uniform", shift: float = 3.0)
       shift: s of `shifted`.
 
     Raises:
-      TimeGridError: for so many steps that two times are equal in float32.
+      TimeGridError: for so many steps that two times are equal in float32, or for more than a
+        table has entries.
     """
     t_min, t_max = path.interval
     lands_on_data = t_min == 0
     if name == "karras":
-        times = np.append(_karras(path, steps), 0.0)
+        times = _karras(path, steps)
     elif lands_on_data:
-        times = t_max * _shares(name, steps + 1, shift)
+        return check_times(path, t_max * _shares(name, steps + 1, shift))
     else:
         # One point alone is the first one: all noise.
-        shares = _shares(name, steps, shift) if steps > 1 else np.ones(1)
-        times = np.append(t_min + (t_max - t_min) * shares, 0.0)
-    return check_times(path, times)
+        times = t_min + (t_max - t_min) * _shares(name, steps, shift)
+    if isinstance(path, TablePath):
+        times = _on_entries(path, times)
+    return check_times(path, np.append(times, 0.0))
 
 
 def check_times(path: Path, times: Sequence[float] | np.ndarray) -> np.ndarray:

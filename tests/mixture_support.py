@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from support import Gaussian
 
 from lensjax import paths
 from lensjax.paths import Estimate, Path
@@ -48,6 +49,12 @@ class Mixture:
         between = np.einsum("k,ki,kj->ij", self.weights, away, away)
         return np.einsum("k,kij->ij", self.weights, self.covariances) + between
 
+    @property
+    def modes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Variances `[K, D]` and directions `[K, D, D]` (in columns) of the covariances."""
+        variances, directions = np.linalg.eigh(self.covariances)
+        return variances, directions
+
     def draw(self, seed: int, num: int) -> np.ndarray:
         """Samples, float64 `[N, D]`."""
         random = np.random.default_rng(seed)
@@ -64,19 +71,16 @@ class Mixture:
     def x0(self, path: Path, x_t: Array, t: Array) -> Array:
         """E[x0 | x_t] for pixels `[N, D]` at a time `[]`."""
         alpha, sigma = path.alpha(t), path.sigma(t)
-        weights, means, covariances = (
-            jnp.asarray(part, x_t.dtype) for part in (self.weights, self.means, self.covariances)
-        )
-        noisy = jnp.square(alpha) * covariances + jnp.square(sigma) * jnp.eye(len(means[0]))
+        variances, directions = (jnp.asarray(part, x_t.dtype) for part in self.modes)
+        weights, means = (jnp.asarray(part, x_t.dtype) for part in (self.weights, self.means))
+        noisy = jnp.square(alpha) * variances + jnp.square(sigma)  # [K, D]
         away = x_t[:, None] - alpha * means[None]  # [N, K, D]
-        inverses = jnp.linalg.inv(noisy)
-        whitened = jnp.einsum("kij,nkj->nki", inverses, away, precision="highest")
-        distances = jnp.sum(away * whitened, axis=-1)
-        logits = jnp.log(weights)[None] - 0.5 * (distances + jnp.linalg.slogdet(noisy)[1][None])
-        each = means[None] + alpha * jnp.einsum(
-            "kij,nkj->nki", covariances, whitened, precision="highest"
-        )
-        return jnp.einsum("nk,nki->ni", jax.nn.softmax(logits), each, precision="highest")
+        modes = jnp.sum(away[..., None] * directions[None], axis=2)
+        logits = jnp.log(weights / jnp.sqrt(jnp.prod(noisy, axis=1)))
+        logits = logits[None] - jnp.sum(jnp.square(modes) / noisy[None], axis=-1) / 2
+        along = (alpha * variances / noisy)[None] * modes
+        each = means[None] + jnp.sum(along[:, :, None] * directions[None], axis=-1)
+        return jnp.sum(jax.nn.softmax(logits)[..., None] * each, axis=1)
 
     def denoiser(self, path: Path, prediction: str) -> Any:
         """The exact denoiser, through what a network with this prediction would put out."""
@@ -99,3 +103,40 @@ def three_blobs() -> Mixture:
             [[[0.02, 0.01], [0.01, 0.03]], [[0.04, -0.02], [-0.02, 0.02]], [[0.01, 0], [0, 0.01]]]
         ),
     )
+
+
+def gaussian_denoiser(gaussian: Gaussian, path: Path) -> Any:
+    """The exact denoiser of flat pixels `[N, D]` from N(first mean, covariance), on any path.
+
+    Along each mode x_t has the variance `alpha^2 s + sigma^2`.
+    """
+    variances, directions = gaussian.modes
+
+    def denoise(x_t: Array, t: Array) -> Estimate:
+        v, d, mean = (
+            jnp.asarray(part, x_t.dtype) for part in (variances, directions, gaussian.means[0])
+        )
+        alpha, sigma = path.alpha(t), path.sigma(t)
+        away = jnp.matmul(x_t - alpha * mean[None], d, precision="highest")
+        whitened = away / (jnp.square(alpha) * v + jnp.square(sigma))[None]
+        x0 = mean[None] + alpha * jnp.matmul(v[None] * whitened, d.T, precision="highest")
+        return Estimate(x0, sigma * jnp.matmul(whitened, d.T, precision="highest"))
+
+    return denoise
+
+
+def gaussian_flow(
+    gaussian: Gaussian, path: Path, x_t: np.ndarray, t: float, t_next: float
+) -> np.ndarray:
+    """Where the exact flow carries x_t `[N, D]`, float64.
+
+    Along each mode the distance from the mean over the standard deviation stays as it is.
+    """
+    variances, directions = gaussian.modes
+    (alpha, sigma), (alpha_next, sigma_next) = (
+        (float(path.alpha(jnp.float32(time))), float(path.sigma(jnp.float32(time))))
+        for time in (t, t_next)
+    )
+    ratio = (alpha_next**2 * variances + sigma_next**2) / (alpha**2 * variances + sigma**2)
+    away = (x_t - alpha * gaussian.means[0]) @ directions
+    return alpha_next * gaussian.means[0] + (away * np.sqrt(ratio)) @ directions.T

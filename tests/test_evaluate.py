@@ -15,6 +15,7 @@ from lensjax.data import deeplense
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.evaluate import CDM_SIGNAL_MODEL_II as CDM_SIGNAL
 from lensjax.evaluate import PASS_LIMITS, evaluate_mode, failures
+from lensjax.sample_mode import weights_hash
 from lensjax.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -84,7 +85,7 @@ def test_the_protocol_says_what_was_scored(evaluated, workdir):
         "seed": 0,
     }
     assert {name: protocol[name] for name in expected} == expected
-    assert protocol["weights_sha256"] == generate.weights_hash(generate.load(workdir).params)
+    assert protocol["weights_sha256"] == weights_hash(generate.load(workdir).params)
     assert (workdir / "evaluation" / "grid.png").is_file()
 
 

@@ -13,13 +13,13 @@ from run_support import CLASS_NAMES, run_python, states_differ, tiny_config, tin
 
 import lensjax
 from lensjax import assemble, prng, writers
-from lensjax import generate as generation
 from lensjax.assemble import make_apply_fn
 from lensjax.checkpoint import CheckpointError
 from lensjax.config import Config, ConfigError
 from lensjax.data.scaling import Scaling
-from lensjax.generate import GenerateError, LensGenerator, load_with_config, sample_mode
+from lensjax.generate import GenerateError, LensGenerator, load_with_config
 from lensjax.models import build_model
+from lensjax.sample_mode import describe, sample_mode, weights_hash
 from lensjax.state import sampling_params
 from lensjax.train import train
 from lensjax.workdir import WorkdirError
@@ -208,15 +208,6 @@ def test_guidance_one_is_a_single_pass(trained, monkeypatch, guidance, seen):
     assert set(sizes) == {seen}
 
 
-@pytest.mark.parametrize(
-    ("sampler", "steps", "guidance", "passes"),
-    [("euler", 5, 1.0, 5), ("euler", 5, 2.0, 10), ("heun", 5, 1.0, 10), ("heun", 3, 2.0, 12)],
-)
-def test_network_passes_are_counted(sampler, steps, guidance, passes):
-    sample = dataclasses.replace(CONFIG.sample, sampler=sampler, steps=steps, guidance=guidance)
-    assert generation.passes_per_image(sample) == passes
-
-
 def test_none_stands_for_the_value_of_the_configuration(generator):
     images = generator.generate(num=3)
     assert np.array_equal(images, generator.generate(None, 3, 0, 2, 2.0, "euler"))
@@ -336,24 +327,31 @@ def test_sample_mode_writes_images_labels_and_what_made_them(trained, generator,
         "ema_half_life_images": 32.0,
         "sampler": "heun",
         "steps": 2,
+        "time_grid": "uniform",
+        "shift": None,
+        "eta": None,
+        "churn": None,
         "passes_per_image": 8,
         "guidance": 2.0,
+        "guidance_rescale": 0.0,
+        "guidance_interval": [0.0, 1.0],
+        "guide": None,
         "seed": 9,
         "num_images": 8,
         "class_names": list(CLASS_NAMES),
     }
     assert {name: meta[name] for name in expected} == expected
-    assert meta["weights_sha256"] == generation.weights_hash(trained[1].ema["main"])
-    assert meta["weights_sha256"] != generation.weights_hash(trained[1].params)
+    assert meta["weights_sha256"] == weights_hash(trained[1].ema["main"])
+    assert meta["weights_sha256"] != weights_hash(trained[1].params)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_made_the_images_names_the_average(trained, name):
     found = load_with_config(trained[0], _drawn_with(name))
-    meta = generation.describe(found, _drawn_with(name).sample)
+    meta = describe(found, _drawn_with(name).sample)
     half_life = {"main": 32.0, "12.5": 12.5, "2000": 2_000.0, "raw": None}[name]
     assert (meta["ema"], meta["ema_half_life_images"]) == (name, half_life)
-    assert meta["weights_sha256"] == generation.weights_hash(sampling_params(trained[1], name))
+    assert meta["weights_sha256"] == weights_hash(sampling_params(trained[1], name))
 
 
 def test_the_hash_of_the_weights_sees_names_values_and_bits():
@@ -363,6 +361,6 @@ def test_the_hash_of_the_weights_sees_names_values_and_bits():
         {"a": jnp.zeros(2), "c": jnp.ones(2)},
         {"a": -jnp.zeros(2), "b": jnp.ones(2)},
     ]
-    hashes = {generation.weights_hash(tree) for tree in (params, *others)}
+    hashes = {weights_hash(tree) for tree in (params, *others)}
     assert len(hashes) == 4
-    assert generation.weights_hash(dict(reversed(params.items()))) in hashes
+    assert weights_hash(dict(reversed(params.items()))) in hashes

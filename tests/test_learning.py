@@ -15,8 +15,9 @@ from lensjax.config import ModelConfig
 from lensjax.guidance import ApplyFn, make_denoiser
 from lensjax.losses import Batch, make_loss_fn, squared_error
 from lensjax.models import build_model
-from lensjax.samplers import STEPS, sample, time_grid
+from lensjax.samplers import Problem, SamplerSettings, sample
 from lensjax.state import EmaSettings, TrainState, init_state, make_train_step
+from lensjax.time_grids import time_grid
 
 FLOW = paths.FlowPath()
 GAUSSIAN = smooth_gaussian(4)
@@ -105,8 +106,8 @@ def loss_at_time():
         t = jnp.full(num, time)
         x_t = paths.interpolate(FLOW, x0, eps, t)
         output = trained.apply_fn(params, GAUSSIAN.images(x_t), t, {"label": labels})
-        images, noise, mixed = (GAUSSIAN.images(flat) for flat in (x0, eps, x_t))
-        loss = squared_error(FLOW, loss_settings(), output, images, noise, mixed, t)
+        images, noise = GAUSSIAN.images(x0), GAUSSIAN.images(eps)
+        loss = squared_error(FLOW, loss_settings(), output, images, noise, t)
         best = GAUSSIAN.images(GAUSSIAN.flow_velocity(x_t, t[:, None], labels))
         return jnp.mean(loss), jnp.mean(jnp.square(output - best))
 
@@ -143,12 +144,11 @@ def test_samples_have_the_covariance_and_means_of_the_data():
         {"label": labels},
         path=FLOW,
         prediction="velocity",
-        null_label=NUM_CLASSES,
-        guidance=1.0,
     )
     noise = jax.random.normal(prng.key(0, "test"), (num, GAUSSIAN.side, GAUSSIAN.side, 1))
     times = jnp.asarray(time_grid(FLOW, 20))
-    samples = jax.jit(lambda noise: sample(FLOW, denoise, noise, times, STEPS["heun"]))(noise)
+    problem = Problem(FLOW, denoise, SamplerSettings("heun"), 20)
+    samples = jax.jit(lambda noise: sample(problem, noise, times))(noise)
     flat = np.asarray(samples, np.float64).reshape(num, -1)
     for label, mean in enumerate(GAUSSIAN.means):
         own = flat[np.asarray(labels) == label]

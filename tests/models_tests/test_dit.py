@@ -13,7 +13,7 @@ from support import nanodit_from_torch, random_like
 
 from lensjax.assemble import make_apply_fn, make_init_fn
 from lensjax.config import ModelConfig, from_config_dict
-from lensjax.guidance import make_denoiser
+from lensjax.guidance import Guidance, guide, make_classifier_free_pair, make_denoiser
 from lensjax.models import build_model
 from lensjax.models.layers import (
     depth_to_space,
@@ -22,7 +22,8 @@ from lensjax.models.layers import (
     timestep_embedding,
 )
 from lensjax.paths import FlowPath
-from lensjax.samplers import STEPS, sample, time_grid
+from lensjax.samplers import Problem, SamplerSettings, sample
+from lensjax.time_grids import time_grid
 
 with np.load(pathlib.Path(__file__).parents[1] / "data" / "nanodit_parity.npz") as _file:
     PARITY = {name: _file[name] for name in _file.files}
@@ -75,17 +76,15 @@ def test_position_table_is_the_published_one():
 
 def test_agrees_with_published_guided_run():
     apply_fn, params = parity_network()
-    denoise = make_denoiser(
-        apply_fn,
-        params,
-        {"label": jnp.asarray(PARITY["euler_labels"], jnp.int32)},
-        path=FlowPath(),
-        prediction="velocity",
-        null_label=3,
-        guidance=float(PARITY["euler_cfg_scale"]),
+    path, condition = FlowPath(), {"label": jnp.asarray(PARITY["euler_labels"], jnp.int32)}
+    denoise = make_denoiser(apply_fn, params, condition, path=path, prediction="velocity")
+    pair = make_classifier_free_pair(
+        apply_fn, params, condition, path=path, prediction="velocity", null_label=3
     )
-    times = jnp.asarray(time_grid(FlowPath(), int(PARITY["euler_steps"])))
-    found = sample(FlowPath(), denoise, channels_last("euler_start"), times, STEPS["euler"])
+    guided = guide(denoise, pair, Guidance(float(PARITY["euler_cfg_scale"])), path)
+    steps = int(PARITY["euler_steps"])
+    problem = Problem(path, guided, SamplerSettings("euler"), steps)
+    found = sample(problem, channels_last("euler_start"), jnp.asarray(time_grid(path, steps)))
     assert_close_to(found, channels_last("euler_end"), 1e-4)
 
 
