@@ -1,7 +1,8 @@
 """Pixels from a mixture of Gaussians, for which every path has a closed-form denoiser."""
 
 import dataclasses
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -82,16 +83,48 @@ class Mixture:
         each = means[None] + jnp.sum(along[:, :, None] * directions[None], axis=-1)
         return jnp.sum(jax.nn.softmax(logits)[..., None] * each, axis=1)
 
-    def denoiser(self, path: Path, prediction: str) -> Any:
-        """The exact denoiser, through what a network with this prediction would put out."""
+    def denoiser(self, path: Path, which: Array) -> Any:
+        """The exact denoiser, through what a network would put out.
+
+        Args:
+          path: the probability path.
+          which: the number of the network's prediction in `paths.PREDICTIONS`.
+        """
+        branches = [functools.partial(through, prediction) for prediction in paths.PREDICTIONS]
 
         def denoise(x_t: Array, t: Array) -> Estimate:
             x0 = self.x0(path, x_t.reshape(len(x_t), -1), t).reshape(x_t.shape)
-            eps = (x_t - path.alpha(t) * x0) / path.sigma(t)
-            output = paths.target(path, prediction, x0, eps, t)
-            return paths.estimate(path, prediction, output, x_t, t)
+            values = (path.alpha(t), path.sigma(t))
+            slopes = (path.alpha_derivative(t), path.sigma_derivative(t))
+            return jax.lax.switch(which, branches, AtTime(values, slopes), x0, x_t, t)
 
         return denoise
+
+
+class AtTime(NamedTuple):
+    """What a path says at one time: evaluated once, it compiles sooner than in each branch."""
+
+    values: tuple[Array, Array]
+    slopes: tuple[Array, Array]
+
+    def alpha(self, t: Array) -> Array:
+        return self.values[0].reshape(t.shape)
+
+    def sigma(self, t: Array) -> Array:
+        return self.values[1].reshape(t.shape)
+
+    def alpha_derivative(self, t: Array) -> Array:
+        return self.slopes[0].reshape(t.shape)
+
+    def sigma_derivative(self, t: Array) -> Array:
+        return self.slopes[1].reshape(t.shape)
+
+
+def through(prediction: str, path: Any, x0: Array, x_t: Array, t: Array) -> Estimate:
+    """Data and noise by way of a network's output."""
+    eps = (x_t - path.alpha(t) * x0) / path.sigma(t)
+    output = paths.target(path, prediction, x0, eps, t)
+    return paths.estimate(path, prediction, output, x_t, t)
 
 
 def three_blobs() -> Mixture:

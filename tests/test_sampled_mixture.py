@@ -36,13 +36,10 @@ def mixture_draw(path, sampler: str):
     """One program for all predictions that can use the same times of a path."""
     steps, _ = ENOUGH[sampler]
     times = jnp.asarray(time_grid(path, steps, "karras"))
-    denoisers = [MIXTURE.denoiser(path, prediction) for prediction in paths.PREDICTIONS]
 
     @jax.jit
     def draw(which, noise, keys):
-        def denoise(x_t, t):
-            return jax.lax.switch(which, denoisers, x_t, t)
-
+        denoise = MIXTURE.denoiser(path, which)
         problem = Problem(path, denoise, SamplerSettings(sampler), steps)
         return sample(problem, noise, times, keys)
 
