@@ -38,5 +38,6 @@ def get_config() -> ConfigDict:
     config.train.num_steps = 100_000
     config.sample.sampler = "euler"
     config.sample.steps = 50
+    config.sample.time_grid = "uniform"
     config.sample.guidance = 5.0
     return config

@@ -40,5 +40,6 @@ def get_config() -> ConfigDict:
     config.train.log_every = 100
     config.sample.sampler = "dpmpp_2m"
     config.sample.steps = 20
+    config.sample.time_grid = "karras"
     config.sample.guidance = 1.0
     return config

@@ -48,6 +48,7 @@ def get_config() -> ConfigDict:
     config.train.log_every = 100
     config.sample.sampler = "dpmpp_2m"
     config.sample.steps = 20
+    config.sample.time_grid = "karras"
     config.sample.guidance = 1.0
     config.sample.num_images = 48
     config.sample.batch_size = 48

@@ -46,5 +46,6 @@ def get_config() -> ConfigDict:
     config.train.num_steps = 125_000
     config.sample.sampler = "ddpm"
     config.sample.steps = 1_000
+    config.sample.time_grid = "uniform"
     config.sample.guidance = 1.0
     return config

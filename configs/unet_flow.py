@@ -37,5 +37,6 @@ def get_config() -> ConfigDict:
     config.train.num_steps = 100_000
     config.sample.sampler = "dpmpp_2m"
     config.sample.steps = 20
+    config.sample.time_grid = "karras"
     config.sample.guidance = 1.0
     return config

@@ -277,7 +277,7 @@ class SampleConfig:
     ema: str = "main"
     sampler: str = choice("dpmpp_2m", SAMPLERS)
     steps: int = count(20)
-    time_grid: str = choice("uniform", TIME_GRIDS)
+    time_grid: str = choice("karras", TIME_GRIDS)
     shift: float = positive(3.0)
     times: tuple[float, ...] = ()
     eta: float = between(0.0, 0.0, 1.0)

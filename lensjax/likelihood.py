@@ -76,17 +76,6 @@ class LogProb(NamedTuple):
     note: str
 
 
-def _share(path: paths.Path, t: Array) -> Array:
-    """Returns the s of the module's docstring."""
-    sigma = path.sigma(t)
-    return sigma / (path.alpha(t) + sigma)
-
-
-def _time(path: paths.Path, share: Array) -> Array:
-    """Returns the time at which s has a value in (0, 1)."""
-    return path.time_of_log_snr(2 * jnp.log((1 - share) / share))
-
-
 def _first_time(path: paths.Path, t_min: float | None) -> float:
     return max(paths.FIRST_TIME, path.interval[0]) if t_min is None else t_min
 
@@ -104,9 +93,9 @@ def time_grid(path: paths.Path, steps: int, t_min: float | None = None) -> np.nd
       t_min: the first time; None as for `Integration`.
     """
     ends = np.array([_first_time(path, t_min), path.interval[1]], np.float32)
-    low, high = np.asarray(_share(path, jnp.asarray(ends)), np.float64)
+    low, high = np.asarray(paths.noise_share(path, jnp.asarray(ends)), np.float64)
     inside = low + (high - low) * cosine_shares(np.linspace(0, 1, steps + 1))[1:-1]
-    times = np.asarray(_time(path, jnp.asarray(inside, jnp.float32)))
+    times = np.asarray(paths.time_of_noise_share(path, jnp.asarray(inside, jnp.float32)))
     return np.concatenate([ends[:1], times, ends[1:]])
 
 
@@ -174,15 +163,15 @@ def log_density(
 
     def interval(carry: tuple[Array, Array], ends: tuple[Array, Array]) -> tuple[Any, None]:
         y, integral = carry
-        t, (s, s_next) = ends[0], (_share(path, end) for end in ends)
+        t, (s, s_next) = ends[0], (paths.noise_share(path, end) for end in ends)
         s_middle = (s + s_next) / 2
-        t_middle = _time(path, s_middle)
+        t_middle = paths.time_of_noise_share(path, s_middle)
         y_middle = y + (s_middle - s) * slope(y, t)
         value, linear = jax.linearize(lambda y: slope(y, t_middle), y_middle)
         rows = _divergences(linear, y, probes)
         return (y + (s_next - s) * value, integral + (s_next - s) * rows), None
 
-    first, last = _share(path, times[0]), _share(path, times[-1])
+    first, last = paths.noise_share(path, times[0]), paths.noise_share(path, times[-1])
     num_rows = 1 if probes is None else probes.shape[0]
     start = ((1 - first) * images, jnp.zeros((num_rows, images.shape[0])))
     (noise, integral), _ = jax.lax.scan(interval, start, (times[:-1], times[1:]))

@@ -137,6 +137,20 @@ def log_snr(path: Path, t: Array) -> Array:
     return 2 * (jnp.log(path.alpha(t)) - jnp.log(path.sigma(t)))
 
 
+def noise_share(path: Path, t: Array) -> Array:
+    """Returns `s = sigma / (alpha + sigma)`, the t of the straight path to which a path is rescaled.
+
+    With `y = x_t / (alpha + sigma)`, `y = (1 - s) x0 + s eps` on every path.
+    """
+    sigma = path.sigma(t)
+    return sigma / (path.alpha(t) + sigma)
+
+
+def time_of_noise_share(path: Path, share: Array) -> Array:
+    """Returns the time at which `noise_share` has a value in (0, 1)."""
+    return path.time_of_log_snr(2 * jnp.log((1 - share) / share))
+
+
 def per_example(t: Array, like: Array) -> Array:
     """Returns `t` `[B]` or `[]` with axes of length 1, so that it scales `like` `[B, ...]`."""
     return t.reshape(t.shape + (1,) * (like.ndim - t.ndim))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lensjax.paths import Estimate, Path, log_snr
+from lensjax.paths import Estimate, Path, log_snr, noise_share, time_of_noise_share
 
 # (x_t [B, ...], t []) -> the data and noise in x_t.
 DenoiseFn = Callable[[Array, Array], Estimate]
@@ -74,12 +74,6 @@ class Interval(NamedTuple):
 StepFn = Callable[[Problem, Array, Any, Interval], tuple[Array, Any]]
 
 
-def _straight(path: Path, t: Array) -> tuple[Array, Array]:
-    """Returns `alpha + sigma` and s, the coordinates of the module's docstring."""
-    alpha, sigma = path.alpha(t), path.sigma(t)
-    return alpha + sigma, sigma / (alpha + sigma)
-
-
 def _slope(problem: Problem, x_t: Array, t: Array) -> Array:
     x0, eps = problem.denoise(x_t, t)
     return eps - x0
@@ -87,14 +81,15 @@ def _slope(problem: Problem, x_t: Array, t: Array) -> Array:
 
 def _move(path: Path, x_t: Array, slope: Array, t: Array, t_next: Array) -> Array:
     """Follows a slope `dy / ds` from one time to another."""
-    (size, s), (size_next, s_next) = _straight(path, t), _straight(path, t_next)
-    return size_next * (x_t / size + (s_next - s) * slope)
+    size, size_next = (path.alpha(time) + path.sigma(time) for time in (t, t_next))
+    length = noise_share(path, t_next) - noise_share(path, t)
+    return size_next * (x_t / size + length * slope)
 
 
 def _middle(path: Path, t: Array, t_next: Array) -> Array:
     """Returns the time in the middle of two others, measured by s."""
-    s = (_straight(path, t)[1] + _straight(path, t_next)[1]) / 2
-    return path.time_of_log_snr(2 * jnp.log((1 - s) / s))
+    middle = (noise_share(path, t) + noise_share(path, t_next)) / 2
+    return time_of_noise_share(path, middle)
 
 
 def euler_step(

@@ -70,7 +70,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("loss.time_mean", {"loss.time_mean": -1.2}, "0.0 with .*=uniform; .*=logit_normal or log_"),
     ("loss.time_std", {"loss.time_std": 1.2}, "1.0 with loss.time_distribution=uniform"),
     # Samplers and their times.
-    ("sample.shift", {"sample.shift": 2.0}, "3.0 with sample.time_grid=uniform; .*=shifted"),
+    ("sample.shift", {"sample.shift": 2.0}, "3.0 with sample.time_grid=karras; .*=shifted"),
     *(
         (field, {field: value, "sample.sampler": sampler}, f"sampler={sampler}; .*={owner}")
         for field, value, owner in [
@@ -163,8 +163,16 @@ ALLOWED: dict[str, dict[str, Any]] = {
     "no label dropped": {"loss.label_drop": 0.0, "sample.guidance": 1.0},
     "no classes": UNCONDITIONAL | {"sample.guidance": 1.0},
     "no classes, a guide": UNCONDITIONAL | {"sample.guidance": 2.0, "sample.guide_step": 3},
-    "no label dropped, a guide": {"loss.label_drop": 0.0, "sample.guide_workdir": "weaker"},
-    "rescaled": {"sample.guidance_rescale": 1.0, "sample.guidance_interval": (0.2, 0.8)},
+    "no label dropped, a guide": {
+        "loss.label_drop": 0.0,
+        "sample.guidance": 2.0,
+        "sample.guide_workdir": "weaker",
+    },
+    "rescaled": {
+        "sample.guidance": 2.0,
+        "sample.guidance_rescale": 1.0,
+        "sample.guidance_interval": (0.2, 0.8),
+    },
 }
 
 

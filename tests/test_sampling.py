@@ -217,7 +217,7 @@ def test_an_earlier_checkpoint_guides(runs, generator, images):
     found = generator.generate(num=3, guide_step=6, guidance=2.0)
     guide = generator.guide(generator.settings(guide_step=6))
     assert guide is not None
-    assert (guide.step, guide.ema) == (6, True)
+    assert (guide.step, guide.ema) == (6, "main")
     assert not np.array_equal(found, images)
     # A run that is its own guide is not pushed anywhere.
     itself = generator.generate(num=3, guide_step=12, guidance=3.0)
@@ -247,7 +247,7 @@ def test_autoguided_images_are_written_with_their_guide(runs, tmp_path):
     assert meta["guide"] == {
         "weights_sha256": weights_hash(guide.params),
         "checkpoint_step": 4,
-        "ema": True,
+        "ema": "main",
     }
     assert meta["passes_per_image"] == 4
     drawn = lensjax.load(runs[0]).generate(None, 3, guide_workdir=str(runs[1]))
@@ -308,7 +308,7 @@ def test_a_guide_that_is_no_run_is_refused(generator, tmp_path):
 def test_a_generator_without_a_workdir_has_no_earlier_checkpoint(runs):
     guide = _changed_guide(runs)
     with pytest.raises(ConfigError, match=r"sample.guide_step: got 6; allowed: None without a"):
-        guide.guide(guide.settings(guide_step=6))
+        guide.guide(guide.settings(guide_step=6, guidance=2.0))
 
 
 def test_grids_while_training_are_drawn_without_a_guide(generator, tmp_path):
