@@ -2,8 +2,8 @@
 
     python benchmarks/samplers.py --workdir=runs/quickstart
 
-Draws images from a trained run with each sampler at several numbers of passes, and with each time
-grid at 20, all from the same starting noise, and compares them with freshly simulated lenses of the
+Draws images from a trained run with each sampler at several numbers of passes (Karras times), and
+with the other time grids at 20, all from the same starting noise, and compares them with freshly simulated lenses of the
 same classes. Two numbers, each with its standard error over the drawn images:
 
 - distance: the energy distance (Szekely & Rizzo 2013), unbiased, per class and averaged, between
@@ -35,11 +35,12 @@ from lensjax.time_grids import TIME_GRIDS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PASSES = (4, 8, 12, 20, 50, 200)
+MAIN_GRID = "karras"
 GRID_PASSES = 20
 NUM_REAL = 1_000
 NUM_COMPONENTS = 64
 # The solver that the library recommends; its row must be as good as 200 passes.
-RECOMMENDED = ("dpmpp_2m", "uniform", 20)
+RECOMMENDED = ("dpmpp_2m", MAIN_GRID, 20)
 Row = dict[str, Any]
 
 
@@ -172,7 +173,7 @@ def as_good(row: Row, reference: Row) -> bool:
 def reference_of(rows: list[Row], row: Row) -> Row | None:
     """Returns the row of the same sampler with the most passes, None where there is none yet."""
     same = [
-        one for one in rows if one["sampler"] == row["sampler"] and one["time_grid"] == "uniform"
+        one for one in rows if one["sampler"] == row["sampler"] and one["time_grid"] == MAIN_GRID
     ]
     best = max(same, key=lambda one: one["passes"], default=None)
     return best if best and best["passes"] >= max(PASSES) - 2 else None
@@ -226,7 +227,7 @@ passes: {verdict}.
 
 
 def draw(rows: list[Row], zero: Row, path: pathlib.Path) -> None:
-    """Draws both numbers against passes, one line a sampler, on the uniform grid."""
+    """Draws both numbers against passes, one line a sampler, on the main grid."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5), dpi=100, layout="constrained")
@@ -235,7 +236,7 @@ def draw(rows: list[Row], zero: Row, path: pathlib.Path) -> None:
             points = [
                 (row["passes"], row[name], row[f"{name}_error"])
                 for row in rows
-                if row["sampler"] == sampler and row["time_grid"] == "uniform"
+                if row["sampler"] == sampler and row["time_grid"] == MAIN_GRID
             ]
             passes, values, errors = zip(*points, strict=True)
             axis.errorbar(passes, values, errors, marker="o", markersize=3, label=sampler)
@@ -249,12 +250,12 @@ def draw(rows: list[Row], zero: Row, path: pathlib.Path) -> None:
 
 def combinations() -> list[tuple[str, str, int]]:
     """Returns sampler, time grid and passes of each row."""
-    main = [(sampler, "uniform", passes) for sampler in SAMPLERS for passes in PASSES]
+    main = [(sampler, MAIN_GRID, passes) for sampler in SAMPLERS for passes in PASSES]
     grids = [
         (sampler, grid, GRID_PASSES)
         for sampler in ("dpmpp_2m", "heun")
         for grid in TIME_GRIDS
-        if grid != "uniform"
+        if grid != MAIN_GRID
     ]
     return main + grids
 

@@ -138,7 +138,7 @@ def log_snr(path: Path, t: Array) -> Array:
 
 
 def noise_share(path: Path, t: Array) -> Array:
-    """Returns `s = sigma / (alpha + sigma)`, the t of the straight path to which a path is rescaled.
+    """Returns `s = sigma / (alpha + sigma)`, the t of the straight path that a path rescales to.
 
     With `y = x_t / (alpha + sigma)`, `y = (1 - s) x0 + s eps` on every path.
     """
