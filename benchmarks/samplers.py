@@ -3,8 +3,9 @@
     python benchmarks/samplers.py --workdir=runs/quickstart
 
 Draws images from a trained run with each sampler at several numbers of passes (Karras times), and
-with the other time grids at 20, all from the same starting noise, and compares them with freshly simulated lenses of the
-same classes. Two numbers, each with its standard error over the drawn images:
+with the other time grids at 20, all from the same starting noise, and compares them with freshly
+simulated lenses of the same classes. Two numbers, each with its standard error over the drawn
+images:
 
 - distance: the energy distance (Szekely & Rizzo 2013), unbiased, per class and averaged, between
   the first 64 principal components of the square root of flux, each of unit variance;
