@@ -10,8 +10,9 @@ as the 10,000 images of the task that started this field, without labels:
 
 As published: 1,000 steps with linear betas, eps prediction, unweighted loss, Adam at 2e-4 after a
 warm-up of 5,000 steps, EMA 0.9999, ancestral sampling. Our own choices: a network of 14.7 million
-parameters for 150x150 pixels, 125,000 steps of 64 images, the warm-up of the EMA. 20 passes instead of 1,000:
-`--config.sample.sampler=dpmpp_2m --config.sample.steps=20 --config.sample.time_grid=karras`.
+parameters for 150x150 pixels, 125,000 steps of 64 images, the warm-up of the EMA. 20 passes instead
+of 1,000: `--config.sample.sampler=dpmpp_2m --config.sample.steps=20
+--config.sample.time_grid=karras`.
 
 Hardware: an accelerator. Time and score on an accelerator: not measured.
 """
