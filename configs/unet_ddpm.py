@@ -48,4 +48,5 @@ def get_config() -> ConfigDict:
     config.sample.steps = 1_000
     config.sample.time_grid = "uniform"
     config.sample.guidance = 1.0
+    config.sample.batch_size = 16
     return config

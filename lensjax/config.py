@@ -58,6 +58,7 @@ __all__ = [
     "default_config",
     "differences",
     "from_config_dict",
+    "missing_fields",
     "to_dict",
 ]
 
@@ -257,6 +258,21 @@ def add_missing(saved: Mapping[str, Any]) -> dict[str, Any]:
                 }
                 result[section] = {**known, **values}
     return result
+
+
+def missing_fields(saved: Mapping[str, Any]) -> list[str]:
+    """Returns the full paths of the fields that a saved configuration does not have.
+
+    Args:
+      saved: `to_dict` of a configuration, perhaps by an older version.
+    """
+    return [
+        f"{section}.{name}"
+        for section, defaults in to_dict(Config()).items()
+        if isinstance(defaults, dict)
+        for name in defaults
+        if name not in saved.get(section, {})
+    ]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -66,6 +66,13 @@ def _check_path(config: Config) -> None:
             model.preconditioning,
             f"allowed with path.name=edm: input, edm; its x_t reach {path.sigma_max:g}",
         )
+    if path.name == "edm" and model.prediction in ("velocity", "v"):
+        raise ConfigError(
+            "model.prediction",
+            model.prediction,
+            f"allowed with path.name=edm: x0, eps, score; the others grow to {path.sigma_max:g} "
+            "times the data with its noise",
+        )
     if model.preconditioning == "edm" and model.prediction != "x0":
         raise ConfigError(
             "model.prediction",
@@ -137,12 +144,14 @@ def _check_sampling(config: Config) -> None:
 def _check_guidance(config: Config) -> None:
     sample = config.sample
     if sample.guidance == 1:
-        if sample.guidance_rescale:
-            raise ConfigError(
-                "sample.guidance_rescale",
-                sample.guidance_rescale,
-                "allowed: 0 with sample.guidance=1, which leaves nothing to rescale",
-            )
+        for name in ("guidance_rescale", "guidance_interval"):
+            got, default = getattr(sample, name), getattr(SampleConfig(), name)
+            if got != default:
+                raise ConfigError(
+                    f"sample.{name}",
+                    got,
+                    f"allowed: {default} with sample.guidance=1, which guides nowhere",
+                )
         if sample.autoguided:
             name = "guide_workdir" if sample.guide_workdir is not None else "guide_step"
             raise ConfigError(

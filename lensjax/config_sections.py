@@ -120,6 +120,7 @@ class PathConfig:
         alpha = 1 and log sigma linear in t.
       betas: VP: `linear` (DDPM) or `cosine` (iDDPM).
       table_steps: VP: steps of a discrete table, such as DDPM's 1,000; 0 for continuous time.
+        With `eps` and `score`, tables of a few hundred steps lose some entries at the noise's end.
       beta_min: VP, linear: beta at t = 0; a table of T steps has `beta / T`.
       beta_max: VP, linear: beta at t = 1.
       sigma_min: EDM: the least noise.
@@ -254,12 +255,14 @@ class SampleConfig:
         `optim.ema_more_half_lives_images` as text, such as `2000`; or `raw`, without average.
       sampler: the solver: `euler` (which is `ddim` without noise), `heun`, `midpoint`, `dpmpp_2m`;
         `ddim`, `ddpm` and `churn` draw noise.
-      steps: intervals of time; `heun`, `midpoint` and `churn` pass the network twice in each.
+      steps: intervals of time; `heun`, `midpoint` and `churn` pass the network twice in each but
+        the last one of a path that ends before the data.
       time_grid: where the times lie: `uniform`, `cosine`, `karras` or `shifted`.
       shift: of the `shifted` grid; above 1 towards the noise.
       times: times of your own that fall from noise to 0, `steps + 1` of them; () for the grid.
       eta: `ddim`: share of the noise that is drawn anew.
-      churn: `churn`: noise added, as a share of its level summed over all steps.
+      churn: `churn`: noise added, as a share of its level summed over all steps; at most 0.41 in
+        one step.
       churn_noise: `churn`: factor of that noise's standard deviation.
       churn_interval: `churn`: times between which noise is added.
       guidance: g of `uncond + g (cond - uncond)`; 1 is no guidance.
@@ -267,7 +270,8 @@ class SampleConfig:
       guidance_interval: times between which guidance acts; outside, it costs no pass.
       guide_workdir: workdir of a weaker run that takes the place of the unconditional model
         (autoguidance); None for none, or for this run where `guide_step` is given.
-      guide_step: checkpoint of the guide; None for its newest.
+      guide_step: checkpoint of the guide; None for its newest. An earlier checkpoint of this run
+        has the same average of the parameters, another run the one that its `sample.ema` names.
       num_images: images of `--mode=sample`; labels cycle through the classes.
       batch_size: images computed at once.
       seed: image i is a function of (seed, i).

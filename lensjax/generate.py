@@ -36,12 +36,11 @@ class GenerateError(ValueError):
 # A field of the `sample` section, and those that mean nothing once it has another value.
 _FIELDS_OF = {
     "sampler": ("eta", "churn", "churn_noise", "churn_interval"),
-    "steps": ("times",),
-    "time_grid": ("times", "shift"),
+    "time_grid": ("shift",),
 }
 # Fields of the section that `generate` is told elsewhere.
 _NOT_FOR_GENERATE = {"num_images": "num", "ema": "lensjax.load(..., ema=...)"}
-_FIELDS_OF_GUIDANCE = ("guidance_rescale", "guide_workdir", "guide_step")
+_FIELDS_OF_GUIDANCE = ("guidance_rescale", "guidance_interval", "guide_workdir", "guide_step")
 
 
 class LensGenerator:
@@ -74,9 +73,8 @@ class LensGenerator:
         self.image_shape: tuple[int, int, int] = tuple(dataset["image_shape"])
         self.flux_unit: str = dataset["flux_unit"]
         self.pixel_scale_arcsec: float | None = dataset["pixel_scale_arcsec"]
-        # Runs of the first version have neither of these two.
-        self.psf_fwhm_arcsec: float | None = dataset.get("psf_fwhm_arcsec")
-        self.zero_point_mag: float | None = dataset.get("zero_point_mag")
+        self.psf_fwhm_arcsec: float | None = dataset["psf_fwhm_arcsec"]
+        self.zero_point_mag: float | None = dataset["zero_point_mag"]
         self.data_name: str = dataset["name"]
         self.data_fingerprint: str = dataset["fingerprint"]
         self.scaling = Scaling(**dataset["scaling"])
@@ -104,7 +102,8 @@ class LensGenerator:
         folder = workdir if workdir is not None else self.folder
         if folder is None:
             raise ConfigError("sample.guide_step", step, "allowed: None without a workdir")
-        guide = load(folder, step)
+        # An earlier checkpoint is asked for the same average of its parameters.
+        guide = load(folder, step) if workdir is not None else load(folder, step, self.ema)
         _check_guide(self, guide, str(folder))
         return guide
 
@@ -132,11 +131,14 @@ class LensGenerator:
                 labels = np.full(num, labels)
             if labels.shape != (num,):
                 raise GenerateError(f"label: got shape {labels.shape}; allowed: ({num},)")
-        # The null label, num_classes, draws from the unconditional model.
-        if num and not (labels.min() >= 0 and labels.max() <= num_classes):
+        # The null label, num_classes, draws from the unconditional model, where one was trained.
+        names = self.class_names
+        if self.config.loss.label_drop or not names:
+            names = (*names, "none")
+        if num and not (labels.min() >= 0 and labels.max() < len(names)):
             raise GenerateError(
-                f"label: got {labels.min()} to {labels.max()}; allowed: 0 to {num_classes} "
-                f"({', '.join((*self.class_names, 'none'))})"
+                f"label: got {labels.min()} to {labels.max()}; allowed: 0 to {len(names) - 1} "
+                f"({', '.join(names)})"
             )
         return labels.astype(np.int32)
 
@@ -169,6 +171,8 @@ class LensGenerator:
             if changed.get(owner, values["sample"][owner]) != values["sample"][owner]
             for name in names
         }
+        if "steps" in changed or "time_grid" in changed:
+            reset["times"] = ()
         if changed.get("guidance") == 1:
             reset |= {name: defaults[name] for name in _FIELDS_OF_GUIDANCE}
         values["sample"] |= reset | changed

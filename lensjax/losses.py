@@ -95,11 +95,12 @@ def error_weight(path: paths.Path, settings: LossSettings, t: Array) -> Array:
 
     `min_snr` is `min(alpha^2 / sigma^2, gamma)` (Hang et al. 2023, arXiv:2303.09556), `edm` is `1 /
     std^2 + alpha^2 / sigma^2` (Karras et al. 2022, arXiv:2206.00364, table 1), both for errors in
-    x0; `uniform` is 1.
+    x0; `uniform` is 1. On a path that reaches sigma 0, sigma has the floor `min_sigma`.
     """
     if settings.weight == "uniform":
         return jnp.ones_like(t)
-    snr = jnp.square(path.alpha(t) / jnp.maximum(path.sigma(t), settings.min_sigma))
+    floor = 0.0 if path.interval[0] > 0 else settings.min_sigma
+    snr = jnp.square(path.alpha(t) / jnp.maximum(path.sigma(t), floor))
     if settings.weight == "min_snr":
         return jnp.minimum(snr, settings.min_snr_gamma)
     return 1 / settings.data_std**2 + snr

@@ -228,8 +228,9 @@ def dpmpp_2m_step(
 ) -> tuple[Array, _Multistep]:
     """DPM-Solver++ with two steps' memory; one pass, order 2.
 
-    Lu et al. 2022 (arXiv:2211.01095, algorithm 2), with lengths in `log(alpha / sigma)`. The first
-    step and one that ends at the data, whose length is infinite, are of order 1.
+    Lu et al. 2022 (arXiv:2211.01095, algorithm 2), with lengths in `log(alpha / sigma)`. A step
+    without a finite one before it, and one that ends at the data, are of order 1: their lengths are
+    infinite.
 
     Args and Returns as for `euler_step`.
     """

@@ -15,6 +15,7 @@ from lensjax.config import (
     add_missing,
     differences,
     from_config_dict,
+    missing_fields,
     to_dict,
 )
 from lensjax.data.dataset import DatasetInfo
@@ -171,7 +172,14 @@ def load_config(workdir: pathlib.Path) -> Config:
       WorkdirError: where there is none.
       ConfigError: where this version of lensjax does not accept it.
     """
-    return from_config_dict(add_missing(_saved_config(workdir)))
+    values = add_missing(_saved_config(workdir))
+    missing = missing_fields(values)
+    if missing:
+        raise WorkdirError(
+            f"{workdir / CONFIG_FILE} was written by an older lensjax, which had no "
+            f"{missing[0]}; load it with that version, or train again"
+        )
+    return from_config_dict(values)
 
 
 def _saved_config(workdir: pathlib.Path) -> dict[str, Any]:

@@ -191,6 +191,7 @@ FOLDER = {"data.name": "deeplense/folder", "data.folder": "images"}
 UNET = {"model.name": "unet"}
 
 
+EDM = {"model.preconditioning": "input", "model.prediction": "x0"}
 # What a field, or one of its words, has to stand beside.
 NEEDED: dict[str, dict[str, typing.Any]] = {
     "model.attention_resolutions": UNET,
@@ -202,9 +203,9 @@ NEEDED: dict[str, dict[str, typing.Any]] = {
     },
     "path.beta_min": {"path.name": "vp"},
     "path.beta_max": {"path.name": "vp"},
-    "path.sigma_min": {"path.name": "edm", "model.preconditioning": "input"},
-    "path.sigma_max": {"path.name": "edm", "model.preconditioning": "input"},
-    "path.name edm": {"model.preconditioning": "input"},
+    "path.sigma_min": EDM | {"path.name": "edm"},
+    "path.sigma_max": EDM | {"path.name": "edm"},
+    "path.name edm": EDM,
     "model.preconditioning edm": {"model.prediction": "x0"},
     "loss.weight min_snr": {"loss.space": "x0"},
     "loss.weight edm": {"loss.space": "x0"},

@@ -31,7 +31,7 @@ from lensjax.time_grids import TIME_GRIDS
 VP = {"path.name": "vp"}
 COSINE = VP | {"path.betas": "cosine"}
 TABLE = VP | {"path.table_steps": 1000, "model.prediction": "eps", "loss.space": "eps"}
-EDM = {"path.name": "edm", "model.preconditioning": "input"}
+EDM = {"path.name": "edm", "model.preconditioning": "input", "model.prediction": "x0"}
 UNCONDITIONAL = {
     "data.name": "deeplense/folder",
     "data.folder": "images",
@@ -57,6 +57,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         ("model.prediction", {"model.preconditioning": "edm", "model.prediction": name}, "edm: x0")
         for name in PREDICTIONS
         if name != "x0"
+    ),
+    *(
+        ("model.prediction", EDM | {"model.prediction": name}, "with path.name=edm: x0, eps, score")
+        for name in ("velocity", "v")
     ),
     ("model.prediction", TABLE | {"model.prediction": "velocity"}, "x0, v, eps, score; a table"),
     ("loss.space", TABLE | {"loss.space": "velocity"}, "x0, v, eps, score; a table has no"),
@@ -252,7 +256,7 @@ def _meaningless(path: str, prediction: str, preconditioning: str, space: str, w
     """The same in one line for each rule."""
     return (
         ("table" in path and "velocity" in (prediction, space))
-        or (path == "edm" and preconditioning == "none")
+        or (path == "edm" and (preconditioning == "none" or prediction in ("velocity", "v")))
         or (preconditioning == "edm" and prediction != "x0")
         or (weight != "uniform" and space != "x0")
     )

@@ -7,7 +7,7 @@ from mixture_support import PATHS
 
 from lensjax import paths
 from lensjax.paths import usable
-from lensjax.schedules import TablePath, ddpm_betas
+from lensjax.schedules import EDMPath, TablePath, ddpm_betas
 from lensjax.time_grids import TIME_GRIDS, TimeGridError, check_times, time_grid
 
 STEPS = (1, 2, 7, 50)
@@ -79,10 +79,10 @@ def test_a_shift_of_one_is_the_uniform_grid():
 
 
 @pytest.mark.parametrize("steps", [2, 18, 40])
-def test_karras_times_are_those_of_edm(steps):
-    """Equation 5 of arXiv:2206.00364 with its constants."""
-    path, places = PATHS["edm"], np.arange(steps)
-    low, high, rho = 0.002, 80.0, 7
+@pytest.mark.parametrize(("low", "high"), [(0.002, 80.0), (0.0005, 500.0), (0.01, 30.0)])
+def test_karras_times_are_those_of_edm(steps, low, high):
+    """Equation 5 of arXiv:2206.00364 with its constants, and with a path's own ends."""
+    path, places, rho = EDMPath(low, high), np.arange(steps), 7
     expected = (
         high ** (1 / rho) + places / (steps - 1) * (low ** (1 / rho) - high ** (1 / rho))
     ) ** rho

@@ -1,4 +1,4 @@
-"""A compact UNet on patches: pixels of a patch are channels, so that convolutions see few places.
+"""A UNet on patches: pixels of a patch are channels, so that convolutions see few places.
 
 The blocks are those of Dhariwal & Nichol 2021 (arXiv:2105.05233): group norm, modulation by time
 and label, residual 3x3 convolutions, and self-attention at chosen resolutions.
