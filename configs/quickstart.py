@@ -8,11 +8,11 @@ or, after an installation by hand,
 
 builds `deeplense/model_ii_mini` (3,600 images) and trains a UNet of 1.4 M parameters on patches of
 8x8 pixels. The network predicts x0 and is judged by the velocity; one that predicts the velocity
-stands at a median of 0.63 where this one has 0.04. `benchmarks/quickstart.py` compares the
-candidates after equal processor time.
+stands at a median ten times as high. `benchmarks/compare.py` compares the candidates after equal
+processor time.
 
 Hardware: two CPU cores. Time: 8 minutes after installation. Score of `--mode=evaluate` to expect:
-no_sub median 0.032, 90 % below 0.044, dark pixels 0.018 %; cdm 0.058, axion 0.116. Three times the
+no_sub median 0.031, 90 % below 0.039, dark pixels 0.018 %; cdm 0.068, axion 0.118. Three times the
 steps on `deeplense/model_ii` bring no_sub to 0.023.
 """
 

@@ -426,15 +426,14 @@ def test_more_steps_may_be_asked_for_and_other_fields_may_not_differ(tmp_path):
     assert "  loss.label_drop: the workdir has 0.1, this run 0.5" in str(caught.value)
 
 
-def test_a_run_of_before_there_was_attention_goes_on(tmp_path):
+def test_a_run_by_an_older_version_is_named_as_such(tmp_path):
     workdir = tmp_path / "run"
-    train(tiny_config(train={"num_steps": 2}), workdir, tiny_split())
+    train(tiny_config(train={"num_steps": 1}), workdir, tiny_split())
     saved = json.loads((workdir / "config.json").read_text())
-    for name in ("attention_resolutions", "attention_head_width"):
-        del saved["config"]["model"][name]
+    del saved["config"]["path"]["betas"]
     (workdir / "config.json").write_text(json.dumps(saved))
-    assert workdirs.load_config(workdir) == tiny_config(train={"num_steps": 2})
-    assert int(train(tiny_config(train={"num_steps": 3}), workdir, tiny_split()).step) == 3
+    with pytest.raises(WorkdirError, match=r"by an older lensjax, which had no path\.betas; load"):
+        workdirs.load_config(workdir)
 
 
 def test_a_workdir_without_checkpoint_belongs_to_nobody(tmp_path):

@@ -68,7 +68,12 @@ SETS: dict[str, tuple[Any, dict[str, Any]]] = {
     "oblong": (_write_oblong, {"model.name": "unet", "model.num_classes": 2}),
     "flat": (
         _write_flat,
-        {"model.num_classes": 0, "data.nan_policy": "mask", "data.scaling": "sqrt"},
+        {
+            "model.num_classes": 0,
+            "sample.guidance": 1.0,
+            "data.nan_policy": "mask",
+            "data.scaling": "sqrt",
+        },
     ),
 }
 RESUMED = ("published", "oblong")

@@ -162,7 +162,8 @@ def test_the_configuration_reaches_the_reading(tmp_path):
         "on_bad_file": "skip",
         "test_share": 0.6,
     }
-    prepared = sets.prepare(tiny_config(data=data, model={"num_classes": 0}).data)
+    others = {"model": {"num_classes": 0}, "sample": {"guidance": 1.0}}
+    prepared = sets.prepare(tiny_config(data=data, **others).data)
     again = scan(tmp_path / "root", nan_policy="mask", on_bad_file="skip", test_share=0.6)
     assert prepared.fingerprint == again.fingerprint
     assert prepared.info().masked
