@@ -12,9 +12,9 @@ images:
 - residual: the median of RMS(image - fit) / RMS(image) of the best lens without sub-structure, for
   no_sub images.
 
-A row counts as good as 200 passes where neither exceeds that of the same sampler at 200 passes by
-more than its error there. Rows that stand in the results with the same weights
-are not drawn again.
+A row is as good as 200 passes where both lie within the error bars of the same sampler at 200
+passes. Rows that stand in the results with the same weights and number of images are not drawn
+again.
 """
 
 import argparse
@@ -97,6 +97,17 @@ class Judge:
         low, high = np.quantile(ratios, (0.5 - half, 0.5 + half))
         return float(np.median(ratios)), float((high - low) / 2)
 
+    def numbers(self, images: np.ndarray, labels: np.ndarray) -> Row:
+        """Returns both numbers with their errors."""
+        distance, distance_error = self.distance(images, labels)
+        residual, residual_error = self.residual(images, labels)
+        return {
+            "distance": distance,
+            "distance_error": distance_error,
+            "residual": residual,
+            "residual_error": residual_error,
+        }
+
 
 def _distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:
     squares = np.square(some).sum(axis=1)[:, None] + np.square(others).sum(axis=1)[None]
@@ -133,17 +144,12 @@ def measure(
         labels, count, steps=steps, guidance=1.0, sampler=sampler, time_grid=grid, batch_size=96
     )
     used = run.settings(steps, 1.0, sampler, time_grid=grid)
-    distance, distance_error = judge.distance(images, labels)
-    residual, residual_error = judge.residual(images, labels)
     return {
         "sampler": sampler,
         "time_grid": grid,
         "steps": steps,
         "passes": passes_per_image(run.config, used),
-        "distance": distance,
-        "distance_error": distance_error,
-        "residual": residual,
-        "residual_error": residual_error,
+        **judge.numbers(images, labels),
     }
 
 
@@ -153,20 +159,13 @@ def floor(judge: Judge, set_name: str, num: int) -> Row:
         [lensjax.simulate(set_name, name, num=num, seed=2)[0] for name in judge.class_names]
     )
     labels = np.repeat(np.arange(len(judge.class_names)), num)
-    distance, distance_error = judge.distance(images, labels)
-    residual, residual_error = judge.residual(images, labels)
-    return {
-        "distance": distance,
-        "distance_error": distance_error,
-        "residual": residual,
-        "residual_error": residual_error,
-    }
+    return judge.numbers(images, labels)
 
 
 def as_good(row: Row, reference: Row) -> bool:
-    """Returns whether a row lies within the error bars of another one, or below them."""
+    """Returns whether a row lies within the error bars of another one."""
     return all(
-        row[name] - reference[name] <= reference[f"{name}_error"]
+        abs(row[name] - reference[name]) <= reference[f"{name}_error"]
         for name in ("distance", "residual")
     )
 
@@ -282,7 +281,8 @@ def main() -> None:
     }
     target = options.results / "samplers.json"
     known = workdir.read_json(target) if target.exists() else {}
-    same = known.get("protocol", {}).get("weights_sha256") == protocol["weights_sha256"]
+    before = known.get("protocol", {})
+    same = all(before.get(name) == protocol[name] for name in ("weights_sha256", "num_images"))
     rows: list[Row] = known["rows"] if same else []
     zero = known["floor"] if same else floor(judge, set_name, options.num_images)
     for sampler, grid, passes in combinations():
