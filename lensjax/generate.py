@@ -73,8 +73,9 @@ class LensGenerator:
         self.image_shape: tuple[int, int, int] = tuple(dataset["image_shape"])
         self.flux_unit: str = dataset["flux_unit"]
         self.pixel_scale_arcsec: float | None = dataset["pixel_scale_arcsec"]
-        self.psf_fwhm_arcsec: float | None = dataset["psf_fwhm_arcsec"]
-        self.zero_point_mag: float | None = dataset["zero_point_mag"]
+        # Not every program that writes a `dataset.json` knows these two.
+        self.psf_fwhm_arcsec: float | None = dataset.get("psf_fwhm_arcsec")
+        self.zero_point_mag: float | None = dataset.get("zero_point_mag")
         self.data_name: str = dataset["name"]
         self.data_fingerprint: str = dataset["fingerprint"]
         self.scaling = Scaling(**dataset["scaling"])

@@ -6,10 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lensjax.paths import Path, log_snr
-from lensjax.schedules import TablePath
+from lensjax.schedules import EDMPath, TablePath
 
-# Noise over data, sigma / alpha, where a path has none at all or nothing else (arXiv:2206.00364,
-# table 1).
+# Noise over data, sigma / alpha, between which the Karras grid lies (arXiv:2206.00364, table 1).
 _LEAST_NOISE, _MOST_NOISE = 0.002, 80.0
 _KARRAS_POWER = 7.0
 
@@ -31,9 +30,9 @@ def _karras(path: Path, count: int) -> np.ndarray:
     """Returns times that are even in `(sigma / alpha)^(1/7)`, the first of them pure noise."""
     t_min, t_max = path.interval
     ends = np.exp(-np.asarray(log_snr(path, jnp.asarray([t_min, t_max])), np.float64) / 2)
-    low = ends[0] if ends[0] > 0 else _LEAST_NOISE
-    high = ends[1] if np.isfinite(ends[1]) else _MOST_NOISE
-    low, high = np.array([low, high]) ** (1 / _KARRAS_POWER)
+    if not isinstance(path, EDMPath):  # whose ends are chosen for this; others go on to infinity
+        ends = np.clip(ends, _LEAST_NOISE, _MOST_NOISE)
+    low, high = ends ** (1 / _KARRAS_POWER)
     noise = np.linspace(high, low, count) ** _KARRAS_POWER
     times = np.asarray(path.time_of_log_snr(jnp.asarray(-2 * np.log(noise), jnp.float32)))
     times = np.clip(times.astype(np.float64), t_min, t_max)
@@ -82,9 +81,8 @@ def time_grid(path: Path, steps: int, name: str = "uniform", shift: float = 3.0)
       path: the probability path.
       steps: the number of intervals, at least 1.
       name: `uniform` in t; `cosine`, dense at both ends; `karras`, even in the seventh root of
-        sigma / alpha (down to 0.002 and up to 80 where the path ends at 0 and infinity);
-        `shifted`, towards the noise, `s u / (1 + (s - 1) u)` (Esser et al. 2024,
-        arXiv:2403.03206, equation 23).
+        sigma / alpha (between 0.002 and 80, or the ends of EDM's path); `shifted`, towards the
+        noise, `s u / (1 + (s - 1) u)` (Esser et al. 2024, arXiv:2403.03206, equation 23).
       shift: s of `shifted`.
 
     Raises:

@@ -109,6 +109,7 @@ def test_the_recommended_sampler_is_the_default_and_as_good_as_200_passes():
         assert abs(row[name] - best[name]) <= best[f"{name}_error"]
 
 
+@pytest.mark.usefixtures("quick_compiles")
 def test_ddpm_learns_and_draws_unlabelled_images_of_a_flat_folder(tmp_path):
     """The command of the config's text, on a few images and with a small network."""
     folder = tmp_path / "images"

@@ -13,7 +13,7 @@ from lensjax import paths
 from lensjax.paths import Estimate
 from lensjax.samplers import SAMPLERS, Interval, Problem, SamplerSettings, evaluation_times, sample
 from lensjax.schedules import TablePath
-from lensjax.time_grids import TIME_GRIDS, check_times, time_grid
+from lensjax.time_grids import check_times, time_grid
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 DETERMINISTIC = [name for name in SAMPLERS if SAMPLERS[name].order]
@@ -277,9 +277,8 @@ def test_churning_keeps_to_its_times(time):
 
 @each_path
 @each_sampler
-@pytest.mark.parametrize("grid", TIME_GRIDS)
-@pytest.mark.parametrize("steps", [1, 2, 5])
-def test_times_of_all_passes_are_foreseen(scan_in_python, path_name, sampler, grid, steps):
+@pytest.mark.parametrize("steps", [1, 4])
+def test_times_of_all_passes_are_foreseen(scan_in_python, path_name, sampler, steps):
     path, settings, seen = PATHS[path_name], SamplerSettings(sampler), []
 
     def denoise(x_t, t):
@@ -287,7 +286,7 @@ def test_times_of_all_passes_are_foreseen(scan_in_python, path_name, sampler, gr
         seen.append(np.asarray(t))
         return Estimate(x_t, x_t)
 
-    times = time_grid(path, steps, grid)
+    times = time_grid(path, steps, "karras")
     problem = Problem(path, denoise, settings, steps)
     sample(problem, normal(2, 3), jnp.asarray(times), many_keys(2))
     foreseen = evaluation_times(path, settings, times)
