@@ -11,7 +11,7 @@ builds `deeplense/model_ii_mini` (3,600 images) and trains a UNet of 1.4 M param
 stands at a median ten times as high. `benchmarks/compare.py` compares the candidates after equal
 processor time.
 
-Hardware: two CPU cores. Time: 8 minutes after installation. Score of `--mode=evaluate` to expect:
+Hardware: two CPU cores. Time: 7.5 minutes after installation. Score of `--mode=evaluate` to expect:
 no_sub median 0.031, 90 % below 0.039, dark pixels 0.018 %; cdm 0.068, axion 0.118. Three times the
 steps on `deeplense/model_ii` bring no_sub to 0.023.
 """
