@@ -8,10 +8,10 @@ Every prediction is `a x0 + b eps` for known a and b, so that one two-by-two sys
 `estimate`, serves all of them.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 PREDICTIONS = ("velocity", "x0", "v", "eps", "score")
@@ -60,6 +60,15 @@ class Path(Protocol):
         ...
 
 
+def library_of(t: Array | np.ndarray) -> Any:
+    """Returns the module, jax.numpy or numpy, that a path computes with for times of this kind.
+
+    A configuration is checked with numpy's: that must not start JAX, whose flags and hosts are not
+    settled yet.
+    """
+    return jnp if isinstance(t, Array) else np
+
+
 def at_share(interval: tuple[float, float], share: Array) -> Array:
     """Returns the times at shares in [0, 1] of an interval."""
     t_min, t_max = interval
@@ -85,15 +94,18 @@ class FlowPath(NamedTuple):
 
     def alpha_derivative(self, t: Array) -> Array:
         """Returns -1."""
-        return -jnp.ones_like(t)
+        lib = library_of(t)
+        return -lib.ones_like(t)
 
     def sigma_derivative(self, t: Array) -> Array:
         """Returns 1."""
-        return jnp.ones_like(t)
+        lib = library_of(t)
+        return lib.ones_like(t)
 
     def time_of_log_snr(self, log_snr: Array) -> Array:
         """Returns `1 / (1 + exp(log_snr / 2))`."""
-        return 1 / (1 + jnp.exp(log_snr / 2))
+        lib = library_of(log_snr)
+        return 1 / (1 + lib.exp(log_snr / 2))
 
     def time_of_share(self, share: Array) -> Array:
         """Returns the time at a share of the interval."""
@@ -116,10 +128,11 @@ def usable(path: Path, prediction: str) -> Path:
     """
     t_min, t_max = path.interval
     of = "eps" if prediction == "score" else prediction  # a score is the noise in other units
-    with jax.ensure_compile_time_eval():  # a path may be built inside of a jitted function
-        factor = jnp.abs(error_factor(path, of, "x0", jnp.float32(t_max), min_sigma=0.0))
-        if not factor <= _LARGEST_FACTOR:
-            t_max = float(path.time_of_log_snr(jnp.float32(_LEAST_LOG_SNR)))
+    last, least_log_snr = cast(Any, np.array([t_max, _LEAST_LOG_SNR], np.float32))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = abs(error_factor(path, of, "x0", last, min_sigma=0.0))
+    if not factor <= _LARGEST_FACTOR:
+        t_max = float(path.time_of_log_snr(least_log_snr))
     if prediction == "score":
         t_min = max(t_min, FIRST_TIME)
     return path if (t_min, t_max) == path.interval else path.narrowed(t_min, t_max)
@@ -134,7 +147,8 @@ class Estimate(NamedTuple):
 
 def log_snr(path: Path, t: Array) -> Array:
     """Returns `log(alpha^2 / sigma^2)`; infinite where alpha or sigma is 0."""
-    return 2 * (jnp.log(path.alpha(t)) - jnp.log(path.sigma(t)))
+    lib = library_of(t)
+    return 2 * (lib.log(path.alpha(t)) - lib.log(path.sigma(t)))
 
 
 def noise_share(path: Path, t: Array) -> Array:
@@ -171,7 +185,8 @@ def interpolate(path: Path, x0: Array, eps: Array, t: Array) -> Array:
 
 def _coefficients(path: Path, prediction: str, t: Array) -> tuple[Array, Array]:
     """Returns a and b of the prediction `a x0 + b eps`."""
-    one, zero = jnp.ones_like(t), jnp.zeros_like(t)
+    lib = library_of(t)
+    one, zero = lib.ones_like(t), lib.zeros_like(t)
     if prediction == "velocity":
         return path.alpha_derivative(t), path.sigma_derivative(t)
     if prediction == "x0":
@@ -247,9 +262,9 @@ def error_factor(path: Path, of: str, seen_as: str, t: Array, min_sigma: float) 
       float32, the shape of t.
     """
     if of == seen_as:
-        return jnp.ones_like(t)
+        return library_of(t).ones_like(t)
     alpha, sigma = path.alpha(t), path.sigma(t)
-    floored = jnp.maximum(sigma, min_sigma)
+    floored = library_of(t).maximum(sigma, min_sigma)
 
     def per_x0(prediction: str, denominator: bool) -> Array:
         """D prediction / d x0, times sigma; in a denominator sigma has its floor."""

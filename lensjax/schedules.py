@@ -3,17 +3,24 @@
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from jax import Array, nn
+from jax import Array
 
-from lensjax.paths import FIRST_TIME, FlowPath, Path, at_share, usable
+from lensjax.paths import FIRST_TIME, FlowPath, Path, at_share, library_of, usable
 
 if TYPE_CHECKING:
     from lensjax.config import PathConfig
 
 BETAS = ("linear", "cosine")
 _COSINE_OFFSET = 0.008
+
+
+def _softplus(x: Array) -> Array:
+    return library_of(x).logaddexp(x, 0)
+
+
+def _sigmoid(x: Array) -> Array:
+    return library_of(x).exp(-_softplus(-x))
 
 
 class LinearPath(NamedTuple):
@@ -35,11 +42,13 @@ class LinearPath(NamedTuple):
 
     def alpha(self, t: Array) -> Array:
         """Returns the factor of the data."""
-        return jnp.exp(self._log_alpha_squared(t) / 2)
+        lib = library_of(t)
+        return lib.exp(self._log_alpha_squared(t) / 2)
 
     def sigma(self, t: Array) -> Array:
         """Returns the factor of the noise."""
-        return jnp.sqrt(-jnp.expm1(self._log_alpha_squared(t)))
+        lib = library_of(t)
+        return lib.sqrt(-lib.expm1(self._log_alpha_squared(t)))
 
     def alpha_derivative(self, t: Array) -> Array:
         """Returns `-beta alpha / 2`."""
@@ -47,13 +56,15 @@ class LinearPath(NamedTuple):
 
     def sigma_derivative(self, t: Array) -> Array:
         """Returns `beta alpha^2 / (2 sigma)`."""
-        return self._beta(t) * jnp.square(self.alpha(t)) / (2 * self.sigma(t))
+        lib = library_of(t)
+        return self._beta(t) * lib.square(self.alpha(t)) / (2 * self.sigma(t))
 
     def time_of_log_snr(self, log_snr: Array) -> Array:
         """Returns the root of the quadratic equation for t, in the form that loses no digits."""
-        fall = nn.softplus(-log_snr)  # -log alpha^2
+        lib = library_of(log_snr)
+        fall = _softplus(-log_snr)  # -log alpha^2
         slope = self.beta_max - self.beta_min
-        return 2 * fall / (self.beta_min + jnp.sqrt(self.beta_min**2 + 2 * slope * fall))
+        return 2 * fall / (self.beta_min + lib.sqrt(self.beta_min**2 + 2 * slope * fall))
 
     def time_of_share(self, share: Array) -> Array:
         """Returns the time at a share of the interval."""
@@ -82,18 +93,21 @@ class CosinePath(NamedTuple):
 
     def alpha(self, t: Array) -> Array:
         """Returns the factor of the data; 0 at t = 1."""
+        lib = library_of(t)
         # cos(u) as a sine of what is left, so that it is exactly 0 at the end.
-        return jnp.sin(_ANGLE_RANGE * (1 - t)) / np.cos(_FIRST_ANGLE).item()
+        return lib.sin(_ANGLE_RANGE * (1 - t)) / np.cos(_FIRST_ANGLE).item()
 
     def sigma(self, t: Array) -> Array:
         """Returns the factor of the noise."""
+        lib = library_of(t)
         # cos(u_0)^2 - cos(u)^2 = sin(u - u_0) sin(u + u_0)
-        product = jnp.sin(_ANGLE_RANGE * t) * jnp.sin(self._angle(t) + _FIRST_ANGLE)
-        return jnp.sqrt(product) / np.cos(_FIRST_ANGLE).item()
+        product = lib.sin(_ANGLE_RANGE * t) * lib.sin(self._angle(t) + _FIRST_ANGLE)
+        return lib.sqrt(product) / np.cos(_FIRST_ANGLE).item()
 
     def alpha_derivative(self, t: Array) -> Array:
         """Returns d alpha / dt."""
-        return -_ANGLE_RANGE * jnp.sin(self._angle(t)) / np.cos(_FIRST_ANGLE).item()
+        lib = library_of(t)
+        return -_ANGLE_RANGE * lib.sin(self._angle(t)) / np.cos(_FIRST_ANGLE).item()
 
     def sigma_derivative(self, t: Array) -> Array:
         """Returns `-alpha alpha' / sigma`."""
@@ -101,10 +115,11 @@ class CosinePath(NamedTuple):
 
     def time_of_log_snr(self, log_snr: Array) -> Array:
         """Returns the time of a log-SNR."""
+        lib = library_of(log_snr)
         first_sine, first_cosine = np.sin(_FIRST_ANGLE).item(), np.cos(_FIRST_ANGLE).item()
-        cosine = jnp.sqrt(nn.sigmoid(log_snr)) * first_cosine
-        sine = jnp.sqrt(first_sine**2 + nn.sigmoid(-log_snr) * first_cosine**2)
-        return (jnp.arctan2(sine, cosine) - _FIRST_ANGLE) / _ANGLE_RANGE
+        cosine = lib.sqrt(_sigmoid(log_snr)) * first_cosine
+        sine = lib.sqrt(first_sine**2 + _sigmoid(-log_snr) * first_cosine**2)
+        return (lib.arctan2(sine, cosine) - _FIRST_ANGLE) / _ANGLE_RANGE
 
     def time_of_share(self, share: Array) -> Array:
         """Returns the time at a share of the interval."""
@@ -160,49 +175,55 @@ class TablePath(NamedTuple):
         size = len(self.log_snr)
         return 1 / size, (size - self.num_unused) / size
 
-    def _falling(self) -> Array:
-        # By way of numpy: JAX looks at each number of a tuple by itself.
-        return jnp.asarray(np.asarray(self.log_snr, np.float32))
+    def _falling(self) -> np.ndarray:
+        return np.asarray(self.log_snr, np.float32)
 
     def _log_snr(self, t: Array) -> Array:
+        lib = library_of(t)
         size = len(self.log_snr)
-        places = jnp.arange(1, size + 1, dtype=jnp.float32)
-        return jnp.interp(t * size, places, self._falling())
+        places = lib.arange(1, size + 1, dtype=np.float32)
+        return lib.interp(t * size, places, self._falling())
 
     def _log_snr_derivative(self, t: Array) -> Array:
+        lib = library_of(t)
         size = len(self.log_snr)
-        slopes = jnp.asarray(np.diff(self.log_snr) * size, jnp.float32)
-        return slopes[jnp.clip(jnp.floor(t * size - 1).astype(jnp.int32), 0, size - 2)]
+        slopes = lib.asarray(np.diff(self.log_snr) * size, np.float32)
+        return slopes[lib.clip(lib.floor(t * size - 1).astype(lib.int32), 0, size - 2)]
 
     def alpha(self, t: Array) -> Array:
         """Returns the factor of the data."""
-        return jnp.sqrt(nn.sigmoid(self._log_snr(t)))
+        lib = library_of(t)
+        return lib.sqrt(_sigmoid(self._log_snr(t)))
 
     def sigma(self, t: Array) -> Array:
         """Returns the factor of the noise."""
-        return jnp.sqrt(nn.sigmoid(-self._log_snr(t)))
+        lib = library_of(t)
+        return lib.sqrt(_sigmoid(-self._log_snr(t)))
 
     def alpha_derivative(self, t: Array) -> Array:
         """Returns d alpha / dt between the entries; at an entry, that towards the noise."""
-        return self.alpha(t) * jnp.square(self.sigma(t)) * self._log_snr_derivative(t) / 2
+        lib = library_of(t)
+        return self.alpha(t) * lib.square(self.sigma(t)) * self._log_snr_derivative(t) / 2
 
     def sigma_derivative(self, t: Array) -> Array:
         """Returns d sigma / dt between the entries; at an entry, that towards the noise."""
-        return -self.sigma(t) * jnp.square(self.alpha(t)) * self._log_snr_derivative(t) / 2
+        lib = library_of(t)
+        return -self.sigma(t) * lib.square(self.alpha(t)) * self._log_snr_derivative(t) / 2
 
     def time_of_log_snr(self, log_snr: Array) -> Array:
         """Returns the time of a log-SNR, within the table."""
+        lib = library_of(log_snr)
         size = len(self.log_snr)
         return (
-            jnp.interp(-log_snr, -self._falling(), jnp.arange(1, size + 1, dtype=jnp.float32))
-            / size
+            lib.interp(-log_snr, -self._falling(), lib.arange(1, size + 1, dtype=np.float32)) / size
         )
 
     def time_of_share(self, share: Array) -> Array:
         """Returns the time of the entry at a share; equal shares meet each entry equally often."""
+        lib = library_of(share)
         size = len(self.log_snr)
         used = size - self.num_unused
-        return (jnp.clip(jnp.floor(share * used), 0, used - 1) + 1) / size
+        return (lib.clip(lib.floor(share * used), 0, used - 1) + 1) / size
 
     def narrowed(self, t_min: float, t_max: float) -> "TablePath":
         """Returns the path without the entries above t_max; the first entry stays."""
@@ -226,15 +247,18 @@ class EDMPath(NamedTuple):
 
     def alpha(self, t: Array) -> Array:
         """Returns 1."""
-        return jnp.ones_like(t)
+        lib = library_of(t)
+        return lib.ones_like(t)
 
     def sigma(self, t: Array) -> Array:
         """Returns the factor of the noise."""
-        return self.sigma_min * jnp.exp(self._rate() * (t - FIRST_TIME))
+        lib = library_of(t)
+        return self.sigma_min * lib.exp(self._rate() * (t - FIRST_TIME))
 
     def alpha_derivative(self, t: Array) -> Array:
         """Returns 0."""
-        return jnp.zeros_like(t)
+        lib = library_of(t)
+        return lib.zeros_like(t)
 
     def sigma_derivative(self, t: Array) -> Array:
         """Returns d sigma / dt."""

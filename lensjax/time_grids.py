@@ -1,8 +1,8 @@
 """Time grids: where between noise and data a sampler looks at the network."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from lensjax.paths import Path, log_snr
@@ -29,13 +29,15 @@ def cosine_shares(shares: np.ndarray) -> np.ndarray:
 def _karras(path: Path, count: int) -> np.ndarray:
     """Returns times that are even in `(sigma / alpha)^(1/7)`, the first of them pure noise."""
     t_min, t_max = path.interval
-    ends = np.exp(-np.asarray(log_snr(path, jnp.asarray([t_min, t_max])), np.float64) / 2)
+    usable: Any = np.asarray([t_min, t_max], np.float32)
+    with np.errstate(divide="ignore"):
+        ends = np.exp(-np.asarray(log_snr(path, usable), np.float64) / 2)
     if not isinstance(path, EDMPath):  # whose ends are chosen for this; others go on to infinity
         ends = np.clip(ends, _LEAST_NOISE, _MOST_NOISE)
     low, high = ends ** (1 / _KARRAS_POWER)
     noise = np.linspace(high, low, count) ** _KARRAS_POWER
-    times = np.asarray(path.time_of_log_snr(jnp.asarray(-2 * np.log(noise), jnp.float32)))
-    times = np.clip(times.astype(np.float64), t_min, t_max)
+    log_snrs: Any = (-2 * np.log(noise)).astype(np.float32)
+    times = np.clip(np.asarray(path.time_of_log_snr(log_snrs), np.float64), t_min, t_max)
     times[0] = t_max
     return times
 

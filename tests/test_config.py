@@ -10,7 +10,7 @@ import types
 import typing
 
 import pytest
-from run_support import ROOT, TINY, nested
+from run_support import ROOT, TINY, nested, run_python
 
 from lensjax import config as configuration
 from lensjax.config import Config, ConfigError, check_overrides, default_config, from_config_dict
@@ -611,3 +611,20 @@ def test_each_config_file_passes_the_checks_and_says_its_command(path):
     commands = (f"python -m lensjax.main --config=configs/{path.name} --workdir=", "./launch/")
     lines = [line.strip() for line in (module.__doc__ or "").splitlines()]
     assert any(line.startswith(commands) for line in lines)
+
+
+def test_checking_a_configuration_does_not_start_jax():
+    """Flags of its compiler and the other hosts are settled later."""
+    program = """
+from jax._src import xla_bridge
+from lensjax.config import default_config, from_config_dict
+for path in ({"name": "flow"}, {"name": "vp"}, {"name": "vp", "table_steps": 100}):
+    config = default_config()
+    config.path.update(path)
+    config.model.prediction = config.loss.space = "eps"
+    for grid in ("uniform", "karras"):
+        config.sample.time_grid = grid
+        from_config_dict(config)
+print("started:", list(xla_bridge._backends))
+"""
+    assert "started: []" in run_python("-c", program).stdout

@@ -1,6 +1,6 @@
 """The config files keep what their texts promise, and every file that a text names is there."""
 
-import importlib.util
+import importlib
 import itertools
 import json
 import math
@@ -33,13 +33,7 @@ NAMED = re.compile(r"(?:configs|benchmarks|docs|launch|examples|tests|lensjax)/[
 
 def read_config(name: str, **changes: object) -> Config:
     """The configuration of a file, with fields replaced by their full path (dots as `__`)."""
-    path = ROOT / "configs" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"config_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    values = module.get_config()
+    values = importlib.import_module(name).get_config()
     values.update_from_flattened_dict({key.replace("__", "."): x for key, x in changes.items()})
     return from_config_dict(values)
 
