@@ -33,7 +33,8 @@ from lensjax.config_sections import (
 )
 from lensjax.data.augmentation import EXACT_FOR_SIMULATED
 from lensjax.data.catalogue import FOLDER_SET, SIMULATED_SETS, SimulatedSet
-from lensjax.data.simulator import CLASS_NAMES
+from lensjax.data.disc import covers, overlaps
+from lensjax.data.simulator import CLASS_NAMES, SOURCE_POSITION_LIMIT
 from lensjax.optim import RAW_PARAMS
 
 if TYPE_CHECKING:
@@ -139,6 +140,12 @@ def _check_combinations(config: Config) -> None:
             raise ConfigError(
                 "data.folder", config.data.folder, f"allowed: a folder of images for {FOLDER_SET}"
             )
+        if config.data.exclude_source_disc:
+            raise ConfigError(
+                "data.exclude_source_disc",
+                config.data.exclude_source_disc,
+                f"allowed: () for {FOLDER_SET}; only simulated sets know where their sources are",
+            )
     else:
         _check_simulated(config, SIMULATED_SETS[config.data.name])
     check_diffusion(config)
@@ -215,6 +222,14 @@ def _check_simulated(config: Config, simulated: SimulatedSet) -> None:
                 getattr(data, name),
                 f"allowed: {getattr(defaults, name)} for {data.name}; it is for {FOLDER_SET}",
             )
+    disc, limit = data.exclude_source_disc, SOURCE_POSITION_LIMIT
+    if disc and (covers(disc, limit) or not overlaps(disc, limit)):
+        raise ConfigError(
+            "data.exclude_source_disc",
+            disc,
+            f"allowed: a disc with a part, not all, of the sources, whose x and y lie in "
+            f"[-{limit}, {limit}] arcsec",
+        )
 
 
 def check_overrides(overrides: Mapping[str, str]) -> None:

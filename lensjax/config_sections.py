@@ -41,6 +41,9 @@ class DataConfig:
         this margin on each side. For the user's own files.
       scaling: map from flux to the model's range; `sqrt` refuses negative pixels.
       model_std: standard deviation of the training images in the model's range.
+      exclude_source_disc: `(x, y, radius)` in arcsec: training leaves out every image whose source
+        lies there, so that an evaluation can ask whether the network fills the hole; `()` for none.
+        For simulated sets.
     """
 
     name: str = choice("deeplense/model_ii", (*SIMULATED_SETS, FOLDER_SET))
@@ -57,6 +60,11 @@ class DataConfig:
     shift_pixels: int = count(0, least=0)
     scaling: str = choice("linear", ("linear", "sqrt", "asinh"))
     model_std: float = positive(0.5)
+    exclude_source_disc: tuple[float, ...] = make_field(
+        (),
+        lambda disc: len(disc) == 0 or (len(disc) == 3 and disc[2] > 0),
+        "allowed: () or (x, y, radius) in arcsec with a radius above 0, such as (0.1, 0.1, 0.1)",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ from lensjax.data.dataset import DatasetInfo, Split
 from lensjax.data.pipeline import Placement, make_batch_fn
 from lensjax.data.placement import check_batch_size, place
 from lensjax.data.scaling import Scaling, fit_scaling, num_reference_images
+from lensjax.data.subset import without_disc
 from lensjax.losses import Batch
 from lensjax.monitor import Monitor
 from lensjax.parallel import make_mesh, over_batch, replicated
@@ -55,9 +56,10 @@ def stop_on_signal() -> Iterator[StopRequest]:
 
 
 def _describe_dataset(
-    info: DatasetInfo, scaling: Scaling, image_shape: tuple[int, int, int]
+    split: Split, scaling: Scaling, image_shape: tuple[int, int, int]
 ) -> dict[str, Any]:
     """Returns the content of `dataset.json`: all that sampling needs without the data."""
+    info = split.info
     return {
         "name": info.name,
         "fingerprint": info.fingerprint,
@@ -70,6 +72,7 @@ def _describe_dataset(
         "minimum": info.minimum,
         "maximum": info.maximum,
         "published_scale": info.published_scale,
+        "num_train_images": len(split),
         "scaling": scaling.to_dict(),
     }
 
@@ -87,10 +90,11 @@ def _claim_dataset(path: pathlib.Path, split: Split, config: Config) -> Scaling:
         return Scaling(**known["scaling"])
     data, info = config.data, split.info
     count = min(num_reference_images(info.image_shape), len(split))
+    # Of the images that are trained on: what is left out must not be known to the network at all.
     reference = split.examples(np.arange(count)).images
     scaling = fit_scaling(data.scaling, data.model_std, reference, info.minimum, masked=info.masked)
     shape = cut_out_shape(info.image_shape, data.shift_pixels)
-    files.write_json(path, _describe_dataset(info, scaling, shape))
+    files.write_json(path, _describe_dataset(split, scaling, shape))
     return scaling
 
 
@@ -134,7 +138,7 @@ def train(
     Args:
       config: the checked configuration.
       workdir: the run's folder.
-      split: the training images.
+      split: the training images; those in `data.exclude_source_disc` are left out here.
       test: images that are not trained on, for the validation loss; None leaves it out.
 
     Returns:
@@ -148,6 +152,7 @@ def train(
       lensjax.checkpoint.CheckpointError: where there are checkpoints but none is sound.
     """
     mesh = make_mesh(config)
+    split = without_disc(split, config.data.exclude_source_disc)
     _check_images(config, split.info, len(split))
     files.claim(workdir, config)
     with contextlib.ExitStack() as cleanup:

@@ -57,6 +57,14 @@ LIMITS: dict[str, tuple[tuple, tuple]] = {
     "data.augmentation": (("", "flip", "rotate_180;flip_x", "all"), ("none", "rotate_180")),
     "data.scaling": OTHER_WORD,
     "data.model_std": POSITIVE,
+    "data.exclude_source_disc": (
+        (
+            *((0.1,), (0.1, 0.1), (0.1, 0.1, 0.1, 0.1), (0.1, 0.1, 0.0), (0.1, 0.1, -0.1)),
+            *((math.nan, 0.0, 0.1), (0.0, 0.0, math.inf)),
+            *((0.0, 0.0, 0.4951), (0.46, 0.0, 0.1), (0.0, -0.46, 0.1), (0.43, 0.43, 0.1)),
+        ),
+        ((), (0.1, -0.1, 0.1), (0.0, 0.0, 0.49), (0.44, 0.0, 0.1), (0.42, 0.42, 0.1)),
+    ),
     "model.name": OTHER_WORD,
     "model.num_classes": ((-1, 0, 2, 4), (3,)),
     "model.prediction": OTHER_WORD,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -87,6 +88,10 @@ class Split(Protocol):
         """Returns the examples at the given places, integers `[B]`."""
         ...
 
+    def parameter_columns(self, names: Sequence[str]) -> np.ndarray:
+        """Returns some parameters of every image, float32 `[N, len(names)]`, in that order."""
+        ...
+
     def in_memory(self) -> "LensSplit":
         """Returns the whole split as arrays."""
         ...
@@ -116,6 +121,10 @@ class LensSplit:
     def examples(self, indices: np.ndarray) -> Examples:
         """Returns the examples at the given places, integers `[B]`."""
         return Examples(self.images[indices], self.labels[indices])
+
+    def parameter_columns(self, names: Sequence[str]) -> np.ndarray:
+        """Returns some parameters of every image, float32 `[N, len(names)]`, in that order."""
+        return self.parameters[:, [self.info.parameter_names.index(name) for name in names]]
 
     def in_memory(self) -> "LensSplit":
         """Returns the split itself."""

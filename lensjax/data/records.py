@@ -106,6 +106,27 @@ class RecordSplit:
         self._read(indices, images, labels, vectors)
         return Examples(images, labels)
 
+    def parameter_columns(self, names: Sequence[str]) -> np.ndarray:
+        """Reads some parameters of every image, without keeping the images.
+
+        Args:
+          names: of `info.parameter_names`.
+
+        Returns:
+          float32 `[N, len(names)]`, in that order.
+
+        Raises:
+          DataError: where a file is damaged.
+        """
+        columns = [self._info.parameter_names.index(name) for name in names]
+        found = np.empty((len(self), len(columns)), np.float32)
+        for start in range(0, len(self), _READ_BATCH):
+            indices = np.arange(start, min(start + _READ_BATCH, len(self)))
+            arrays = self._empty(len(indices))
+            self._read(indices, *arrays)
+            found[indices] = arrays[-1][:, columns]
+        return found
+
     def in_memory(self) -> LensSplit:
         """Reads the whole split.
 

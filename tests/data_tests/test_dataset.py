@@ -36,6 +36,9 @@ def test_the_search_reads_no_further_than_it_must(monkeypatch):
             read.extend(indices.tolist())
             return split.examples(indices)
 
+        def parameter_columns(self, names):
+            raise AssertionError("nobody needs the parameters")
+
         def in_memory(self):
             raise AssertionError("nobody needs the whole split")
 

@@ -1,0 +1,90 @@
+"""Training on a part of a split: every placement reads through the same few indices."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+
+from lensjax.data.dataset import DataError, DatasetInfo, Examples, LensSplit, Split
+from lensjax.data.disc import inside
+
+SOURCE_POSITION = ("source_x_arcsec", "source_y_arcsec")
+_READ_BATCH = 1024
+
+
+class SubsetSplit:
+    """The examples of a split at some places; its own places are 0, 1, 2 ...
+
+    Args:
+      split: the whole split.
+      indices: places in it, integers `[N]`.
+    """
+
+    def __init__(self, split: Split, indices: np.ndarray) -> None:
+        self._split = split
+        self._indices = indices
+
+    @property
+    def info(self) -> DatasetInfo:
+        """What the whole set has in common; its sizes are those of the whole splits."""
+        return self._split.info
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self._indices)
+
+    def examples(self, indices: np.ndarray) -> Examples:
+        """Returns the examples at the given places of the part, integers `[B]`."""
+        return self._split.examples(self._indices[indices])
+
+    def parameter_columns(self, names: Sequence[str]) -> np.ndarray:
+        """Returns some parameters of every image of the part, float32 `[N, len(names)]`."""
+        return self._split.parameter_columns(names)[self._indices]
+
+    def in_memory(self) -> LensSplit:
+        """Reads the part, without ever holding the whole."""
+        images = np.empty((len(self), *self.info.image_shape), np.float32)
+        labels = np.empty((len(self),), np.int32)
+        for start in range(0, len(self), _READ_BATCH):
+            rows = slice(start, start + _READ_BATCH)
+            images[rows], labels[rows] = self._split.examples(self._indices[rows])
+        parameters = self.parameter_columns(self.info.parameter_names)
+        return LensSplit(images, labels, parameters, self.info)
+
+
+def without_disc(split: Split, disc: Sequence[float]) -> Split:
+    """Returns the split without the images of all classes whose source lies in a disc.
+
+    Args:
+      split: images with the parameters of `SOURCE_POSITION`.
+      disc: `(x, y, radius)` in arcsec; `()` returns the split itself.
+
+    Raises:
+      DataError: for a set without source positions, or a disc with none or all of its images.
+    """
+    if not disc:
+        return split
+    if not set(SOURCE_POSITION) <= set(split.info.parameter_names):
+        raise DataError(
+            f"data.exclude_source_disc: got {tuple(disc)}; allowed: () for {split.info.name}, "
+            "which has no source positions"
+        )
+    x, y = split.parameter_columns(SOURCE_POSITION).T
+    left_out = inside(x, y, disc)
+    count = int(left_out.sum())
+    if count in (0, len(split)):
+        raise DataError(
+            f"data.exclude_source_disc: got {tuple(disc)}, in which {count or 'none'} of the "
+            f"{len(split)} training images of {split.info.name} lie; allowed: a disc with some of "
+            "them and not all"
+        )
+    logging.info(
+        "data.exclude_source_disc: %d of the %d training images have their source within %g arcsec "
+        "of (%g, %g) and are left out",
+        count,
+        len(split),
+        disc[2],
+        disc[0],
+        disc[1],
+    )
+    return SubsetSplit(split, np.flatnonzero(~left_out))
