@@ -1,0 +1,187 @@
+"""The baseline rows of every table: images that are right, nearly right, or cheap.
+
+A generator is worth something where it scores better than these do.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from lensjax.data.simulator import CLASS_NAMES
+from lensjax.data.surveys import Survey
+from lensjax.metrics.corruptions import UNKNOWN_FWHM_PIXELS, Images, RealImages, widen_psf
+from lensjax.metrics.nearest import nearest_images
+
+BLUR_FACTOR = 1.3
+EXPLAINED_VARIANCE = 0.999
+# More of them cost much more than they add to the few components that the images have.
+MAX_PCA_IMAGES = 2000
+
+
+class BaselineError(ValueError):
+    """A baseline that does not exist, or that these images cannot have."""
+
+
+class _Training(NamedTuple):
+    """What `make` was handed."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    simulated: str | None
+    survey: Survey | None
+    parameters: np.ndarray | None
+    psf_fwhm_pixels: float
+
+
+# (training, places of one class, label, number, random) -> float32 [number, H, W, C]
+_Function = Callable[[_Training, np.ndarray, int, int, np.random.Generator], np.ndarray]
+
+
+def _choose(rows: np.ndarray, num: int, random: np.random.Generator) -> np.ndarray:
+    if num > len(rows):
+        raise BaselineError(
+            f"num_per_class: got {num}; allowed: at most the {len(rows)} training images of each "
+            "class"
+        )
+    return random.choice(rows, num, replace=False)
+
+
+def _simulator(
+    training: _Training, rows: np.ndarray, label: int, num: int, random: np.random.Generator
+) -> np.ndarray:
+    from lensjax.arrays import simulate
+
+    if training.simulated is None:
+        raise BaselineError("simulator is not available: these images have none")
+    images, _ = simulate(training.simulated, CLASS_NAMES[label], num, int(random.integers(2**31)))
+    return images
+
+
+def _random_training(
+    training: _Training, rows: np.ndarray, label: int, num: int, random: np.random.Generator
+) -> np.ndarray:
+    return training.images[_choose(rows, num, random)]
+
+
+def _neighbour_mean(
+    training: _Training, rows: np.ndarray, label: int, num: int, random: np.random.Generator
+) -> np.ndarray:
+    """The mean of a random training image and the nearest other one of its class, in pixels."""
+    if len(rows) < 2:
+        raise BaselineError("neighbour_mean is not available: it needs two images of each class")
+    places = _choose(np.arange(len(rows)), num, random)
+    images = training.images[rows]
+    nearest = nearest_images(images[places], images, own=places)
+    return (images[places] + images[nearest.place]) / 2
+
+
+def _pca_gaussian(
+    training: _Training, rows: np.ndarray, label: int, num: int, random: np.random.Generator
+) -> np.ndarray:
+    """Normal scores of the principal components that explain 99.9 % of the variance."""
+    chosen = random.choice(rows, min(len(rows), MAX_PCA_IMAGES), replace=False)
+    flat = training.images[chosen].reshape(len(chosen), -1)
+    mean = flat.mean(axis=0, dtype=np.float64)
+    centred = (flat - mean[None]).astype(np.float32)
+    # The small one of the two matrices with the same eigenvalues.
+    squares, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64))
+    squares, vectors = np.maximum(squares[::-1], 0), vectors[:, ::-1]
+    kept = 1 + int(np.searchsorted(np.cumsum(squares) / squares.sum(), EXPLAINED_VARIANCE))
+    # A score is s u with the singular value s; the directions are u^T X / s.
+    scores = random.standard_normal((num, kept)) / np.sqrt(max(len(chosen) - 1, 1))
+    drawn = mean[None] + scores @ (vectors[:, :kept].T @ centred)
+    return drawn.reshape(num, *training.images.shape[1:])
+
+
+def _blurred(
+    training: _Training, rows: np.ndarray, label: int, num: int, random: np.random.Generator
+) -> np.ndarray:
+    chosen = _choose(rows, num, random)
+    parameters = None if training.parameters is None else training.parameters[chosen]
+    real = RealImages(
+        training.images[chosen],
+        training.labels[chosen],
+        training.survey,
+        parameters,
+        psf_fwhm_pixels=training.psf_fwhm_pixels,
+    )
+    return widen_psf(real, 0, BLUR_FACTOR)[0]
+
+
+_FUNCTIONS: Mapping[str, _Function] = {
+    "simulator": _simulator,
+    "training": _random_training,
+    "neighbour_mean": _neighbour_mean,
+    "pca_gaussian": _pca_gaussian,
+    "blurred": _blurred,
+}
+BASELINES: Mapping[str, str] = {
+    "simulator": "the simulator itself, fresh seed",
+    "training": "random training images",
+    "neighbour_mean": "mean of a training image and its nearest neighbour",
+    "pca_gaussian": "principal components with normal scores",
+    "blurred": "training images, point-spread function 30 % wider",
+}
+
+
+def _check(training: _Training, num_per_class: int) -> None:
+    images, labels = training.images, training.labels
+    if images.ndim != 4 or not len(images) or labels.shape != (len(images),):
+        raise BaselineError(
+            f"got images {images.shape} and labels {labels.shape}; allowed: [N, H, W, C] and [N]"
+        )
+    if not np.isfinite(images).all():
+        raise BaselineError("the training images hold values that are not finite; leave such out")
+    if num_per_class < 1:
+        raise BaselineError(f"num_per_class: got {num_per_class}; allowed: at least 1")
+
+
+def make(
+    name: str,
+    train_images: np.ndarray,
+    train_labels: np.ndarray,
+    num_per_class: int,
+    seed: int,
+    survey: Survey | None = None,
+    parameters: np.ndarray | None = None,
+    *,
+    simulated: str | None = None,
+    psf_fwhm_pixels: float = UNKNOWN_FWHM_PIXELS,
+) -> Images:
+    """Returns the images of a baseline row.
+
+    Args:
+      name: a key of `BASELINES`.
+      train_images: flux per pixel, float32 `[N, H, W, C]`.
+      train_labels: int32 `[N]`; one value for an unlabelled set.
+      num_per_class: images of each class.
+      seed: of all choices.
+      survey: the DeepLense model of a noise-free simulated set; None blurs `blurred` by a Gaussian.
+      parameters: float32 `[N, P]`, those of the images, with a survey.
+      simulated: the set that `simulator` draws from, such as `model_ii_conserved`; None for that of
+        the survey.
+      psf_fwhm_pixels: the blur of images without a survey.
+
+    Returns:
+      Images, float32 `[num_per_class x classes, H, W, C]`, class after class, and labels, int32.
+
+    Raises:
+      BaselineError: for an unknown name, images that are not finite or do not fit, fewer training
+        images than asked for, and `simulator` without one.
+    """
+    if name not in _FUNCTIONS:
+        raise BaselineError(f"baseline {name!r} does not exist; allowed: {', '.join(BASELINES)}")
+    simulated = simulated or (survey.name if survey else None)
+    training = _Training(train_images, train_labels, simulated, survey, parameters, psf_fwhm_pixels)
+    _check(training, num_per_class)
+    random = np.random.default_rng(seed)
+    classes = np.unique(train_labels)
+    parts = [
+        _FUNCTIONS[name](
+            training, np.flatnonzero(train_labels == label), int(label), num_per_class, random
+        )
+        for label in classes
+    ]
+    labels = np.repeat(classes, num_per_class).astype(np.int32)
+    return np.concatenate(parts).astype(np.float32), labels

@@ -1,0 +1,300 @@
+"""Known faults for real images: what a judge must notice, measured before it judges anything.
+
+Each corruption takes the images of a split and returns as many that are wrong in one known way. On
+noise-free simulated sets a wider blur or another Einstein radius is rendered anew, so that nothing
+but the fault differs; on other images it is imitated where it can be.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from lensjax.data.parameters import PARAMETER_NAMES, render_parameters
+from lensjax.data.raytracing import SIGMA_PER_FWHM
+from lensjax.data.surveys import Survey
+
+NUM_COLLAPSED = 10
+SPECKLE_SHARE_OF_PEAK = 0.01
+SPECKLE_PIXELS = 2.0  # standard deviation of the smooth one
+SHIFT_PIXELS = 0.25
+GUIDANCE = 2.0
+# Where the blur of the user's files is not known: the narrowest that pixels can hold.
+UNKNOWN_FWHM_PIXELS = 2.0
+_SOURCE_COLUMNS = [PARAMETER_NAMES.index(f"source_{axis}_arcsec") for axis in "xy"]
+_THETA_E_COLUMN = PARAMETER_NAMES.index("theta_e_arcsec")
+
+Images = tuple[np.ndarray, np.ndarray]
+
+
+class CorruptionError(ValueError):
+    """A corruption that does not exist, or that these images cannot have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RealImages:
+    """Real images and what is known about them.
+
+    Attributes:
+      images: flux per pixel, float32 `[N, H, W, C]`, finite.
+      labels: int32 `[N]`.
+      survey: the DeepLense model; None where rendering does not give the images (a set with noise,
+        the user's files).
+      parameters: float32 `[N, P]` in the order of `PARAMETER_NAMES`, with a survey.
+      train_images: training images, for copies of them.
+      train_labels: their labels.
+      psf_fwhm_pixels: full width at half maximum of the blur, for images without a survey.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    survey: Survey | None = None
+    parameters: np.ndarray | None = None
+    train_images: np.ndarray | None = None
+    train_labels: np.ndarray | None = None
+    psf_fwhm_pixels: float = UNKNOWN_FWHM_PIXELS
+
+    def __post_init__(self) -> None:
+        """Checks that the parts belong together.
+
+        Raises:
+          CorruptionError: where they do not.
+        """
+        if self.images.ndim != 4 or self.labels.shape != (len(self.images),):
+            raise CorruptionError(
+                f"got images {self.images.shape} and labels {self.labels.shape}; allowed: "
+                "[N, H, W, C] and [N]"
+            )
+        if not np.isfinite(self.images).all():
+            raise CorruptionError("the images hold values that are not finite; leave such out")
+        if self.parameters is not None and len(self.parameters) != len(self.images):
+            raise CorruptionError(
+                f"got parameters of {len(self.parameters)} images; allowed: of {len(self.images)}"
+            )
+
+    @property
+    def lacks(self) -> Mapping[str, bool]:
+        """Returns for each thing that a corruption may need whether it is missing."""
+        return {
+            "the simulator": self.survey is None or self.parameters is None,
+            "two classes": len(np.unique(self.labels)) < 2,
+            "training images": self.train_images is None or self.train_labels is None,
+        }
+
+    def rows(self) -> list[np.ndarray]:
+        """Returns the places of the images of each class that there is."""
+        return [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
+
+
+def gaussian_blur(images: np.ndarray, sigma_pixels: float) -> np.ndarray:
+    """Returns images `[N, H, W, C]` under a Gaussian; the edge value is repeated."""
+    from scipy.ndimage import gaussian_filter
+
+    sigma = (0, sigma_pixels, sigma_pixels, 0)
+    return gaussian_filter(images, sigma, mode="nearest", truncate=4.0)
+
+
+def widen_psf(real: RealImages, seed: int, factor: float) -> Images:
+    """Widens the point-spread function, by rendering with it or by a second Gaussian blur."""
+    del seed
+    if real.survey is None or real.parameters is None:
+        more = np.sqrt(factor**2 - 1) * real.psf_fwhm_pixels * SIGMA_PER_FWHM
+        return gaussian_blur(real.images, more), real.labels
+    wider = dataclasses.replace(real.survey, psf_fwhm_arcsec=factor * real.survey.psf_fwhm_arcsec)
+    return render_parameters(real.parameters, real.labels, wider), real.labels
+
+
+def _speckle(real: RealImages, seed: int, sigma_pixels: float) -> Images:
+    """Adds noise of 1 % of each image's peak, white or with a Gaussian's correlation."""
+    from scipy.ndimage import gaussian_filter
+
+    noise = np.random.default_rng(seed).standard_normal(real.images.shape, np.float32)
+    if sigma_pixels:
+        noise = gaussian_filter(noise, (0, sigma_pixels, sigma_pixels, 0), mode="wrap")
+        noise /= noise.std(axis=(1, 2, 3), keepdims=True)
+    peak = real.images.max(axis=(1, 2, 3), keepdims=True)
+    return real.images + SPECKLE_SHARE_OF_PEAK * peak * noise, real.labels
+
+
+def _flip(real: RealImages, seed: int) -> Images:
+    del seed
+    return np.ascontiguousarray(real.images[:, :, ::-1]), real.labels
+
+
+def _shift(real: RealImages, seed: int) -> Images:
+    """Shifts along x by a phase in Fourier space, exact for what the pixels resolve."""
+    del seed
+    side = real.images.shape[2]
+    phase = np.exp(-2j * np.pi * SHIFT_PIXELS * np.fft.rfftfreq(side))[:, None]
+    spectrum = np.fft.rfft(real.images, axis=2) * phase.astype(np.complex64)
+    return np.fft.irfft(spectrum, n=side, axis=2).astype(np.float32), real.labels
+
+
+def _stretch_theta_e(real: RealImages, seed: int) -> Images:
+    del seed
+    assert real.survey is not None  # both are needs of the corruption
+    assert real.parameters is not None
+    parameters = real.parameters.copy()
+    parameters[:, _THETA_E_COLUMN] *= 1.01
+    return render_parameters(parameters, real.labels, real.survey), real.labels
+
+
+def _brighten(real: RealImages, seed: int) -> Images:
+    del seed
+    return np.float32(1.1) * real.images, real.labels
+
+
+def _shuffle_labels(real: RealImages, seed: int) -> Images:
+    return real.images, np.random.default_rng(seed).permutation(real.labels)
+
+
+def _scramble_half(real: RealImages, seed: int) -> Images:
+    """Gives half of the images of each class random phases: power spectrum and flux stay."""
+    random, images = np.random.default_rng(seed), real.images.copy()
+    for rows in real.rows():
+        half = random.choice(rows, len(rows) // 2, replace=False)
+        noise = random.standard_normal(images[half].shape, np.float32)
+        phases = np.fft.rfft2(noise, axes=(1, 2))
+        phases /= np.abs(phases)
+        phases[:, 0, 0] = 1  # the sum of the pixels
+        size = images.shape[1:3]
+        spectrum = np.abs(np.fft.rfft2(images[half], axes=(1, 2))) * phases
+        images[half] = np.fft.irfft2(spectrum, s=size, axes=(1, 2))
+    return images, real.labels
+
+
+def _collapse(real: RealImages, seed: int) -> Images:
+    random, images = np.random.default_rng(seed), real.images.copy()
+    for rows in real.rows():
+        few = random.choice(rows, min(NUM_COLLAPSED, len(rows)), replace=False)
+        images[rows] = real.images[np.resize(few, len(rows))]
+    return images, real.labels
+
+
+def _copy_training(real: RealImages, seed: int) -> Images:
+    """Takes random training images of the same class, each once where there are enough."""
+    assert real.train_images is not None  # both are needs of the corruption
+    assert real.train_labels is not None
+    random, images = np.random.default_rng(seed), real.images.copy()
+    for rows in real.rows():
+        known = np.flatnonzero(real.train_labels == real.labels[rows[0]])
+        if not len(known):
+            raise CorruptionError(f"there are no training images of class {real.labels[rows[0]]}")
+        chosen = random.choice(known, len(rows), replace=len(known) < len(rows))
+        images[rows] = real.train_images[chosen]
+    return images, real.labels
+
+
+def _replace_class(real: RealImages, seed: int) -> Images:
+    """Shows the last class under the label of the second: cdm without its sub-structure."""
+    random, images, rows = np.random.default_rng(seed), real.images.copy(), real.rows()
+    missing, other = (rows[1], rows[-1]) if len(rows) > 2 else (rows[0], rows[1])
+    chosen = random.choice(other, len(missing), replace=len(other) < len(missing))
+    images[missing] = real.images[chosen]
+    return images, real.labels
+
+
+def _drop_class(real: RealImages, seed: int) -> Images:
+    """Leaves out the class that `_replace_class` replaces: the only one with fewer images."""
+    del seed
+    classes = np.unique(real.labels)
+    kept = real.labels != (classes[1] if len(classes) > 2 else classes[0])
+    return real.images[kept], real.labels[kept]
+
+
+def _over_guide(real: RealImages, seed: int) -> Images:
+    """Pushes each image away from the mean of all classes, as guidance does.
+
+    Guidance g extrapolates from what is expected without a label to what is expected with it:
+    `x + (g - 1) (x - m)`. With a simulator, m is the mean of all classes behind the same source:
+    the image itself for its own class, for another the sub-structure of a random image of that
+    class. Without one, m is the mean of all images.
+    """
+    images = real.images
+    if real.survey is None or real.parameters is None:
+        mean = images.mean(axis=0, dtype=np.float64)[None].astype(np.float32)
+    else:
+        random, mean = np.random.default_rng(seed), np.zeros_like(images)
+        for rows in real.rows():
+            label = real.labels[rows[0]]
+            parameters = real.parameters[random.choice(rows, len(images))]
+            parameters[:, _SOURCE_COLUMNS] = real.parameters[:, _SOURCE_COLUMNS]
+            labels = np.full(len(images), label, np.int32)
+            drawn = render_parameters(parameters, labels, real.survey)
+            own = (real.labels == label)[:, None, None, None]
+            mean += np.where(own, images, drawn) / np.float32(len(real.rows()))
+    return images + np.float32(GUIDANCE - 1) * (images - mean), real.labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Corruption:
+    """One known fault.
+
+    Attributes:
+      name: short, for tables of numbers.
+      description: in words.
+      function: `(real, seed) -> images float32 [N, H, W, C], labels int32 [N]`; pure.
+      needs: keys of `RealImages.lacks` without which there is no such fault.
+    """
+
+    name: str
+    description: str
+    function: Callable[[RealImages, int], Images]
+    needs: tuple[str, ...] = ()
+
+
+def _psf(factor: float) -> Callable[[RealImages, int], Images]:
+    return functools.partial(widen_psf, factor=factor)
+
+
+def _noise(sigma_pixels: float) -> Callable[[RealImages, int], Images]:
+    return functools.partial(_speckle, sigma_pixels=sigma_pixels)
+
+
+_SIMULATOR, _CLASSES, _TRAINING = ("the simulator",), ("two classes",), ("training images",)
+CORRUPTIONS: Mapping[str, Corruption] = {
+    one.name: one
+    for one in (
+        Corruption("psf_10", "point-spread function 10 % wider", _psf(1.1)),
+        Corruption("psf_30", "point-spread function 30 % wider", _psf(1.3)),
+        Corruption("speckle_white", "white noise of 1 % of the peak", _noise(0.0)),
+        Corruption("speckle_smooth", "smooth noise of 1 % of the peak", _noise(SPECKLE_PIXELS)),
+        Corruption("flip", "mirrored left to right", _flip),
+        Corruption("shift", "shifted by a quarter pixel along x", _shift),
+        Corruption("theta_e", "Einstein radius x 1.01", _stretch_theta_e, _SIMULATOR),
+        Corruption("flux", "flux x 1.1", _brighten),
+        Corruption("labels_shuffled", "labels shuffled between classes", _shuffle_labels, _CLASSES),
+        Corruption("garbage_half", "half of the images with scrambled phases", _scramble_half),
+        Corruption("collapse", f"{NUM_COLLAPSED} images a class, repeated", _collapse),
+        Corruption("train_copies", "copies of training images", _copy_training, _TRAINING),
+        Corruption("class_replaced", "cdm shown as no_sub images", _replace_class, _CLASSES),
+        Corruption("class_absent", "no image of cdm", _drop_class, _CLASSES),
+        Corruption("guidance", f"contrast as from guidance {GUIDANCE:g}", _over_guide, _CLASSES),
+    )
+}
+
+
+def corrupt(name: str, real: RealImages, seed: int) -> Images:
+    """Returns real images with a known fault.
+
+    Args:
+      name: a key of `CORRUPTIONS`.
+      real: the images and what is known about them.
+      seed: of whatever is random in the fault.
+
+    Returns:
+      Images, float32 `[N, H, W, C]`, and labels, int32 `[N]`; fewer for `class_absent`.
+
+    Raises:
+      CorruptionError: for an unknown name, or images that cannot have the fault.
+    """
+    if name not in CORRUPTIONS:
+        raise CorruptionError(
+            f"corruption {name!r} does not exist; allowed: {', '.join(CORRUPTIONS)}"
+        )
+    lacking = [need for need in CORRUPTIONS[name].needs if real.lacks[need]]
+    if lacking:
+        raise CorruptionError(f"{name} is not available: it needs {' and '.join(lacking)}")
+    images, labels = CORRUPTIONS[name].function(real, seed)
+    return images.astype(np.float32, copy=False), labels.astype(np.int32, copy=False)

@@ -1,0 +1,295 @@
+"""Does a generator remember its training images? Tests with exact error rates.
+
+A hole: training leaves out a disc of source positions (`data.exclude_source_disc`); a generator
+that has learned the lenses fills it, one that remembers images does not. And neighbours: generated
+images are no nearer to the training images than test images are.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lensjax.data.disc import inside, share_of_square
+from lensjax.data.simulator import SOURCE_POSITION_LIMIT
+from lensjax.data.surveys import Survey
+from lensjax.metrics.lensing import fit_smooth
+from lensjax.metrics.nearest import nearest_images
+
+# Of the nearest test images; a generated image nearer than these counts as near.
+LEVEL = 0.01
+ALARM_P_VALUE = 1e-3
+# A test that recognises fewer of the planted copies, or holes, says nothing.
+LEAST_POWER = 0.5
+_CONFIDENCE = 0.95
+
+
+def binomial_interval(hits: int, count: int) -> tuple[float, float]:
+    """Returns the exact (Clopper and Pearson 1934) 95 % interval of a share."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(hits, count).proportion_ci(_CONFIDENCE, method="exact")
+    return float(interval.low), float(interval.high)
+
+
+@dataclasses.dataclass(frozen=True)
+class HoleTest:
+    """What a generator puts where it has seen nothing.
+
+    Attributes:
+      density: fitted sources in the disc over what uniform ones would be there; 1 for a generator
+        that has learned the lenses, 0 for one that remembers its training images.
+      density_low: lower end of its exact 95 % interval.
+      density_high: upper end.
+      density_around: the same in the ring of as much area around the disc, where training images
+        are: what density the generator reaches anyway. None where the ring leaves the prior.
+      ratio_inside: median of what the fit leaves, RMS(image - fit) / RMS(image), in the disc; None
+        without an image there.
+      ratio_outside: the same elsewhere; None without an image there.
+      num_inside: images in the disc.
+      num_images: images with a source within the prior.
+      num_beyond: images with a source beyond the prior; they do not count.
+      power: probability that the interval lies below 1 for a generator that fills the disc by half.
+    """
+
+    density: float
+    density_low: float
+    density_high: float
+    density_around: float | None
+    ratio_inside: float | None
+    ratio_outside: float | None
+    num_inside: int
+    num_images: int
+    num_beyond: int
+    power: float
+
+    @property
+    def verdict(self) -> str:
+        """Returns `filled`, `empty` (the interval lies below 1), or `no power`."""
+        if self.density_high < 1:
+            return "empty"
+        return "filled" if self.power >= LEAST_POWER else "no power"
+
+
+def _hole_power(count: int, share: float) -> float:
+    """Returns how often the interval lies below 1 where the density is a half."""
+    from scipy.stats import binom
+
+    hits = np.arange(int(binom.ppf(0.5, count, share)) + 1)
+    # The interval lies below the share where so few hits are as rare as one of its tails.
+    few = hits[binom.cdf(hits, count, share) < (1 - _CONFIDENCE) / 2]
+    return float(binom.cdf(few[-1], count, share / 2)) if len(few) else 0.0
+
+
+def _median(values: np.ndarray) -> float | None:
+    return float(np.median(values)) if len(values) else None
+
+
+def hole_test(
+    source_x: np.ndarray,
+    source_y: np.ndarray,
+    ratio: np.ndarray,
+    disc: Sequence[float],
+    limit: float = SOURCE_POSITION_LIMIT,
+) -> HoleTest | None:
+    """Looks for the sources that training left out.
+
+    The positions are those of `lensing.fit_smooth`, so that the images should be `no_sub`: with
+    sub-structure the fitted position is off, which blurs the disc's edge.
+
+    Args:
+      source_x: fitted source positions of generated images in arcsec, `[N]`.
+      source_y: the same.
+      ratio: what the fit leaves, RMS(image - fit) / RMS(image), `[N]`.
+      disc: `data.exclude_source_disc` of the run, `(x, y, radius)` in arcsec.
+      limit: the prior of x and y is uniform in [-limit, limit].
+
+    Returns:
+      None, "not measured", where no disc was left out, or no source lies within the prior.
+
+    Raises:
+      ValueError: for arrays of other shapes or a disc beyond the prior.
+    """
+    if not disc:
+        return None
+    share = share_of_square(disc, limit)
+    if not source_x.shape == source_y.shape == ratio.shape == (len(ratio),) or not 0 < share < 1:
+        raise ValueError(
+            f"got positions {source_x.shape}, {source_y.shape}, ratios {ratio.shape} and the disc "
+            f"{tuple(disc)}; allowed: three arrays [N] and a disc with a part of the prior"
+        )
+    within = np.maximum(np.abs(source_x), np.abs(source_y)) <= limit
+    count = int(within.sum())
+    if not count:
+        return None
+    x, y, left = source_x[within], source_y[within], ratio[within]
+    hole = inside(x, y, disc)
+    hits = int(hole.sum())
+    low, high = binomial_interval(hits, count)
+    wider = (*disc[:2], np.sqrt(2) * disc[2])
+    ring_share = share_of_square(wider, limit) - share
+    whole = max(abs(disc[0]), abs(disc[1])) + wider[2] <= limit
+    ring_hits = int(inside(x, y, wider).sum()) - hits
+    return HoleTest(
+        density=hits / count / share,
+        density_low=low / share,
+        density_high=high / share,
+        density_around=ring_hits / count / ring_share if whole else None,
+        ratio_inside=_median(left[hole]),
+        ratio_outside=_median(left[~hole]),
+        num_inside=hits,
+        num_images=count,
+        num_beyond=len(ratio) - count,
+        power=_hole_power(count, share),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class NeighbourTest:
+    """Generated images that are nearer to a training image than nearly all test images are.
+
+    Attributes:
+      threshold: the distance below which `LEVEL` of the test images have a training image.
+      share: of the generated images, those as near; `expected_share` for images of the same
+        distribution as the test split, 1 for copies.
+      share_low: lower end of its exact 95 % interval, the threshold taken as known.
+      share_high: upper end.
+      expected_share: mean share of fresh images.
+      p_value: probability that fresh images are near so often, exact; it knows that the threshold
+        was found from so many test images.
+      power: share of planted copies that are as near; None without them.
+      num_identical: generated images that are a training image to rounding.
+      distance: from each generated image to the nearest training image, float64 `[N]`.
+      index: that training image, int64 `[N]`.
+      rotated: whether it is nearest after a turn by 180 degrees, bool `[N]`.
+      test_distance: the same distance of each test image, float64 `[M]`.
+    """
+
+    threshold: float
+    share: float
+    share_low: float
+    share_high: float
+    expected_share: float
+    p_value: float
+    power: float | None
+    num_identical: int
+    distance: np.ndarray
+    index: np.ndarray
+    rotated: np.ndarray
+    test_distance: np.ndarray
+
+    @property
+    def verdict(self) -> str:
+        """Returns `copies`, `no copies found`, or `no power`."""
+        if self.num_identical or self.p_value < ALARM_P_VALUE:
+            return "copies"
+        blind = self.power is not None and self.power < LEAST_POWER
+        return "no power" if blind else "no copies found"
+
+    def worst(self, num: int) -> np.ndarray:
+        """Returns the generated images nearest to training images, nearest first, `[<= num]`."""
+        return np.argsort(self.distance, kind="stable")[:num]
+
+
+_IDENTICAL = 1e-5
+
+
+class _Turned(NamedTuple):
+    distance: np.ndarray
+    place: np.ndarray
+    rotated: np.ndarray
+
+
+def _nearest_of_both(images: np.ndarray, references: np.ndarray) -> _Turned:
+    """Returns the nearest references of images as they are and turned by 180 degrees."""
+    both = nearest_images(np.concatenate([images, images[:, ::-1, ::-1]]), references)
+    distance, place = both.distance.reshape(2, -1), both.place.reshape(2, -1)
+    rotated = distance[1] < distance[0]
+    return _Turned(distance.min(axis=0), np.where(rotated, place[1], place[0]), rotated)
+
+
+def neighbour_test(
+    generated: np.ndarray,
+    train: np.ndarray,
+    test: np.ndarray,
+    copies: np.ndarray | None = None,
+) -> NeighbourTest:
+    """Compares how near generated and test images come to the training images of one class.
+
+    Takes images, which finds exact copies, or what the smooth fit leaves of them
+    (`smooth_residuals`), which finds the sub-structure of a training image behind another source.
+    Distances are those of `nearest_images`, which does not see a factor; an image turned by 180
+    degrees counts as the same.
+
+    Args:
+      generated: float32 `[N, H, W]` or `[N, H, W, C]`.
+      train: training images of the same class, `[T, H, W]` or `[T, H, W, C]`.
+      test: test images of the same class, two or more.
+      copies: training images with this generator's own error (`planted_copies`), which the test
+        should recognise: they tell its power.
+
+    Raises:
+      ValueError: for sizes that do not fit, values that are not finite, or too few images.
+    """
+    from scipy.stats import betabinom
+
+    parts = {"generated": generated, "train": train, "test": test}
+    for name, images in (parts if copies is None else parts | {"copies": copies}).items():
+        least = 2 if name == "test" else 1
+        if len(images) < least or images.shape[1:] != train.shape[1:] or images.ndim < 3:
+            raise ValueError(
+                f"{name}: got images of shape {images.shape}; allowed: at least {least}, of one "
+                f"size in all parts (train has {train.shape})"
+            )
+        if not np.isfinite(images).all():
+            raise ValueError(f"{name}: got values that are not finite; leave such images out")
+    found, known = _nearest_of_both(generated, train), _nearest_of_both(test, train)
+    rank = max(1, int(LEVEL * len(test)))
+    threshold = float(np.sort(known.distance)[rank - 1])
+    hits = int(np.sum(found.distance < threshold))
+    low, high = binomial_interval(hits, len(generated))
+    # Of exchangeable images, those before the k-th of m others are beta-binomial (k, m - k + 1).
+    fresh = betabinom(len(generated), rank, len(test) - rank + 1)
+    power = None
+    if copies is not None:
+        power = float(np.mean(_nearest_of_both(copies, train).distance < threshold))
+    return NeighbourTest(
+        threshold=threshold,
+        share=hits / len(generated),
+        share_low=low,
+        share_high=high,
+        expected_share=rank / (len(test) + 1),
+        p_value=float(fresh.sf(hits - 1)),
+        power=power,
+        num_identical=int(np.sum(found.distance < _IDENTICAL)),
+        distance=found.distance,
+        index=found.place,
+        rotated=found.rotated,
+        test_distance=known.distance,
+    )
+
+
+def planted_copies(train: np.ndarray, errors: np.ndarray, num: int, seed: int) -> np.ndarray:
+    """Returns copies of training images as imperfect as the generator is.
+
+    Args:
+      train: training images, or what the smooth fit leaves of them, float32 `[T, H, W]`.
+      errors: what the smooth fit leaves of *generated* `no_sub` images, float32 `[E, H, W]`: such
+        images hold nothing else, so that this is the generator's own error.
+      num: number of copies.
+      seed: of the choice of both.
+    """
+    random = np.random.default_rng(seed)
+    chosen, added = random.integers(len(train), size=num), random.integers(len(errors), size=num)
+    return train[chosen] + errors[added]
+
+
+def smooth_residuals(images: np.ndarray, survey: Survey) -> np.ndarray:
+    """Returns images less their best lens without sub-structure, flux, float32 `[N, H, W]`.
+
+    Args:
+      images: flux per pixel, float32 `[N, H, W]`.
+      survey: the DeepLense model of the images.
+    """
+    return (images - fit_smooth(images, survey).image).astype(np.float32)
