@@ -1,4 +1,4 @@
-"""Reads tensors from PyTorch's files, of both formats, without PyTorch and without running anything.
+"""Reads tensors from PyTorch's files, of both formats, without PyTorch; nothing is run.
 
 The zip format holds one pickle and a member for each storage (a flat array of numbers that tensors
 are views of). The older format is five pickles, one behind the other, and the storages behind them.
@@ -55,7 +55,7 @@ class _Storage(NamedTuple):
 
     key: str
     dtype: np.dtype
-    count: int
+    size: int
 
 
 class _Tensor(NamedTuple):
@@ -92,14 +92,14 @@ def _make_tensor(arguments: tuple) -> _Tensor:
         raise UnusableError("is forged or damaged: the strides of a tensor are no counts")
     count = math.prod(shape)
     last = sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
-    if offset + (last + 1 if count else 0) > storage.count:
+    if offset + (last + 1 if count else 0) > storage.size:
         raise UnusableError(
             f"is forged or damaged: a tensor of the shape {shape} reaches beyond its storage of "
-            f"{storage.count} elements"
+            f"{storage.size} elements"
         )
-    if count > storage.count:
+    if count > storage.size:
         raise UnusableError(
-            f"holds a tensor of the shape {shape} that repeats its {storage.count} elements; save "
+            f"holds a tensor of the shape {shape} that repeats its {storage.size} elements; save "
             f"tensor.contiguous()"
         )
     return _Tensor(storage, offset, shape, strides)
@@ -176,9 +176,9 @@ def _storages(tensors: Mapping[str, _Tensor]) -> dict[str, _Storage]:
 def _decode(raw: bytes, storage: _Storage, order: str) -> np.ndarray:
     """Returns a storage's elements in this machine's byte order, in memory of their own."""
     size = storage.dtype.itemsize
-    if len(raw) != storage.count * size:
+    if len(raw) != storage.size * size:
         raise UnusableError(
-            f"is forged or damaged: a storage of {storage.count} elements of {storage.dtype} has "
+            f"is forged or damaged: a storage of {storage.size} elements of {storage.dtype} has "
             f"{len(raw)} bytes"
         )
     numbers = np.frombuffer(raw, f"{order}u{size}").astype(f"=u{size}")
@@ -236,7 +236,7 @@ def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
     for key in keys:
         (count,) = struct.unpack("<q", read_bytes(8))
         storage = storages[key]
-        if count != storage.count:
+        if count != storage.size:
             raise UnusableError(f"is forged or damaged: a storage claims {count} elements")
         values[key] = _decode(read_bytes(count * storage.dtype.itemsize), storage, "<")
     if at != len(data):
