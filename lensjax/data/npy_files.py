@@ -28,7 +28,8 @@ from lensjax.data.file_image import (
     stack_shape,
     to_pixels,
 )
-from lensjax.data.pickles import MAX_PICKLE_BYTES, Other, load_object_array
+from lensjax.data.pickle_machine import Other
+from lensjax.data.pickles import MAX_PICKLE_BYTES, load_object_array
 
 _PREFIX = 12  # the longer of the two prefixes: magic, version, length of the header
 _MAX_HEADER = 10_000  # numpy's own limit

@@ -1,0 +1,1 @@
+"""Weights that other frameworks wrote, read without these frameworks."""

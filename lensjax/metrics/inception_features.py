@@ -1,0 +1,137 @@
+"""Features of images by the Inception network by which Frechet distances are published."""
+
+import functools
+import hashlib
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jax import Array
+
+from lensjax.models.inception import (
+    INPUT_SIZE,
+    LAYERS,
+    Folded,
+    inception_features,
+    prepare_weights,
+)
+from lensjax.models.inception_blocks import weight_shapes
+
+# Counts the changes of anything here or in the network that moves a feature.
+MAP_VERSION = 1
+_LARGEST = 255
+
+
+@functools.partial(jax.jit, static_argnames="layer")
+def _features(weights: Mapping[str, Folded], images: Array, layer: int) -> Array:
+    return inception_features(weights, images, (layer,))[layer]
+
+
+def to_bytes(images: np.ndarray, flux_limit: float) -> np.ndarray:
+    """Maps flux to eight bits: 0 to `flux_limit` becomes 0 to 255, rounded and clipped.
+
+    Args:
+      images: finite flux per pixel, of any shape.
+      flux_limit: the flux that becomes 255; the same for all images that are compared.
+
+    Returns:
+      uint8 of the same shape; halves are rounded to even.
+    """
+    scaled = np.asarray(images, np.float64) * (_LARGEST / flux_limit)
+    return np.clip(np.rint(scaled), 0, _LARGEST).astype(np.uint8)
+
+
+def _check_images(images: np.ndarray) -> None:
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:
+        raise ValueError(
+            f"images must be [N, H, W, C] with 1 channel, which is repeated, or 3; got the shape "
+            f"{images.shape}"
+        )
+    if images.dtype.kind not in "fiu":
+        raise ValueError(f"images must be floats or integers; got {images.dtype}")
+    bad = ~np.isfinite(images).all(axis=(1, 2, 3))
+    if bad.any():
+        raise ValueError(
+            f"{bad.sum()} of {len(images)} images hold NaN or infinities, the first is image "
+            f"{bad.argmax()}; leave them out or mend them before they are scored"
+        )
+
+
+class InceptionExtractor:
+    """Inception features of flux images, behind one fixed map to eight bits.
+
+    Attributes:
+      name: `inception`.
+      layer: `pool 2048`, by the number of features.
+      num_features: the same number.
+      flux_limit: the flux that becomes 255.
+      hash: SHA-256 of the weights and of all else that the features depend on.
+
+    Args:
+      weights: from `load_inception`.
+      flux_limit: positive; flux at and above it becomes 255, flux at and below 0 becomes 0.
+      layer: 64, 192, 768 or 2048.
+      batch_size: images that are computed at once; the last ones are padded to as many.
+
+    Raises:
+      ValueError: if the weights are not the network's, or a setting is out of its bounds.
+    """
+
+    name = "inception"
+
+    def __init__(
+        self,
+        weights: Mapping[str, np.ndarray],
+        flux_limit: float,
+        layer: int = 2048,
+        batch_size: int = 16,
+    ) -> None:
+        if not (np.isfinite(flux_limit) and flux_limit > 0):
+            raise ValueError(f"flux_limit must be finite and positive; got {flux_limit}")
+        if layer not in LAYERS:
+            raise ValueError(f"layer must be one of {LAYERS}; got {layer}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
+        self._weights = jax.device_put(prepare_weights(weights))
+        self._batch_size = batch_size
+        self.flux_limit = float(flux_limit)
+        self.layer = f"pool {layer}"
+        self.num_features = layer
+        self.hash = self._hash(weights)
+
+    def _hash(self, weights: Mapping[str, np.ndarray]) -> str:
+        digest = hashlib.sha256()
+        settings = (self.name, MAP_VERSION, INPUT_SIZE, self.num_features, self.flux_limit)
+        digest.update(repr(settings).encode())
+        for name in sorted(weight_shapes()):
+            array = np.asarray(weights[name])
+            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def _chunk(self, images: np.ndarray) -> np.ndarray:
+        """Returns the features of up to `batch_size` images."""
+        pixels = to_bytes(images, self.flux_limit)
+        pixels = np.repeat(pixels, 3 // pixels.shape[-1], axis=-1)
+        missing = self._batch_size - len(pixels)
+        padded = np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0)))
+        return np.asarray(_features(self._weights, padded, self.num_features))[: len(pixels)]
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Returns features.
+
+        Args:
+          images: flux `[N, H, W, C]`, finite, any N; one channel is repeated to three, three are
+            taken as they are.
+
+        Returns:
+          float32 `[N, num_features]`.
+
+        Raises:
+          ValueError: for another shape, dtype or number of channels, NaN or infinities.
+        """
+        images = np.asarray(images)
+        _check_images(images)
+        starts = range(0, len(images), self._batch_size)
+        chunks = [self._chunk(images[start : start + self._batch_size]) for start in starts]
+        return np.concatenate([np.empty((0, self.num_features), np.float32), *chunks])
