@@ -1,0 +1,292 @@
+"""Are two samples of a number, or of a vector, alike? Distances with their floor beside them.
+
+The floor is what real images give against real images at the same sizes: distances between disjoint
+random parts of the real sample, so that it does not depend on the generator. The p value comes from
+permutations of the pooled sample, exact at the sizes at hand; of a heavy tail the floor knows only
+what the real sample has of it, and p is the safer number. Nothing is drawn with replacement.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+NUM_SPLITS = 200
+NUM_PERMUTATIONS = 999
+MIN_COUNT = 20
+CONSTANT = "constant in truth"
+# A spread below this share of the largest value is rounding of float32 numbers.
+_CONSTANT_SHARE = 1e-6
+# Sums of the same numbers in another order differ by less.
+_SUM_ROUNDING = 1e-9
+_MAX_NUMBERS = 4_000_000  # in one work array
+
+
+class Distance(NamedTuple):
+    """A distance beside what real against real gives at the same sizes.
+
+    Attributes:
+      value: real against generated.
+      floor_mean: mean of real against real.
+      floor_std: its standard deviation.
+      floor_q95: its 95 % quantile.
+      z: (value - floor_mean) / floor_std; infinite for a floor without spread and another value.
+      p: share of the permutations of the pooled sample with at least this distance, the observed
+        one counted among them: at least 0.001.
+    """
+
+    value: float
+    floor_mean: float
+    floor_std: float
+    floor_q95: float
+    z: float
+    p: float
+
+
+class Comparison(NamedTuple):
+    """How a one-dimensional quantity of generated images compares with that of real ones.
+
+    Attributes:
+      ks: Kolmogorov-Smirnov distance, 0 to 1; None where the truth is constant.
+      wasserstein: Wasserstein-1 distance, in the quantity's unit; where the truth is constant it is
+        the mean distance from that constant, its floor 0.
+      real_mean: mean of the real values.
+      real_std: their standard deviation.
+      generated_mean: mean of the generated values.
+      generated_std: their standard deviation.
+      note: empty, or `constant in truth`.
+    """
+
+    ks: Distance | None
+    wasserstein: Distance
+    real_mean: float
+    real_std: float
+    generated_mean: float
+    generated_std: float
+    note: str
+
+
+class VectorComparison(NamedTuple):
+    """How a vector (a profile, a spectrum) of generated images compares with that of real ones.
+
+    Attributes:
+      mean: mean over the components of the Wasserstein-1 distances of each.
+      max_z: the largest of the components' `component_z`, and how large it is by chance among so
+        many; None where no component varies in truth.
+      component_wasserstein: Wasserstein-1 distance of each component, float64 `[K]`.
+      component_floor: mean of its floor, float64 `[K]`.
+      component_z: (distance - floor mean) / floor s.d., float64 `[K]`; NaN where the floor has
+        no spread.
+      num_constant: components that are constant in truth; they count in `mean` alone, as do those
+        whose floor has no spread because a single real vector differs.
+      num_constant_differs: those of them that some generated image has otherwise.
+    """
+
+    mean: Distance
+    max_z: Distance | None
+    component_wasserstein: np.ndarray
+    component_floor: np.ndarray
+    component_z: np.ndarray
+    num_constant: int
+    num_constant_differs: int
+
+
+def is_constant(values: np.ndarray) -> np.ndarray:
+    """Returns whether values `[N]` or `[N, K]` have no spread but rounding, bool `[]` or `[K]`."""
+    low, high = values.min(axis=0), values.max(axis=0)
+    return high - low <= _CONSTANT_SHARE * np.maximum(abs(low), abs(high))
+
+
+def _without_rounding(values: np.ndarray, constants: np.ndarray) -> np.ndarray:
+    """Returns values `[N]` or `[N, K]`, those that round to their constant replaced by it."""
+    return np.where(abs(values - constants) <= _CONSTANT_SHARE * abs(constants), constants, values)
+
+
+def _check(real: np.ndarray, generated: np.ndarray, num_axes: int) -> tuple[np.ndarray, np.ndarray]:
+    form = {1: "[N]", 2: "[N, K]"}[num_axes]
+    arrays = []
+    for name, values in (("real", real), ("generated", generated)):
+        values = np.asarray(values, np.float64)
+        if values.ndim != num_axes:
+            raise ValueError(f"{name} values have shape {values.shape}; needed is {form}")
+        if len(values) < MIN_COUNT:
+            raise ValueError(
+                f"{name} values are {len(values)}; a floor needs at least {MIN_COUNT} of each side"
+            )
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"{name} values hold NaN or infinity; leave such images out and report their number"
+            )
+        arrays.append(values)
+    if arrays[0].shape[1:] != arrays[1].shape[1:]:
+        raise ValueError(
+            f"real vectors have {arrays[0].shape[1]} components, generated ones"
+            f" {arrays[1].shape[1]}; both need the same"
+        )
+    return arrays[0], arrays[1]
+
+
+def _distances(pooled: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns KS and Wasserstein-1 between two parts of a sample, for many ways to part it.
+
+    Args:
+      pooled: values, float64 `[T]`.
+      chosen: True where a value belongs to the first part, bool `[P, T]`; all rows have as many.
+
+    Returns:
+      Two arrays, float64 `[P]`.
+    """
+    order = np.argsort(pooled, kind="stable")
+    gaps = np.diff(pooled[order])
+    first = int(chosen[0].sum())
+    second = len(pooled) - first
+    rows = max(1, _MAX_NUMBERS // len(pooled))
+    ks, wasserstein = [], []
+    for start in range(0, len(chosen), rows):
+        step = np.where(chosen[start : start + rows, order], 1 / first, -1 / second)
+        # Empirical distribution functions differ by this between a value and the next.
+        difference = np.abs(np.cumsum(step, axis=1)[:, :-1])
+        ks.append(np.max(difference, axis=1, initial=0.0, where=gaps[None] > 0))
+        wasserstein.append(difference @ gaps)
+    return np.concatenate(ks), np.concatenate(wasserstein)
+
+
+def _parts(generator: np.random.Generator, rows: int, total: int, first: int) -> np.ndarray:
+    """Returns random ways to choose `first` of `total`, bool `[rows, total]`."""
+    ordered = np.broadcast_to(np.arange(total) < first, (rows, total))
+    return generator.permuted(ordered, axis=1)
+
+
+def _floor_parts(
+    generator: np.random.Generator, num_real: int, num_generated: int
+) -> tuple[np.ndarray, float]:
+    """Returns ways to part the real sample, and what brings their distances to the right sizes.
+
+    The parts have the sizes' proportion, m of the generated to n of the real ones. Both distances
+    come from a difference of distribution functions whose variance is that of one value times
+    (1/n + 1/m), and so does that of a parted sample: the n - 1 of its spread and the n / (n - 1) of
+    drawing without replacement cancel.
+    """
+    first = round(num_real * num_real / (num_real + num_generated))
+    first = min(max(first, 2), num_real - 2)
+    second = num_real - first
+    scale = math.sqrt((1 / num_real + 1 / num_generated) / (1 / first + 1 / second))
+    return _parts(generator, NUM_SPLITS, num_real, first), scale
+
+
+def _distance(value: float, floor: np.ndarray, permuted: np.ndarray) -> Distance:
+    mean, std = float(floor.mean()), float(floor.std(ddof=1))
+    excess, rounding = value - mean, _SUM_ROUNDING * abs(mean)
+    if std > rounding:
+        z = excess / std
+    else:
+        z = math.copysign(math.inf, excess) if abs(excess) > rounding else 0.0
+    # An equal distance counts as reached.
+    reached = np.sum(permuted >= value - _SUM_ROUNDING * abs(value))
+    p = (1 + int(reached)) / (1 + len(permuted))
+    return Distance(float(value), mean, std, float(np.quantile(floor, 0.95)), z, p)
+
+
+def compare(real: np.ndarray, generated: np.ndarray, seed: int = 0) -> Comparison:
+    """Compares two samples of a number by KS and Wasserstein-1 distance.
+
+    Args:
+      real: `[n]`, at least 20.
+      generated: `[m]`, at least 20.
+      seed: of the 200 random parts of the floor and the 999 permutations.
+
+    Raises:
+      ValueError: for other shapes, too few values, or values that are not finite.
+    """
+    real, generated = _check(real, generated, 1)
+    moments = {
+        "real_mean": float(real.mean()),
+        "real_std": float(real.std()),
+        "generated_mean": float(generated.mean()),
+        "generated_std": float(generated.std()),
+    }
+    constant = bool(is_constant(real))
+    pooled = np.concatenate([real, generated])
+    if constant:
+        # Rounding is no spread: else a floor of nothing would make much of it.
+        pooled = _without_rounding(pooled, real[0])
+        real = pooled[: len(real)]
+    generator = np.random.default_rng(seed)
+    observed = np.arange(len(pooled)) < len(real)
+    values = _distances(pooled, observed[None])
+    parts, scale = _floor_parts(generator, len(real), len(generated))
+    floors = _distances(real, parts)
+    permuted = _distances(pooled, _parts(generator, NUM_PERMUTATIONS, len(pooled), len(real)))
+    ks, wasserstein = (
+        _distance(float(value[0]), scale * floor, null)
+        for value, floor, null in zip(values, floors, permuted, strict=True)
+    )
+    note = CONSTANT if constant else ""
+    return Comparison(None if constant else ks, wasserstein, **moments, note=note)
+
+
+def _wasserstein(pooled: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Returns the Wasserstein-1 distance of each component, float64 `[P, K]`; see `_distances`."""
+    return np.stack([_distances(component, chosen)[1] for component in pooled.T], axis=1)
+
+
+def compare_vectors(
+    real: np.ndarray, generated: np.ndarray, seed: int = 0, *, num_permutations: int = 199
+) -> VectorComparison:
+    """Compares two samples of a vector component by component, and sums up in two numbers.
+
+    Permutations keep a vector together, so that the p values know how its components hang
+    together; smooth deviations over many components show in `mean`, narrow ones in `max_z`.
+
+    Args:
+      real: `[n, K]`, at least 20 vectors; hand spectra in as logarithms.
+      generated: `[m, K]`, at least 20 vectors.
+      seed: of the random parts and permutations.
+      num_permutations: for the p values, which are at least 1 / (1 + num_permutations).
+
+    Raises:
+      ValueError: for other shapes, too few vectors, or values that are not finite.
+    """
+    real, generated = _check(real, generated, 2)
+    constant = is_constant(real)
+    pooled = np.concatenate([real, generated])
+    pooled = np.where(constant, _without_rounding(pooled, real[0]), pooled)
+    real = pooled[: len(real)]
+    generator = np.random.default_rng(seed)
+    observed = np.arange(len(pooled)) < len(real)
+    value = _wasserstein(pooled, observed[None])[0]
+    parts, scale = _floor_parts(generator, len(real), len(generated))
+    floor = scale * _wasserstein(real, parts)
+    permuted = _wasserstein(pooled, _parts(generator, num_permutations, len(pooled), len(real)))
+    mean, std = floor.mean(axis=0), floor.std(axis=0, ddof=1)
+    varied = std > _SUM_ROUNDING * mean
+    z = np.where(varied, (value - mean) / np.where(varied, std, 1), np.nan)
+    return VectorComparison(
+        mean=_distance(float(value.mean()), floor.mean(axis=1), permuted.mean(axis=1)),
+        max_z=_largest_z(value, floor, permuted, varied),
+        component_wasserstein=value,
+        component_floor=mean,
+        component_z=z,
+        num_constant=int(constant.sum()),
+        num_constant_differs=int(np.sum(constant & (value > 0))),
+    )
+
+
+def _largest_z(
+    value: np.ndarray, floor: np.ndarray, permuted: np.ndarray, varied: np.ndarray
+) -> Distance | None:
+    """Returns the largest z of the components that vary, beside the largest of real against real.
+
+    Args:
+      value: distances, `[K]`.
+      floor: real against real, `[P, K]`.
+      permuted: of the permuted pooled sample, `[Q, K]`.
+      varied: bool `[K]`.
+    """
+    if not varied.any():
+        return None
+    mean, std = floor.mean(axis=0)[varied], floor.std(axis=0, ddof=1)[varied]
+    largest = [
+        ((rows[:, varied] - mean) / std).max(axis=1) for rows in (value[None], floor, permuted)
+    ]
+    return _distance(float(largest[0][0]), largest[1], largest[2])
