@@ -1,0 +1,222 @@
+"""The Frechet distance between two sets of features, from moments that are added up in a stream.
+
+`|m1 - m2|^2 + tr C1 + tr C2 - 2 tr (C1 C2)^(1/2)` (Dowson & Landau 1982), float64 throughout. With
+`C = F F^T` from symmetric eigenvalues, the last trace is the sum of the singular values of
+`F1^T F2`: real for any covariances, and exact where they have no full rank.
+"""
+
+from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
+
+MIN_IMAGES = 2
+
+
+def check_features(features: np.ndarray, num_features: int | None = None) -> np.ndarray:
+    """Returns features as float64 `[N, D]`.
+
+    Args:
+      features: numbers `[N, D]`.
+      num_features: the D that is needed; None for any.
+
+    Raises:
+      ValueError: for another shape, or a number that is not finite.
+    """
+    values = np.asarray(features, np.float64)
+    if values.ndim != 2 or not values.shape[1]:
+        raise ValueError(
+            f"features have shape {values.shape}; needed: [number of images, number of features]"
+        )
+    if num_features is not None and values.shape[1] != num_features:
+        raise ValueError(
+            f"got {values.shape[1]} features an image, the others have {num_features}; "
+            "compare features of the same extractor and layer"
+        )
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values).all(axis=1)).sum())
+        raise ValueError(
+            f"the features of {bad} of {len(values)} images are NaN or infinite; look for such "
+            "pixels in these images"
+        )
+    return values
+
+
+class Moments:
+    """Number, mean and covariance of features that come in batches; no features are kept.
+
+    Batches are merged as Chan, Golub & LeVeque (1979) do, so that a large mean costs no digits.
+    """
+
+    def __init__(self) -> None:
+        """Starts without any images; the first batch sets the number of features."""
+        self._count = 0
+        self._mean = np.zeros(0)
+        self._scatter = np.zeros((0, 0))
+        self._root: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> Self:
+        """Returns the moments of one array of features `[N, D]`."""
+        moments = cls()
+        moments.update(features)
+        return moments
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return self._count
+
+    @property
+    def num_features(self) -> int:
+        """Number of features of an image, 0 before the first batch."""
+        return len(self._mean)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The mean, float64 `[D]`."""
+        return self._mean.copy()
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """The unbiased covariance, float64 `[D, D]`.
+
+        Raises:
+          ValueError: for fewer than 2 images.
+        """
+        self._require_images()
+        return self._scatter / (self._count - 1)
+
+    def update(self, features: np.ndarray) -> None:
+        """Adds a batch.
+
+        Args:
+          features: numbers `[B, D]`; B may be 0.
+
+        Raises:
+          ValueError: for another shape or number of features, or a number that is not finite.
+        """
+        values = check_features(features, self.num_features or None)
+        if not len(values):
+            return
+        mean = values.mean(axis=0)
+        centred = values - mean
+        self._add(len(values), mean, centred.T @ centred)
+
+    def merge(self, other: "Moments") -> None:
+        """Adds the images of other moments, which stay as they are.
+
+        Raises:
+          ValueError: for another number of features.
+        """
+        if other.count and self.count and other.num_features != self.num_features:
+            raise ValueError(
+                f"cannot merge moments of {other.num_features} features with those of "
+                f"{self.num_features}; both must come from the same extractor and layer"
+            )
+        if other.count:
+            self._add(other.count, other._mean, other._scatter)
+
+    def _add(self, count: int, mean: np.ndarray, scatter: np.ndarray) -> None:
+        self._root = None
+        if not self._count:
+            self._count, self._mean, self._scatter = count, mean.copy(), scatter.copy()
+            return
+        total = self._count + count
+        move = mean - self._mean
+        self._scatter += scatter
+        self._scatter += np.outer(move, move * (self._count * count / total))
+        self._mean = self._mean + move * (count / total)
+        self._count = total
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns the moments as arrays, for a file: `count`, `mean` and `scatter`."""
+        return {
+            "count": np.asarray(self._count),
+            "mean": self._mean.copy(),
+            "scatter": self._scatter.copy(),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Returns the moments that `arrays` were made of.
+
+        Raises:
+          KeyError: where one is missing.
+          ValueError: where they do not fit together.
+        """
+        count, mean, scatter = (arrays[name] for name in ("count", "mean", "scatter"))
+        fits = count.shape == () and mean.ndim == 1 and scatter.shape == mean.shape * 2
+        if not fits or count < 1 or not (np.isfinite(mean).all() and np.isfinite(scatter).all()):
+            raise ValueError(
+                f"these are no moments: count {count}, mean {mean.shape}, scatter {scatter.shape}"
+            )
+        moments = cls()
+        moments._add(int(count), mean.astype(np.float64), scatter.astype(np.float64))
+        return moments
+
+    def root(self) -> np.ndarray:
+        """Returns `F` with `covariance = F F^T`, float64 `[D, R]`; computed once.
+
+        R is the rank: at most one less than the number of images, and directions whose variance is
+        lost in the rounding of the largest are left out.
+
+        Raises:
+          ValueError: for fewer than 2 images.
+        """
+        if self._root is None:
+            variances, directions = np.linalg.eigh(self.covariance)
+            rounding = max(variances[-1], 0.0) * len(variances) * np.finfo(np.float64).eps
+            rank = min(int((variances > rounding).sum()), self._count - 1)
+            kept = slice(len(variances) - rank, None)
+            self._root = directions[:, kept] * np.sqrt(variances[kept])
+        return self._root
+
+    def _require_images(self) -> None:
+        if self._count < MIN_IMAGES:
+            raise ValueError(
+                f"got {self._count} image(s); a covariance needs at least {MIN_IMAGES}"
+            )
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """Returns the Frechet distance between two normal distributions with these moments.
+
+    Args:
+      a: moments of one set of images.
+      b: moments of the other.
+
+    Returns:
+      The distance (a squared length, as FID is), at least 0.
+
+    Raises:
+      ValueError: for fewer than 2 images, or another number of features.
+    """
+    for moments in (a, b):
+        moments._require_images()
+    if a.num_features != b.num_features:
+        raise ValueError(
+            f"got {a.num_features} and {b.num_features} features an image; compare features of "
+            "the same extractor and layer"
+        )
+    shift = np.sum(np.square(a.mean - b.mean))
+    product = a.root().T @ b.root()
+    shared = np.linalg.svd(product, compute_uv=False).sum() if product.size else 0.0
+    # Kept within the roots: a direction that they leave out must not count in the traces alone.
+    spread = np.sum(np.square(a.root())) + np.sum(np.square(b.root()))
+    return max(float(shift + spread - 2 * shared), 0.0)
+
+
+def few_images_warning(count: int, num_features: int) -> str | None:
+    """Returns what to print beside a distance from too few images, None where there are enough.
+
+    Args:
+      count: images of the smaller set.
+      num_features: features of an image.
+    """
+    if count > num_features:
+        return None
+    return (
+        f"{count:,} images for {num_features:,} features: the covariance has no full rank, and "
+        "the distance can only be compared with others from as many images"
+    )

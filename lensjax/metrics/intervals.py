@@ -1,0 +1,195 @@
+"""Errors of scores from disjoint blocks or subsamples, and the floor of a Frechet distance.
+
+Nothing is drawn with replacement: copies of an image bias a Frechet distance upwards.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+from lensjax.metrics.frechet import Moments, frechet_distance
+
+NUM_FLOOR_SETS = 6
+_MIN_BLOCKS = 2
+
+# A score of the images at the given places, integers `[n]`, in any order.
+Statistic = Callable[[np.ndarray], float]
+
+
+class Interval(NamedTuple):
+    """A score with its uncertainty.
+
+    Attributes:
+      value: of all images.
+      error: standard error.
+      low: lower end of the interval.
+      high: upper end.
+    """
+
+    value: float
+    error: float
+    low: float
+    high: float
+
+
+def _check(count: int, smallest: int, confidence: float, what: str) -> None:
+    if smallest < 1:
+        raise ValueError(f"got {what} of {count} images; each needs at least 1 image")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: got {confidence!r}; allowed: a number between 0 and 1")
+
+
+def block_interval(
+    statistic: Statistic,
+    count: int,
+    *,
+    num_blocks: int = 10,
+    confidence: float = 0.95,
+    rate: float = 0.5,
+    seed: int = 0,
+) -> Interval:
+    """Returns a score of all images with its error from disjoint blocks.
+
+    The scores of blocks of b images spread `(n / b)^rate` times as much as that of all n. Only
+    their spread is used: a bias that changes with the number of images does not enter.
+
+    Args:
+      statistic: the score of some of the images.
+      count: number of images n.
+      num_blocks: at least 2; the last blocks may have one image less.
+      confidence: of the interval (Student's t).
+      rate: how fast the score's error falls, n^-rate; 1/2 for means and smooth functions of them.
+      seed: of the division into blocks.
+
+    Raises:
+      ValueError: for fewer images than blocks, or a number that is not allowed.
+    """
+    from scipy.stats import t
+
+    if num_blocks < _MIN_BLOCKS:
+        raise ValueError(f"num_blocks: got {num_blocks}; allowed: at least {_MIN_BLOCKS}")
+    _check(count, count // num_blocks, confidence, f"{num_blocks} blocks")
+    order = np.random.default_rng(seed).permutation(count)
+    scores = [statistic(part) for part in np.array_split(order, num_blocks)]
+    error = float(np.std(scores, ddof=1)) * num_blocks**-rate
+    value = float(statistic(np.arange(count)))
+    reach = error * float(t.ppf((1 + confidence) / 2, num_blocks - 1))
+    return Interval(value, error, value - reach, value + reach)
+
+
+def subsample_interval(
+    statistic: Statistic,
+    count: int,
+    *,
+    size: int,
+    num_subsamples: int = 200,
+    confidence: float = 0.95,
+    rate: float = 0.5,
+    seed: int = 0,
+) -> Interval:
+    """Returns a score of all images with its error from subsamples without replacement.
+
+    After Politis & Romano (1994): `b^rate` times the score of b images spreads as `n^rate` times
+    that of all. Subsamples share images with the whole, so that they spread too little
+    by `sqrt(1 - b / n)`, which is put right.
+
+    Args:
+      statistic: the score of some of the images.
+      count: number of images n.
+      size: images of a subsample b, well below n.
+      num_subsamples: at least 2.
+      confidence: of the interval (normal).
+      rate: how fast the score's error falls, see `block_interval`.
+      seed: of the subsamples.
+
+    Raises:
+      ValueError: for a size that is not between 1 and n - 1, or a number that is not allowed.
+    """
+    if num_subsamples < _MIN_BLOCKS:
+        raise ValueError(f"num_subsamples: got {num_subsamples}; allowed: at least {_MIN_BLOCKS}")
+    _check(count, min(size, count - size), confidence, f"subsamples of {size}")
+    random = np.random.default_rng(seed)
+    draws = [random.permutation(count)[:size] for _ in range(num_subsamples)]
+    scores = np.array([statistic(draw) for draw in draws], np.float64)
+    scale = (size / count) ** rate / math.sqrt(1 - size / count)
+    error = scale * float(scores.std(ddof=1))
+    value = float(statistic(np.arange(count)))
+    reach = error * NormalDist().inv_cdf((1 + confidence) / 2)
+    return Interval(value, error, value - reach, value + reach)
+
+
+class Floor(NamedTuple):
+    """What a Frechet distance is between real images and other real images.
+
+    Attributes:
+      mean: of the distances of the disjoint sets.
+      deviation: their standard deviation.
+      num_sets: how many there were.
+    """
+
+    mean: float
+    deviation: float
+    num_sets: int
+
+    def ratio(self, distance: float) -> float:
+        """Returns distance / floor, infinite over a floor of 0."""
+        return distance / self.mean if self.mean else math.inf
+
+    def z(self, distance: float) -> float:
+        """Returns (distance - floor) / deviation of the floor, infinite without any deviation."""
+        above = distance - self.mean
+        return above / self.deviation if self.deviation else math.copysign(math.inf, above)
+
+
+def frechet_floor(reference: Moments, sets: Iterable[Moments]) -> Floor:
+    """Returns the floor of a Frechet distance.
+
+    Args:
+      reference: moments of the test split.
+      sets: moments of disjoint sets of real training images, as many a set as are to be judged;
+        see `disjoint_sets`. Taken one after the other.
+
+    Raises:
+      ValueError: for fewer than 2 sets.
+    """
+    distances = [frechet_distance(reference, moments) for moments in sets]
+    if len(distances) < _MIN_BLOCKS:
+        raise ValueError(
+            f"got {len(distances)} set(s); a floor needs at least {_MIN_BLOCKS}, "
+            f"and the protocol asks for {NUM_FLOOR_SETS}"
+        )
+    return Floor(float(np.mean(distances)), float(np.std(distances, ddof=1)), len(distances))
+
+
+def disjoint_sets(
+    labels: np.ndarray, per_class: int, num_sets: int = NUM_FLOOR_SETS, seed: int = 0
+) -> Sequence[np.ndarray]:
+    """Returns random sets of places without a common image, each with as many of every class.
+
+    Args:
+      labels: int32 `[N]`.
+      per_class: images of a class in each set.
+      num_sets: how many sets.
+      seed: of the choice.
+
+    Returns:
+      `num_sets` arrays of places, sorted, integers `[per_class * number of classes]`.
+
+    Raises:
+      ValueError: for a class with too few images.
+    """
+    random = np.random.default_rng(seed)
+    needed = num_sets * per_class
+    parts = []
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels == label)
+        if len(places) < needed:
+            raise ValueError(
+                f"class {label} has {len(places):,} images; {num_sets} disjoint sets of "
+                f"{per_class:,} need {needed:,}. Ask for fewer images a class or fewer sets"
+            )
+        parts.append(random.permutation(places)[:needed].reshape(num_sets, per_class))
+    return [np.sort(places) for places in np.concatenate(parts, axis=1)]

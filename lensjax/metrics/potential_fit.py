@@ -1,0 +1,1 @@
+def fit_potential(*a, **k): raise NotImplementedError
