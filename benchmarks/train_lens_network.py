@@ -30,7 +30,6 @@ from lensjax.data.surveys import SOURCE_MAGNITUDE
 from lensjax.models import lens_network
 from lensjax.models.lens_network import SURVEY, LensNetwork
 
-NETWORK = LensNetwork()
 IMAGES_PER_CLASS = 16  # in a batch
 CONSERVED_PER_CLASS = 4
 NOISE_FREE_SHARE = 0.5
@@ -109,7 +108,7 @@ def draw_batch(seed: int, step: Array) -> Batch:
 
 def loss_of(params: Any, batch: Batch, parameter_weight: float) -> tuple[Array, Array]:
     """Returns cross-entropy + weight x mean squared error of the parameters, and the accuracy."""
-    output = NETWORK.apply({"params": params}, batch.images[..., None])
+    output = lens_network.apply(params, batch.images[..., None])
     entropy = optax.softmax_cross_entropy_with_integer_labels(output.logits, batch.labels)
     known = jnp.isfinite(batch.parameters)
     error = jnp.where(known, output.parameters - jnp.nan_to_num(batch.parameters), 0.0)
@@ -151,7 +150,7 @@ def train(arguments: argparse.Namespace) -> tuple[Any, int, float]:
     """Trains, saving the weights now and then; returns parameters, steps done and seconds."""
     side = SURVEY.num_pixels
     start_key = prng.key(arguments.seed, "lens_network/init")
-    params = NETWORK.init(start_key, jnp.zeros((1, side, side, 1)))["params"]
+    params = LensNetwork().init(start_key, jnp.zeros((1, side, side, 1)))["params"]
     optimizer = make_optimizer()
     step_fn = make_step(optimizer, arguments.seed, arguments.parameter_weight)
     state = optimizer.init(params)
@@ -174,7 +173,7 @@ def train(arguments: argparse.Namespace) -> tuple[Any, int, float]:
 
 @jax.jit
 def _predict(params: Any, images: Array) -> Array:
-    return jnp.argmax(NETWORK.apply({"params": params}, images[..., None]).logits, axis=-1)
+    return jnp.argmax(lens_network.apply(params, images[..., None]).logits, axis=-1)
 
 
 @jax.jit

@@ -9,12 +9,11 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from lensjax.data.surveys import Survey
 from lensjax.metrics.frechet import MIN_IMAGES, Moments
 from lensjax.models import lens_network
-from lensjax.models.lens_network import LensNetwork, LensOutput
+from lensjax.models.lens_network import LensNetwork
 
 BATCH_SIZE = 256
 _CHUNK = 128  # images computed at once; the last chunk is filled up
@@ -133,9 +132,7 @@ class FunctionExtractor:
         return features.astype(np.float32)
 
 
-@jax.jit
-def _apply(params: dict[str, dict[str, Array]], images: Array) -> LensOutput:
-    return LensNetwork().apply({"params": params}, images)
+_apply = jax.jit(lens_network.apply)
 
 
 class LensPrediction(NamedTuple):

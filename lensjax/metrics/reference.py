@@ -110,7 +110,8 @@ def cached_moments(
     if found is not None:
         return found
     moments = compute()
-    _write(path, lambda file: np.savez(file, key=np.asarray(text), **moments.arrays()))
+    arrays: dict[str, Any] = {"key": np.asarray(text), **moments.arrays()}
+    _write(path, lambda file: np.savez(file, **arrays))
     return moments
 
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -117,6 +117,19 @@ class LensNetwork(nn.Module):
             nn.Dense(self.num_classes, precision=_PRECISION, name="classes")(last),
             nn.Dense(self.num_parameters, precision=_PRECISION, name="parameters")(last),
         )
+
+
+def apply(
+    params: Mapping[str, Any], images: Array, network: LensNetwork | None = None
+) -> LensOutput:
+    """Returns what a network with these parameters says about flux `[B, H, W, 1]`.
+
+    Args:
+      params: parameters, as `load_weights` gives them.
+      images: flux per pixel, float32.
+      network: None for the one that comes with lensjax.
+    """
+    return cast(LensOutput, (network or LensNetwork()).apply({"params": params}, images))
 
 
 def file_sha256(path: pathlib.Path) -> str:

@@ -66,7 +66,12 @@ def test_a_mapped_file_is_read_a_batch_at_a_time(tmp_path):
     np.save(tmp_path / "images.npy", small_images())
     images = np.load(tmp_path / "images.npy", mmap_mode="r")
     seen = []
-    extractor = FunctionExtractor(lambda x: seen.append(len(x)) or pixel_means(x), "f", "h")
+
+    def noting(batch):
+        seen.append(len(batch))
+        return pixel_means(batch)
+
+    extractor = FunctionExtractor(noting, "f", "h")
     for number, _ in enumerate(extract(extractor, images, 4), 1):
         assert len(seen) == number
     assert seen == [4, 4, 3]
@@ -121,7 +126,7 @@ def test_nan_and_infinity_are_refused_where_they_stand(value):
     images = small_images()
     images[[6, 9], 2, 3, 1] = value
     extractor = FunctionExtractor(pixel_means, "f", "h")
-    with pytest.raises(ValueError, match="2 of 11 images .* first is number 6"):
+    with pytest.raises(ValueError, match=r"2 of 11 images .* first is number 6"):
         extractor(images)
     with pytest.raises(ValueError, match=r"images 4 to 7: 1 of 4 images .* first is number 2"):
         features_of(extractor, images, 4)
@@ -159,7 +164,7 @@ def test_lens_features_do_not_depend_on_the_chunk(count):
 def test_lens_features_and_classes_are_those_of_the_network():
     images = lenses("axion")[:9]
     params, _ = lens_network.load_weights()
-    expected = LensNetwork().apply({"params": params}, jnp.asarray(images))
+    expected = lens_network.apply(params, jnp.asarray(images))
     found = lens_extractor().predict(images)
     np.testing.assert_allclose(found.features, expected.features, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-4, atol=1e-4)

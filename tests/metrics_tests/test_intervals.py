@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,14 +18,14 @@ from lensjax.metrics.intervals import (
 
 REPEATS = 250
 COUNT = 200
-METHODS = {
+METHODS: dict[str, Any] = {
     "blocks": functools.partial(block_interval, num_blocks=10),
     "few blocks": functools.partial(block_interval, num_blocks=4),
     "subsamples": functools.partial(subsample_interval, size=20, num_subsamples=60),
     "large subsamples": functools.partial(subsample_interval, size=100, num_subsamples=60),
 }
 # A statistic of exponential numbers with mean 1, its truth, and the standard error of 200.
-STATISTICS = {
+STATISTICS: dict[str, Any] = {
     "mean": (np.mean, 1.0, COUNT**-0.5),
     "median": (np.median, np.log(2), COUNT**-0.5),
     "root": (lambda x: np.sqrt(np.mean(x**2)), 2**0.5, (20 / 8 / COUNT) ** 0.5),

@@ -13,9 +13,9 @@ from absl import logging
 
 from lensjax.metrics import reference
 from lensjax.metrics.frechet import Moments
-from lensjax.metrics.reference import cache_folder, cached_json, cached_moments
+from lensjax.metrics.reference import Key, cache_folder, cached_json, cached_moments
 
-KEY = {"data": "abc", "extractor": "def", "split": "test", "n": 15, "map": None, "exact": True}
+KEY: Key = {"data": "abc", "extractor": "def", "split": "test", "n": 15, "map": None, "exact": True}
 OTHERS = [
     {**KEY, name: value}
     for name, value in {
@@ -65,7 +65,7 @@ def only_file(folder: pathlib.Path) -> pathlib.Path:
 def test_a_result_is_computed_once_for_a_key_in_any_order(tmp_path, cached, result):
     compute = Counted(result)
     first = cached(KEY, compute, tmp_path)
-    second = cached(dict(reversed(KEY.items())), compute, tmp_path)
+    second = cached(dict(sorted(KEY.items(), reverse=True)), compute, tmp_path)
     assert compute.calls == 1
     assert as_plain(first) == as_plain(second) == as_plain(result)
 

@@ -22,6 +22,10 @@ def params():
     return random_like(shapes)
 
 
+def output_of(params, batch: jax.Array) -> lens_network.LensOutput:
+    return lens_network.apply(params["params"], batch, SMALL)
+
+
 def images(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).exponential(size=shape), jnp.float32)
 
@@ -43,7 +47,7 @@ def test_a_map_smaller_than_the_grid_is_repeated():
 
 @pytest.mark.parametrize("shape", [(16, 16), (17, 30), (5, 5), (64, 64), (150, 150)])
 def test_any_size_gives_as_many_features(params, shape):
-    output = SMALL.apply(params, images(3, *shape, 1))
+    output = output_of(params, images(3, *shape, 1))
     assert output.features.shape == (3, 5)
     assert output.logits.shape == (3, 3)
     assert output.parameters.shape == (3, len(lens_network.PARAMETER_NAMES))
@@ -52,14 +56,14 @@ def test_any_size_gives_as_many_features(params, shape):
 
 def test_an_image_does_not_depend_on_the_batch(params):
     batch = images(4, 16, 16, 1)
-    alone = SMALL.apply(params, batch[1:2])
-    together = SMALL.apply(params, batch.at[0].multiply(100.0))
+    alone = output_of(params, batch[1:2])
+    together = output_of(params, batch.at[0].multiply(100.0))
     np.testing.assert_allclose(together.features[1:2], alone.features, rtol=1e-5, atol=1e-5)
 
 
 def test_flux_counts_and_its_sign_too(params):
     batch = images(2, 16, 16, 1)
-    features = [SMALL.apply(params, factor * batch).features for factor in (1.0, 1.1, -1.0)]
+    features = [output_of(params, factor * batch).features for factor in (1.0, 1.1, -1.0)]
     for other in features[1:]:
         assert float(jnp.max(jnp.abs(other - features[0]))) > 1e-2
 
@@ -73,7 +77,7 @@ def test_brightness_is_linear_below_the_noise_and_logarithmic_above():
     scale = lens_network.FLUX_SCALE
     flux = scale * jnp.array([0.01, 1.0, 1e3])
     batch = jnp.broadcast_to(flux[:, None, None, None], (3, 2, 2, 1))
-    found = linear.apply(zero_bias, batch).features[:, 0]
+    found = lens_network.apply(zero_bias["params"], batch, linear).features[:, 0]
     np.testing.assert_allclose(found, [0.01, np.arcsinh(1.0), np.log(2e3)], rtol=1e-4)
 
 
@@ -81,13 +85,13 @@ def test_brightness_is_linear_below_the_noise_and_logarithmic_above():
 def test_where_something_lies_is_kept(params, place):
     empty = jnp.zeros((1, 16, 16, 1))
     spots = [empty.at[0, row, column, 0].set(1.0) for row, column in (place, (8, 3))]
-    first, second = (SMALL.apply(params, spot).features for spot in spots)
+    first, second = (output_of(params, spot).features for spot in spots)
     assert float(jnp.max(jnp.abs(first - second))) > 1e-3
 
 
 def test_gradients_reach_every_weight(params):
     def loss(params):
-        output = SMALL.apply(params, images(4, 16, 16, 1))
+        output = output_of(params, images(4, 16, 16, 1))
         return sum(jnp.sum(jnp.square(part)) for part in output)
 
     for path, leaf in jax.tree_util.tree_leaves_with_path(jax.grad(loss)(params)):
