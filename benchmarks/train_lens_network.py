@@ -246,6 +246,7 @@ def write_card(
         "seconds": round(seconds),
         "accuracy": measure(params),
         "versions": provenance.versions(),
+        "hardware": provenance.hardware(),
     }
     card_path = arguments.output / f"{lens_network.NAME}.json"
     card_path.write_text(json.dumps(card, indent=2) + "\n")

@@ -2,7 +2,8 @@
 
 The kernel is that of Binkowski et al. 2018 (arXiv:1801.01401), `k(x, y) = (x . y / D + 1)^3`. All
 pairs of images count, none twice, so that the value is unbiased: it is negative about half of the
-time where both sets come from the same distribution.
+time where both sets come from the same distribution. The value goes with the sixth power of the
+features' units, and can only be compared with others of the same extractor.
 """
 
 from typing import NamedTuple

@@ -164,7 +164,7 @@ def test_lens_features_do_not_depend_on_the_chunk(count):
 def test_lens_features_and_classes_are_those_of_the_network():
     images = lenses("axion")[:9]
     params, _ = lens_network.load_weights()
-    expected = lens_network.apply(params, jnp.asarray(images))
+    expected = jax.jit(lens_network.apply)(params, jnp.asarray(images))
     found = lens_extractor().predict(images)
     np.testing.assert_allclose(found.features, expected.features, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-4, atol=1e-4)

@@ -22,8 +22,11 @@ def params():
     return random_like(shapes)
 
 
+APPLY = jax.jit(lens_network.apply, static_argnames="network")
+
+
 def output_of(params, batch: jax.Array) -> lens_network.LensOutput:
-    return lens_network.apply(params["params"], batch, SMALL)
+    return APPLY(params["params"], batch, network=SMALL)
 
 
 def images(*shape: int, seed: int = 0) -> jax.Array:
@@ -90,6 +93,7 @@ def test_where_something_lies_is_kept(params, place):
 
 
 def test_gradients_reach_every_weight(params):
+    @jax.jit
     def loss(params):
         output = output_of(params, images(4, 16, 16, 1))
         return sum(jnp.sum(jnp.square(part)) for part in output)
