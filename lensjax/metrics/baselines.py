@@ -73,7 +73,7 @@ def _neighbour_mean(
     places = _choose(np.arange(len(rows)), num, random)
     images = training.images[rows]
     nearest = nearest_images(images[places], images, own=places)
-    return (images[places] + images[nearest.place]) / 2
+    return (images[places] + images[nearest.place[:, 0]]) / 2
 
 
 def _pca_gaussian(

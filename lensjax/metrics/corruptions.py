@@ -88,11 +88,20 @@ class RealImages:
 
 
 def gaussian_blur(images: np.ndarray, sigma_pixels: float) -> np.ndarray:
-    """Returns images `[N, H, W, C]` under a Gaussian; the edge value is repeated."""
-    from scipy.ndimage import gaussian_filter
+    """Returns images `[N, H, W, C]` under a Gaussian, exact for what the pixels resolve.
 
-    sigma = (0, sigma_pixels, sigma_pixels, 0)
-    return gaussian_filter(images, sigma, mode="nearest", truncate=4.0)
+    In Fourier space, because a second blur is often narrower than a pixel, where a kernel sampled
+    at whole pixels does next to nothing. The edge value is repeated.
+    """
+    height, width = images.shape[1:3]
+    edge = int(4 * sigma_pixels + 8)
+    padded = np.pad(images, ((0, 0), (edge, edge), (edge, edge), (0, 0)), mode="edge")
+    rows, columns = padded.shape[1:3]
+    squares = np.fft.fftfreq(rows)[:, None] ** 2 + np.fft.rfftfreq(columns)[None] ** 2
+    transfer = np.exp(-2 * (np.pi * sigma_pixels) ** 2 * squares).astype(np.float32)
+    spectrum = np.fft.rfft2(padded, axes=(1, 2)) * transfer[None, ..., None]
+    blurred = np.fft.irfft2(spectrum, s=(rows, columns), axes=(1, 2))
+    return blurred[:, edge : edge + height, edge : edge + width].astype(np.float32)
 
 
 def widen_psf(real: RealImages, seed: int, factor: float) -> Images:
@@ -123,12 +132,17 @@ def _flip(real: RealImages, seed: int) -> Images:
 
 
 def _shift(real: RealImages, seed: int) -> Images:
-    """Shifts along x by a phase in Fourier space, exact for what the pixels resolve."""
+    """Shifts along x by a cubic spline.
+
+    On Model II it is off by 0.006 of an image's RMS, where the shift itself is 0.074; unlike a
+    shift in Fourier space it leaves no negative pixels that would give it away.
+    """
+    from scipy.ndimage import shift
+
     del seed
-    side = real.images.shape[2]
-    phase = np.exp(-2j * np.pi * SHIFT_PIXELS * np.fft.rfftfreq(side))[:, None]
-    spectrum = np.fft.rfft(real.images, axis=2) * phase.astype(np.complex64)
-    return np.fft.irfft(spectrum, n=side, axis=2).astype(np.float32), real.labels
+    rows = np.eye(real.images.shape[2])  # a spline is linear: what it makes of each pixel
+    weights = shift(rows, (0, SHIFT_PIXELS), order=3, mode="nearest").astype(np.float32)
+    return np.einsum("nhwc,wv->nhvc", real.images, weights, optimize=True), real.labels
 
 
 def _stretch_theta_e(real: RealImages, seed: int) -> Images:

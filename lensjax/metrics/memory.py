@@ -7,7 +7,6 @@ images are no nearer to the training images than test images are.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +22,7 @@ ALARM_P_VALUE = 1e-3
 # A test that recognises fewer of the planted copies, or holes, says nothing.
 LEAST_POWER = 0.5
 _CONFIDENCE = 0.95
+_IDENTICAL = 1e-5
 
 
 def binomial_interval(hits: int, count: int) -> tuple[float, float]:
@@ -146,24 +146,19 @@ def hole_test(
 
 
 @dataclasses.dataclass(frozen=True)
-class NeighbourTest:
-    """Generated images that are nearer to a training image than nearly all test images are.
+class Comparison:
+    """One number of generated images beside that of test images; copies make it small.
 
     Attributes:
-      threshold: the distance below which `LEVEL` of the test images have a training image.
-      share: of the generated images, those as near; `expected_share` for images of the same
+      threshold: what `LEVEL` of the test images lie below.
+      share: of the generated images, those below it too; `expected_share` for images of the same
         distribution as the test split, 1 for copies.
       share_low: lower end of its exact 95 % interval, the threshold taken as known.
       share_high: upper end.
       expected_share: mean share of fresh images.
-      p_value: probability that fresh images are near so often, exact; it knows that the threshold
+      p_value: probability that so many fresh images lie below, exact; it knows that the threshold
         was found from so many test images.
-      power: share of planted copies that are as near; None without them.
-      num_identical: generated images that are a training image to rounding.
-      distance: from each generated image to the nearest training image, float64 `[N]`.
-      index: that training image, int64 `[N]`.
-      rotated: whether it is nearest after a turn by 180 degrees, bool `[N]`.
-      test_distance: the same distance of each test image, float64 `[M]`.
+      power: share of planted copies that lie below; None without them.
     """
 
     threshold: float
@@ -173,40 +168,120 @@ class NeighbourTest:
     expected_share: float
     p_value: float
     power: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class NeighbourTest:
+    """How generated images lie among the training images, beside how test images do.
+
+    Attributes:
+      nearness: compares the distance to the nearest training image. A generator's own error hides
+        a copy from it soon.
+      isolation: compares that distance over the one to the second nearest. A copy with an error is
+        still much nearer to its original than to any other, and an error brings both distances of
+        a fresh image together, so that it raises no alarm.
+      num_identical: generated images that are a training image to rounding.
+      distance: from each generated image to the nearest training image, float64 `[N]`.
+      ratio: that over the distance to the second nearest, float64 `[N]`.
+      index: the nearest training image, int64 `[N]`.
+      rotated: whether it is nearest after a turn by 180 degrees, bool `[N]`.
+    """
+
+    nearness: Comparison
+    isolation: Comparison
     num_identical: int
     distance: np.ndarray
+    ratio: np.ndarray
     index: np.ndarray
     rotated: np.ndarray
-    test_distance: np.ndarray
+
+    @property
+    def power(self) -> float | None:
+        """Returns the share of planted copies that the better of the two numbers recognises."""
+        if self.nearness.power is None or self.isolation.power is None:
+            return None
+        return max(self.nearness.power, self.isolation.power)
+
+    @property
+    def most_copies(self) -> float | None:
+        """Returns an upper limit on the share of copies; 1 where the test cannot tell."""
+        limits = [
+            one.share_high / one.power if one.power else 1.0
+            for one in (self.nearness, self.isolation)
+        ]
+        return None if self.power is None else min(1.0, *limits)
 
     @property
     def verdict(self) -> str:
         """Returns `copies`, `no copies found`, or `no power`."""
-        if self.num_identical or self.p_value < ALARM_P_VALUE:
+        p_value = min(self.nearness.p_value, self.isolation.p_value)
+        if self.num_identical or p_value < ALARM_P_VALUE:
             return "copies"
         blind = self.power is not None and self.power < LEAST_POWER
         return "no power" if blind else "no copies found"
 
     def worst(self, num: int) -> np.ndarray:
-        """Returns the generated images nearest to training images, nearest first, `[<= num]`."""
-        return np.argsort(self.distance, kind="stable")[:num]
+        """Returns the generated images most like copies, the worst first, int64 `[<= num]`."""
+        return np.argsort(self.ratio, kind="stable")[:num]
 
 
-_IDENTICAL = 1e-5
+@dataclasses.dataclass(frozen=True)
+class _Turned:
+    """The nearest training image in either orientation; see `NeighbourTest`."""
 
-
-class _Turned(NamedTuple):
     distance: np.ndarray
-    place: np.ndarray
+    ratio: np.ndarray
+    index: np.ndarray
     rotated: np.ndarray
 
 
 def _nearest_of_both(images: np.ndarray, references: np.ndarray) -> _Turned:
-    """Returns the nearest references of images as they are and turned by 180 degrees."""
-    both = nearest_images(np.concatenate([images, images[:, ::-1, ::-1]]), references)
-    distance, place = both.distance.reshape(2, -1), both.place.reshape(2, -1)
-    rotated = distance[1] < distance[0]
-    return _Turned(distance.min(axis=0), np.where(rotated, place[1], place[0]), rotated)
+    """Looks for the nearest references of images as they are and turned by 180 degrees."""
+    both = nearest_images(np.concatenate([images, images[:, ::-1, ::-1]]), references, num=2)
+    # [N, 4]: two as they are, two turned
+    distance = np.concatenate(np.split(both.distance, 2), axis=1)
+    place = np.concatenate(np.split(both.place, 2), axis=1)
+    best = np.argmin(distance, axis=1)[:, None]
+    first = np.take_along_axis(distance, best, axis=1)
+    index = np.take_along_axis(place, best, axis=1)
+    # A nearly symmetric training image is near in both orientations: the second is another image.
+    second = np.where(place == index, np.inf, distance).min(axis=1)
+    ratio = first[:, 0] / np.maximum(second, np.finfo(np.float64).tiny)
+    return _Turned(first[:, 0], ratio, index[:, 0], best[:, 0] >= 2)
+
+
+def _compare(found: np.ndarray, known: np.ndarray, planted: np.ndarray | None) -> Comparison:
+    from scipy.stats import betabinom
+
+    rank = max(1, int(LEVEL * len(known)))
+    threshold = float(np.sort(known)[rank - 1])
+    hits = int(np.sum(found < threshold))
+    low, high = binomial_interval(hits, len(found))
+    # Of exchangeable images, those before the k-th of m others are beta-binomial (k, m - k + 1).
+    fresh = betabinom(len(found), rank, len(known) - rank + 1)
+    return Comparison(
+        threshold=threshold,
+        share=hits / len(found),
+        share_low=low,
+        share_high=high,
+        expected_share=rank / (len(known) + 1),
+        p_value=float(fresh.sf(hits - 1)),
+        power=None if planted is None else float(np.mean(planted < threshold)),
+    )
+
+
+def _check_parts(parts: dict[str, np.ndarray | None], size: tuple[int, ...]) -> None:
+    for name, images in parts.items():
+        if images is None:
+            continue
+        least = 1 if name in ("generated", "copies") else 2
+        if len(images) < least or images.shape[1:] != size or len(size) not in (2, 3):
+            raise ValueError(
+                f"{name}: got images of shape {images.shape}; allowed: at least {least}, "
+                f"[N, H, W] or [N, H, W, C], of one size in all parts (train has {size})"
+            )
+        if not np.isfinite(images).all():
+            raise ValueError(f"{name}: got values that are not finite; leave such images out")
 
 
 def neighbour_test(
@@ -215,58 +290,36 @@ def neighbour_test(
     test: np.ndarray,
     copies: np.ndarray | None = None,
 ) -> NeighbourTest:
-    """Compares how near generated and test images come to the training images of one class.
+    """Compares how generated and test images of one class lie among its training images.
 
     Takes images, which finds exact copies, or what the smooth fit leaves of them
     (`smooth_residuals`), which finds the sub-structure of a training image behind another source.
     Distances are those of `nearest_images`, which does not see a factor; an image turned by 180
-    degrees counts as the same.
+    degrees counts as the same. The generated images must differ from one another: a generator that
+    repeats a few repeats their chance.
 
     Args:
       generated: float32 `[N, H, W]` or `[N, H, W, C]`.
-      train: training images of the same class, `[T, H, W]` or `[T, H, W, C]`.
-      test: test images of the same class, two or more.
+      train: training images of the same class, `[T, H, W]` or `[T, H, W, C]`, two or more.
+      test: test images of the same class, two or more; 100 or more for `LEVEL` to be what it says.
       copies: training images with this generator's own error (`planted_copies`), which the test
         should recognise: they tell its power.
 
     Raises:
       ValueError: for sizes that do not fit, values that are not finite, or too few images.
     """
-    from scipy.stats import betabinom
-
-    parts = {"generated": generated, "train": train, "test": test}
-    for name, images in (parts if copies is None else parts | {"copies": copies}).items():
-        least = 2 if name == "test" else 1
-        if len(images) < least or images.shape[1:] != train.shape[1:] or images.ndim < 3:
-            raise ValueError(
-                f"{name}: got images of shape {images.shape}; allowed: at least {least}, of one "
-                f"size in all parts (train has {train.shape})"
-            )
-        if not np.isfinite(images).all():
-            raise ValueError(f"{name}: got values that are not finite; leave such images out")
+    parts = {"generated": generated, "train": train, "test": test, "copies": copies}
+    _check_parts(parts, train.shape[1:])
     found, known = _nearest_of_both(generated, train), _nearest_of_both(test, train)
-    rank = max(1, int(LEVEL * len(test)))
-    threshold = float(np.sort(known.distance)[rank - 1])
-    hits = int(np.sum(found.distance < threshold))
-    low, high = binomial_interval(hits, len(generated))
-    # Of exchangeable images, those before the k-th of m others are beta-binomial (k, m - k + 1).
-    fresh = betabinom(len(generated), rank, len(test) - rank + 1)
-    power = None
-    if copies is not None:
-        power = float(np.mean(_nearest_of_both(copies, train).distance < threshold))
+    planted = _nearest_of_both(copies, train) if copies is not None else None
     return NeighbourTest(
-        threshold=threshold,
-        share=hits / len(generated),
-        share_low=low,
-        share_high=high,
-        expected_share=rank / (len(test) + 1),
-        p_value=float(fresh.sf(hits - 1)),
-        power=power,
+        nearness=_compare(found.distance, known.distance, planted.distance if planted else None),
+        isolation=_compare(found.ratio, known.ratio, planted.ratio if planted else None),
         num_identical=int(np.sum(found.distance < _IDENTICAL)),
         distance=found.distance,
-        index=found.place,
+        ratio=found.ratio,
+        index=found.index,
         rotated=found.rotated,
-        test_distance=known.distance,
     )
 
 

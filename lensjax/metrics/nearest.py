@@ -9,12 +9,12 @@ _REFERENCE_BLOCK = 2048
 
 
 class Nearest(NamedTuple):
-    """The nearest reference of each query.
+    """The nearest references of each query, nearest first.
 
     Attributes:
       distance: `|q / |q| - r / |r||`, from 0 (the same but for a positive factor) over the square
-        root of 2 (orthogonal) to 2 (the negative); float64 `[N]`.
-      place: its place among the references, int64 `[N]`.
+        root of 2 (orthogonal) to 2 (the negative); float64 `[N, num]`.
+      place: their places among the references, int64 `[N, num]`.
     """
 
     distance: np.ndarray
@@ -30,54 +30,59 @@ def _directions(images: np.ndarray) -> np.ndarray:
 
 
 def _nearest_of_block(
-    queries: np.ndarray, references: np.ndarray, others: np.ndarray | None
+    queries: np.ndarray, references: np.ndarray, others: np.ndarray | None, num: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns squared distances, float64, and places within a block of references."""
+    """Returns squared distances, float64 `[B, <= num]`, and places within a block."""
     cosines = queries @ references.T
     if others is not None:
         (rows,) = np.nonzero((others >= 0) & (others < len(references)))
         cosines[rows, others[rows]] = -np.inf
-    places = np.argmax(cosines, axis=1)
-    # Not 2 - 2 cos, whose rounding would hide how close a copy is.
-    squares = np.square(queries - references[places], dtype=np.float64).sum(axis=1)
-    squares[np.isneginf(cosines[np.arange(len(queries)), places])] = np.inf
+    if num < len(references):
+        places = np.argpartition(cosines, -num, axis=1)[:, -num:]
+    else:
+        places = np.tile(np.arange(len(references)), (len(queries), 1))
+    squares = np.empty(places.shape)
+    for column, chosen in enumerate(places.T):
+        # Not 2 - 2 cos, whose rounding would hide how close a copy is.
+        squares[:, column] = np.square(queries - references[chosen], dtype=np.float64).sum(axis=1)
+    squares[np.isneginf(np.take_along_axis(cosines, places, axis=1))] = np.inf
     return squares, places
 
 
 def nearest_images(
-    queries: np.ndarray, references: np.ndarray, own: np.ndarray | None = None
+    queries: np.ndarray, references: np.ndarray, num: int = 1, own: np.ndarray | None = None
 ) -> Nearest:
-    """Finds the nearest reference of each query, as vectors of length 1.
+    """Finds the nearest references of each query, as vectors of length 1.
 
-    Takes time in proportion to N M D and memory for a few blocks beside its arguments.
+    Takes time in proportion to N M D and memory for the queries and a few blocks of references.
 
     Args:
       queries: float32 `[N, ...]`.
       references: float32 `[M, ...]` with the same axes but for the first.
+      num: how many for each query.
       own: integers `[N]`, for each query a reference that does not count, such as itself.
 
     Raises:
-      ValueError: for shapes that do not fit, or no reference.
+      ValueError: for shapes that do not fit, or fewer references than asked for.
     """
-    if queries.shape[1:] != references.shape[1:] or not len(references):
+    least = num + (own is not None)
+    if queries.shape[1:] != references.shape[1:] or len(references) < least:
         raise ValueError(
-            f"queries have the shape {queries.shape}, references {references.shape}; allowed: one "
-            "or more references of the size of the queries"
+            f"queries have the shape {queries.shape}, references {references.shape}; allowed: at "
+            f"least {least} references of the size of the queries"
         )
     count = len(queries)
-    best = np.full(count, np.inf)
-    index = np.zeros(count, np.int64)
-    directions = [
-        _directions(queries[first : first + _QUERY_BLOCK])
-        for first in range(0, count, _QUERY_BLOCK)
-    ]
+    best, place = np.full((count, num), np.inf), np.zeros((count, num), np.int64)
+    parts = [_directions(queries[i : i + _QUERY_BLOCK]) for i in range(0, count, _QUERY_BLOCK)]
     for start in range(0, len(references), _REFERENCE_BLOCK):
         block = _directions(references[start : start + _REFERENCE_BLOCK])
-        for number, part in enumerate(directions):
+        for number, part in enumerate(parts):
             rows = slice(number * _QUERY_BLOCK, number * _QUERY_BLOCK + len(part))
             others = None if own is None else own[rows] - start
-            squares, places = _nearest_of_block(part, block, others)
-            better = squares < best[rows]
-            best[rows] = np.where(better, squares, best[rows])
-            index[rows] = np.where(better, places + start, index[rows])
-    return Nearest(np.sqrt(best), index)
+            squares, places = _nearest_of_block(part, block, others, num)
+            squares = np.concatenate([best[rows], squares], axis=1)
+            places = np.concatenate([place[rows], places + start], axis=1)
+            order = np.argsort(squares, axis=1, kind="stable")[:, :num]
+            best[rows] = np.take_along_axis(squares, order, axis=1)
+            place[rows] = np.take_along_axis(places, order, axis=1)
+    return Nearest(np.sqrt(best), place)
