@@ -87,7 +87,7 @@ def _pca_gaussian(
     # The small one of the two matrices with the same eigenvalues.
     squares, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64))
     squares, vectors = np.maximum(squares[::-1], 0), vectors[:, ::-1]
-    kept = 1 + int(np.searchsorted(np.cumsum(squares) / squares.sum(), EXPLAINED_VARIANCE))
+    kept = 1 + int(np.searchsorted(np.cumsum(squares), EXPLAINED_VARIANCE * squares.sum()))
     # A score is s u with the singular value s; the directions are u^T X / s.
     scores = random.standard_normal((num, kept)) / np.sqrt(max(len(chosen) - 1, 1))
     drawn = mean[None] + scores @ (vectors[:, :kept].T @ centred)

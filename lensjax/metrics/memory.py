@@ -22,6 +22,7 @@ ALARM_P_VALUE = 1e-3
 # A test that recognises fewer of the planted copies, or holes, says nothing.
 LEAST_POWER = 0.5
 _CONFIDENCE = 0.95
+_HALF = 0.5
 _IDENTICAL = 1e-5
 
 
@@ -66,9 +67,9 @@ class HoleTest:
 
     @property
     def verdict(self) -> str:
-        """Returns `filled`, `empty` (the interval lies below 1), or `no power`."""
+        """Returns `filled`, `thin`, `empty` (fewer than half at most), or `no power`."""
         if self.density_high < 1:
-            return "empty"
+            return "empty" if self.density_high < _HALF else "thin"
         return "filled" if self.power >= LEAST_POWER else "no power"
 
 
@@ -79,7 +80,7 @@ def _hole_power(count: int, share: float) -> float:
     hits = np.arange(int(binom.ppf(0.5, count, share)) + 1)
     # The interval lies below the share where so few hits are as rare as one of its tails.
     few = hits[binom.cdf(hits, count, share) < (1 - _CONFIDENCE) / 2]
-    return float(binom.cdf(few[-1], count, share / 2)) if len(few) else 0.0
+    return float(binom.cdf(few[-1], count, _HALF * share)) if len(few) else 0.0
 
 
 def _median(values: np.ndarray) -> float | None:

@@ -22,6 +22,7 @@ from lensjax.metrics.corruptions import (
 from lensjax.metrics.lensing import fit_smooth
 from lensjax.metrics.memory import smooth_residuals
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 SURVEY = SURVEYS["model_ii"]
 NUM = 64
 # Medians of EVALUATION.md on no_sub images; the speckle's is that of 1 % of white noise.

@@ -51,6 +51,13 @@ def test_a_generator_that_remembers_leaves_it_empty():
     assert result.density_around == pytest.approx(1 / (1 - SHARE), abs=0.25)
 
 
+@pytest.mark.parametrize(("density", "verdict"), [(0.2, "empty"), (0.75, "thin")])
+def test_a_hole_may_be_filled_in_part(density, verdict):
+    result = hole(sources(5000, density=density))
+    assert result.verdict == verdict
+    assert result.density == pytest.approx(density, abs=0.15)
+
+
 def test_density_and_interval_are_those_of_the_counts():
     x, y, ratio = sources(700, seed=3)
     result = hole((x, y, ratio))
