@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lensjax.config_diffusion import check_diffusion
+from lensjax.config_evaluate import EvaluateConfig
 from lensjax.config_fields import (
     ConfigError,
     check_texts,
@@ -21,7 +22,6 @@ from lensjax.config_fields import (
 from lensjax.config_sections import (
     Config,
     DataConfig,
-    EvaluateConfig,
     ExportConfig,
     LossConfig,
     ModelConfig,
@@ -82,6 +82,9 @@ RESUMABLE_FIELDS = (
     "evaluate.",
     "export.",
 )
+
+# Fields that an older version did not have, whose default is what it did.
+ADDED_FIELDS = ("data.exclude_source_disc",)
 
 
 def default_config() -> "ConfigDict":
@@ -255,8 +258,8 @@ def to_dict(config: Config) -> dict[str, Any]:
 def add_missing(saved: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a saved configuration with defaults for fields that an older version did not have.
 
-    Only fields that may differ on a resume are added: without another one, nobody knows what the
-    run means.
+    Only fields that may differ on a resume, and those whose default is what older versions did, are
+    added: without another one, nobody knows what the run means.
 
     Args:
       saved: `to_dict` of a configuration, perhaps by an older version.
@@ -266,7 +269,9 @@ def add_missing(saved: Mapping[str, Any]) -> dict[str, Any]:
         known = result.get(section, {})
         if isinstance(defaults, dict) and isinstance(known, Mapping):
             names = [f"{section}.{name}" for name in defaults if name not in known]
-            added = [name for name in names if name.startswith(RESUMABLE_FIELDS)]
+            added = [
+                name for name in names if name.startswith(RESUMABLE_FIELDS) or name in ADDED_FIELDS
+            ]
             if added:
                 values = {
                     name.partition(".")[2]: defaults[name.partition(".")[2]] for name in added

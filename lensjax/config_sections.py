@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
+from lensjax.config_evaluate import EvaluateConfig
 from lensjax.config_fields import below, between, choice, count, make_field, positive
 from lensjax.data.augmentation import SYMMETRIES, is_augmentation
 from lensjax.data.catalogue import BAD_FILE_POLICIES, FOLDER_SET, NAN_POLICIES, SIMULATED_SETS
@@ -310,17 +311,6 @@ class SampleConfig:
     def autoguided(self) -> bool:
         """Whether a weaker run is the guide, and not the network without label."""
         return self.guide_workdir is not None or self.guide_step is not None
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluateConfig:
-    """Scores.
-
-    Attributes:
-      num_images: images a class that are scored, generated and real alike.
-    """
-
-    num_images: int = count(64, least=2)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,10 +95,11 @@ def _draw_rows(
                 picture = np.ma.masked_invalid(images[place, :, :, 0])
                 norm = norm_of(images[place, :, :, 0])
                 axis.imshow(picture, norm=norm, cmap=colours, origin="lower")
-    return _pixels_of(figure)
+    return pixels_of(figure)
 
 
-def _pixels_of(figure: Any) -> np.ndarray:
+def pixels_of(figure: Any) -> np.ndarray:
+    """Returns a figure of matplotlib as a picture, uint8 `[height, width, 3]`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -147,16 +148,21 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> np.ndarray:
         axis.grid(alpha=0.3)
         if len(axis.get_lines()) == len(colours):
             axis.legend()
-    return _pixels_of(figure)
+    return pixels_of(figure)
+
+
+def png_bytes(picture: np.ndarray) -> bytes:
+    """Returns a picture, uint8 `[height, width, 3]`, as the content of a PNG file."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
 
 
 def save_png(path: pathlib.Path, picture: np.ndarray) -> None:
     """Writes a picture, uint8 `[height, width, 3]`, so that the file is whole or not there."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="png")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(buffer.getvalue())
+    partial.write_bytes(png_bytes(picture))
     partial.replace(path)

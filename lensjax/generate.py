@@ -20,6 +20,7 @@ from lensjax.data.scaling import Scaling
 from lensjax.sampling import (
     SampleFn,
     Weights,
+    generate_chunk,
     generate_chunks,
     make_sample_fn,
 )
@@ -107,6 +108,10 @@ class LensGenerator:
         guide = load(folder, step) if workdir is not None else load(folder, step, self.ema)
         _check_guide(self, guide, str(folder))
         return guide
+
+    def _weights(self, sample: SampleConfig) -> Weights:
+        guide = self.guide(sample)
+        return Weights(self.params, guide.params if guide else None)
 
     def labels(self, label: int | str | Sequence[int] | np.ndarray | None, num: int) -> np.ndarray:
         """Returns labels int32 `[num]` for an index, a class name, an array, or None.
@@ -221,14 +226,24 @@ class LensGenerator:
                     f"{name}: got {others[name]!r}; allowed: nothing; say {instead}"
                 )
         sample = self.settings(steps, guidance, sampler, **others)
-        guide = self.guide(sample)
         return generate_chunks(
             self._jitted(sample),
-            Weights(self.params, guide.params if guide else None),
+            self._weights(sample),
             self.labels(label, num),
             seed=seed,
             batch_size=sample.batch_size,
             progress=True,
+        )
+
+    def generate_chunk(self, number: int, sample: SampleConfig) -> np.ndarray:
+        """Draws chunk `number`: images `[B, H, W, C]` from `number * B`, B = `sample.batch_size`.
+
+        Image i is that of `generate(None, num, sample.seed)`, whose labels cycle.
+        """
+        first, size = number * sample.batch_size, sample.batch_size
+        labels = self.labels(None, first + size)[first:]
+        return generate_chunk(
+            self._jitted(sample), self._weights(sample), labels, seed=sample.seed, first=first
         )
 
     def log_prob(

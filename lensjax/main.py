@@ -28,9 +28,17 @@ _MODE = flags.DEFINE_enum(
     "train",
     MODES,
     "train: trains, or goes on where the run in the workdir stopped; builds a missing simulated "
-    "data set first. sample: draws images from the newest checkpoint. evaluate: scores drawn "
-    "images beside real ones. export: writes the data set, or drawn images, as npy, HDF5 or FITS "
-    "files (--config.export.*). build_data: builds the data set alone.",
+    "data set first. sample: draws images from the newest checkpoint. evaluate: judges drawn "
+    "images, or those of --images, beside real ones. export: writes the data set, or drawn "
+    "images, as npy, HDF5 or FITS files (--config.export.*). build_data: builds the data set "
+    "alone.",
+)
+_IMAGES = flags.DEFINE_string(
+    "images",
+    None,
+    "For --mode=evaluate: a .npy file of images of any generator, [N, H, W] or [N, H, W, C], with "
+    "labels.npy beside it or --config.evaluate.labels=FILE; without it images are drawn from the "
+    "run.",
 )
 
 
@@ -66,7 +74,10 @@ def main(arguments: list[str]) -> None:
             command_line.fail(
                 f"--workdir is missing; --mode={_MODE.value} needs the folder of the run"
             )
-        modes.run(_MODE.value, config, pathlib.Path(_WORKDIR.value or "."))
+        if _IMAGES.value is not None and _MODE.value != "evaluate":
+            command_line.fail(f"--images is for --mode=evaluate; got --mode={_MODE.value}")
+        images = pathlib.Path(_IMAGES.value).expanduser() if _IMAGES.value else None
+        modes.run(_MODE.value, config, pathlib.Path(_WORKDIR.value or "."), images)
     except modes.USER_ERRORS as error:
         command_line.fail(str(error))
 

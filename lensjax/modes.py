@@ -1,5 +1,6 @@
 """What each mode of the command line does."""
 
+import functools
 import os
 import pathlib
 
@@ -17,14 +18,23 @@ USER_ERRORS = (ConfigError, DataError, WorkdirError, CheckpointError, TrainingEr
 _DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops=true"
 
 
-def run(mode: str, config: Config, workdir: pathlib.Path) -> None:
-    """Runs a mode, one of `main.MODES`, with a checked configuration."""
+def run(
+    mode: str, config: Config, workdir: pathlib.Path, images: pathlib.Path | None = None
+) -> None:
+    """Runs a mode, one of `main.MODES`, with a checked configuration.
+
+    Args:
+      mode: which.
+      config: the configuration.
+      workdir: the run's folder.
+      images: for `evaluate`, a file of images to judge; None for those of the run.
+    """
     if config.train.deterministic:  # before the first use of a device
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DETERMINISTIC_FLAG}"
     functions = {
         "train": _train,
         "sample": _sample,
-        "evaluate": _evaluate,
+        "evaluate": functools.partial(_evaluate, images=images),
         "export": _export,
         "build_data": _build_data,
     }
@@ -89,10 +99,10 @@ def _sample(config: Config, workdir: pathlib.Path) -> None:
     sample_mode(config, workdir)
 
 
-def _evaluate(config: Config, workdir: pathlib.Path) -> None:
-    from lensjax.evaluate import evaluate_mode
+def _evaluate(config: Config, workdir: pathlib.Path, images: pathlib.Path | None) -> None:
+    from lensjax.evaluation.mode import evaluate_mode
 
-    evaluate_mode(config, workdir)
+    evaluate_mode(config, workdir, images)
 
 
 def _export(config: Config, workdir: pathlib.Path) -> None:

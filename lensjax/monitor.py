@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,14 +16,15 @@ from lensjax.config import Config
 from lensjax.data.augmentation import central_cut_out, cut_out_shape
 from lensjax.data.dataset import Split, first_of_each_class
 from lensjax.data.scaling import Scaling
+from lensjax.evaluation.light import light_scores
 from lensjax.figures import lens_grid, save_png, training_curves
 from lensjax.sampling import Weights, generate_chunks, make_sample_fn
 from lensjax.validation import Report, Validation
 from lensjax.writers import MetricWriters, read_metrics
 
 
-class SampleGrids:
-    """Draws the grid of a step: for each class real images above generated ones.
+class Samples:
+    """Draws images while a network is trained: a grid beside real ones, and a few scores.
 
     Args:
       config: the configuration.
@@ -36,18 +38,21 @@ class SampleGrids:
         unguided = dataclasses.replace(sample, guidance=1.0, guidance_rescale=0.0)
         self._sample = unguided if sample.autoguided else sample
         margin = config.data.shift_pixels
+        self._data_name = config.data.name
+        self._judged = config.evaluate.while_training
+        self._per_class = max(sample.grid_columns, self._judged)
         self._real = [
             central_cut_out(images, margin)
-            for images in first_of_each_class(split, config.sample.grid_columns)
+            for images in first_of_each_class(split, self._per_class)
         ]
         self._names = split.info.class_names or ("images",)
         shape = cut_out_shape(split.info.image_shape, margin)
         self._sample_fn = jax.jit(make_sample_fn(config, scaling, shape, self._sample))
 
-    def draw(self, params: Any) -> np.ndarray:
-        """Returns the picture, uint8 `[height, width, 3]`, from the given parameters."""
-        columns = self._sample.grid_columns
-        labels = np.repeat(np.arange(len(self._names), dtype=np.int32), columns)
+    def draw(self, params: Any) -> tuple[np.ndarray, Mapping[str, float]]:
+        """Returns the picture, uint8 `[height, width, 3]`, and the scores of these parameters."""
+        count, columns = self._per_class, self._sample.grid_columns
+        labels = np.repeat(np.arange(len(self._names), dtype=np.int32), count)
         images = generate_chunks(
             self._sample_fn,
             Weights(params),
@@ -56,7 +61,13 @@ class SampleGrids:
             batch_size=min(self._sample.batch_size, len(labels)),
         )
         generated = np.split(images, len(self._names))
-        return lens_grid(generated, self._names, self._real)
+        real = self._real
+        shown = [[rows[:columns] for rows in one] for one in (generated, real)]
+        picture = lens_grid(shown[0], self._names, shown[1])
+        if not self._judged:
+            return picture, {}
+        judged = [[rows[: self._judged] for rows in one] for one in (generated, real)]
+        return picture, light_scores(*judged, self._names, self._data_name)
 
 
 @dataclasses.dataclass
@@ -147,18 +158,21 @@ class Monitor:
     ) -> None:
         self.progress = Progress(config.train.num_steps, config.train.batch_size)
         self._workdir = workdir
-        self._grids = SampleGrids(config, train, scaling)
+        self._samples = Samples(config, train, scaling)
         self._validation = Validation(config, train, test, scaling) if test else None
         self._writers = MetricWriters(workdir / files.METRICS_FILE, start)
 
-    def write_line(self, step: int, params: Any | None) -> None:
+    def write_line(
+        self, step: int, params: Any | None, scores: Mapping[str, float] | None = None
+    ) -> None:
         """Writes the metrics since the last line.
 
         Args:
           step: the steps done.
           params: those to validate; None for no validation at this step.
+          scores: of the images drawn at this step.
         """
-        values = self.progress.summary(step)
+        values = self.progress.summary(step) | dict(scores or {})
         validation = None if params is None else self._validation
         if validation is not None:
             self.progress.pause()
@@ -176,11 +190,18 @@ class Monitor:
         save_png(self._workdir / files.SAMPLES / "curves.png", picture)
         self._writers.image(step, "curves", picture)
 
-    def draw_samples(self, step: int, params: Any) -> None:
-        """Draws the sample grid of a step from the given parameters."""
-        picture = self._grids.draw(params)
+    def draw_samples(self, step: int, params: Any) -> Mapping[str, float]:
+        """Draws the sample grid of a step from the given parameters; returns its scores."""
+        self.progress.pause()
+        picture, scores = self._samples.draw(params)
         save_png(self._workdir / files.SAMPLES / f"step_{step:08d}.png", picture)
         self._writers.image(step, "samples", picture)
+        ratios = {name: value for name, value in scores.items() if name.endswith("_ratio")}
+        if ratios:
+            parts = [f"{name[6:-6]} {value:.3f}" for name, value in ratios.items()]
+            logging.info("left by the smooth lens at step %d | %s", step, " | ".join(parts))
+        self.progress.go_on()
+        return scores
 
     def close(self) -> None:
         """Waits until everything is written."""

@@ -103,6 +103,26 @@ def passes_per_image(config: Config, sample: SampleConfig) -> int:
     return count_passes(guidance_settings(sample), asked)
 
 
+def generate_chunk(
+    sample_fn: SampleFn, weights: Weights, labels: np.ndarray, *, seed: int, first: int
+) -> np.ndarray:
+    """Draws the images `first` to `first + B` at once.
+
+    Args:
+      sample_fn: jitted, from `make_sample_fn`.
+      weights: what is drawn from.
+      labels: int32 `[B]`.
+      seed: in [0, 2**31 - 1].
+      first: the number of the first image.
+
+    Returns:
+      float32 `[B, H, W, C]`, flux.
+    """
+    numbers = np.arange(first, first + len(labels), dtype=np.int32)
+    images = sample_fn(weights, jnp.int32(seed), jnp.asarray(numbers), jnp.asarray(labels))
+    return np.asarray(images)
+
+
 def generate_chunks(
     sample_fn: SampleFn,
     weights: Weights,
@@ -131,12 +151,9 @@ def generate_chunks(
         shown = progress and total > batch_size
         bar = stack.enter_context(progress_bar(total, "Drawing")) if shown else None
         for start in range(0, total, batch_size):
-            numbers = np.arange(start, start + batch_size, dtype=np.int32)
-            chunk_labels = labels[np.minimum(numbers, total - 1)]
-            images = sample_fn(
-                weights, jnp.int32(seed), jnp.asarray(numbers), jnp.asarray(chunk_labels)
-            )
-            chunks.append(np.asarray(images)[: total - start])
+            places = np.minimum(np.arange(start, start + batch_size), total - 1)
+            images = generate_chunk(sample_fn, weights, labels[places], seed=seed, first=start)
+            chunks.append(images[: total - start])
             if bar is not None:
                 bar.update(len(chunks[-1]))
     return np.concatenate(chunks)

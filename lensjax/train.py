@@ -257,20 +257,19 @@ def _loop(
         last = done or signal_name is not None
 
         validates = signal_name is None and (step % settings.evaluate_every == 0 or done)
-        if step % settings.log_every == 0 or validates or last:
-            monitor.write_line(step, sampling_params(state, ema) if validates else None)
-            _check_finite(state)
-        saves = step % settings.checkpoint_every == 0 or last
         draws = signal_name is None and (step % settings.sample_every == 0 or done)
+        saves = step % settings.checkpoint_every == 0 or last
         if saves or draws:
             jax.block_until_ready(state.step)  # steps that still run belong on the clock
-        progress.pause()
+        scores = monitor.draw_samples(step, sampling_params(state, ema)) if draws else None
+        if step % settings.log_every == 0 or validates or draws or last:
+            monitor.write_line(step, sampling_params(state, ema) if validates else None, scores)
+            _check_finite(state)
         if saves:
+            progress.pause()
             _check_finite(state)
             checkpoints.save(step, state)
-        if draws:
-            monitor.draw_samples(step, sampling_params(state, ema))
-        progress.go_on()
+            progress.go_on()
         if last:
             checkpoints.wait()
         if signal_name is not None:

@@ -135,7 +135,7 @@ def check_same(workdir: pathlib.Path, config: Config) -> None:
       ConfigError: where it is another one; every difference is listed.
       WorkdirError: where the workdir has none.
     """
-    changed = differences(_saved_config(workdir), to_dict(config))
+    changed = differences(add_missing(_saved_config(workdir)), to_dict(config))
     if changed:
         raise ConfigError(
             "--workdir",

@@ -54,6 +54,14 @@ def _keep_up_to(path: pathlib.Path, step: int) -> None:
     os.replace(partial, path)
 
 
+def show_scalars(folder: pathlib.Path, step: int, values: Mapping[str, float]) -> None:
+    """Shows scalars of one step in TensorBoard, as a run of its own in `folder`."""
+    tensorboard = _open_tensorboard(folder)
+    if tensorboard:
+        tensorboard.write_scalars(step, dict(values))
+        tensorboard.close()
+
+
 class MetricWriters:
     """Writes the metrics of a run, each step once, also after a resume.
 

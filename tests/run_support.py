@@ -283,7 +283,7 @@ def _run_command(arguments: list[str], output: pathlib.Path) -> int:
 def _command_child(folder: pathlib.Path) -> None:
     import warnings
 
-    for module in ("main", "modes", "generate", "evaluate"):
+    for module in ("main", "modes", "generate", "evaluation.mode"):
         importlib.import_module(f"lensjax.{module}")  # once for all forks
     if "TRAININGS" in os.environ:
         hide_tensorboard()

@@ -140,7 +140,19 @@ LIMITS: dict[str, tuple[tuple, tuple]] = {
     "sample.batch_size": COUNT,
     "sample.seed": SEED,
     "sample.grid_columns": COUNT,
-    "evaluate.num_images": ((1, 0, -1), (2,)),
+    "evaluate.num_images": ((1, 0, -1), (2, None)),
+    "evaluate.image_scale": OTHER_WORD,
+    "evaluate.labels": (("",), (None, "labels.npy")),
+    "evaluate.measures": (
+        ("", "fid", "shapes,fid", "shapes,shapes", "all,shapes"),
+        ("all", "none", "shapes", "shapes, c2st"),
+    ),
+    "evaluate.require": (("", "fid", "c2st c2st"), ("all", "none", "c2st,inception")),
+    "evaluate.inception_weights": (("",), (None, "weights.pth")),
+    "evaluate.train_images": ((1, 0), (2,)),
+    "evaluate.cache": (("",), (None, "cache")),
+    "evaluate.while_training": ((-1,), (0, 1)),
+    "evaluate.seed": SEED,
     "export.source": OTHER_WORD,
     "export.format": OTHER_WORD,
     "export.split": OTHER_WORD,
@@ -149,7 +161,13 @@ LIMITS: dict[str, tuple[tuple, tuple]] = {
     "parallel.strategy": OTHER_WORD,
     "parallel.num_devices": ((0, -1), (None, 1)),
 }
-WITHOUT_LIMITS = {"data.directory", "train.deterministic", "loss.stratified"}
+WITHOUT_LIMITS = {
+    "data.directory",
+    "train.deterministic",
+    "loss.stratified",
+    "evaluate.baselines",
+    "evaluate.download",
+}
 WRONG_TYPES: dict[typing.Any, tuple] = {
     int: (1.5, 1.0, "1", True, None, [1]),
     float: ("1", True, None, [1.0], 1j),
@@ -579,7 +597,8 @@ def test_what_an_older_version_did_not_save_is_added_where_it_means_nothing_to_t
     del values[section][leaf]
     added = configuration.add_missing(values)
     assert leaf not in values[section]  # it was not changed in place
-    if path in RESUMABLE or section in RESUMABLE_SECTIONS:
+    known = path in configuration.ADDED_FIELDS  # its default is what was done before
+    if known or path in RESUMABLE or section in RESUMABLE_SECTIONS:
         expected = nested(TINY) | {section: {**values[section], leaf: FIELDS[path][1]}}
         assert from_config_dict(added) == from_config_dict(expected)
     else:

@@ -135,7 +135,7 @@ def _curves(monkeypatch, metrics):
     from matplotlib.figure import Figure
 
     drawn = {}
-    render = figures._pixels_of
+    render = figures.pixels_of
 
     def look(figure: Figure):
         for axis in figure.axes:
@@ -143,7 +143,7 @@ def _curves(monkeypatch, metrics):
             drawn[axis.get_title()] = lines
         return render(figure)
 
-    monkeypatch.setattr(figures, "_pixels_of", look)
+    monkeypatch.setattr(figures, "pixels_of", look)
     picture = training_curves(metrics)
     assert picture.dtype == np.uint8
     assert picture.shape[2] == 3

@@ -17,6 +17,7 @@ INSTALLED_AS = {
     "array_record": "array-record",
     "ml_collections": "ml-collections",
     "orbax": "orbax-checkpoint",
+    "sklearn": "scikit-learn",
     "tensorflow": "tensorflow-cpu",
     "tensorflow_datasets": "tensorflow-datasets",
 }
@@ -45,8 +46,8 @@ def project() -> dict:
 )
 def test_a_requirement_file_has_the_bounds_of_the_project(name):
     lines = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
-    extras = project()["optional-dependencies"]["tensorboard"]
-    expected = bounds(project()["dependencies"] + extras)
+    extras = project()["optional-dependencies"]
+    expected = bounds(project()["dependencies"] + extras["evaluate"] + extras["tensorboard"])
     assert bounds(lines) == expected
     assert all(bound is not None for bound in expected.values())
 
@@ -71,6 +72,11 @@ def test_every_import_of_the_package_is_declared_and_every_declaration_used():
     imported -= set(sys.stdlib_module_names) | {"lensjax"}
     needed = {INSTALLED_AS.get(name, name) for name in imported}
     extras = project()["optional-dependencies"]
-    declared = project()["dependencies"] + extras["tensorboard"] + extras["files"]
+    declared = [
+        *project()["dependencies"],
+        *extras["tensorboard"],
+        *extras["files"],
+        *extras["evaluate"],
+    ]
     names = {match[1] for match in map(NAME.match, declared) if match} - {"tensorflow"}
     assert needed == names - UNIMPORTED

@@ -43,14 +43,14 @@ SUPPORT = ROOT / "tests" / "run_support.py"
 
 
 BLANK = np.zeros((4, 4, 3), np.uint8)
-draw_picture = monitoring.SampleGrids.draw
+draw_picture = monitoring.Samples.draw
 
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch):
     """Leaves out TensorFlow, and the sampler's compilation, where a test is not about them."""
     monkeypatch.setattr(writers, "_open_tensorboard", lambda folder: None)
-    monkeypatch.setattr(monitoring.SampleGrids, "draw", lambda self, params: BLANK)
+    monkeypatch.setattr(monitoring.Samples, "draw", lambda self, params: (BLANK, {}))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch, captured_log() as log:
         patch.setattr(writers, "_open_tensorboard", lambda folder: None)
-        patch.setattr(monitoring.SampleGrids, "draw", draw_picture)
+        patch.setattr(monitoring.Samples, "draw", draw_picture)
         state = train(tiny_config(train={"sample_every": 6}), workdir, tiny_split())
     return workdir, state, log
 
@@ -112,8 +112,14 @@ def test_dataset_json_holds_what_sampling_needs(finished):
 def test_each_step_has_one_line_of_metrics(finished):
     lines = metrics_of(finished[0])
     assert [line["step"] for line in lines] == list(range(1, 13))
+    scores = {
+        f"score/{name}_{quantity}"
+        for name in ("axion", "cdm", "no_sub")
+        for quantity in ("flux", "peak", "negative")  # images of 16 x 16 pixels cannot be fitted
+    }
     for line in lines:
-        assert set(line) == {
+        drawn = scores if line["step"] % 6 == 0 else set()
+        assert set(line) == drawn | {
             "step",
             "loss",
             "gradient_norm",
@@ -161,7 +167,7 @@ def test_several_steps_share_a_line_with_their_mean_loss(tmp_path, finished):
 
 def test_sample_pictures_have_real_rows_above_generated_ones(tmp_path, monkeypatch):
     seen: dict[str, Any] = {}
-    monkeypatch.setattr(monitoring.SampleGrids, "draw", draw_picture)
+    monkeypatch.setattr(monitoring.Samples, "draw", draw_picture)
 
     def grid(generated, names, real):
         seen.update(generated=generated, real=real, names=names)
@@ -258,7 +264,7 @@ def test_pictures_and_validation_are_of_the_parameters_that_are_named(tmp_path, 
     seen: dict[str, Any] = {}
 
     def note(what):
-        def noted(self, step, params):
+        def noted(self, step, params, scores=None):
             seen[f"{what} {step}"] = jax.device_get(params)
 
         return noted
@@ -291,9 +297,9 @@ def test_the_step_is_compiled_once_over_many_epochs(tmp_path, monkeypatch):
 def test_a_signal_during_a_picture_is_saved_a_step_later(tmp_path, monkeypatch):
     def draw(self, params):
         os.kill(os.getpid(), signal.SIGTERM)
-        return BLANK
+        return BLANK, {}
 
-    monkeypatch.setattr(monitoring.SampleGrids, "draw", draw)
+    monkeypatch.setattr(monitoring.Samples, "draw", draw)
     config = tiny_config(train={"sample_every": 5, "checkpoint_every": 50})
     before = signal.getsignal(signal.SIGTERM)
     with captured_log() as log:
@@ -503,7 +509,7 @@ def test_a_batch_beyond_the_images_in_memory_is_refused(tmp_path):
 
 
 def test_an_unlabelled_set_trains_and_generates(tmp_path, monkeypatch):
-    monkeypatch.setattr(monitoring.SampleGrids, "draw", draw_picture)
+    monkeypatch.setattr(monitoring.Samples, "draw", draw_picture)
     config = tiny_config(train={"num_steps": 1})
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=0))
     train(config, tmp_path / "run", tiny_split(class_names=()))
@@ -537,7 +543,7 @@ def test_a_run_may_change_its_placement_on_a_resume(tmp_path, finished):
 
 
 def test_the_network_sees_cut_outs_where_they_are_shifted(tmp_path, monkeypatch):
-    monkeypatch.setattr(monitoring.SampleGrids, "draw", draw_picture)
+    monkeypatch.setattr(monitoring.Samples, "draw", draw_picture)
     changes = {"data.name": "deeplense/folder", "data.folder": "images", "data.shift_pixels": 4}
     config = configuration.from_config_dict(
         nested(TINY | changes | {"train.num_steps": 2, "data.augmentation": "all"})

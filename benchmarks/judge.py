@@ -1,0 +1,163 @@
+"""Which measure notices which fault? Real images with known faults, judged as generated ones are.
+
+    python benchmarks/judge.py [--data=deeplense/model_ii] [--images-per-class=300] [--controls=3]
+
+Each fault of `lensjax/metrics/corruptions.py` is put into real images that the judge has not seen;
+the judge compares them with others. Real images without a fault are the control: a goal that they
+miss is a false alarm. The answer goes to `benchmarks/results/judge.json` and `docs/judge.md`.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lensjax import provenance
+from lensjax.config import Config, from_config_dict, to_dict
+from lensjax.data import sets
+from lensjax.data.dataset import LensSplit
+from lensjax.data.subset import SubsetSplit
+from lensjax.evaluation.checks import Check, check_row
+from lensjax.evaluation.measures import measure_rows, missing_measures
+from lensjax.evaluation.mode import make_setting
+from lensjax.evaluation.real import RealImages as RealSplits
+from lensjax.evaluation.real import first_places
+from lensjax.evaluation.rows import Row, Setting
+from lensjax.evaluation.tables import number, plain
+from lensjax.metrics.corruptions import CORRUPTIONS, RealImages, corrupt
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "judge.json"
+TABLE = pathlib.Path(__file__).parent.parent / "docs" / "judge.md"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="deeplense/model_ii")
+    parser.add_argument("--images-per-class", type=int, default=300)
+    parser.add_argument("--controls", type=int, default=3, help="sets of images without a fault")
+    parser.add_argument("--measures", default="all", help="as evaluate.measures")
+    parser.add_argument("--only", nargs="*", default=list(CORRUPTIONS), help="names of faults")
+    parser.add_argument("--no-files", action="store_true", help="prints the table alone")
+    return parser.parse_args()
+
+
+def make_config(data: str, per_class: int, measures: str, cache: str | None = None) -> Config:
+    """Returns the configuration of an evaluation without a run."""
+    values = to_dict(Config())
+    values["data"]["name"] = data
+    values["evaluate"] |= {"num_images": per_class, "measures": measures, "cache": cache}
+    return from_config_dict(values)
+
+
+def unseen_images(config: Config, splits: RealSplits, number: int) -> LensSplit:
+    """Returns test images beyond those that the judge compares with, as many again.
+
+    Args:
+      config: the configuration.
+      splits: the real images of the evaluation.
+      number: 0 for the next images of each class, 1 for those after them, and so on.
+    """
+    count = splits.per_class
+    test = sets.prepare(config.data).open_split("test")
+    places = first_places(test, (number + 2) * count)
+    labels = test.examples(places).labels
+    chosen = [
+        places[labels == label][(number + 1) * count : (number + 2) * count]
+        for label in np.unique(labels)
+    ]
+    short = min(len(one) for one in chosen)
+    if short < count:
+        sys.exit(f"the test split has only {short} images a class for part {number}; ask for fewer")
+    return SubsetSplit(test, np.sort(np.concatenate(chosen))).in_memory()
+
+
+def faulty_row(name: str, base: LensSplit, setting: Setting, seed: int) -> Row:
+    """Returns real images with a fault."""
+    train = setting.real_images.train(setting.settings.train_images)
+    real = RealImages(
+        base.images, base.labels, setting.survey, base.parameters, train.images, train.labels
+    )
+    return Row(name, *corrupt(name, real, seed), setting)
+
+
+def judge(
+    subjects: Sequence[Row], setting: Setting
+) -> tuple[dict[str, list[Check]], Mapping[str, Any]]:
+    """Returns the checks of each row, and all numbers."""
+    test = setting.real_images.test
+    real = Row("real", test.images, test.labels, setting)
+    results = measure_rows(subjects, [real], setting, missing_measures(setting))
+    survey = setting.survey.name if setting.survey else None
+    return {row.name: check_row(results, row.name, survey) for row in subjects}, results
+
+
+def _missed(checks: Sequence[Check]) -> list[str]:
+    return [
+        f"{check.name} ({number(check.value)}, limit {number(check.limit)})"
+        for check in checks
+        if check.outcome == "missed"
+    ]
+
+
+def _table(checks: Mapping[str, Sequence[Check]], per_class: int, data: str) -> str:
+    lines = [
+        "# The judge judged",
+        "",
+        f"Real images of `{data}` with a known fault, {per_class} a class, judged by",
+        "`--mode=evaluate` beside other real images. Made by `python benchmarks/judge.py`; all",
+        "numbers are in `benchmarks/results/judge.json`. The controls have no fault: what they",
+        "miss would be a false alarm.",
+        "",
+        "| fault | goals missed | by |",
+        "|---|--:|---|",
+    ]
+    for name, found in checks.items():
+        missed = _missed(found)
+        what = CORRUPTIONS[name].description if name in CORRUPTIONS else "none (control)"
+        lines.append(f"| {what} | {len(missed)} of {len(found)} | {'; '.join(missed)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Judges every fault and writes the table."""
+    arguments = _arguments()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as cache:
+        config = make_config(arguments.data, arguments.images_per_class, arguments.measures, cache)
+        splits = RealSplits(config, sets.prepare(config.data))
+        setting = make_setting(config, splits)
+        base = unseen_images(config, splits, 0)
+        rows = [faulty_row(name, base, setting, seed=1) for name in arguments.only]
+        for part in range(arguments.controls):
+            control = unseen_images(config, splits, part)
+            rows.append(Row(f"control {part}", control.images, control.labels, setting))
+        checks, results = judge(rows, setting)
+    table = _table(checks, arguments.images_per_class, arguments.data)
+    print(table)
+    print(f"{time.monotonic() - started:.0f} s")
+    if arguments.no_files:
+        return
+    content = {
+        "data": arguments.data,
+        "images_per_class": arguments.images_per_class,
+        "seconds": time.monotonic() - started,
+        "checks": {name: [one._asdict() for one in found] for name, found in checks.items()},
+        "measures": results,
+        "settings": dataclasses.asdict(config.evaluate) | {"cache": None},
+        "versions": provenance.versions(),
+        "git_revision": provenance.git_revision(),
+        "hardware": provenance.hardware(),
+    }
+    RESULTS.write_text(json.dumps(plain(content), indent=1) + "\n")
+    TABLE.write_text(table)
+
+
+if __name__ == "__main__":
+    main()

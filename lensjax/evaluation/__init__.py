@@ -1,0 +1,1 @@
+"""`--mode=evaluate`: how good generated images are, by one written protocol."""

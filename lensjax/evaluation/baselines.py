@@ -1,0 +1,58 @@
+"""The baseline rows that stand in every table."""
+
+import dataclasses
+
+import numpy as np
+
+from lensjax.evaluation.rows import Row, Setting
+from lensjax.metrics import baselines
+from lensjax.metrics.corruptions import UNKNOWN_FWHM_PIXELS
+
+CONTROL = "blurred"
+
+
+def _num_training_images(setting: Setting) -> int:
+    """Returns how many training images a class the baselines are made of."""
+    return max(setting.per_class, setting.settings.train_images)
+
+
+def baseline_images(name: str, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images of a baseline, flux `[N, H, W, C]`, and their labels.
+
+    Args:
+      name: one of `metrics.baselines.BASELINES`.
+      setting: what all rows share.
+
+    Raises:
+      lensjax.metrics.baselines.BaselineError: where the set does not have this baseline.
+    """
+    info, simulated = setting.info, setting.simulated
+    train = setting.real_images.train(_num_training_images(setting))
+    smallest = min(np.bincount(train.labels)[np.unique(train.labels)])
+    fwhm = UNKNOWN_FWHM_PIXELS
+    if info.psf_fwhm_arcsec and info.pixel_scale_arcsec:
+        fwhm = info.psf_fwhm_arcsec / info.pixel_scale_arcsec
+    return baselines.make(
+        name,
+        train.images,
+        train.labels,
+        min(setting.per_class, int(smallest)),
+        setting.settings.seed,
+        setting.survey,
+        train.parameters if setting.survey else None,
+        simulated=dataclasses.replace(simulated, mini=False).name if simulated else None,
+        psf_fwhm_pixels=fwhm,
+    )
+
+
+def baseline_rows(setting: Setting) -> list[Row]:
+    """Returns the rows of all baselines that the set has; none where they are not wanted."""
+    if not setting.settings.baselines:
+        return []
+    rows = []
+    for name in baselines.BASELINES:
+        try:
+            rows.append(Row(name, *baseline_images(name, setting), setting))
+        except baselines.BaselineError:
+            continue  # the user's own images have no simulator
+    return rows

@@ -1,0 +1,82 @@
+"""Images of a run that an interrupted evaluation need not draw again."""
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from lensjax import workdir as files
+from lensjax.config import SampleConfig
+from lensjax.generate import LensGenerator
+from lensjax.progress import progress_bar
+from lensjax.sample_mode import describe
+
+# What does not change an image that has a number.
+_NOT_OF_AN_IMAGE = ("num_images", "versions", "git_revision", "hardware")
+
+
+def _key_of(description: dict[str, Any]) -> str:
+    decisive = {name: one for name, one in description.items() if name not in _NOT_OF_AN_IMAGE}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read_chunk(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Returns a chunk that is whole, None for one that is not there or of no use."""
+    try:
+        images = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return images if images.shape == shape and images.dtype == np.float32 else None
+
+
+def _write_chunk(path: pathlib.Path, images: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, images)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(buffer.getvalue())
+    os.replace(partial, path)
+
+
+def draw_or_read(
+    generator: LensGenerator, sample: SampleConfig, num: int, folder: pathlib.Path
+) -> np.ndarray:
+    """Returns the images of `generator.generate(None, num, sample.seed)`.
+
+    Each chunk lies in a file as soon as it is drawn; those that are there are read. Images of
+    other weights or settings are removed.
+
+    Args:
+      generator: the loaded run.
+      sample: its settings; `num_images` is not looked at.
+      num: number of images.
+      folder: where the chunks are.
+
+    Returns:
+      float32 `[num, H, W, C]`, flux.
+    """
+    description = describe(generator, sample)
+    own = folder / _key_of(description)
+    for other in folder.glob("*"):
+        if other != own:
+            shutil.rmtree(other)
+    own.mkdir(parents=True, exist_ok=True)
+    files.write_json(own / "meta.json", description)
+    size = sample.batch_size
+    chunks = []
+    with progress_bar(num, "Drawing") as bar:
+        for number in range(-(-num // size)):
+            path = own / f"{number:06d}.npy"
+            images = _read_chunk(path, (size, *generator.image_shape))
+            if images is None:
+                images = generator.generate_chunk(number, sample)
+                _write_chunk(path, images)
+            chunks.append(images[: num - number * size])
+            bar.update(len(chunks[-1]))
+    logging.info("drew or read %d images in %s", num, own)
+    return np.concatenate(chunks)

@@ -1,0 +1,265 @@
+"""Measures in the space of a network's features: distances, neighbours, and the class seen."""
+
+import functools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lensjax.bridge.inception_weights import load_inception, search_weights
+from lensjax.bridge.torch_files import WeightsError
+from lensjax.data.dataset import DataError
+from lensjax.evaluation.noise_levels import AS_THEY_ARE, levels, with_noise
+from lensjax.evaluation.rows import Row, Setting
+from lensjax.metrics.features import Extractor, LensExtractor
+from lensjax.metrics.frechet import Moments, few_images_warning, frechet_distance
+from lensjax.metrics.inception_features import InceptionExtractor
+from lensjax.metrics.intervals import NUM_FLOOR_SETS, Floor, disjoint_sets, frechet_floor
+from lensjax.metrics.kernel import kernel_distance
+from lensjax.metrics.neighbours import DENSITY_K, PRECISION_K, manifold_scores
+from lensjax.metrics.reference import cached_json
+
+OVERALL = "overall"
+_LENS_MODEL = "model_ii"
+# Sets of fewer images have no neighbours and no blocks.
+_LEAST = 8
+
+
+def lens_network_missing(setting: Setting) -> str | None:
+    """Returns why the lens network cannot look at these images, None where it can."""
+    simulated = setting.simulated
+    if simulated is None or simulated.survey.name != _LENS_MODEL:
+        return "the network that comes with lensjax knows images of Model II alone"
+    if not setting.in_flux:
+        return f"it needs flux; evaluate.image_scale is {setting.settings.image_scale}"
+    return None
+
+
+def inception_missing(setting: Setting) -> str | None:
+    """Returns why there is no Inception, with the remedy; None where it is there.
+
+    Raises:
+      DataError: for a file that was named and is not the right one.
+    """
+    if setting.info.image_shape[-1] not in (1, 3):
+        return f"Inception takes 1 or 3 channels; the images have {setting.info.image_shape[-1]}"
+    settings = setting.settings
+    try:
+        return search_weights(settings.inception_weights, download=settings.download).remedy or None
+    except WeightsError as error:
+        raise DataError(str(error)) from None
+
+
+@functools.lru_cache(maxsize=1)
+def _lens_extractor() -> LensExtractor:
+    return LensExtractor()
+
+
+@functools.lru_cache(maxsize=1)
+def _inception(path: str | None, flux_limit: float) -> InceptionExtractor:
+    found = search_weights(path, download=False).path
+    assert found is not None  # inception_missing has found it
+    return InceptionExtractor(load_inception(found), flux_limit)
+
+
+def _by_group(features: np.ndarray, row: Row) -> dict[str, np.ndarray]:
+    """Returns the features of all images, and of each class where there are several."""
+    found = {OVERALL: features}
+    if len(row.groups) > 1:
+        found |= {name: features[places] for name, places in row.groups.items()}
+    return found
+
+
+def _floors(
+    extractor: Extractor, real: Row, magnitude: float | None, setting: Setting
+) -> dict[str, dict[str, float]]:
+    """Returns the floor of each group: disjoint sets of training images beside the test split."""
+    wanted = NUM_FLOOR_SETS * setting.per_class
+    train = setting.train(wanted)
+    smallest = min(len(places) for places in train.groups.values())
+    num_sets = min(NUM_FLOOR_SETS, smallest // setting.per_class)
+    if num_sets < 2:
+        return {}
+    images = with_noise(train, magnitude)
+    reference = _by_group(extractor(with_noise(real, magnitude)), real)
+    sets = disjoint_sets(train.labels, setting.per_class, num_sets, setting.settings.seed)
+    moments: dict[str, list[Moments]] = {name: [] for name in reference}
+    for places in sets:
+        features = extractor(images[places])
+        part = Row("floor", images[places], train.labels[places], setting)
+        for name, values in _by_group(features, part).items():
+            moments[name].append(Moments.of(values))
+    floors = {
+        name: frechet_floor(Moments.of(values), moments[name]) for name, values in reference.items()
+    }
+    return {name: floor._asdict() for name, floor in floors.items()}
+
+
+def _cached_floors(
+    extractor: Extractor, real: Row, level: str, magnitude: float | None, setting: Setting
+) -> dict[str, Floor]:
+    key = {
+        "what": "floors of the Frechet distance",
+        "data": setting.info.name,
+        "data_fingerprint": setting.info.fingerprint,
+        "image_shape": str(setting.info.image_shape),
+        "images_per_class": setting.per_class,
+        "image_scale": setting.settings.image_scale,
+        "seed": setting.settings.seed,
+        "extractor": extractor.hash,
+        "level": level,
+    }
+    found = cached_json(key, lambda: _floors(extractor, real, magnitude, setting), setting.cache)
+    return {name: Floor(**values) for name, values in found.items()}
+
+
+def _score(
+    real: np.ndarray, features: np.ndarray, floor: Floor | None, seed: int
+) -> dict[str, Any]:
+    """Returns all distances of one set of features from real ones."""
+    if min(len(real), len(features)) < _LEAST:
+        return {"num_images": len(features)}
+    distance = frechet_distance(Moments.of(real), Moments.of(features))
+    kernel = kernel_distance(real, features, seed=seed)
+    return {
+        "num_images": len(features),
+        "frechet": distance,
+        "floor_mean": floor.mean if floor else None,
+        "floor_sd": floor.deviation if floor else None,
+        "floor_sets": floor.num_sets if floor else 0,
+        "ratio": floor.ratio(distance) if floor else None,
+        "z": floor.z(distance) if floor else None,
+        "kernel": kernel.value,
+        "kernel_error": kernel.error,
+        **manifold_scores(real, features)._asdict(),
+        "warning": few_images_warning(min(len(real), len(features)), features.shape[1]),
+    }
+
+
+def _scores(
+    extractor: Extractor, row: Row, real: Row, chosen: Mapping[str, float | None], setting: Setting
+) -> dict[str, Any]:
+    if row is real:
+        return {}
+    found: dict[str, Any] = {}
+    for level, magnitude in chosen.items():
+        floors = _cached_floors(extractor, real, level, magnitude, setting)
+        theirs = _by_group(extractor(with_noise(real, magnitude)), real)
+        ours = _by_group(extractor(with_noise(row, magnitude)), row)
+        found[level] = {
+            name: _score(theirs[name], values, floors.get(name), setting.settings.seed)
+            for name, values in ours.items()
+            if name in theirs
+        }
+    return found
+
+
+def lens_features(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
+    """Returns distances in the features of the lens network, by noise level and group."""
+    return _scores(_lens_extractor(), row, real, levels(setting), setting)
+
+
+def inception(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
+    """Returns distances in the features of Inception, by group."""
+    extractor = _inception(setting.settings.inception_weights, setting.flux_limit)
+    return _scores(extractor, row, real, {AS_THEY_ARE: None}, setting)
+
+
+def _agreement(counts: Sequence[Iterable[int]]) -> float:
+    """Returns the probability of two rows of counts if they came from the same distribution."""
+    from scipy.stats import chi2_contingency
+
+    table = np.array([list(row) for row in counts])
+    table = table[:, table.sum(axis=0) > 0]
+    if table.shape[1] < 2:
+        return 1.0
+    return float(chi2_contingency(table).pvalue)
+
+
+def _macro_auc(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    if len(np.unique(labels)) < probabilities.shape[1]:
+        return math.nan
+    return float(roc_auc_score(labels, probabilities, multi_class="ovr", average="macro"))
+
+
+def classes(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
+    """Returns what a classifier trained on real images takes the images for, by noise level."""
+    network, names = _lens_extractor(), setting.info.class_names
+    found: dict[str, Any] = {}
+    for level, magnitude in levels(setting).items():
+        seen, known = (
+            network.predict_probabilities(with_noise(one, magnitude)) for one in (row, real)
+        )
+        taken, taken_real = seen.argmax(axis=1), known.argmax(axis=1)
+        counts = [np.bincount(one, minlength=len(names)) for one in (taken, taken_real)]
+        score: dict[str, Any] = {"num_images": len(taken)}
+        if row.labels.max() < len(names):
+            right, right_real = taken == row.labels, taken_real == real.labels
+            score |= {
+                "accuracy": float(right.mean()),
+                "real_accuracy": float(right_real.mean()),
+                "auc": _macro_auc(row.labels, seen),
+                "accuracy_p": _agreement(
+                    [(one.sum(), (~one).sum()) for one in (right, right_real)]
+                ),
+            }
+        score["share_p"] = _agreement(counts)
+        score |= dict(zip([f"share_{name}" for name in names], counts[0] / len(taken), strict=True))
+        if row.labels.max() < len(names):
+            score["confusion"] = _confusion(row.labels, taken, len(names))
+        found[level] = score
+    return found
+
+
+def _confusion(labels: np.ndarray, taken: np.ndarray, num_classes: int) -> list[list[int]]:
+    """Returns how many images of each class (rows) were taken for each (columns)."""
+    table = np.zeros((num_classes, num_classes), int)
+    np.add.at(table, (labels, taken), 1)
+    return table.tolist()
+
+
+def _protocol_of_distances(setting: Setting) -> dict[str, Any]:
+    return {
+        "real": "test split",
+        "images_per_class": setting.per_class,
+        "frechet": "float64, symmetric eigenvalues",
+        "floor": f"up to {NUM_FLOOR_SETS} disjoint sets of as many training images each",
+        "kernel": "cubic polynomial, unbiased, all pairs; error of disjoint blocks",
+        "precision_recall_k": PRECISION_K,
+        "density_coverage_k": DENSITY_K,
+    }
+
+
+def protocol_of_lens_features(setting: Setting) -> dict[str, Any]:
+    """Returns what the numbers of `lens_features` depend on."""
+    network = _lens_extractor()
+    return {
+        "extractor": network.name,
+        "layer": network.layer,
+        "sha256": network.hash,
+        "levels": list(levels(setting)),
+        **_protocol_of_distances(setting),
+    }
+
+
+def protocol_of_classes(setting: Setting) -> dict[str, Any]:
+    """Returns what the numbers of `classes` depend on."""
+    network = _lens_extractor()
+    return {"network": network.name, "sha256": network.hash, "levels": list(levels(setting))}
+
+
+def protocol_of_inception(setting: Setting) -> dict[str, Any]:
+    """Returns what the numbers of `inception` depend on."""
+    network = _inception(setting.settings.inception_weights, setting.flux_limit)
+    return {
+        "extractor": network.name,
+        "layer": network.layer,
+        "sha256": network.hash,
+        "map": f"0 to {setting.flux_limit:g} {setting.info.flux_unit} to 0..255, rounded; grey "
+        "repeated to three channels",
+        "resize": "299x299 as TensorFlow 1",
+        **_protocol_of_distances(setting),
+    }

@@ -1,0 +1,101 @@
+"""Images of any generator, from a file: `--images=FILE.npy`."""
+
+import pathlib
+
+import numpy as np
+
+from lensjax.config import ConfigError, EvaluateConfig
+from lensjax.data.dataset import DataError, DatasetInfo
+
+
+def _load(path: pathlib.Path, what: str) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{what} {path} is not there") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"{what} {path} cannot be read ({error}); allowed: one array of numbers as np.save "
+            "writes it"
+        ) from None
+
+
+def check_images(images: np.ndarray, info: DatasetInfo, origin: str) -> np.ndarray:
+    """Returns images as float32 `[N, H, W, C]`.
+
+    Args:
+      images: `[N, H, W]` or `[N, H, W, C]`, numbers.
+      info: the set that they are judged by.
+      origin: where they come from, for messages.
+
+    Raises:
+      DataError: for fewer than two images, another size, or pixels that are not finite.
+    """
+    height, width, channels = info.image_shape
+    if images.dtype.kind not in "fiu":
+        raise DataError(f"{origin}: the images have dtype {images.dtype}; allowed: numbers")
+    if channels == 1 and images.shape[1:] == (height, width):
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[1:] != info.image_shape:
+        raise DataError(
+            f"{origin}: the images have shape {images.shape}; allowed: [N, {height}, {width}"
+            f"{', 1] or without the last axis' if channels == 1 else f', {channels}]'}, as in "
+            f"{info.name}"
+        )
+    if len(images) < 2:
+        raise DataError(f"{origin}: it holds {len(images)} images; allowed: at least 2")
+    wrong = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
+    if len(wrong):
+        raise DataError(
+            f"{origin}: {len(wrong)} images have pixels that are not finite, the first is image "
+            f"{wrong[0]}; allowed: finite numbers (remove or mend these images)"
+        )
+    return images.astype(np.float32)
+
+
+def _check_labels(labels: np.ndarray, num: int, info: DatasetInfo, origin: str) -> np.ndarray:
+    if labels.shape != (num,) or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{origin}: the labels are {labels.dtype} {list(labels.shape)}; allowed: integers "
+            f"[{num}], one for each image"
+        )
+    if labels.min() < 0 or labels.max() >= info.num_classes:
+        names = ", ".join(f"{index} {name}" for index, name in enumerate(info.class_names))
+        raise DataError(
+            f"{origin}: the labels go from {labels.min()} to {labels.max()}; allowed: {names}"
+        )
+    return labels.astype(np.int32)
+
+
+def read_images(
+    path: pathlib.Path, settings: EvaluateConfig, info: DatasetInfo
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads images and labels of any generator.
+
+    Args:
+      path: a `.npy` file, or a folder with `images.npy`.
+      settings: `labels` says where the labels are.
+      info: the set that they are judged by.
+
+    Returns:
+      Images, float32 `[N, H, W, C]`, and labels, int32 `[N]`: the null label for all where no
+      labels are known.
+
+    Raises:
+      DataError: for files that do not fit the set.
+    """
+    file = path / "images.npy" if path.is_dir() else path
+    images = check_images(_load(file, "--images"), info, f"--images={file}")
+    beside = file.with_name("labels.npy")
+    if settings.labels is not None:
+        if not info.num_classes:
+            raise ConfigError(
+                "evaluate.labels", settings.labels, f"allowed: None, {info.name} has no classes"
+            )
+        source = pathlib.Path(settings.labels).expanduser()
+        labels = _check_labels(_load(source, "evaluate.labels"), len(images), info, str(source))
+    elif beside.is_file() and info.num_classes:
+        labels = _check_labels(_load(beside, "labels"), len(images), info, str(beside))
+    else:
+        labels = np.full(len(images), info.num_classes, np.int32)
+    return images, labels

@@ -1,0 +1,104 @@
+"""Measures of memory: copies, remembered sub-structure, and a hole in the training set."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from lensjax.evaluation.rows import ALL, Row, Setting
+from lensjax.metrics.memory import (
+    LEVEL,
+    Comparison,
+    NeighbourTest,
+    hole_test,
+    neighbour_test,
+    planted_copies,
+)
+
+_NUM_PLANTED = 200
+# Only these classes have sub-structure that could be remembered.
+_WITH_SUBSTRUCTURE = ("cdm", "axion")
+
+
+def _compared(one: Comparison, name: str) -> dict[str, Any]:
+    return {
+        f"{name}_share": one.share,
+        f"{name}_share_high": one.share_high,
+        f"{name}_expected": one.expected_share,
+        f"{name}_p": one.p_value,
+    }
+
+
+def _scores(test: NeighbourTest, count: int) -> dict[str, Any]:
+    return {
+        "num_images": count,
+        "identical": test.num_identical,
+        "p": min(test.nearness.p_value, test.isolation.p_value),
+        "power": test.power,
+        "most_copies": test.most_copies,
+        "verdict": test.verdict,
+        "nearest_distance": float(test.distance.min()),
+        "median_distance": float(np.median(test.distance)),
+        **_compared(test.nearness, "near"),
+        **_compared(test.isolation, "isolated"),
+    }
+
+
+def _train_of(group: str, setting: Setting) -> np.ndarray:
+    """Returns the training images of a group in the scale of the rows, `[T, H, W]`."""
+    train = setting.train(setting.settings.train_images)
+    return train.images[..., 0] if group == ALL else train.of(group)
+
+
+def _planted(train: np.ndarray, row: Row) -> np.ndarray | None:
+    """Returns copies as imperfect as the generator is, None where its error is not known."""
+    if row.setting.survey is None or "no_sub" not in row.groups:
+        return None
+    return planted_copies(train, row.residuals("no_sub"), _NUM_PLANTED, row.setting.settings.seed)
+
+
+def copies(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
+    """Returns for each group how often images come as near to training images as copies do."""
+    found = {}
+    for group in row.groups:
+        test = real.images[..., 0] if group == ALL else real.of(group)
+        train = _train_of(group, setting)
+        result = neighbour_test(row.of(group), train, test, _planted(train, row))
+        found[group] = _scores(result, len(row.of(group)))
+    return found
+
+
+def residual_neighbours(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
+    """Returns for each class with sub-structure how often what the smooth fit leaves is known."""
+    survey = setting.survey
+    assert survey is not None
+    found = {}
+    for group in _WITH_SUBSTRUCTURE:
+        if group not in row.groups:
+            continue
+        train = setting.train_residuals(group)
+        test = real.residuals(group)
+        result = neighbour_test(row.residuals(group), train, test, _planted(train, row))
+        found[group] = _scores(result, len(row.of(group)))
+    return found
+
+
+def hole(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
+    """Returns how many sources lie where training had none."""
+    if "no_sub" not in row.groups:
+        return {}
+    fit = row.smooth("no_sub")
+    result = hole_test(fit.source_x, fit.source_y, fit.ratio, setting.disc)
+    return {"no_sub": dataclasses.asdict(result) | {"verdict": result.verdict}} if result else {}
+
+
+def protocol_of_neighbours(setting: Setting) -> dict[str, Any]:
+    """Returns what the numbers of `copies` and `residual_neighbours` depend on."""
+    return {
+        "train_images_per_class": setting.settings.train_images,
+        "test": "real images of the same number",
+        "near": f"nearer to a training image than {LEVEL:.0%} of the test images are",
+        "isolated": "the same for that distance over the one to the second nearest",
+        "distance": "between images of norm 1, also turned by 180 degrees",
+        "p": "exact probability of the share if nothing was remembered (beta-binomial)",
+    }

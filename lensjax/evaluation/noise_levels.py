@@ -1,0 +1,42 @@
+"""Behind which noise networks judge images: none, or the instrument's at two magnitudes."""
+
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from lensjax.evaluation.rows import Row, Setting
+from lensjax.metrics.noise import add_instrument_noise
+
+NOISE_FREE = "noise-free"
+AS_THEY_ARE = "as they are"
+_MAGNITUDES: Mapping[str, float | None] = {
+    NOISE_FREE: None,
+    "magnitude 20": 20.0,
+    "magnitude 23": 23.0,
+}
+# Model I draws an exposure for each image; the middle of its prior stands for all.
+_EXPOSURE_S = 10**3.25
+
+
+def levels(setting: Setting) -> Mapping[str, float | None]:
+    """Returns the source magnitude of each level by its name; None adds no noise.
+
+    Images that have noise already, and those without flux, are taken as they are.
+    """
+    if setting.survey is None or not setting.in_flux:
+        return {AS_THEY_ARE: None}
+    return _MAGNITUDES
+
+
+def with_noise(row: Row, magnitude: float | None) -> np.ndarray:
+    """Returns a row's images `[N, H, W, C]` behind the instrument's noise, of its own seed."""
+    survey = row.setting.survey
+    if magnitude is None or survey is None:
+        return row.images
+    seed = zlib.crc32(f"{row.name} {row.setting.settings.seed}".encode())
+    exposure = _EXPOSURE_S if survey.exposure_time_s is None else None
+    noisy = add_instrument_noise(
+        row.images[..., 0], survey, magnitude, seed, exposure_time_s=exposure
+    )
+    return noisy[..., None]

@@ -1,0 +1,138 @@
+"""Measures by the exact forward model: what fits leave, and what they find."""
+
+from typing import Any
+
+import numpy as np
+
+from lensjax.data.simulator import (
+    ARCSEC_PER_SQRT_MASS,
+    HALO_MASS,
+    LENS_E1,
+    LENS_E2,
+    LOG10_AXION_MASS_RANGE,
+    SHEAR_GAMMA1,
+    SHEAR_GAMMA2,
+    SOURCE_POSITION_LIMIT,
+)
+from lensjax.evaluation.rows import ALL, Row, Setting
+from lensjax.evaluation.shape_measures import beside_real, log_spectra, vectors_beside_real
+from lensjax.metrics.axion_fit import fit_axion
+from lensjax.metrics.free_fit import fit_free
+from lensjax.metrics.lensing import faint_pixel_rms, uniform_ks_distance
+from lensjax.metrics.potential_fit import fit_potential
+
+POSSIBLE_RATIO = 0.03
+_TRUTH = {
+    "theta_e": ARCSEC_PER_SQRT_MASS * HALO_MASS**0.5,
+    "e1": LENS_E1,
+    "e2": LENS_E2,
+    "gamma1": SHEAR_GAMMA1,
+    "gamma2": SHEAR_GAMMA2,
+}
+
+
+def _percentiles(ratio: np.ndarray) -> dict[str, float]:
+    low, middle, high = np.percentile(ratio, (10, 50, 90))
+    return {"ratio_p10": float(low), "ratio_p50": float(middle), "ratio_p90": float(high)}
+
+
+def _uniform_p(values: np.ndarray, distance: float) -> float:
+    """Returns the probability of a KS distance from the prior's uniform distribution."""
+    from scipy.stats import kstwo
+
+    return float(kstwo.sf(distance, len(values)))
+
+
+def smooth_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
+    """Returns what the best lens without sub-structure leaves of each group."""
+    found: dict[str, Any] = {}
+    for group in row.groups:
+        fit, images = row.smooth(group), row.of(group)
+        score: dict[str, Any] = {"num_images": len(images), **_percentiles(fit.ratio)}
+        if group == "no_sub":
+            score |= {
+                "ks_x": uniform_ks_distance(fit.source_x),
+                "ks_y": uniform_ks_distance(fit.source_y),
+                "faint_rms_percent": faint_pixel_rms(images, fit.image),
+            }
+            score["p_x"] = _uniform_p(fit.source_x, score["ks_x"])
+            score["p_y"] = _uniform_p(fit.source_y, score["ks_y"])
+        elif group in real.groups:
+            theirs, seed = real.smooth(group).ratio, setting.settings.seed
+            score["against_real"] = beside_real(theirs, fit.ratio, seed)
+        found[group] = score
+    return found
+
+
+def axion_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
+    """Returns how many axion images a vortex of allowed mass explains."""
+    images, survey = row.of("axion"), setting.survey
+    assert survey is not None
+    if not len(images):
+        return {}
+    fit = fit_axion(images, survey, smooth=row.smooth("axion"))
+    low, high = LOG10_AXION_MASS_RANGE
+    allowed = (fit.log10_axion_mass >= low) & (fit.log10_axion_mass <= high)
+    possible = allowed & (fit.ratio < POSSIBLE_RATIO)
+    return {
+        "axion": {
+            "num_images": len(images),
+            **_percentiles(fit.ratio),
+            "possible_share": float(possible.mean()),
+            "in_mass_range_share": float(allowed.mean()),
+            "log10_axion_mass_p50": float(np.median(fit.log10_axion_mass)),
+        }
+    }
+
+
+def potential_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
+    """Returns what a free correction of the potential leaves of cdm images."""
+    if "cdm" not in row.groups or "cdm" not in real.groups:
+        return {}
+    survey = setting.survey
+    assert survey is not None
+    ratios = {
+        one.name: fit_potential(one.of("cdm"), survey, one.smooth("cdm")).ratio
+        for one in (row, real)
+    }
+    powers = [log_spectra(one.residuals("cdm")) for one in (real, row)]
+    seed = setting.settings.seed
+    return {
+        "cdm": {
+            "num_images": len(row.of("cdm")),
+            **_percentiles(ratios[row.name]),
+            "against_real": beside_real(ratios[real.name], ratios[row.name], seed),
+            "residual_power": vectors_beside_real(*powers, seed),
+        }
+    }
+
+
+def free_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
+    """Returns what lens each group's images show when nothing but the source's shape is known."""
+    survey = setting.survey
+    assert survey is not None
+    found: dict[str, Any] = {}
+    for group in row.groups:
+        fit = fit_free(row.of(group), survey)
+        score: dict[str, Any] = {"num_images": len(fit.ratio), **_percentiles(fit.ratio)}
+        for name, truth in _TRUTH.items():
+            values = getattr(fit, name)
+            bias, scatter = float(np.median(values) - truth), float(np.std(values))
+            score[name] = {"bias": bias, "scatter": scatter}
+            if name == "theta_e":
+                score[name]["bias_percent"] = 100 * bias / truth
+                score[name]["scatter_percent"] = 100 * scatter / truth
+        found[group] = score
+    return found
+
+
+def protocol(setting: Setting) -> dict[str, Any]:
+    """Returns what the numbers of every fit depend on."""
+    survey = setting.survey
+    return {
+        "ratio": "RMS(image - fit) / RMS(image)",
+        "amplitude": "fixed" if setting.in_flux else "free: flux is not tested",
+        "forward_model": survey.name if survey else None,
+        "prior_of_the_source": f"uniform(-{SOURCE_POSITION_LIMIT}, {SOURCE_POSITION_LIMIT}) arcsec",
+        "groups": f"classes; '{ALL}' for images without labels",
+    }

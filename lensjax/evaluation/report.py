@@ -1,0 +1,228 @@
+"""`evaluation/report.html`: one file that opens without a network."""
+
+import base64
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lensjax.evaluation import pictures
+from lensjax.evaluation.checks import Check
+from lensjax.evaluation.measures import MEASURES
+from lensjax.evaluation.rows import ALL, Row, Setting
+from lensjax.evaluation.shape_measures import real_of
+from lensjax.evaluation.tables import Table, number, plain, tables_of
+from lensjax.figures import lens_grid, png_bytes
+from lensjax.metrics.shapes import measure_shapes
+from lensjax.metrics.spectra import power_spectra, radial_profiles
+
+_WORST = 8
+_GRID_COLUMNS = 8
+_CHECKS_NOTE = (
+    "Each goal is one that fresh images of the simulator keep and that known faults break "
+    "(docs/judge.md says which). 'no power': the same measure does not find its control either, so "
+    "that nothing follows from it."
+)
+_NOT_FOR = (
+    "a claim about dark matter: the class labels of a generator are its own",
+    "a comparison with Frechet distances of another protocol: extractor, number of images, split "
+    "and map to 8 bits stand beside each number, and a distance means something at the same ones "
+    "alone",
+    "real observations, for which the tests by the forward model do not exist",
+)
+
+
+class Picture(NamedTuple):
+    """A picture of the report.
+
+    Attributes:
+      title: above it.
+      data: PNG as base64.
+      caption: below it.
+    """
+
+    title: str
+    data: str
+    caption: str
+
+
+def _picture(title: str, pixels: np.ndarray, caption: str) -> Picture:
+    return Picture(title, base64.b64encode(png_bytes(pixels)).decode(), caption)
+
+
+def grid(subject: Row, real: Row) -> np.ndarray:
+    """Returns the picture of real images above generated ones for each group."""
+    names = list(subject.groups)
+    shown = [real.images[:_GRID_COLUMNS] if n == ALL else _first(real, n) for n in names]
+    return lens_grid([_first(subject, name) for name in names], names, shown)
+
+
+def _first(row: Row, group: str) -> np.ndarray:
+    places = row.groups.get(group, np.empty(0, int))
+    return row.images[places[:_GRID_COLUMNS]]
+
+
+def _histograms(subject: Row, real: Row, group: str, setting: Setting) -> Picture:
+    scale = setting.info.pixel_scale_arcsec or 1.0
+    both = [measure_shapes(images, scale) for images in (real_of(real, group), subject.of(group))]
+    panels = {name.replace("_", " "): (both[0][name], both[1][name]) for name in both[0]}
+    logarithmic: list[str] = []
+    if setting.survey is not None and group in real.groups:
+        panels["ratio of the smooth fit"] = (real.smooth(group).ratio, subject.smooth(group).ratio)
+        logarithmic.append("ratio of the smooth fit")
+    return _picture(
+        f"Distributions: {group}",
+        pictures.histograms(panels, logarithmic),
+        "Grey real, red generated. Numbers beside their floors stand in the tables below.",
+    )
+
+
+def _curves(subject: Row, real: Row, group: str, setting: Setting) -> Picture:
+    scale = setting.info.pixel_scale_arcsec or 1.0
+    sets = (real_of(real, group), subject.of(group))
+    (radii, real_profiles), (_, profiles) = (radial_profiles(images, scale) for images in sets)
+    real_spectra, spectra = (power_spectra(images) for images in sets)
+    unit = "arcsec" if setting.info.pixel_scale_arcsec else "pixels"
+    cycles = np.arange(spectra.shape[1]) / min(sets[0].shape[1:])
+    panels = [
+        pictures.Curves(
+            "radial profile, parts of the peak", radii, unit, 10**real_profiles, 10**profiles
+        ),
+        pictures.Curves(
+            "power spectrum", cycles[1:], "cycles a pixel", real_spectra[:, 1:], spectra[:, 1:]
+        ),
+    ]
+    caption = "Median and the range of 68 % of the images; grey real, red generated."
+    return _picture(f"Profile and spectrum: {group}", pictures.curves(panels), caption)
+
+
+def _worst(subject: Row, group: str) -> Picture:
+    fit = subject.smooth(group)
+    picture = pictures.worst_fits(subject.of(group), fit.image, fit.ratio, _WORST)
+    return _picture(
+        f"The worst residuals: {group}",
+        picture,
+        "Images least like the best lens without sub-structure; above each RMS(image - fit) / "
+        "RMS(image). For cdm and axion a residual is expected.",
+    )
+
+
+def _pictures(subject: Row, real: Row, setting: Setting) -> list[Picture]:
+    found = [
+        _picture(
+            "Real above generated",
+            grid(subject, real),
+            "Square root of flux; the brightest real pixel sets the scale of all.",
+        )
+    ]
+    for group in subject.groups:
+        if setting.survey is not None:
+            found.append(_worst(subject, group))
+        found.append(_histograms(subject, real, group, setting))
+        found.append(_curves(subject, real, group, setting))
+    return found
+
+
+def _shape_tables(rows: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """One number a quantity: how many s.d. its Wasserstein distance lies above its floor."""
+    short = {
+        row: {
+            group: {name: one["z"] if one else None for name, one in quantities.items()}
+            for group, quantities in groups.items()
+        }
+        for row, groups in rows.items()
+    }
+    return tables_of(short)
+
+
+def _sections(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    sections = []
+    for measure in MEASURES:
+        found = results[measure.name]
+        rows = found.get("rows")
+        tables: Sequence[Table] = ()
+        if rows:
+            tables = _shape_tables(rows) if measure.name == "shapes" else tables_of(rows)
+        missing = None
+        if found["status"] != "measured":
+            missing = f"{found['reason']}. {found.get('remedy', '')}"
+        protocol = found.get("protocol")
+        sections.append(
+            {
+                "title": measure.title,
+                "text": measure.text,
+                "missing": missing,
+                "tables": tables,
+                "protocol": json.dumps(plain(protocol), indent=2) if protocol else None,
+            }
+        )
+    return sections
+
+
+def _domain(content: Mapping[str, Any], setting: Setting) -> list[str]:
+    protocol = content["protocol"]
+    comparable = "the headline's number"
+    if not protocol["comparable_with_the_headline"]:
+        comparable = "not comparable with headlines, which are taken at 5,000"
+    lines = [
+        f"images like those of {setting.info.name} (fingerprint {setting.info.fingerprint})",
+        f"{setting.per_class} images a class: {comparable}",
+        f"image scale {setting.settings.image_scale}"
+        + ("" if setting.in_flux else ": flux is not tested"),
+    ]
+    if setting.survey is None:
+        lines.append("no exact forward model: the tests that need no truth remain")
+    return lines
+
+
+def _grade(passed: bool, checks: Sequence[Check]) -> str:
+    missed = any(check.outcome == "missed" for check in checks)
+    return ("partly" if missed else "passed") if passed else "failed"
+
+
+def write(
+    path: pathlib.Path,
+    content: Mapping[str, Any],
+    subject: Row,
+    real: Row,
+    setting: Setting,
+    checks: Sequence[Check],
+) -> None:
+    """Writes the report.
+
+    Args:
+      path: of the HTML file.
+      content: what goes into `metrics.json`.
+      subject: the images that are judged.
+      real: the real ones.
+      setting: what all rows share.
+      checks: of the subject.
+    """
+    import jinja2
+
+    folder = pathlib.Path(__file__).parent / "templates"
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder), autoescape=True, trim_blocks=True
+    )
+    environment.filters["number"] = number
+    generated = content["protocol"]["generated"]
+    step = generated.get("checkpoint_step")
+    what = f"step {step}" if step is not None else generated.get("images", "")
+    page = environment.get_template("report.html.jinja").render(
+        title=f"{setting.info.name}: generated images judged",
+        subtitle=f"{what}; {setting.per_class} images a class",
+        verdict={"grade": _grade(content["passed"], checks), "sentences": content["verdict"]},
+        checks=checks,
+        checks_note=_CHECKS_NOTE,
+        pictures=_pictures(subject, real, setting),
+        sections=_sections(content["measures"]),
+        domain=_domain(content, setting),
+        not_for=_NOT_FOR,
+        protocol=json.dumps(plain(content["protocol"]), indent=2),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(page)
+    partial.replace(path)

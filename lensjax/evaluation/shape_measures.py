@@ -1,0 +1,121 @@
+"""Fluxes, shapes, profiles and spectra beside those of real images, without a model of a lens."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lensjax.evaluation.rows import ALL, Row, Setting
+from lensjax.metrics.shapes import FRAME_SHARE, REGION_THRESHOLD, measure_shapes
+from lensjax.metrics.spectra import power_spectra, radial_profiles
+from lensjax.metrics.two_sample import (
+    MIN_COUNT,
+    NUM_PERMUTATIONS,
+    NUM_SPLITS,
+    Distance,
+    compare,
+    compare_vectors,
+)
+
+# Quantities that mean nothing without the images' flux.
+_OF_FLUX = ("total_flux", "peak", "frame_rms")
+_TINY = 1e-30
+
+
+def beside_floor(distance: Distance | None, name: str) -> dict[str, float]:
+    """Returns a distance with its floor as numbers by name."""
+    if distance is None:
+        return {}
+    return {
+        name: distance.value,
+        f"{name}_floor": distance.floor_mean,
+        f"{name}_floor_sd": distance.floor_std,
+        f"{name}_z": distance.z,
+        f"{name}_p": distance.p,
+    }
+
+
+def beside_real(real: np.ndarray, values: np.ndarray, seed: int) -> dict[str, Any] | None:
+    """Returns how a quantity `[N]` is distributed beside real values `[M]`.
+
+    None for fewer than 20 of either, which have no floor. `z` is that of the Wasserstein distance.
+    """
+    if min(len(real), len(values)) < MIN_COUNT:
+        return None
+    found = compare(real, values, seed)
+    return {
+        "z": found.wasserstein.z if found.wasserstein else None,
+        **beside_floor(found.ks, "ks"),
+        **beside_floor(found.wasserstein, "wasserstein"),
+        "real_mean": found.real_mean,
+        "real_sd": found.real_std,
+        "mean": found.generated_mean,
+        "sd": found.generated_std,
+        "note": found.note,
+    }
+
+
+def vectors_beside_real(real: np.ndarray, values: np.ndarray, seed: int) -> dict[str, Any] | None:
+    """Returns how vectors `[N, K]` are distributed beside real ones; None for fewer than 20.
+
+    `z` is that of the mean Wasserstein distance of the components.
+    """
+    if min(len(real), len(values)) < MIN_COUNT:
+        return None
+    found = compare_vectors(real, values, seed)
+    return {
+        "z": found.mean.z,
+        **beside_floor(found.mean, "wasserstein"),
+        **beside_floor(found.max_z, "largest_z"),
+    }
+
+
+def log_spectra(images: np.ndarray) -> np.ndarray:
+    """Returns log10 of the power spectra of images `[N, H, W]`, float64 `[N, K]`."""
+    return np.log10(np.maximum(power_spectra(images).astype(np.float64), _TINY))
+
+
+def real_of(real: Row, group: str) -> np.ndarray:
+    """Returns the real images that a group is compared with, `[N, H, W]`."""
+    return real.images[..., 0] if group == ALL else real.of(group)
+
+
+def _quantities(images: np.ndarray, setting: Setting) -> Mapping[str, np.ndarray]:
+    scale = setting.info.pixel_scale_arcsec or 1.0
+    measured = measure_shapes(images, scale)
+    skipped = () if setting.in_flux else _OF_FLUX
+    return {
+        **{name: values for name, values in measured.items() if name not in skipped},
+        "radial_profile": radial_profiles(images, scale)[1],
+        "power_spectrum": log_spectra(images),
+    }
+
+
+def shapes(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
+    """Returns for each group and quantity how its distribution lies beside that of real images."""
+    found: dict[str, Any] = {}
+    for group in row.groups:
+        images, originals = row.of(group), real_of(real, group)
+        if min(len(images), len(originals)) < MIN_COUNT:
+            continue
+        theirs = _quantities(originals, setting)
+        found[group] = {}
+        for name, values in _quantities(images, setting).items():
+            function = vectors_beside_real if values.ndim == 2 else beside_real
+            found[group][name] = function(theirs[name], values, setting.settings.seed)
+    return found
+
+
+def protocol(setting: Setting) -> dict[str, Any]:
+    """Returns what the numbers of `shapes` depend on."""
+    unit = "arcsec" if setting.info.pixel_scale_arcsec else "pixels"
+    return {
+        "before_any_8_bit_map": True,
+        "flux": setting.info.flux_unit if setting.in_flux else "not tested",
+        "lengths": unit,
+        "region": f"3x3 means above {REGION_THRESHOLD:g} of their peak",
+        "frame": f"outer {FRAME_SHARE:g} of the side",
+        "floor": f"{NUM_SPLITS} disjoint random parts of the real images, scaled to the sizes",
+        "p": f"{NUM_PERMUTATIONS} permutations of the pooled sample",
+        "z": "(Wasserstein distance - floor mean) / floor s.d.",
+    }

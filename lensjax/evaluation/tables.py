@@ -1,0 +1,149 @@
+"""The measured numbers as JSON types and as tables on a screen and in the report."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lensjax.evaluation.checks import Check, Results
+from lensjax.evaluation.verdict import Verdict
+
+
+def plain(value: Any) -> Any:
+    """Returns a value of dicts, tuples and numpy numbers as JSON types; NaN becomes None."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def number(value: Any) -> str:
+    """Returns a cell of a table as text: three significant digits, nothing for None."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.3g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return str(value)
+
+
+class Table(NamedTuple):
+    """A table of the report.
+
+    Attributes:
+      title: above it.
+      columns: names of the columns.
+      rows: `{"kind": class of the row, "cells": values}`.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Mapping[str, Any]]
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested numbers by their joined names; lists are left out."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name} ")
+        elif not isinstance(value, (list, tuple, np.ndarray)):
+            found[prefix + name] = value
+    return found
+
+
+def tables_of(rows: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """Returns one table for each group of a measure, with a line for each row.
+
+    Args:
+      rows: results of a measure by row, then by group.
+    """
+    groups = list(dict.fromkeys(group for results in rows.values() for group in results))
+    found = []
+    for group in groups:
+        lines = {name: flat(results[group]) for name, results in rows.items() if group in results}
+        columns = list(dict.fromkeys(column for line in lines.values() for column in line))
+        found.append(
+            Table(
+                group,
+                ["images", *(column.replace("_", " ") for column in columns)],
+                [
+                    {
+                        "kind": name.partition(" ")[0],
+                        "cells": [name, *(line.get(column) for column in columns)],
+                    }
+                    for name, line in lines.items()
+                ],
+            )
+        )
+    return found
+
+
+_ROW = "{:8}{:24}{:>12}{:>12}{:>10}{:>8}{:>14}"
+_EXPLAIN = """
+Each image is fitted by the exact simulator's lens without sub-structure; the number is
+RMS(image - fit) / RMS(image). For no_sub it should be 0, for cdm and axion that of real
+images: lower is as wrong as higher. KS is the distance of the fitted source positions from
+their prior (1.36 / sqrt(n) or less for 95 % of sets of n perfect images, which is {ks:.2f}
+here); dark pixels are those below 0.1 % of the peak."""
+
+
+def _smooth_lines(rows: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
+    lines = [
+        f"{'':32}{'left by the best smooth lens':>28}{'source position':>18}{'dark pixels':>14}",
+        _ROW.format("class", "images", "median", "90 % below", "KS x", "KS y", "RMS / peak"),
+        "-" * 92,
+    ]
+    groups = list(rows[shown[0]])
+    for group in reversed(groups):  # no_sub, cdm, axion
+        for row in shown:
+            score = rows[row].get(group)
+            if score is None:
+                continue
+            cells = [group, row, f"{score['ratio_p50']:.3f}", f"{score['ratio_p90']:.3f}"]
+            if "ks_x" in score:  # the source position means nothing where the fit is wrong
+                cells += [f"{score['ks_x']:.2f}", f"{score['ks_y']:.2f}"]
+                cells += [f"{score['faint_rms_percent']:.3f} %"]
+            lines.append(_ROW.format(*cells, *[""] * (7 - len(cells))).rstrip())
+    return lines
+
+
+def _check_lines(checks: Sequence[Check]) -> list[str]:
+    head = f"{'goal':58}{'value':>10}{'limit':>10}  outcome"
+    lines = [head, "-" * 92]
+    for check in checks:
+        lines.append(
+            f"{check.name[:57]:58}{number(check.value):>10}{number(check.limit):>10}  "
+            f"{check.outcome}"
+        )
+    return lines
+
+
+def text(results: Results, subject: str, checks: Sequence[Check], verdict: Verdict) -> str:
+    """Returns what is printed at the end of an evaluation; its last line is the verdict's last.
+
+    Args:
+      results: what each measure says, by its name.
+      subject: the row that is judged.
+      checks: of this row.
+      verdict: on this row.
+    """
+    lines = []
+    rows = results.get("smooth_fit", {}).get("rows")
+    if rows:
+        lines += _smooth_lines(rows, [subject, "real"])
+        least = min((one["num_images"] for one in rows[subject].values()), default=1)
+        lines += [_EXPLAIN.format(ks=1.36 / math.sqrt(least)), ""]
+    lines += [*_check_lines(checks), ""]
+    missing = [name for name, one in results.items() if one["status"] != "measured"]
+    lines += [f"not measured: {name} ({results[name]['reason']})" for name in missing]
+    return "\n".join([*lines, "", *verdict.sentences])

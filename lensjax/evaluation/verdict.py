@@ -1,0 +1,91 @@
+"""The verdict in words that a person can read, from the checks of one row."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lensjax.evaluation.checks import Check, Results, cdm_signal
+
+# What images must reach to be worth looking at; an image that fails shows it to the eye.
+PICTURE_LIMITS = {
+    "ratio_p50": 0.08,
+    "ratio_p90": 0.13,
+    "ks_x": 0.20,
+    "ks_y": 0.20,
+    "faint_rms_percent": 0.3,
+}
+
+
+class Verdict(NamedTuple):
+    """What the numbers mean.
+
+    Attributes:
+      passed: whether the images pass as pictures of lenses, or, where that cannot be measured,
+        whether every goal is met.
+      sentences: in words, the most important first.
+    """
+
+    passed: bool
+    sentences: tuple[str, ...]
+
+
+def picture_failures(no_sub: Mapping[str, float]) -> list[str]:
+    """Returns a line for each limit of `PICTURE_LIMITS` that the `no_sub` scores exceed."""
+    return [
+        f"{name} is {no_sub[name]:.3f}, the limit is {limit:g}"
+        for name, limit in PICTURE_LIMITS.items()
+        if not no_sub[name] <= limit
+    ]
+
+
+def _as_pictures(no_sub: Mapping[str, float], signal: float) -> tuple[bool, str]:
+    failed = picture_failures(no_sub)
+    if failed:
+        return False, (
+            f"FAILED as pictures of lenses: for no_sub {'; '.join(failed)}. Train longer or on an "
+            "accelerator."
+        )
+    median = no_sub["ratio_p50"]
+    if median > signal:
+        meaning = f"above {signal:.3f} the error exceeds the cdm signal"
+    else:
+        meaning = f"the median error is {median:.3f}, the cdm signal {signal:.3f}"
+    return True, f"PASSED as pictures of lenses: {meaning}."
+
+
+def _as_science(checks: Sequence[Check]) -> str:
+    missed = [check.name for check in checks if check.outcome == "missed"]
+    powerless = sum(check.outcome == "no power" for check in checks)
+    judged = len(checks) - powerless
+    tail = f" {powerless} more could not be judged for lack of power." if powerless else ""
+    if not judged:
+        return f"No goal could be judged.{tail}"
+    if not missed:
+        return (
+            f"All {judged} goals are met: with this many images no fault was found beside the "
+            f"real ones.{tail}"
+        )
+    return (
+        f"{len(missed)} of {judged} goals are missed ({'; '.join(missed[:4])}"
+        f"{'; ...' if len(missed) > 4 else ''}): these images are for looking, not for "
+        f"dark-matter work.{tail}"
+    )
+
+
+def judge(results: Results, row: str, checks: Sequence[Check], survey: str | None) -> Verdict:
+    """Returns the verdict on a row.
+
+    Args:
+      results: what each measure says, by its name.
+      row: the name of the row.
+      checks: of this row.
+      survey: the DeepLense model; None for the user's own images.
+    """
+    sentences = []
+    passed = bool(checks) and all(check.outcome != "missed" for check in checks)
+    no_sub: Mapping[str, Any] | None = (
+        results.get("smooth_fit", {}).get("rows", {}).get(row, {}).get("no_sub")
+    )
+    if no_sub is not None:
+        passed, sentence = _as_pictures(no_sub, cdm_signal(results, survey))
+        sentences.append(sentence)
+    return Verdict(passed, (*sentences, _as_science(checks)))
