@@ -16,12 +16,13 @@ def _num_training_images(setting: Setting) -> int:
     return max(setting.per_class, setting.settings.train_images)
 
 
-def baseline_images(name: str, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
+def baseline_images(name: str, setting: Setting, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the images of a baseline, flux `[N, H, W, C]`, and their labels.
 
     Args:
       name: one of `metrics.baselines.BASELINES`.
       setting: what all rows share.
+      seed: of the choice of images.
 
     Raises:
       lensjax.metrics.baselines.BaselineError: where the set does not have this baseline.
@@ -37,7 +38,7 @@ def baseline_images(name: str, setting: Setting) -> tuple[np.ndarray, np.ndarray
         train.images,
         train.labels,
         min(setting.per_class, int(smallest)),
-        setting.settings.seed,
+        seed,
         setting.survey,
         train.parameters if setting.survey else None,
         simulated=dataclasses.replace(simulated, mini=False).name if simulated else None,
@@ -52,7 +53,8 @@ def baseline_rows(setting: Setting) -> list[Row]:
     rows = []
     for name in baselines.BASELINES:
         try:
-            rows.append(Row(name, *baseline_images(name, setting), setting))
+            images, labels = baseline_images(name, setting, setting.settings.seed)
+            rows.append(Row(name, images, labels, setting))
         except baselines.BaselineError:
             continue  # the user's own images have no simulator
     return rows

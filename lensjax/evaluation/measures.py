@@ -64,16 +64,6 @@ def _needs_published_priors(setting: Setting) -> str | None:
     return _needs_forward_model(setting)
 
 
-def _needs_flux(setting: Setting) -> str | None:
-    if setting.in_flux:
-        return None
-    return f"needs images in flux; evaluate.image_scale is {setting.settings.image_scale}"
-
-
-def _needs_flux_and_model(setting: Setting) -> str | None:
-    return _needs_flux(setting) or _needs_published_priors(setting)
-
-
 def _needs_disc(setting: Setting) -> str | None:
     if setting.disc:
         return _needs_forward_model(setting)
@@ -101,7 +91,7 @@ MEASURES = (
         "An axion image has four numbers. The share counts images that such a vortex explains to "
         "3 % with a mass within the prior. Above 10^-22.5 eV the vortex is nearly a point, and "
         "mass and angle mean little.",
-        _needs_flux_and_model,
+        _needs_forward_model,
         physics_measures.protocol,
         physics_measures.axion_fit,
     ),
@@ -111,7 +101,7 @@ MEASURES = (
         "What a correction of the lens potential by 15x15 B-splines leaves of cdm images. "
         "Necessary, not sufficient; lower than real is as wrong as higher. residual_power compares "
         "the power spectra of what the smooth lens leaves.",
-        _needs_flux_and_model,
+        _needs_published_priors,
         physics_measures.protocol,
         physics_measures.potential_fit,
     ),
@@ -120,7 +110,7 @@ MEASURES = (
         "A lens with free Einstein radius, ellipticity and shear",
         "Bias (median less truth) and scatter. For cdm and axion, whose sub-structure widens the "
         "ring, the real row says what is right.",
-        _needs_flux_and_model,
+        _needs_published_priors,
         physics_measures.protocol,
         physics_measures.free_fit,
     ),
@@ -151,7 +141,7 @@ MEASURES = (
         "where the same network finds its control, real images with a 30 % wider point-spread "
         "function. Without noise it is a diagnostic alone; the score is taken behind the "
         "instrument's noise.",
-        judge_measures.c2st_missing,
+        _nothing,
         judge_measures.protocol,
         judge_measures.c2st,
     ),
@@ -212,8 +202,9 @@ def missing_measures(setting: Setting) -> dict[str, str]:
     asked = measure_names(setting.settings.measures)
     found = {}
     for measure in MEASURES:
-        reason = measure.missing(setting)
-        if measure.name not in asked:
+        if measure.name in asked:
+            reason = measure.missing(setting)
+        else:
             reason = "not asked for by evaluate.measures"
         if reason is not None:
             found[measure.name] = reason

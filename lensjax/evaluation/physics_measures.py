@@ -70,7 +70,8 @@ def axion_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     assert survey is not None
     if not len(images):
         return {}
-    fit = fit_axion(images, survey, smooth=row.smooth("axion"))
+    conserved = setting.simulated is not None and setting.simulated.conserved
+    fit = fit_axion(images, survey, conserved=conserved, free_amplitude=not setting.in_flux)
     low, high = LOG10_AXION_MASS_RANGE
     allowed = (fit.log10_axion_mass >= low) & (fit.log10_axion_mass <= high)
     possible = allowed & (fit.ratio < POSSIBLE_RATIO)
@@ -91,8 +92,9 @@ def potential_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
         return {}
     survey = setting.survey
     assert survey is not None
+    free = not setting.in_flux
     ratios = {
-        one.name: fit_potential(one.of("cdm"), survey, one.smooth("cdm")).ratio
+        one.name: fit_potential(one.of("cdm"), survey, one.smooth("cdm"), free_amplitude=free).ratio
         for one in (row, real)
     }
     powers = [log_spectra(one.residuals("cdm")) for one in (real, row)]
@@ -113,7 +115,8 @@ def free_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     assert survey is not None
     found: dict[str, Any] = {}
     for group in row.groups:
-        fit = fit_free(row.of(group), survey)
+        free = not setting.in_flux
+        fit = fit_free(row.of(group), survey, row.smooth(group), free_amplitude=free)
         score: dict[str, Any] = {"num_images": len(fit.ratio), **_percentiles(fit.ratio)}
         for name, truth in _TRUTH.items():
             values = getattr(fit, name)

@@ -113,7 +113,7 @@ class Row:
             survey = self.setting.survey
             assert survey is not None  # the measures that ask for fits have checked it
             free = not self.setting.in_flux
-            self._fits[group] = fit_smooth(self.of(group), survey)
+            self._fits[group] = fit_smooth(self.of(group), survey, free_amplitude=free)
         return self._fits[group]
 
     def residuals(self, group: str) -> np.ndarray:

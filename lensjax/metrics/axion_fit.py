@@ -1,1 +1,0 @@
-def fit_axion(*a, **k): raise NotImplementedError
