@@ -16,115 +16,103 @@ from jax import Array
 from lensjax.data.raytracing import render
 from lensjax.data.simulator import SOURCE_POSITION_LIMIT, smooth_lens
 from lensjax.data.surveys import Survey
+from lensjax.metrics import fitting, forward, starts
 
 FAINT_SHARE_OF_PEAK = 1e-3
 _STARTS_PER_AXIS = 15
-_ITERATIONS = 20
-_FIT_CHUNK = 64
-# A fit may leave the prior a little: a wrong image must not look right because it sits on a wall.
-_FIT_LIMIT = 1.3 * SOURCE_POSITION_LIMIT
+# The two best places of the grid guard against a local minimum beside the true one.
+_STARTS = 2
+_CHUNK = 64
+_LIMITS = np.full(2, fitting.POSITION_LIMIT)
 
 
 class SmoothFit(NamedTuple):
-    """The best lens without sub-structure for each image, its amplitude fixed.
+    """The best lens without sub-structure for each image.
 
     Attributes:
       source_x: arcsec, float32 `[N]`.
       source_y: arcsec, float32 `[N]`.
       image: the fitted image, flux, float32 `[N, H, W]`.
       ratio: RMS(image - fit) / RMS(image), float32 `[N]`.
+      converged: see `fitting.Fitted`, bool `[N]`.
+      amplitude: see `fitting.Fitted`, float32 `[N]`.
     """
 
     source_x: np.ndarray
     source_y: np.ndarray
     image: np.ndarray
     ratio: np.ndarray
+    converged: np.ndarray
+    amplitude: np.ndarray
 
 
-def _render_smooth(position: Array, survey: Survey) -> Array:
-    return render(smooth_lens(survey, position[0], position[1]), survey)
+@functools.cache
+def _make_render(survey: Survey) -> fitting.Render:
+    def render_smooth(position: Array) -> Array:
+        return render(smooth_lens(survey, position[0], position[1]), survey)
+
+    return render_smooth
 
 
-def _levenberg_marquardt(image: Array, start: Array, survey: Survey) -> Array:
-    """Returns the source position `[2]` of least squared residual, from one start."""
+@functools.cache
+def _make_evaluate(survey: Survey, free_amplitude: bool) -> fitting.Evaluate:
+    def evaluate(position: Array, image: Array) -> fitting.Expansion:
+        lens = smooth_lens(survey, position[0], position[1])
+        brightness, slope_x, slope_y = forward.trace(lens, survey, 0.0, 0.0)
+        blurred = forward.blur(jnp.stack([brightness, -slope_x, -slope_y]), survey)
+        model, jacobian = blurred[0], blurred[1:]
+        if free_amplitude:
+            model, jacobian = fitting.project_amplitude(model, jacobian, image)
+        return fitting.expand(model - image, jacobian)
 
-    def residual(position: Array) -> Array:
-        return (_render_smooth(position, survey) - image).ravel()
-
-    def cost(position: Array) -> Array:
-        return jnp.sum(jnp.square(residual(position)))
-
-    def iterate(
-        carry: tuple[Array, Array, Array], _: None
-    ) -> tuple[tuple[Array, Array, Array], None]:
-        position, best, damping = carry
-        jacobian = jax.jacfwd(residual)(position)
-        normal = jnp.matmul(jacobian.T, jacobian, precision="highest")
-        gradient = jnp.matmul(jacobian.T, residual(position), precision="highest")
-        move = jnp.linalg.solve(normal + damping * jnp.diag(jnp.diag(normal)), gradient)
-        moved = jnp.clip(position - move, -_FIT_LIMIT, _FIT_LIMIT)
-        moved_cost = cost(moved)
-        better = moved_cost < best
-        position = jnp.where(better, moved, position)
-        damping = jnp.clip(jnp.where(better, damping / 5, damping * 4), 1e-9, 1e6)
-        return (position, jnp.minimum(best, moved_cost), damping), None
-
-    first = (start, cost(start), jnp.asarray(1e-3, start.dtype))
-    (position, _, _), _ = jax.lax.scan(iterate, first, None, length=_ITERATIONS)
-    return position
+    return evaluate
 
 
-@functools.partial(jax.jit, static_argnames="survey")
-def _fit_chunk(images: Array, survey: Survey) -> tuple[Array, Array]:
-    axis = jnp.linspace(-SOURCE_POSITION_LIMIT, SOURCE_POSITION_LIMIT, _STARTS_PER_AXIS)
-    starts = jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-    candidates = jax.vmap(lambda start: _render_smooth(start, survey))(starts)
-
-    def fit_one(image: Array) -> tuple[Array, Array]:
-        costs = jnp.sum(jnp.square(candidates - image[None]), axis=(1, 2))
-        # The two best places of the grid guard against a local minimum beside the true one.
-        _, best = jax.lax.top_k(-costs, 2)
-        ends = jax.vmap(lambda start: _levenberg_marquardt(image, start, survey))(starts[best])
-        fits = jax.vmap(lambda end: _render_smooth(end, survey))(ends)
-        chosen = jnp.argmin(jnp.sum(jnp.square(fits - image[None]), axis=(1, 2)))
-        return ends[chosen], fits[chosen]
-
-    return jax.lax.map(fit_one, images, batch_size=16)
+@functools.partial(jax.jit, static_argnames="free_amplitude")
+def _grid_costs(images: Array, candidates: Array, free_amplitude: bool) -> Array:
+    return starts.candidate_costs(images, candidates, free_amplitude)
 
 
-def fit_smooth(images: np.ndarray, survey: Survey) -> SmoothFit:
+def _starts(images: np.ndarray, survey: Survey, free_amplitude: bool) -> np.ndarray:
+    """Returns the best places of a grid of positions, float32 `[N, S, 2]`."""
+    positions = np.asarray(starts.position_grid(_STARTS_PER_AXIS))
+    candidates = jnp.asarray(fitting.map_rows(_make_render(survey), positions))
+    costs = []
+    for first in range(0, len(images), _CHUNK):
+        part = images[first : first + _CHUNK]
+        padded = jnp.asarray(fitting.pad(part, _CHUNK))
+        costs.append(np.asarray(_grid_costs(padded, candidates, free_amplitude))[: len(part)])
+    grid = np.concatenate(costs).reshape(-1, _STARTS_PER_AXIS, _STARTS_PER_AXIS)
+    return positions[starts.local_minima(grid, _STARTS)]
+
+
+def fit_smooth(images: np.ndarray, survey: Survey, *, free_amplitude: bool = False) -> SmoothFit:
     """Fits the source position of the lens without sub-structure to each image.
 
-    Levenberg-Marquardt from the two best of a 15 x 15 grid of positions; the amplitude stays that
-    of the survey, so that a wrong flux counts as an error.
+    Levenberg-Marquardt from the two best of a 15 x 15 grid of positions. The amplitude stays that
+    of the survey, so that a wrong flux counts as an error, unless it is free.
 
     Args:
       images: flux per pixel, float32 `[N, H, W]`.
       survey: the DeepLense model of the images.
+      free_amplitude: for images scaled by their maximum; the flux is then not tested.
 
     Raises:
-      ValueError: for images of another size than the survey's.
+      ValueError: for no images, another size than the survey's, or pixels that are not finite.
     """
-    side = survey.num_pixels
-    if images.ndim != 3 or images.shape[1:] != (side, side):
-        raise ValueError(
-            f"images have shape {images.shape}; {survey.name} needs [N, {side}, {side}]"
-        )
-    count = len(images)
-    positions, fits = [], []
-    for start in range(0, count, _FIT_CHUNK):
-        chunk = images[start : start + _FIT_CHUNK].astype(np.float32)
-        padded = np.concatenate([chunk, np.repeat(chunk[-1:], _FIT_CHUNK - len(chunk), axis=0)])
-        ends, fitted = _fit_chunk(jnp.asarray(padded), survey)
-        positions.append(np.asarray(ends)[: len(chunk)])
-        fits.append(np.asarray(fitted)[: len(chunk)])
-    position, fit = np.concatenate(positions), np.concatenate(fits)
-    ratio = _rms(images - fit) / np.maximum(_rms(images), np.finfo(np.float32).tiny)
-    return SmoothFit(position[:, 0], position[:, 1], fit, ratio)
-
-
-def _rms(images: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.mean(np.square(images, dtype=np.float64), axis=(1, 2)))
+    images = fitting.check_images(images, survey)
+    minimum = fitting.minimise(
+        _make_evaluate(survey, free_amplitude),
+        images,
+        _starts(images, survey, free_amplitude),
+        -_LIMITS,
+        _LIMITS,
+        chunk=_CHUNK,
+    )
+    inside = fitting.strictly_inside(minimum.parameters, -_LIMITS, _LIMITS)
+    models = fitting.map_rows(_make_render(survey), minimum.parameters)
+    fitted = fitting.finish(images, models, minimum.ended & inside, free_amplitude)
+    return SmoothFit(minimum.parameters[:, 0], minimum.parameters[:, 1], **fitted._asdict())
 
 
 def faint_pixel_rms(images: np.ndarray, fitted: np.ndarray) -> float:
@@ -168,3 +156,31 @@ def smooth_scores(images: np.ndarray, survey: Survey) -> Mapping[str, float]:
         "faint_rms_percent": faint_pixel_rms(images, fit.image),
         "num_images": len(images),
     }
+
+
+def residual_power(images: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+    """Returns how the residual of a fit is spread over spatial frequencies.
+
+    The spectrum of (image - fit), summed over rings of one step of the discrete Fourier transform
+    and divided by the image's own power: the sum over all rings is the ratio of the fit squared,
+    but for the corners of the frequency plane, which are left out.
+
+    Args:
+      images: flux per pixel, float32 `[N, H, W]`, H = W.
+      fitted: the images of a fit, the same shape.
+
+    Returns:
+      float64 `[N, K]`, K = H // 2 + 1; ring k holds the frequencies nearest to k cycles a side.
+    """
+    side = images.shape[-1]
+    frequency = np.fft.fftfreq(side, 1 / side)
+    ring = np.rint(np.hypot(frequency[:, None], frequency[None, :])).astype(int).ravel()
+    rings = side // 2 + 1
+    member = (ring[:, None] == np.arange(rings)).astype(np.float64)
+    spectra = []
+    for image, fit in zip(images, fitted, strict=True):
+        residual = image.astype(np.float64) - fit
+        light = max(float(np.sum(np.square(image, dtype=np.float64))), np.finfo(np.float64).tiny)
+        power = np.square(np.abs(np.fft.fft2(residual))) / (side**2 * light)
+        spectra.append(power.ravel() @ member)
+    return np.stack(spectra)

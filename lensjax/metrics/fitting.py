@@ -1,0 +1,324 @@
+"""Levenberg-Marquardt for many images at once: several starts, bounds, and what a fit leaves.
+
+A problem is one function, `evaluate(parameters, image) -> Expansion`: the cost at a point with the
+gradient and the Gauss-Newton matrix there. Cost and derivatives come from one evaluation, and each
+trial costs one. Rows (an image and a start) that have ended leave the batch, so that a slow row
+does not hold up the others.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from lensjax.data.simulator import SOURCE_POSITION_LIMIT
+from lensjax.data.surveys import Survey
+
+Render = Callable[[Array], Array]
+# A fit may leave the prior a little: a wrong image must not look right because it sits on a wall.
+POSITION_LIMIT = 1.3 * SOURCE_POSITION_LIMIT
+# What a fit leaves of a black image is infinitely more than the image; means stay finite so.
+MAX_RATIO = 1e6
+# Beyond, a fit describes next to nothing of the image, and where it ended means nothing.
+_CONVERGED_RATIO = 0.5
+_CHUNKS_PER_BLOCK = 8
+_MAP_CHUNK, _MAP_BATCH = 64, 16
+_ROUND = 4  # iterations between two looks at which rows have ended
+_FIRST_DAMPING = 1e-3
+_MIN_DAMPING, _MAX_DAMPING = 1e-7, 1e5
+_GAIN = 1e-5  # a search ends where the next move can gain no more than this share of the cost
+# and where it cannot improve a cost of this share of the image's power: float32 has no more digits.
+_EXACT = 1e-13
+
+
+class Expansion(NamedTuple):
+    """A sum of squares to second order around a point.
+
+    Attributes:
+      cost: the sum of squares, `[]`.
+      gradient: half of its gradient, `[P]`.
+      normal: half of its Gauss-Newton matrix, `[P, P]`.
+    """
+
+    cost: Array
+    gradient: Array
+    normal: Array
+
+
+Evaluate = Callable[[Array, Array], Expansion]
+
+
+def expand(residual: Array, jacobian: Array) -> Expansion:
+    """Returns the expansion of a residual's sum of squares.
+
+    Args:
+      residual: model minus image, any shape.
+      jacobian: its derivatives, `[P, ...]`.
+    """
+    flat, rows = residual.ravel(), jacobian.reshape(len(jacobian), -1)
+    multiply = functools.partial(jnp.matmul, precision="highest")
+    return Expansion(multiply(flat, flat), multiply(rows, flat), multiply(rows, rows.T))
+
+
+def project_amplitude(model: Array, jacobian: Array, image: Array) -> tuple[Array, Array]:
+    """Scales a model to the best amplitude, which enters linearly and needs no search.
+
+    Args:
+      model: `[H, W]`.
+      jacobian: its derivatives, `[P, H, W]`.
+      image: what it is scaled to, `[H, W]`.
+
+    Returns:
+      The model times its amplitude, which is at least 0, and the derivatives of that product.
+    """
+
+    def scaled(model: Array) -> Array:
+        power = jnp.maximum(jnp.sum(jnp.square(model)), jnp.finfo(model.dtype).tiny)
+        return jnp.maximum(jnp.sum(model * image) / power, 0.0) * model
+
+    value, push = jax.linearize(scaled, model)
+    return value, jax.vmap(push)(jacobian)
+
+
+class _Row(NamedTuple):
+    """The state of one search; leading axes are rows."""
+
+    parameters: Array
+    expansion: Expansion
+    damping: Array
+    ended: Array
+
+
+def _propose(row: _Row, lower: Array, upper: Array) -> tuple[Array, Array]:
+    """Returns the next point to try, and the gain in cost that the expansion promises there."""
+    parameters, (_, gradient, normal) = row.parameters, row.expansion
+    # A parameter on a wall that the cost pushes against it stays; the others move as if fixed.
+    held = ((parameters <= lower) & (gradient > 0)) | ((parameters >= upper) & (gradient < 0))
+    scale = jnp.sqrt(jnp.diag(normal))
+    free = ~held & (scale > 0)
+    scale = jnp.where(free, scale, 1.0)
+    scaled = jnp.where(free[:, None] & free[None, :], normal / scale[:, None] / scale[None, :], 0.0)
+    size = len(parameters)
+    scaled = scaled.at[jnp.arange(size), jnp.arange(size)].set(1 + row.damping)
+    slope = jnp.where(free, gradient / scale, 0.0)
+    move = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(scaled), slope)
+    gain = jnp.matmul(move, slope, precision="highest")
+    gain += row.damping * jnp.matmul(move, move, precision="highest")
+    return jnp.clip(parameters - move / scale, lower, upper), gain
+
+
+def _iterate(row: _Row, image: Array, evaluate: Evaluate, lower: Array, upper: Array) -> _Row:
+    tried, gain = _propose(row, lower, upper)
+    expansion = evaluate(tried, image)
+    # Written so that a NaN is no improvement.
+    better = (expansion.cost < row.expansion.cost) & ~row.ended
+
+    def choose(new: Array, old: Array) -> Array:
+        return jnp.where(better, new, old)
+
+    damping = jnp.clip(
+        jnp.where(better, row.damping / 8, row.damping * 4), _MIN_DAMPING, _MAX_DAMPING
+    )
+    kept = jax.tree.map(choose, expansion, row.expansion)
+    ended = (row.damping <= 1) & ~(gain > _GAIN * row.expansion.cost)
+    ended |= damping >= _MAX_DAMPING
+    ended |= ~better & (kept.cost <= _EXACT * jnp.sum(jnp.square(image)))
+    return _Row(choose(tried, row.parameters), kept, damping, row.ended | ended)
+
+
+@functools.partial(jax.jit, static_argnames="evaluate")
+def _first_round(images: Array, starts: Array, evaluate: Evaluate) -> _Row:
+    expansion = jax.vmap(evaluate)(starts, images)
+    damping = jnp.full(len(starts), _FIRST_DAMPING, starts.dtype)
+    return _Row(starts, expansion, damping, jnp.zeros(len(starts), bool))
+
+
+@functools.partial(jax.jit, static_argnames="evaluate")
+def _next_round(rows: _Row, images: Array, evaluate: Evaluate, lower: Array, upper: Array) -> _Row:
+    iterate = jax.vmap(lambda row, image: _iterate(row, image, evaluate, lower, upper))
+    return jax.lax.fori_loop(0, _ROUND, lambda _, rows: iterate(rows, images), rows)
+
+
+def pad(rows: np.ndarray, size: int) -> np.ndarray:
+    """Returns `rows` filled up to `size` with its last row, so that shapes do not change."""
+    return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
+
+
+class Minimum(NamedTuple):
+    """Where the searches for each image ended; the best of its starts.
+
+    Attributes:
+      parameters: float32 `[N, P]`.
+      cost: the sum of squares there, float32 `[N]`.
+      ended: False where the iterations ran out before, bool `[N]`.
+    """
+
+    parameters: np.ndarray
+    cost: np.ndarray
+    ended: np.ndarray
+
+
+def _minimise_block(
+    evaluate: Evaluate,
+    images: np.ndarray,
+    starts: np.ndarray,
+    bounds: tuple[Array, Array],
+    rounds: int,
+    chunk: int,
+) -> Minimum:
+    """Searches from one start for each image; at most a few chunks, whose states stay in memory."""
+
+    def run(chosen: np.ndarray, rows: _Row | None) -> _Row:
+        padded = jax.tree.map(lambda leaf: pad(leaf[chosen], chunk), (images, starts, rows))
+        if rows is None:
+            result = _first_round(padded[0], padded[1], evaluate)
+        else:
+            result = _next_round(padded[2], padded[0], evaluate, *bounds)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(chosen)], result)
+
+    parts = [run(part, None) for part in _chunks(np.arange(len(starts)), chunk)]
+    rows = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    for _ in range(rounds):
+        for part in _chunks(np.flatnonzero(~rows.ended), chunk):
+            moved = run(part, rows)
+            for leaf, new in zip(jax.tree.leaves(rows), jax.tree.leaves(moved), strict=True):
+                leaf[part] = new
+    return Minimum(rows.parameters, rows.expansion.cost, rows.ended)
+
+
+def _chunks(indices: np.ndarray, size: int) -> list[np.ndarray]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def minimise(
+    evaluate: Evaluate,
+    images: np.ndarray,
+    starts: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    *,
+    max_iterations: int = 40,
+    chunk: int = 64,
+) -> Minimum:
+    """Finds the least sum of squares for each image from several starts.
+
+    Args:
+      evaluate: the problem (compiled once for each such function).
+      images: float32 `[N, H, W]`.
+      starts: float32 `[N, S, P]`.
+      lower: bounds `[P]`; -inf for none.
+      upper: the same.
+      max_iterations: trials for each start, rounded up to a multiple of 4.
+      chunk: rows that are computed together.
+    """
+    count, num_starts, size = starts.shape
+    bounds = (jnp.asarray(lower, jnp.float32), jnp.asarray(upper, jnp.float32))
+    flat = starts.reshape(-1, size).astype(np.float32)
+    owner = np.repeat(np.arange(count), num_starts)
+    blocks = [
+        _minimise_block(
+            evaluate, images[owner[part]], flat[part], bounds, -(-max_iterations // _ROUND), chunk
+        )
+        for part in _chunks(np.arange(len(flat)), _CHUNKS_PER_BLOCK * chunk)
+    ]
+    every = jax.tree.map(lambda *leaves: np.concatenate(leaves), *blocks)
+    cost = np.where(np.isnan(every.cost), np.inf, every.cost).reshape(count, num_starts)
+    best = np.arange(count) * num_starts + np.argmin(cost, axis=1)
+    return jax.tree.map(lambda leaf: leaf[best], every)
+
+
+def strictly_inside(parameters: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Returns which rows of `[N, P]` touch none of their bounds `[P]`, bool `[N]`."""
+    low, high = lower.astype(np.float32), upper.astype(np.float32)
+    return np.all((parameters > low) & (parameters < high), axis=1)
+
+
+class Fitted(NamedTuple):
+    """What every fit returns beside its parameters.
+
+    Attributes:
+      image: the fitted image, flux, float32 `[N, H, W]`.
+      ratio: RMS(image - fit) / RMS(image), at most `MAX_RATIO`, float32 `[N]`.
+      converged: the search ended by itself, away from the walls, at a fit that leaves less than
+        half of the image; bool `[N]`.
+      amplitude: what the model was multiplied by; 1 where the amplitude is fixed. float32 `[N]`.
+    """
+
+    image: np.ndarray
+    ratio: np.ndarray
+    converged: np.ndarray
+    amplitude: np.ndarray
+
+
+def finish(
+    images: np.ndarray, models: np.ndarray, ended: np.ndarray, free_amplitude: bool
+) -> Fitted:
+    """Compares images with the models of their fits, sums in float64.
+
+    Args:
+      images: flux, float32 `[N, H, W]`.
+      models: the images of the fitted lenses with the survey's amplitude, the same shape.
+      ended: which searches ended by themselves away from the walls, bool `[N]`.
+      free_amplitude: scales each model to its image.
+    """
+    amplitude = np.ones(len(images), np.float32)
+    if free_amplitude:
+        product = np.sum(images * models, axis=(1, 2), dtype=np.float64)
+        power = np.sum(np.square(models, dtype=np.float64), axis=(1, 2))
+        tiny = np.finfo(np.float32).tiny
+        amplitude = np.maximum(product / np.maximum(power, tiny), 0).astype(np.float32)
+        models = models * amplitude[:, None, None]
+    left, light = rms(images - models), rms(images)
+    black = light == 0
+    ratio = np.minimum(left / np.where(black, 1, light), MAX_RATIO)
+    ratio = np.where(black, MAX_RATIO, ratio).astype(np.float32)
+    return Fitted(models, ratio, ended & (ratio < _CONVERGED_RATIO), amplitude)
+
+
+def rms(images: np.ndarray) -> np.ndarray:
+    """Returns the root of the mean square of each image `[N, H, W]`, float64 `[N]`."""
+    return np.sqrt(np.mean(np.square(images, dtype=np.float64), axis=(1, 2)))
+
+
+def check_images(images: np.ndarray, survey: Survey) -> np.ndarray:
+    """Returns images as float32 `[N, H, W]`.
+
+    Raises:
+      ValueError: for no images, another size than the survey's, or pixels that are not finite.
+    """
+    side = survey.num_pixels
+    if images.ndim != 3 or images.shape[1:] != (side, side) or not len(images):
+        raise ValueError(
+            f"images have shape {images.shape}; {survey.name} needs [N, {side}, {side}] with N > 0"
+        )
+    converted = images.astype(np.float32)
+    (bad,) = np.nonzero(~np.all(np.isfinite(converted), axis=(1, 2)))
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} of {len(images)} images have pixels that are not finite, the first is "
+            f"number {bad[0]}; a fit needs finite float32 pixels: leave these images out"
+        )
+    return converted
+
+
+@functools.partial(jax.jit, static_argnames="render")
+def _map_chunk(render: Render, parameters: Array) -> Array:
+    return jax.lax.map(render, parameters, batch_size=_MAP_BATCH)
+
+
+def map_rows(render: Render, parameters: np.ndarray) -> np.ndarray:
+    """Returns the images of parameters `[N, P]`, float32 `[N, H, W]`.
+
+    Args:
+      render: the image of one row (compiled once for each such function).
+      parameters: float32 `[N, P]`.
+    """
+    images = []
+    for part in _chunks(np.arange(len(parameters)), _MAP_CHUNK):
+        padded = jnp.asarray(pad(parameters[part], _MAP_CHUNK))
+        images.append(np.asarray(_map_chunk(render, padded))[: len(part)])
+    return np.concatenate(images)
