@@ -52,4 +52,8 @@ def get_config() -> ConfigDict:
     config.sample.guidance = 1.0
     config.sample.num_images = 48
     config.sample.batch_size = 48
+    # The measures of a minute; `--config.evaluate.measures=all` takes ten, baselines included.
+    config.evaluate.num_images = 64
+    config.evaluate.measures = "smooth_fit,axion_fit,free_fit,shapes,classes,copies"
+    config.evaluate.baselines = False
     return config

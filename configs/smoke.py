@@ -33,5 +33,8 @@ def get_config() -> ConfigDict:
     config.sample.num_images = 12
     config.sample.batch_size = 12
     config.sample.grid_columns = 4
-    config.evaluate.num_images = 8
+    config.evaluate.num_images = 24
+    config.evaluate.measures = "smooth_fit,shapes,classes"
+    config.evaluate.baselines = False
+    config.evaluate.while_training = 4
     return config

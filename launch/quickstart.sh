@@ -22,6 +22,6 @@ cat <<END
 
 images    $workdir/generated/images.npy (flux), labels.npy beside it
 pictures  $workdir/evaluation/grid.png (real lenses above generated ones), $workdir/samples/
-scores    $workdir/evaluation/metrics.json
+report    $workdir/evaluation/report.html (opens in a browser; numbers in metrics.json beside it)
 curves    $workdir/samples/curves.png, or .venv/bin/tensorboard --logdir $workdir
 END

@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+from collections.abc import Callable
 
 from absl import logging
 
@@ -31,7 +32,7 @@ def run(
     """
     if config.train.deterministic:  # before the first use of a device
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DETERMINISTIC_FLAG}"
-    functions = {
+    functions: dict[str, Callable[[Config, pathlib.Path], None]] = {
         "train": _train,
         "sample": _sample,
         "evaluate": functools.partial(_evaluate, images=images),

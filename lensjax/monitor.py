@@ -66,8 +66,8 @@ class Samples:
         picture = lens_grid(shown[0], self._names, shown[1])
         if not self._judged:
             return picture, {}
-        judged = [[rows[: self._judged] for rows in one] for one in (generated, real)]
-        return picture, light_scores(*judged, self._names, self._data_name)
+        ours, theirs = ([rows[: self._judged] for rows in one] for one in (generated, real))
+        return picture, light_scores(ours, theirs, self._names, self._data_name)
 
 
 @dataclasses.dataclass

@@ -35,7 +35,7 @@ def resumed(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("resumed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writers, "_open_tensorboard", lambda folder: None)
-        patch.setattr(monitoring.SampleGrids, "draw", lambda self, params: self._real[0][0])
+        patch.setattr(monitoring.Samples, "draw", lambda self, params: (self._real[0][0], {}))
         patch.setattr(monitoring, "save_png", lambda path, picture: None)
         for num_steps in (2, 4, 4):
             config = tiny_config(train={"num_steps": num_steps})

@@ -316,7 +316,7 @@ def test_grids_while_training_are_drawn_without_a_guide(generator, tmp_path):
 
     def grid(**sample):
         config = dataclasses.replace(CONFIG, sample=dataclasses.replace(CONFIG.sample, **sample))
-        return monitor.SampleGrids(config, tiny_split(), generator.scaling).draw(generator.params)
+        return monitor.Samples(config, tiny_split(), generator.scaling).draw(generator.params)[0]
 
     missing = {"guide_workdir": str(tmp_path / "none"), "guidance_rescale": 0.5}
     alone = grid(guidance=1.0)

@@ -99,7 +99,7 @@ def _floors(
 def _cached_floors(
     extractor: Extractor, real: Row, level: str, magnitude: float | None, setting: Setting
 ) -> dict[str, Floor]:
-    key = {
+    key: dict[str, str | int] = {
         "what": "floors of the Frechet distance",
         "data": setting.info.name,
         "data_fingerprint": setting.info.fingerprint,

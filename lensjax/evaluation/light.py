@@ -28,6 +28,8 @@ def light_scores(
       RMS(image - fit) / RMS(image) for the best lens without sub-structure.
     """
     simulated = SIMULATED_SETS.get(data_name)
+    exact = simulated is not None and not (simulated.noisy or simulated.conserved)
+    survey = simulated.survey if simulated and exact else None
     values: dict[str, float] = {}
     for name, images, originals in zip(class_names, generated, real, strict=True):
         if not len(originals):
@@ -39,8 +41,7 @@ def light_scores(
         for quantity, (ours, theirs) in measured.items():
             values[f"score/{name}_{quantity}"] = float(ours / theirs) if theirs else float("nan")
         values[f"score/{name}_negative"] = float(np.mean(images < 0))
-        fits = simulated is not None and not (simulated.noisy or simulated.conserved)
-        if fits and images.shape[1] == simulated.survey.num_pixels and np.isfinite(images).all():
-            scores = smooth_scores(images[..., 0], simulated.survey)
+        if survey and images.shape[1] == survey.num_pixels and np.isfinite(images).all():
+            scores = smooth_scores(images[..., 0], survey)
             values[f"score/{name}_ratio"] = scores["ratio_p50"]
     return values

@@ -239,6 +239,10 @@ def _key(measure: Measure, row: Row, setting: Setting) -> dict[str, Any]:
     }
 
 
+def _take(measure: Measure, row: Row, real: Row, setting: Setting) -> Any:
+    return plain(measure.measure(row, real, setting))
+
+
 def measure_rows(
     subjects: Sequence[Row],
     references: Sequence[Row],
@@ -265,11 +269,8 @@ def measure_rows(
         logging.info("measuring %s", measure.name)
         rows = {row.name: measure.measure(row, real, setting) for row in subjects}
         for row in references:
-            rows[row.name] = cached_json(
-                _key(measure, row, setting),
-                lambda row=row, measure=measure: plain(measure.measure(row, real, setting)),
-                setting.cache,
-            )
+            take = functools.partial(_take, measure, row, real, setting)
+            rows[row.name] = cached_json(_key(measure, row, setting), take, setting.cache)
         protocol = measure.protocol(setting)
         results[measure.name] = {"status": "measured", "protocol": protocol, "rows": rows}
     return results

@@ -97,14 +97,14 @@ def potential_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
         one.name: fit_potential(one.of("cdm"), survey, one.smooth("cdm"), free_amplitude=free).ratio
         for one in (row, real)
     }
-    powers = [log_spectra(one.residuals("cdm")) for one in (real, row)]
+    real_powers, powers = (log_spectra(one.residuals("cdm")) for one in (real, row))
     seed = setting.settings.seed
     return {
         "cdm": {
             "num_images": len(row.of("cdm")),
             **_percentiles(ratios[row.name]),
             "against_real": beside_real(ratios[real.name], ratios[row.name], seed),
-            "residual_power": vectors_beside_real(*powers, seed),
+            "residual_power": vectors_beside_real(real_powers, powers, seed),
         }
     }
 

@@ -32,6 +32,7 @@ def number(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (float, np.floating)):
+        value = float(value)
         return f"{value:.3g}" if abs(value) < 1e4 else f"{value:,.0f}"
     return str(value)
 

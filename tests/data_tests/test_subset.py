@@ -143,7 +143,7 @@ def test_a_set_on_disk_and_one_in_memory_lose_the_same_images(tfds_directory, mo
 def _plain(monkeypatch):
     blank = np.zeros((4, 4, 3), np.uint8)
     monkeypatch.setattr(writers, "_open_tensorboard", lambda folder: None)
-    monkeypatch.setattr(monitoring.SampleGrids, "draw", lambda self, params: blank)
+    monkeypatch.setattr(monitoring.Samples, "draw", lambda self, params: (blank, {}))
 
 
 @pytest.mark.usefixtures("_plain")

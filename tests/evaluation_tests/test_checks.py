@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ FEATURES = {
     "ratio": 1.1,
 }
 NEIGHBOURS = {"p": 0.5}
-PERFECT = {
+PERFECT: dict[str, Any] = {
     "smooth_fit": {
         "no_sub": {
             "num_images": 100,

@@ -127,11 +127,13 @@ def test_numbers_of_real_images_and_baselines_are_kept(prepared, tmp_path, monke
     np.save(tmp_path / "labels.npy", tiny_split(60, seed=3).labels)
     evaluate_mode(config_with(), tmp_path, tmp_path / "images.npy")
     first = metrics_of(tmp_path)
-    asked = []
-    measures = [
-        one._replace(measure=lambda row, *rest, one=one: asked.append(row.name) or {})
-        for one in mode.measures.MEASURES
-    ]
+    asked: list[str] = []
+
+    def note(row, real, setting):
+        asked.append(row.name)
+        return {}
+
+    measures = [one._replace(measure=note) for one in mode.measures.MEASURES]
     monkeypatch.setattr(mode.measures, "MEASURES", measures)
     evaluate_mode(config_with(), tmp_path, tmp_path / "images.npy")
     assert set(asked) == {"generated"}

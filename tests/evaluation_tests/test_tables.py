@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_cells(value, text):
     assert tables.number(value) == text
 
 
-ROWS = {
+ROWS: dict[str, Any] = {
     "generated": {"no_sub": {"p": 0.5, "deep": {"z": 1.0}, "list": [1]}, "cdm": {"p": 0.1}},
     "real": {"no_sub": {"p": 0.9, "more": 2}},
 }
@@ -76,7 +77,7 @@ SCORES = {
     },
     "cdm": {"num_images": 64, "ratio_p50": 0.0681, "ratio_p90": 0.075},
 }
-RESULTS = {
+RESULTS: dict[str, Any] = {
     "smooth_fit": {"status": "measured", "rows": {"generated": SCORES, "real": SCORES}},
     "inception": {"status": "not measured", "reason": "no weights; get them"},
 }
