@@ -27,10 +27,23 @@ def _profile_bins(shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
     return np.floor(distance).astype(int), min(shape) // 2
 
 
-def _spectrum_bins(shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
+def band_means(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what averages the output of `rfft2` of an image over rings of frequency.
+
+    Args:
+      shape: height and width in pixels.
+
+    Returns:
+      Weights `[H * (W // 2 + 1), K]`, each column with the sum 1; and how often each frequency
+      stands in the whole transform, `[1, W // 2 + 1]`.
+    """
     height, width = shape
     frequency = np.hypot(np.fft.rfftfreq(width)[None, :], np.fft.fftfreq(height)[:, None])
-    return np.floor(frequency * min(shape) + 0.5).astype(int), min(shape) // 2 + 1
+    bins = np.floor(frequency * min(shape) + 0.5).astype(int)
+    # rfft2 leaves out the mirror images of the inner columns.
+    column = np.arange(width // 2 + 1)
+    copies = np.where((column == 0) | (2 * column == width), 1.0, 2.0)[None, :]
+    return _means(bins, min(shape) // 2 + 1, copies), copies
 
 
 @jax.jit
@@ -46,11 +59,7 @@ def _profile_chunk(images: Array) -> Array:
 @jax.jit
 def _spectrum_chunk(images: Array) -> Array:
     height, width = images.shape[-2:]
-    bins, num_bins = _spectrum_bins((height, width))
-    # rfft leaves out the mirror images of the inner columns.
-    column = np.arange(width // 2 + 1)
-    copies = np.where((column == 0) | (2 * column == width), 1.0, 2.0)[None, :]
-    means = jnp.asarray(_means(bins, num_bins, copies), jnp.float32)
+    means = jnp.asarray(band_means((height, width))[0], jnp.float32)
     power = jnp.square(jnp.abs(jnp.fft.rfft2(images))) / (height * width)
     return jnp.matmul(power.reshape(len(images), -1), means, precision="highest")
 

@@ -1,0 +1,126 @@
+"""The fixed first layer of the two-sample network: spectra and principal components of images.
+
+A few hundred images do not teach a network good filters. The first layer is therefore made, not
+trained: the power in bands of frequency, and coordinates along principal components. Both look at
+the flux itself, for the ring, and at its logarithm (as `asinh`), for the background.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from lensjax.metrics.spectra import band_means
+
+NUM_COMPONENTS = 100
+_FILTER_SIDE = 4
+_BASIS_IMAGES = 600  # a basis from more costs more and is no better
+_CHUNK = 128
+# Of the unit power of real images; float32 transforms round at about this level.
+_POWER_FLOOR = 1e-14
+_LARGEST = 8.0  # standard deviations; further out a network only extrapolates
+
+
+def _cosine_filters() -> np.ndarray:
+    """Returns the 15 two-dimensional cosine filters of 4x4 pixels without the constant one."""
+    place = np.arange(_FILTER_SIDE)
+    waves = np.cos(np.pi * (place[None, :] + 0.5) * place[:, None] / _FILTER_SIDE)
+    waves /= np.linalg.norm(waves, axis=1, keepdims=True)
+    filters = np.einsum("ai,bj->abij", waves, waves)
+    return filters.reshape(-1, _FILTER_SIDE, _FILTER_SIDE)[1:]
+
+
+def _bands(shape: tuple[int, int]) -> np.ndarray:
+    """Returns weights of the frequencies of `rfft2`, `[H * (W // 2 + 1), bands]`.
+
+    Rings of one cycle, and the responses of the cosine filters, which know directions.
+    """
+    rings, copies = band_means(shape)
+    responses = np.abs(np.fft.rfft2(_cosine_filters(), shape)) ** 2
+    directions = (responses * copies).reshape(len(responses), -1).T
+    return np.concatenate([rings, directions / directions.sum(axis=0)], axis=1)
+
+
+@jax.jit
+def _log_power_chunk(images: Array) -> Array:
+    height, width = images.shape[-2:]
+    bands = jnp.asarray(_bands((height, width)), jnp.float32)
+    power = jnp.square(jnp.abs(jnp.fft.rfft2(images))) / (height * width)
+    means = jnp.matmul(power.reshape(len(images), -1), bands, precision="highest")
+    return jnp.log(means + _POWER_FLOOR)
+
+
+def log_band_powers(images: np.ndarray) -> np.ndarray:
+    """Returns the logarithm of the power in each band, float32 `[N, bands]`.
+
+    Args:
+      images: float32 `[N, H, W]`, in units in which real images have an RMS of about 1.
+    """
+    rows = []
+    for start in range(0, len(images), _CHUNK):
+        chunk = images[start : start + _CHUNK]
+        padded = np.pad(chunk, ((0, _CHUNK - len(chunk)), (0, 0), (0, 0)))
+        rows.append(np.asarray(_log_power_chunk(jnp.asarray(padded)))[: len(chunk)])
+    return np.concatenate(rows)
+
+
+@functools.partial(jax.jit, static_argnames="num_components")
+def _project(basis_images: Array, images: Array, num_components: int) -> Array:
+    """Returns coordinates `[N, num_components]` along the principal components of other images."""
+    multiply = functools.partial(jnp.matmul, precision="highest")
+    mean = jnp.mean(basis_images, axis=0, keepdims=True)
+    centred = basis_images - mean
+    # Fewer images than pixels: the small matrix of products has the same components.
+    values, vectors = jnp.linalg.eigh(multiply(centred, centred.T))
+    values, vectors = values[::-1][:num_components], vectors[:, ::-1][:, :num_components]
+    scale = jnp.sqrt(jnp.maximum(values, jnp.finfo(values.dtype).tiny))
+    components = multiply(centred.T, vectors) / scale[None]
+    return multiply(images - mean, components)
+
+
+def _standardised(values: np.ndarray, train: np.ndarray) -> np.ndarray:
+    mean, std = values[train].mean(axis=0), values[train].std(axis=0)
+    return np.clip((values - mean) / np.where(std > 0, std, 1), -_LARGEST, _LARGEST)
+
+
+class InputLayer:
+    """What the network sees of a set of images, standardised on the training part.
+
+    Attributes:
+      flux: images in parts of the real images' RMS, float32 `[N, H, W]`.
+      stretched: asinh of the images in parts of the median real |pixel|.
+    """
+
+    def __init__(self, images: np.ndarray, rms: float, median: float):
+        """Computes what does not depend on the training part.
+
+        Args:
+          images: float32 `[N, H, W]`.
+          rms: of the real images.
+          median: of the real images' absolute pixels; the stretch is linear below it.
+        """
+        self.flux = (images / rms).astype(np.float32)
+        self.stretched = np.arcsinh(images / median).astype(np.float32)
+        self._powers = [log_band_powers(self.flux), log_band_powers(self.stretched)]
+
+    def groups(self, real_train: np.ndarray, other_train: np.ndarray) -> list[np.ndarray]:
+        """Returns the groups of inputs of all images, float32 `[N, D]` each.
+
+        Powers of the flux, its components, powers of the stretched flux, its components.
+
+        Args:
+          real_train: indices of the real training images.
+          other_train: those of the other training images.
+        """
+        train = np.concatenate([real_train, other_train])
+        share = _BASIS_IMAGES // 2
+        basis = np.concatenate([real_train[:share], other_train[:share]])
+        groups = []
+        for images, powers in zip((self.flux, self.stretched), self._powers, strict=True):
+            flat = images.reshape(len(images), -1)
+            count = min(NUM_COMPONENTS, len(basis) // 4)
+            coordinates = np.asarray(_project(flat[basis], jnp.asarray(flat), count))
+            groups += [_standardised(powers, train), _standardised(coordinates, train)]
+        return [group.astype(np.float32) for group in groups]
