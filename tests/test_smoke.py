@@ -173,14 +173,15 @@ def test_sample_writes_what_load_generates(modes, trained):
 def test_evaluate_knows_real_images_from_those_of_a_minute(modes, trained):
     workdir, _ = trained
     content = json.loads((workdir / "evaluation" / "metrics.json").read_text())
-    for name in ("no_sub", "cdm", "axion"):
-        assert set(content["lensing"][name]) == {"generated", "real"}
-    no_sub = content["lensing"]["no_sub"]
-    assert no_sub["real"]["ratio_p90"] < 1e-3  # the exact simulator made them
-    assert no_sub["generated"]["ratio_p50"] > 0.08
-    assert content["verdict"].startswith("FAILED: ")
-    assert content["verdict"] in modes["evaluate"][1]
-    assert content["protocol"]["num_images"] == 24
+    rows = content["measures"]["smooth_fit"]["rows"]
+    assert set(rows) == {"generated", "generated at guidance 1", "real"}
+    assert set(rows["generated"]) == set(rows["real"]) == {"no_sub", "cdm", "axion"}
+    assert rows["real"]["no_sub"]["ratio_p90"] < 1e-3  # the exact simulator made them
+    assert rows["generated"]["no_sub"]["ratio_p50"] > 0.08
+    assert content["verdict"][0].startswith("FAILED as pictures of lenses: ")
+    assert all(sentence in modes["evaluate"][1] for sentence in content["verdict"])
+    assert content["protocol"]["images_per_class"] == 24
+    assert (workdir / "evaluation" / "report.html").stat().st_size > 100_000
 
 
 def test_all_pictures_can_be_opened_and_nothing_is_left_half_written(modes, trained):

@@ -1,0 +1,130 @@
+"""The judge judged, small: each known fault of real images is noticed by a named measure.
+
+`benchmarks/judge.py` does the same with all measures and more images; docs/judge.md is its table.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+
+import lensjax
+from lensjax.config import EvaluateConfig
+from lensjax.data.catalogue import SIMULATED_SETS
+from lensjax.data.dataset import DatasetInfo, LensSplit
+from lensjax.data.parameters import PARAMETER_NAMES
+from lensjax.data.simulator import CLASS_NAMES
+from lensjax.evaluation.checks import check_row
+from lensjax.evaluation.measures import measure_rows, missing_measures
+from lensjax.evaluation.rows import Row, Setting
+from lensjax.metrics.corruptions import CORRUPTIONS, RealImages, corrupt
+
+SET = "deeplense/model_ii"
+NUM, NUM_TRAIN = 40, 120
+SIMULATED = SIMULATED_SETS[SET]
+INFO = DatasetInfo(
+    name=SET,
+    fingerprint="made for a test",
+    class_names=CLASS_NAMES,
+    parameter_names=PARAMETER_NAMES,
+    split_sizes={"train": 3 * NUM_TRAIN, "test": 3 * NUM},
+    image_shape=(64, 64, 1),
+    flux_unit="counts/s",
+    minimum=0.0,
+    maximum=2.0,
+    pixel_scale_arcsec=SIMULATED.survey.pixel_scale_arcsec,
+    psf_fwhm_arcsec=SIMULATED.survey.psf_fwhm_arcsec,
+)
+# Which measure notices it, as the goal that is missed begins.
+NOTICED_BY = {
+    "psf_10": "smooth fit, no_sub: median ratio",
+    "psf_30": "shapes, cdm: power spectrum",
+    "speckle_white": "smooth fit, no_sub: dark pixels",
+    "speckle_smooth": "smooth fit, no_sub: dark pixels",
+    "flip": "smooth fit, no_sub: median ratio",
+    "shift": "smooth fit, no_sub: median ratio",
+    "theta_e": "free fit, no_sub: theta_E bias",
+    "flux": "shapes, no_sub: peak",
+    "labels_shuffled": "classes, noise-free: accuracy",
+    "garbage_half": "smooth fit, no_sub: median ratio",
+    "collapse": "smooth fit, no_sub: source positions",
+    "train_copies": "copies, cdm",
+    "class_replaced": "smooth fit, cdm: ratios",
+    "class_absent": "classes, noise-free: shares",
+    "guidance": "smooth fit, axion: ratios",
+}
+
+
+@functools.cache
+def split(num: int, seed: int) -> LensSplit:
+    """Returns fresh images of all classes with their parameters."""
+    parts = [lensjax.simulate("model_ii", name, num, seed) for name in CLASS_NAMES]
+    tables = np.concatenate([table for _, table in parts])
+    parameters = np.stack([tables[name] for name in PARAMETER_NAMES], axis=1)
+    images = np.concatenate([images for images, _ in parts])
+    return LensSplit(images, tables["label"].astype(np.int32), parameters, INFO)
+
+
+class Splits:
+    """Stands for the splits of a set on disk."""
+
+    info = INFO
+    per_class = NUM
+    test = split(NUM, 1)
+
+    def train(self, num):
+        whole = split(NUM_TRAIN, 2)
+        chosen = np.concatenate([np.flatnonzero(whole.labels == label)[:num] for label in range(3)])
+        return LensSplit(whole.images[chosen], whole.labels[chosen], whole.parameters[chosen], INFO)
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    measures = "smooth_fit,free_fit,shapes,classes,copies"
+    settings = dataclasses.replace(
+        EvaluateConfig(), measures=measures, train_images=NUM_TRAIN, num_images=NUM
+    )
+    cache = tmp_path_factory.mktemp("cache")
+    return Setting(INFO, SIMULATED, settings, NUM, cache, Splits())
+
+
+@pytest.fixture(scope="module")
+def missed(setting):
+    """For each fault the names of the goals that it misses; `none` has no fault."""
+    base, train = split(NUM, 3), Splits().train(NUM_TRAIN)
+    real = RealImages(
+        base.images,
+        base.labels,
+        SIMULATED.survey,
+        base.parameters,
+        train.images,
+        train.labels,
+    )
+    rows = [Row(name, *corrupt(name, real, 1), setting) for name in CORRUPTIONS]
+    rows.append(Row("none", base.images, base.labels, setting))
+    rows.append(Row("none again", split(NUM, 4).images, split(NUM, 4).labels, setting))
+    reference = Row("real", Splits.test.images, Splits.test.labels, setting)
+    results = measure_rows(rows, [reference], setting, missing_measures(setting))
+    return {
+        row.name: [
+            check.name
+            for check in check_row(results, row.name, "model_ii")
+            if check.outcome == "missed"
+        ]
+        for row in rows
+    }
+
+
+def test_every_fault_has_a_measure_here():
+    assert set(NOTICED_BY) == set(CORRUPTIONS)
+
+
+@pytest.mark.parametrize("name", NOTICED_BY)
+def test_a_known_fault_is_noticed_by_its_measure(missed, name):
+    assert any(goal.startswith(NOTICED_BY[name]) for goal in missed[name]), missed[name]
+
+
+@pytest.mark.parametrize("name", ["none", "none again"])
+def test_images_without_a_fault_miss_nothing(missed, name):
+    assert missed[name] == []
