@@ -54,6 +54,6 @@ def get_config() -> ConfigDict:
     config.sample.batch_size = 48
     # The measures of a minute; `--config.evaluate.measures=all` takes ten, baselines included.
     config.evaluate.num_images = 64
-    config.evaluate.measures = "smooth_fit,axion_fit,free_fit,shapes,classes,copies"
+    config.evaluate.measures = "smooth_fit,axion_fit,free_fit,shapes,classes,twins,copies"
     config.evaluate.baselines = False
     return config

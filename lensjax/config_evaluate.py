@@ -16,6 +16,7 @@ MEASURES = (
     "c2st",
     "lens_features",
     "inception",
+    "twins",
     "copies",
     "residual_neighbours",
     "hole",

@@ -212,6 +212,16 @@ def _features(results: Results, row: str, measure: str) -> Iterator[Check]:
             )
 
 
+def _twins(results: Results, row: str, survey: str | None) -> Iterator[Check]:
+    for group, score in results["twins"]["rows"][row].items():
+        yield _at_least(
+            f"twins, {group}",
+            score["p_value"],
+            LEAST_P,
+            f"probability of {score['num_twins']} images with a twin if they were real",
+        )
+
+
 def _copies(results: Results, row: str, measure: str) -> Iterator[Check]:
     for group, score in results[measure]["rows"][row].items():
         what = "images" if measure == "copies" else "residuals"
@@ -260,6 +270,7 @@ _CHECKS = {
     "c2st": _c2st,
     "lens_features": lambda results, row, survey: _features(results, row, "lens_features"),
     "inception": lambda results, row, survey: _features(results, row, "inception"),
+    "twins": _twins,
     "copies": lambda results, row, survey: _copies(results, row, "copies"),
     "residual_neighbours": lambda results, row, survey: _copies(
         results, row, "residual_neighbours"

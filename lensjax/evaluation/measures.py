@@ -165,6 +165,15 @@ MEASURES = (
         feature_measures.inception,
     ),
     Measure(
+        "twins",
+        "Does it repeat itself?",
+        "Images whose nearest other one is nearer than any two real images are. A generator that "
+        "has collapsed has perfect residuals and many twins.",
+        _nothing,
+        memory_measures.protocol_of_twins,
+        memory_measures.twins,
+    ),
+    Measure(
         "copies",
         "Copies of training images",
         "How many images are nearer to a training image than 99 % of the test images are. These "

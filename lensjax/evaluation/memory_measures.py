@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from lensjax.evaluation.rows import ALL, Row, Setting
+from lensjax.evaluation.shape_measures import real_of
 from lensjax.metrics.memory import (
     LEVEL,
     Comparison,
@@ -14,8 +15,10 @@ from lensjax.metrics.memory import (
     neighbour_test,
     planted_copies,
 )
+from lensjax.metrics.variety import twin_test
 
 _NUM_PLANTED = 200
+_LEAST_TWINS = 20
 # Only these classes have sub-structure that could be remembered.
 _WITH_SUBSTRUCTURE = ("cdm", "axion")
 
@@ -61,11 +64,30 @@ def copies(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     """Returns for each group how often images come as near to training images as copies do."""
     found = {}
     for group in row.groups:
-        test = real.images[..., 0] if group == ALL else real.of(group)
+        test = real_of(real, group)
         train = _train_of(group, setting)
         result = neighbour_test(row.of(group), train, test, _planted(train, row))
         found[group] = _scores(result, len(row.of(group)))
     return found
+
+
+def twins(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
+    """Returns for each group how many images are nearer to one another than any real ones are."""
+    found = {}
+    for group in row.groups:
+        originals = real_of(real, group)
+        if row is not real and min(len(row.of(group)), len(originals)) >= _LEAST_TWINS:
+            found[group] = twin_test(row.of(group), originals)._asdict()
+    return found
+
+
+def protocol_of_twins(setting: Setting) -> dict[str, Any]:
+    """Returns what the numbers of `twins` depend on."""
+    return {
+        "distance": "between images of norm 1",
+        "num_twins": "images with another one nearer than any two of as many real images",
+        "p": "2^-(half of the twins)",
+    }
 
 
 def residual_neighbours(row: Row, real: Row, setting: Setting) -> dict[str, Any]:

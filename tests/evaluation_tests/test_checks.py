@@ -68,6 +68,7 @@ PERFECT: dict[str, Any] = {
     },
     "lens_features": {"noise-free": {"overall": FEATURES, "cdm": FEATURES}},
     "inception": {"as they are": {"overall": FEATURES}},
+    "twins": {"cdm": {"p_value": 0.5, "num_twins": 2}},
     "copies": {"cdm": NEIGHBOURS},
     "residual_neighbours": {"cdm": NEIGHBOURS},
     "hole": {"no_sub": {"density_high": 1.2}},
@@ -104,7 +105,7 @@ def test_perfect_numbers_miss_nothing():
     found = outcomes(PERFECT)
     assert [name for name, outcome in found.items() if outcome == "missed"] == []
     assert found["two-sample network, magnitude 23"] == "no power"
-    assert len(found) == 21
+    assert len(found) == 22
 
 
 FAULTS = [
@@ -136,6 +137,7 @@ FAULTS = [
         ("inception", "as they are", "overall", FEATURES | {"z": 4.0}),
         "inception, as they are, overall: Frechet distance",
     ),
+    (("twins", "cdm", "p_value", 2e-4), "twins, cdm"),
     (("copies", "cdm", {"p": 1e-6}), "copies, cdm"),
     (("residual_neighbours", "cdm", {"p": 1e-6}), "residual neighbours, cdm"),
     (("hole", "no_sub", "density_high", 0.4), "hole, no_sub: density"),

@@ -48,7 +48,7 @@ NOTICED_BY = {
     "flux": "shapes, no_sub: peak",
     "labels_shuffled": "classes, noise-free: accuracy",
     "garbage_half": "smooth fit, no_sub: median ratio",
-    "collapse": "smooth fit, no_sub: source positions",
+    "collapse": "twins, no_sub",
     "train_copies": "copies, cdm",
     "class_replaced": "smooth fit, cdm: ratios",
     "class_absent": "classes, noise-free: shares",
@@ -81,7 +81,7 @@ class Splits:
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory):
-    measures = "smooth_fit,free_fit,shapes,classes,copies"
+    measures = "smooth_fit,free_fit,shapes,classes,twins,copies"
     settings = dataclasses.replace(
         EvaluateConfig(), measures=measures, train_images=NUM_TRAIN, num_images=NUM
     )

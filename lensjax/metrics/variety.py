@@ -1,0 +1,63 @@
+"""Does a generator repeat itself? Pairs of its images that are nearer than any pair of real."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from lensjax.metrics.nearest import nearest_images
+
+_LEAST = 3
+
+
+class TwinTest(NamedTuple):
+    """Pairs of generated images beside pairs of real ones.
+
+    Attributes:
+      num_images: images of either side that were compared.
+      num_twins: generated images whose nearest other one is nearer than any two real images are.
+      p_value: probability of so many pairs among as many fresh images. The nearest of 2 k pairs of
+        both sides are all of one side once in 2^k cases, and two images make a pair.
+      nearest_distance: smallest distance of two generated images, see `nearest_images`.
+      real_nearest_distance: the same of real images.
+    """
+
+    num_images: int
+    num_twins: int
+    p_value: float
+    nearest_distance: float
+    real_nearest_distance: float
+
+
+def _own_distances(images: np.ndarray) -> np.ndarray:
+    return nearest_images(images, images, own=np.arange(len(images))).distance
+
+
+def twin_test(generated: np.ndarray, real: np.ndarray) -> TwinTest:
+    """Looks for images that a generator draws again and again.
+
+    Nearest neighbours come nearer the more images there are, so that as many of either side are
+    compared: the first ones.
+
+    Args:
+      generated: images of one class, float32 `[N, H, W]`, finite.
+      real: images of the same class that are no copies of each other, `[M, H, W]`.
+
+    Raises:
+      ValueError: for fewer than three images, or sizes that differ.
+    """
+    count = min(len(generated), len(real))
+    if count < _LEAST or generated.shape[1:] != real.shape[1:]:
+        raise ValueError(
+            f"got generated images {generated.shape} and real ones {real.shape}; allowed: at least "
+            f"{_LEAST} of either, of one size"
+        )
+    ours, theirs = _own_distances(generated[:count]), _own_distances(real[:count])
+    num_twins = int(np.sum(ours < theirs.min()))
+    return TwinTest(
+        num_images=count,
+        num_twins=num_twins,
+        p_value=0.5 ** math.ceil(num_twins / 2),
+        nearest_distance=float(ours.min()),
+        real_nearest_distance=float(theirs.min()),
+    )
