@@ -12,14 +12,12 @@ this finds smaller differences than a network that has to learn its filters, and
 import math
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
 
-from lensjax import prng
 from lensjax.metrics.c2st_inputs import InputLayer
 from lensjax.metrics.image_input import check_images
 
@@ -38,6 +36,8 @@ _MEMBERS = ((1.0, 1.0, 0.0, 0.0), (1.0, 1.0, 1.0, 0.5))
 # Components of little variance are many: together they would drown the first ones.
 _DECAY_COMPONENT = 5.0
 _LEAST_MEDIAN = 1e-6  # of the RMS, for images that are mostly black
+
+_Parameters = dict[str, Any]
 
 
 class Accuracy(NamedTuple):
@@ -76,74 +76,77 @@ class C2ST(NamedTuple):
     logits: tuple[np.ndarray, np.ndarray]
 
 
-class _Network(nn.Module):
-    """Two hidden layers beside a linear path; the logit is 0 at the start."""
+# Drawn on the host: compiling the draws would take longer than the training.
+def _first_parameters(generator: np.random.Generator, shape: tuple, width: int) -> _Parameters:
+    """Returns parameters of networks whose logit is 0, `[*shape, ...]` each."""
 
-    @nn.compact
-    def __call__(self, inputs: Array) -> Array:
-        hidden = nn.gelu(nn.Dense(_HIDDEN)(inputs))
-        hidden = nn.gelu(nn.Dense(_HIDDEN)(hidden))
-        both = jnp.concatenate([hidden, inputs], axis=-1)
-        return nn.Dense(1, kernel_init=nn.initializers.zeros)(both)[..., 0]
+    def kernel(inputs: int) -> np.ndarray:
+        values = generator.standard_normal((*shape, inputs, _HIDDEN)) / math.sqrt(inputs)
+        return values.astype(np.float32)
 
-
-def _apply(params: Any, inputs: Array) -> Array:
-    logits: Any = _Network().apply(params, inputs)
-    return logits
+    sizes = {"bias_1": (_HIDDEN,), "bias_2": (_HIDDEN,), "last": (_HIDDEN,), "linear": (width,)}
+    zeros = {name: np.zeros((*shape, *size), np.float32) for name, size in sizes.items()}
+    bias = np.zeros(shape, np.float32)
+    return {"kernel_1": kernel(width), "kernel_2": kernel(_HIDDEN), "bias_3": bias, **zeros}
 
 
-def _train(key: Array, real: Array, other: Array) -> Any:
+def _network(params: _Parameters, inputs: Array) -> Array:
+    """Returns logits `[B]` of inputs `[B, D]`: two hidden layers beside a linear path."""
+    hidden = jax.nn.gelu(inputs @ params["kernel_1"] + params["bias_1"][None])
+    hidden = jax.nn.gelu(hidden @ params["kernel_2"] + params["bias_2"][None])
+    return hidden @ params["last"] + inputs @ params["linear"] + params["bias_3"]
+
+
+def _train(params: _Parameters, batches: Array, real: Array, other: Array) -> _Parameters:
     """Returns the trained parameters of one network.
 
     Args:
-      key: a typed key.
+      params: the first ones.
+      batches: places in `real` and in `other` of each step, int32 `[steps, 2, B]`.
       real: inputs of the real training images, `[T, D]`.
       other: those of the others, `[U, D]`.
     """
-    init_key, batch_key = jax.random.split(key)
-    params = _Network().init(init_key, real[:1])
-    schedule = optax.cosine_decay_schedule(_LEARNING_RATE, _STEPS)
+    schedule = optax.cosine_decay_schedule(_LEARNING_RATE, len(batches))
     optimizer = optax.adamw(schedule, weight_decay=_WEIGHT_DECAY)
 
-    def loss(params: Any, real_batch: Array, other_batch: Array) -> Array:
-        real_loss = jnp.mean(jax.nn.softplus(_apply(params, real_batch)))
-        return real_loss + jnp.mean(jax.nn.softplus(-_apply(params, other_batch)))
+    def loss(params: _Parameters, real_batch: Array, other_batch: Array) -> Array:
+        real_loss = jnp.mean(jax.nn.softplus(_network(params, real_batch)))
+        return real_loss + jnp.mean(jax.nn.softplus(-_network(params, other_batch)))
 
-    def step(carry: tuple, number: Array) -> tuple[tuple, None]:
+    def step(carry: tuple[_Parameters, Any], places: Array) -> tuple[tuple[_Parameters, Any], None]:
         params, state = carry
-        keys = jax.random.split(jax.random.fold_in(batch_key, number))
-        batches = [
-            side[jax.random.randint(side_key, (_IMAGES_PER_SIDE,), 0, len(side))]
-            for side_key, side in zip(keys, (real, other), strict=True)
-        ]
-        gradient = jax.grad(loss)(params, *batches)
+        gradient = jax.grad(loss)(params, real[places[0]], other[places[1]])
         updates, state = optimizer.update(gradient, state, params)
         return (optax.apply_updates(params, updates), state), None
 
-    (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(_STEPS))
+    (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), batches)
     return params
 
 
 @jax.jit
-def _logits(key: Array, members: Array, real: Array, other: Array, judged: Array) -> Array:
+def _logits(
+    params: _Parameters, batches: Array, members: Array, real: Array, other: Array, judged: Array
+) -> Array:
     """Trains every member of the ensemble on every fold; returns mean logits `[folds, J]`.
 
     Args:
-      key: a typed key.
+      params: first parameters, `[folds, M, ...]`.
+      batches: int32 `[folds, M, steps, 2, B]`.
       members: what each member multiplies the inputs with, `[M, D]`.
       real: training inputs of each fold, `[folds, T, D]`.
       other: the same, `[folds, U, D]`.
       judged: inputs of the images to be judged, `[folds, J, D]`.
     """
 
-    def one(key: Array, member: Array, real: Array, other: Array, judged: Array) -> Array:
-        params = _train(key, real * member[None], other * member[None])
-        return _apply(params, judged * member[None])
+    def one(
+        params: _Parameters, batches: Array, member: Array, real: Array, other: Array, judged: Array
+    ) -> Array:
+        params = _train(params, batches, real * member[None], other * member[None])
+        return _network(params, judged * member[None])
 
-    keys = jax.random.split(key, (len(real), len(members)))
-    over_members = jax.vmap(one, in_axes=(0, 0, None, None, None))
-    logits = jax.vmap(over_members, in_axes=(0, None, 0, 0, 0))(keys, members, real, other, judged)
-    return jnp.mean(logits, axis=1)
+    over_members = jax.vmap(one, in_axes=(0, 0, 0, None, None, None))
+    over_folds = jax.vmap(over_members, in_axes=(0, 0, None, 0, 0, 0))
+    return jnp.mean(over_folds(params, batches, members, real, other, judged), axis=1)
 
 
 def _weights(sizes: list[int]) -> np.ndarray:
@@ -159,8 +162,17 @@ def _weights(sizes: list[int]) -> np.ndarray:
     return np.asarray(rows, np.float32)
 
 
-def _judge(real: np.ndarray, other: np.ndarray, seed: int) -> tuple[Accuracy, np.ndarray]:
-    """Returns the cross-fitted accuracy and the logits of real and other images, `[n + m]`."""
+def judge(real: np.ndarray, other: np.ndarray, seed: int) -> tuple[Accuracy, np.ndarray]:
+    """Returns the accuracy of one network, without control, and its logits.
+
+    Args:
+      real: finite flux per pixel, float32 `[n, H, W]`.
+      other: the same, `[m, H, W]`.
+      seed: of halves, first parameters and batches.
+
+    Returns:
+      The accuracy, and the logits of real and other images, float32 `[n + m]`.
+    """
     generator = np.random.default_rng(seed)
     count = len(real)
     rms = float(np.sqrt(np.mean(np.square(real, dtype=np.float64))))
@@ -181,7 +193,16 @@ def _judge(real: np.ndarray, other: np.ndarray, seed: int) -> tuple[Accuracy, np
         folds.append((inputs[train[0]], inputs[train[1]], inputs[places], places))
     real_inputs, other_inputs, judged_inputs, all_places = map(np.stack, zip(*folds, strict=True))
     members = _weights([group.shape[1] for group in groups])
-    found = _logits(prng.key(seed, "c2st"), members, real_inputs, other_inputs, judged_inputs)
+    shape = (_FOLDS, len(members))
+    params = _first_parameters(generator, shape, members.shape[1])
+    batches = np.stack(
+        [
+            generator.integers(side.shape[1], size=(*shape, _STEPS, _IMAGES_PER_SIDE))
+            for side in (real_inputs, other_inputs)
+        ],
+        axis=3,
+    )
+    found = _logits(params, batches, members, real_inputs, other_inputs, judged_inputs)
     logits = np.full(count + len(other), np.nan, np.float32)
     logits[all_places.ravel()] = np.asarray(found).ravel()
     return _accuracy(logits[:count], logits[count:]), logits
@@ -229,8 +250,8 @@ def c2st(real: np.ndarray, generated: np.ndarray, control: np.ndarray, seed: int
         )
     if not real.any():
         raise ValueError("real images are black; hand in flux")
-    accuracy, logits = _judge(real, generated, seed)
-    found, _ = _judge(real, control, seed)
+    accuracy, logits = judge(real, generated, seed)
+    found, _ = judge(real, control, seed)
     has_power = found.value >= max(POWER_ACCURACY, 0.5 + POWER_ERRORS * found.error)
     apart = accuracy.value >= 0.5 + POWER_ERRORS * accuracy.error
     verdict = ("told apart" if apart else "not told apart") if has_power else NO_POWER
