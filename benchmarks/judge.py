@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from lensjax import provenance
 from lensjax.config import Config, from_config_dict, to_dict
@@ -128,6 +129,7 @@ def _table(checks: Mapping[str, Sequence[Check]], per_class: int, data: str) -> 
 def main() -> None:
     """Judges every fault and writes the table."""
     arguments = _arguments()
+    logging.set_verbosity(logging.INFO)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as cache:
         config = make_config(arguments.data, arguments.images_per_class, arguments.measures, cache)
