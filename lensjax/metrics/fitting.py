@@ -30,7 +30,7 @@ _MAP_CHUNK, _MAP_BATCH = 64, 16
 _ROUND = 4  # iterations between two looks at which rows have ended
 _FIRST_DAMPING = 1e-3
 _MIN_DAMPING, _MAX_DAMPING = 1e-7, 1e5
-_GAIN = 1e-5  # a search ends where the next move can gain no more than this share of the cost
+_GAIN = 1e-4  # a search ends where the next move can gain no more than this share of the cost
 # and where it cannot improve a cost of this share of the image's power: float32 has no more digits.
 _EXACT = 1e-13
 
@@ -295,7 +295,8 @@ def check_images(images: np.ndarray, survey: Survey) -> np.ndarray:
         raise ValueError(
             f"images have shape {images.shape}; {survey.name} needs [N, {side}, {side}] with N > 0"
         )
-    converted = images.astype(np.float32)
+    with np.errstate(over="ignore"):  # refused below
+        converted = images.astype(np.float32)
     (bad,) = np.nonzero(~np.all(np.isfinite(converted), axis=(1, 2)))
     if len(bad):
         raise ValueError(

@@ -1,5 +1,6 @@
 """Fits of the smooth lens: known truth, known errors, and the numbers made of them."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -8,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from fit_support import degenerate
+from lenstronomy_support import REFERENCE
 
 from lensjax import prng
 from lensjax.data.raytracing import render
@@ -112,10 +115,63 @@ def test_images_of_another_size_are_refused(shape):
         lensing.fit_smooth(np.zeros(shape, np.float32), SURVEY)
 
 
-def test_black_image_has_a_finite_ratio_of_nothing_fitted():
-    fit = lensing.fit_smooth(np.zeros((1, 64, 64), np.float32), SURVEY)
-    assert np.isfinite(fit.ratio[0])
+@pytest.mark.parametrize("free_amplitude", [False, True])
+def test_what_is_no_lens_has_a_finite_ratio_and_no_fit(free_amplitude):
+    images = np.concatenate([degenerate(64), real("no_sub")[0][:1]])
+    fit = lensing.fit_smooth(images, SURVEY, free_amplitude=free_amplitude)
+    assert np.isfinite(fit.ratio).all()
+    assert np.isfinite(fit.image).all()
+    assert fit.converged.tolist() == [False] * 5 + [True]
     assert fit.ratio[0] > 1
+
+
+def test_every_fit_of_a_real_image_has_converged():
+    assert fit_of("no_sub").converged.all()
+    assert fit_of("cdm").converged.all()
+    np.testing.assert_array_equal(fit_of("no_sub").amplitude, 1)
+
+
+def test_free_amplitude_is_found():
+    images = real("no_sub")[0][:20]
+    factor = np.linspace(0.01, 40, 20).astype(np.float32)
+    scaled = images * factor[:, None, None]
+    fit = lensing.fit_smooth(scaled, SURVEY, free_amplitude=True)
+    np.testing.assert_allclose(fit.amplitude, factor, rtol=1e-6)
+    np.testing.assert_allclose(fit.source_x, real("no_sub")[1].lens.source_x[:20], atol=1e-6)
+    assert np.max(fit.ratio) < 1e-6
+
+
+@pytest.mark.parametrize("model", ["I", "II", "III"])
+def test_floor_on_images_by_lenstronomy(model):
+    """In float64 by other code; with the multi-plane factor of the file."""
+    prefix = f"{model}/no_sub/ss1/"
+    survey = SURVEYS[f"model_{model.lower()}"]
+    survey = dataclasses.replace(survey, deflection_factor=float(REFERENCE[prefix + "beta"][0]))
+    fit = lensing.fit_smooth(REFERENCE[prefix + "image"], survey)
+    np.testing.assert_allclose(fit.source_x, REFERENCE[prefix + "sx"], atol=1e-6)
+    np.testing.assert_allclose(fit.source_y, REFERENCE[prefix + "sy"], atol=1e-6)
+    assert np.max(fit.ratio) < 1e-6
+
+
+def test_residual_power_adds_up_to_the_ratio():
+    images, fit = real("cdm")[0], fit_of("cdm")
+    power = lensing.residual_power(images, fit.image)
+    assert power.shape == (NUM, 33)
+    total = power.sum(axis=1)
+    assert np.all(total <= fit.ratio**2 * (1 + 1e-5))
+    assert np.all(total > 0.9 * fit.ratio**2)
+
+
+@pytest.mark.parametrize(("across", "down"), [(3, 0), (0, 7), (3, 4), (-5, 12)])
+def test_residual_power_of_a_wave_lies_in_its_ring(across, down):
+    y, x = np.mgrid[:64, :64] / 64
+    wave = 0.1 * np.cos(2 * np.pi * (across * x + down * y))[None]
+    images = np.ones((1, 64, 64))
+    power = lensing.residual_power(images + wave, images)[0]
+    ring = round(float(np.hypot(across, down)))
+    share = 0.005 / 1.005
+    assert power[ring] == pytest.approx(share, rel=1e-6)
+    assert np.delete(power, ring).max() < 1e-12
 
 
 def test_faint_pixels_by_a_loop():
