@@ -32,6 +32,13 @@ PURE = (
     "lensjax.guidance",
     "lensjax.samplers",
     "lensjax.metrics.lensing",
+    "lensjax.metrics.axion_fit",
+    "lensjax.metrics.c2st",
+    "lensjax.metrics.features",
+    "lensjax.metrics.inception_features",
+    "lensjax.metrics.memory",
+    "lensjax.metrics.shapes",
+    "lensjax.bridge.inception_weights",
     "lensjax.assemble",
     "lensjax.state",
 )

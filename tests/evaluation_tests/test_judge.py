@@ -5,6 +5,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,8 +86,8 @@ def setting(tmp_path_factory):
     settings = dataclasses.replace(
         EvaluateConfig(), measures=measures, train_images=NUM_TRAIN, num_images=NUM
     )
-    cache = tmp_path_factory.mktemp("cache")
-    return Setting(INFO, SIMULATED, settings, NUM, cache, Splits())
+    splits: Any = Splits()
+    return Setting(INFO, SIMULATED, settings, NUM, tmp_path_factory.mktemp("cache"), splits)
 
 
 @pytest.fixture(scope="module")
