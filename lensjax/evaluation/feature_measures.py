@@ -15,15 +15,22 @@ from lensjax.evaluation.rows import Row, Setting
 from lensjax.metrics.features import Extractor, LensExtractor
 from lensjax.metrics.frechet import Moments, few_images_warning, frechet_distance
 from lensjax.metrics.inception_features import InceptionExtractor
-from lensjax.metrics.intervals import NUM_FLOOR_SETS, Floor, disjoint_sets, frechet_floor
+from lensjax.metrics.intervals import (
+    NUM_FLOOR_SETS,
+    Floor,
+    block_interval,
+    disjoint_sets,
+    frechet_floor,
+)
 from lensjax.metrics.kernel import kernel_distance
 from lensjax.metrics.neighbours import DENSITY_K, PRECISION_K, manifold_scores
-from lensjax.metrics.reference import cached_json
+from lensjax.metrics.reference import cached_features, cached_json
 
 OVERALL = "overall"
 _LENS_MODEL = "model_ii"
 # Sets of fewer images have no neighbours and no blocks.
-_LEAST = 8
+_LEAST = 10
+_BLOCKS = 4  # disjoint ones; the spread of their distances is the error
 
 
 def lens_network_missing(setting: Setting) -> str | None:
@@ -72,7 +79,10 @@ def _by_group(features: np.ndarray, row: Row) -> dict[str, np.ndarray]:
 
 
 def _floors(
-    extractor: Extractor, real: Row, magnitude: float | None, setting: Setting
+    extractor: Extractor,
+    reference: Mapping[str, np.ndarray],
+    magnitude: float | None,
+    setting: Setting,
 ) -> dict[str, dict[str, float]]:
     """Returns the floor of each group: disjoint sets of training images beside the test split."""
     wanted = NUM_FLOOR_SETS * setting.per_class
@@ -82,7 +92,6 @@ def _floors(
     if num_sets < 2:
         return {}
     images = with_noise(train, magnitude)
-    reference = _by_group(extractor(with_noise(real, magnitude)), real)
     sets = disjoint_sets(train.labels, setting.per_class, num_sets, setting.settings.seed)
     moments: dict[str, list[Moments]] = {name: [] for name in reference}
     for places in sets:
@@ -96,11 +105,12 @@ def _floors(
     return {name: floor._asdict() for name, floor in floors.items()}
 
 
-def _cached_floors(
-    extractor: Extractor, real: Row, level: str, magnitude: float | None, setting: Setting
-) -> dict[str, Floor]:
-    key: dict[str, str | int] = {
-        "what": "floors of the Frechet distance",
+def _key(
+    what: str, extractor: Extractor, level: str, setting: Setting
+) -> dict[str, str | int | float]:
+    """Returns what numbers of real images depend on."""
+    return {
+        "what": what,
         "data": setting.info.name,
         "data_fingerprint": setting.info.fingerprint,
         "image_shape": str(setting.info.image_shape),
@@ -110,7 +120,26 @@ def _cached_floors(
         "extractor": extractor.hash,
         "level": level,
     }
-    found = cached_json(key, lambda: _floors(extractor, real, magnitude, setting), setting.cache)
+
+
+def _real_features(
+    extractor: Extractor, real: Row, level: str, magnitude: float | None, setting: Setting
+) -> dict[str, np.ndarray]:
+    """Returns the features of the real images by group, from the cache where they are there."""
+    key = _key("features of the test split", extractor, level, setting)
+    features = cached_features(key, lambda: extractor(with_noise(real, magnitude)), setting.cache)
+    return _by_group(features, real)
+
+
+def _cached_floors(
+    extractor: Extractor, real: Row, level: str, magnitude: float | None, setting: Setting
+) -> dict[str, Floor]:
+    def compute() -> dict[str, dict[str, float]]:
+        reference = _real_features(extractor, real, level, magnitude, setting)
+        return _floors(extractor, reference, magnitude, setting)
+
+    key = _key("floors of the Frechet distance", extractor, level, setting)
+    found = cached_json(key, compute, setting.cache)
     return {name: Floor(**values) for name, values in found.items()}
 
 
@@ -120,11 +149,19 @@ def _score(
     """Returns all distances of one set of features from real ones."""
     if min(len(real), len(features)) < _LEAST:
         return {"num_images": len(features)}
-    distance = frechet_distance(Moments.of(real), Moments.of(features))
+    moments = Moments.of(real)
+    frechet = block_interval(
+        lambda places: frechet_distance(moments, Moments.of(features[places])),
+        len(features),
+        num_blocks=_BLOCKS,
+        seed=seed,
+    )
+    distance = frechet.value
     kernel = kernel_distance(real, features, seed=seed)
     return {
         "num_images": len(features),
         "frechet": distance,
+        "frechet_error": frechet.error,
         "floor_mean": floor.mean if floor else None,
         "floor_sd": floor.deviation if floor else None,
         "floor_sets": floor.num_sets if floor else 0,
@@ -145,7 +182,7 @@ def _scores(
     found: dict[str, Any] = {}
     for level, magnitude in chosen.items():
         floors = _cached_floors(extractor, real, level, magnitude, setting)
-        theirs = _by_group(extractor(with_noise(real, magnitude)), real)
+        theirs = _real_features(extractor, real, level, magnitude, setting)
         ours = _by_group(extractor(with_noise(row, magnitude)), row)
         found[level] = {
             name: _score(theirs[name], values, floors.get(name), setting.settings.seed)
@@ -225,7 +262,7 @@ def _protocol_of_distances(setting: Setting) -> dict[str, Any]:
     return {
         "real": "test split",
         "images_per_class": setting.per_class,
-        "frechet": "float64, symmetric eigenvalues",
+        "frechet": "float64, symmetric eigenvalues; error of disjoint blocks",
         "floor": f"up to {NUM_FLOOR_SETS} disjoint sets of as many training images each",
         "kernel": "cubic polynomial, unbiased, all pairs; error of disjoint blocks",
         "precision_recall_k": PRECISION_K,

@@ -1,4 +1,4 @@
-"""Results on disk that need not be computed again, such as the moments of the test split.
+"""Results on disk that need not be computed again, such as the features of the test split.
 
 A result belongs to a key, a mapping of named parts that says all it depends on: the data's
 fingerprint, the extractor's hash, the split, the number of images, the map to 8 bits. The key is
@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from absl import logging
 
-from lensjax.metrics.frechet import Moments
+from lensjax.metrics.frechet import check_features
 
 CACHE_VARIABLE = "LENSJAX_CACHE"
 Key = Mapping[str, str | int | float | bool | None]
@@ -77,12 +77,14 @@ def _write(path: pathlib.Path, write: Callable[[IO[bytes]], object]) -> None:
                 os.unlink(partial)
 
 
-def _read_moments(path: pathlib.Path, key: str) -> Moments | None:
+def _read_features(path: pathlib.Path, key: str) -> np.ndarray | None:
     try:
         # Opened here, because numpy leaves the file of a damaged archive open.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             if str(file["key"]) == key:
-                return Moments.from_arrays(file)
+                features = file["features"]
+                check_features(features)
+                return features
             logging.warning("%s belongs to another key; computing again", path)
     except FileNotFoundError:
         pass
@@ -91,28 +93,27 @@ def _read_moments(path: pathlib.Path, key: str) -> Moments | None:
     return None
 
 
-def cached_moments(
-    key: Key, compute: Callable[[], Moments], folder: str | os.PathLike[str] | None = None
-) -> Moments:
-    """Returns moments from the cache, or computes and keeps them.
+def cached_features(
+    key: Key, compute: Callable[[], np.ndarray], folder: str | os.PathLike[str] | None = None
+) -> np.ndarray:
+    """Returns features from the cache, or computes and keeps them.
 
     Args:
-      key: everything that the moments depend on.
-      compute: makes them; called where no whole file of this key is there.
+      key: everything that the features depend on.
+      compute: makes them, `[N, D]`; called where no whole file of this key is there.
       folder: see `cache_folder`.
 
     Raises:
       ValueError: for a key that is empty or holds other than text, numbers, bool and None.
     """
     text = _canonical(key)
-    path = _path(text, "moments", ".npz", folder)
-    found = _read_moments(path, text)
+    path = _path(text, "features", ".npz", folder)
+    found = _read_features(path, text)
     if found is not None:
         return found
-    moments = compute()
-    arrays: dict[str, Any] = {"key": np.asarray(text), **moments.arrays()}
-    _write(path, lambda file: np.savez(file, **arrays))
-    return moments
+    features = compute()
+    _write(path, lambda file: np.savez(file, key=np.asarray(text), features=features))
+    return features
 
 
 def _read_json(path: pathlib.Path, key: str) -> tuple[bool, Any]:

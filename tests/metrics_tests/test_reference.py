@@ -12,8 +12,7 @@ import pytest
 from absl import logging
 
 from lensjax.metrics import reference
-from lensjax.metrics.frechet import Moments
-from lensjax.metrics.reference import Key, cache_folder, cached_json, cached_moments
+from lensjax.metrics.reference import Key, cache_folder, cached_features, cached_json
 
 KEY: Key = {"data": "abc", "extractor": "def", "split": "test", "n": 15, "map": None, "exact": True}
 OTHERS = [
@@ -28,8 +27,8 @@ OTHERS = [
 ]
 
 
-def some_moments(seed: int = 0) -> Moments:
-    return Moments.of(np.random.default_rng(seed).normal(size=(15, 4)))
+def some_features(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(15, 4)).astype(np.float32)
 
 
 class Counted:
@@ -44,13 +43,11 @@ class Counted:
 
 
 def as_plain(result):
-    if isinstance(result, Moments):
-        return {name: value.tolist() for name, value in result.arrays().items()}
-    return result
+    return result.tolist() if isinstance(result, np.ndarray) else result
 
 
 KINDS = {
-    "moments": (cached_moments, some_moments()),
+    "features": (cached_features, some_features()),
     "json": (cached_json, {"ratio": 1.5, "list": [1, None, "ä"]}),
 }
 kinds = pytest.mark.parametrize(("cached", "result"), KINDS.values(), ids=KINDS)
@@ -131,34 +128,29 @@ def test_a_file_of_another_key_under_this_name_is_not_believed(tmp_path, cached,
     assert compute.calls == 3
 
 
-def test_moments_that_do_not_fit_together_are_computed_again(tmp_path):
-    compute = Counted(some_moments())
-    cached_moments(KEY, compute, tmp_path)
+def test_features_that_are_not_numbers_are_computed_again(tmp_path):
+    compute = Counted(some_features())
+    cached_features(KEY, compute, tmp_path)
     path = only_file(tmp_path)
     with np.load(path) as file:
         arrays = dict(file)
-    np.savez(path, **{**arrays, "mean": np.full(4, np.nan)})
-    cached_moments(KEY, compute, tmp_path)
+    np.savez(path, **{**arrays, "features": np.full((15, 4), np.nan)})
+    cached_features(KEY, compute, tmp_path)
     assert compute.calls == 2
 
 
 def test_object_arrays_are_not_unpickled(tmp_path):
-    compute = Counted(some_moments())
-    cached_moments(KEY, compute, tmp_path)
+    compute = Counted(some_features())
+    cached_features(KEY, compute, tmp_path)
     path = only_file(tmp_path)
     with np.load(path) as file:
         arrays = dict(file)
-    np.savez(path, **{**arrays, "mean": np.array([print, 1], dtype=object)}, allow_pickle=True)
-    found = cached_moments(KEY, compute, tmp_path)
+    np.savez(
+        path, **{**arrays, "features": np.array([[print, 1]], dtype=object)}, allow_pickle=True
+    )
+    found = cached_features(KEY, compute, tmp_path)
     assert compute.calls == 2
-    assert as_plain(found) == as_plain(some_moments())
-
-
-def test_moments_from_the_cache_can_be_added_to_without_changing_it(tmp_path):
-    cached_moments(KEY, some_moments, tmp_path)
-    found = cached_moments(KEY, some_moments, tmp_path)
-    found.update(np.ones((3, 4)))
-    assert cached_moments(KEY, some_moments, tmp_path).count == 15
+    assert as_plain(found) == as_plain(some_features())
 
 
 def test_json_comes_back_the_same_the_first_and_the_second_time(tmp_path):
@@ -245,10 +237,10 @@ def test_threads_that_write_at_once_leave_one_whole_file(tmp_path, cached, resul
 
 
 def _write_often(folder: str, seed: int) -> None:
-    path = reference._path(reference._canonical(KEY), "moments", ".npz", folder)
+    path = reference._path(reference._canonical(KEY), "features", ".npz", folder)
     for _ in range(20):
         path.unlink(missing_ok=True)
-        assert cached_moments(KEY, some_moments, folder).count == 15
+        assert cached_features(KEY, some_features, folder).shape == (15, 4)
 
 
 def test_processes_that_write_at_once_never_see_half_a_file(tmp_path):
