@@ -19,7 +19,6 @@ from lensjax.evaluation.shape_measures import beside_real, log_spectra, vectors_
 from lensjax.metrics.axion_fit import fit_axion
 from lensjax.metrics.free_fit import fit_free
 from lensjax.metrics.lensing import faint_pixel_rms, uniform_ks_distance
-from lensjax.metrics.potential_fit import fit_potential
 
 POSSIBLE_RATIO = 0.03
 _TRUTH = {
@@ -90,20 +89,14 @@ def potential_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     """Returns what a free correction of the potential leaves of cdm images."""
     if "cdm" not in row.groups or "cdm" not in real.groups:
         return {}
-    survey = setting.survey
-    assert survey is not None
-    free = not setting.in_flux
-    ratios = {
-        one.name: fit_potential(one.of("cdm"), survey, one.smooth("cdm"), free_amplitude=free).ratio
-        for one in (row, real)
-    }
+    ratio, real_ratio = row.potential_ratio("cdm"), real.potential_ratio("cdm")
     real_powers, powers = (log_spectra(one.residuals("cdm")) for one in (real, row))
     seed = setting.settings.seed
     return {
         "cdm": {
             "num_images": len(row.of("cdm")),
-            **_percentiles(ratios[row.name]),
-            "against_real": beside_real(ratios[real.name], ratios[row.name], seed),
+            **_percentiles(ratio),
+            "against_real": beside_real(real_ratio, ratio, seed),
             "residual_power": vectors_beside_real(real_powers, powers, seed),
         }
     }

@@ -13,6 +13,7 @@ from lensjax.data.dataset import DatasetInfo
 from lensjax.data.surveys import Survey
 from lensjax.evaluation.real import RealImages
 from lensjax.metrics.lensing import SmoothFit, fit_smooth
+from lensjax.metrics.potential_fit import fit_potential
 
 # Images without labels are one group.
 ALL = "all"
@@ -94,6 +95,7 @@ class Row:
         self.labels = labels
         self.setting = setting
         self._fits: dict[str, SmoothFit] = {}
+        self._potential_ratios: dict[str, np.ndarray] = {}
 
     @functools.cached_property
     def groups(self) -> Mapping[str, np.ndarray]:
@@ -115,6 +117,17 @@ class Row:
             free = not self.setting.in_flux
             self._fits[group] = fit_smooth(self.of(group), survey, free_amplitude=free)
         return self._fits[group]
+
+    def potential_ratio(self, group: str) -> np.ndarray:
+        """Returns what a free correction of the potential leaves of a group's images; kept."""
+        if group not in self._potential_ratios:
+            survey = self.setting.survey
+            assert survey is not None
+            free = not self.setting.in_flux
+            images, smooth = self.of(group), self.smooth(group)
+            fit = fit_potential(images, survey, smooth, free_amplitude=free)
+            self._potential_ratios[group] = fit.ratio
+        return self._potential_ratios[group]
 
     def residuals(self, group: str) -> np.ndarray:
         """Returns what the smooth fit leaves of a group's images, float32 `[n, H, W]`."""
