@@ -66,7 +66,7 @@ from run_support import hide_tensorboard, signal_at, tiny_config, tiny_split
 from lensjax import monitor, train, writers
 
 hide_tensorboard()
-monitor.Samples.draw = lambda self, params: (monitor.np.zeros((4, 4, 3), "uint8"), {})
+monitor.Samples.draw = lambda self, params: (monitor.np.zeros((4, 4, 3), "uint8"), {{}})
 write = writers.MetricWriters.scalars
 for folder, devices, end_after in json.loads(sys.argv[1]):
     writers.MetricWriters.scalars = write
