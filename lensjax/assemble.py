@@ -1,6 +1,6 @@
 """Puts the parts together as a configuration says; every function here is pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import flax.linen as nn
@@ -11,6 +11,8 @@ from jax import Array
 
 from lensjax import optim, paths, schedules
 from lensjax.config import Config, SampleConfig
+from lensjax.config_classify import BALANCED, UNWEIGHTED, class_weights
+from lensjax.config_task import CLASSIFY, GENERATE
 from lensjax.guidance import (
     ApplyFn,
     Guidance,
@@ -20,9 +22,18 @@ from lensjax.guidance import (
 )
 from lensjax.losses import Batch, LossSettings, make_loss_fn
 from lensjax.models import build_model
+from lensjax.models.classifiers import ClassifierOutput
+from lensjax.models.mae import MaskedOutput
 from lensjax.preconditioning import precondition
 from lensjax.samplers import DenoiseFn
 from lensjax.state import EmaSettings, StepFn, TrainState, init_state, make_train_step
+from lensjax.task_losses import (
+    ClassifyFn,
+    LossFn,
+    MaskedFn,
+    make_classifier_loss_fn,
+    make_masked_loss_fn,
+)
 
 
 def build_path(config: Config) -> paths.Path:
@@ -114,6 +125,69 @@ def make_init_fn(model: nn.Module, image_shape: tuple[int, int, int]) -> Callabl
     return init_fn
 
 
+def make_classifier_init_fn(
+    model: nn.Module, image_shape: tuple[int, int, int]
+) -> Callable[[Array], Any]:
+    """Returns `key -> params` of a classifier or autoencoder for images `(H, W, C)`."""
+
+    def init_fn(key: Array) -> Any:
+        return model.init(key, jnp.zeros((1, *image_shape)), key[None])["params"]
+
+    return init_fn
+
+
+def make_classify_fn(config: Config) -> ClassifyFn:
+    """Returns `(params, images [B, H, W, C], keys [B] or None) -> ClassifierOutput`."""
+    model = build_model(config.model)
+
+    def classify_fn(params: Any, images: Array, keys: Array | None) -> ClassifierOutput:
+        return cast(ClassifierOutput, model.apply({"params": params}, images, keys))
+
+    return classify_fn
+
+
+def make_masked_fn(config: Config) -> MaskedFn:
+    """Returns `(params, images [B, H, W, C], keys [B]) -> MaskedOutput`."""
+    model = build_model(config.model)
+
+    def masked_fn(params: Any, images: Array, keys: Array) -> MaskedOutput:
+        return cast(MaskedOutput, model.apply({"params": params}, images, keys))
+
+    return masked_fn
+
+
+def _class_weights(config: Config, class_counts: Sequence[int] | None) -> Array:
+    text = config.classify.class_weights
+    if text == UNWEIGHTED:
+        return jnp.ones(config.model.num_classes)
+    if text != BALANCED:
+        return jnp.asarray(class_weights(text), jnp.float32)
+    assert class_counts is not None  # the training counts them
+    counts = jnp.asarray(class_counts, jnp.float32)
+    return jnp.mean(counts) / counts
+
+
+def build_loss_fn(config: Config, class_counts: Sequence[int] | None = None) -> LossFn:
+    """Returns the loss of the configured task, `(params, batch, keys [B]) -> float32 []`.
+
+    Args:
+      config: the configuration.
+      class_counts: training images of each class, for `classify.class_weights=balanced`.
+    """
+    if config.task == GENERATE:
+        return make_loss_fn(make_network_fn(config), build_path(config), loss_settings(config))
+    if config.task == CLASSIFY:
+        return make_classifier_loss_fn(
+            make_classify_fn(config),
+            config.classify.label_smoothing,
+            _class_weights(config, class_counts),
+            config.classify.train_encoder,
+        )
+    return make_masked_loss_fn(
+        make_masked_fn(config), config.model.patch_size, config.model.normalise_patches
+    )
+
+
 def _schedule(config: Config) -> Callable[[Array], Array]:
     return optim.make_schedule(
         config.optim.learning_rate,
@@ -124,7 +198,7 @@ def _schedule(config: Config) -> Callable[[Array], Array]:
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
-    return optim.build_optimizer(
+    optimizer = optim.build_optimizer(
         _schedule(config),
         weight_decay=config.optim.weight_decay,
         clip_norm=config.optim.clip_norm,
@@ -132,11 +206,13 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
         b2=config.optim.b2,
         eps=config.optim.eps,
     )
+    return optimizer if config.classify.train_encoder else optim.keeping(optimizer, "encoder")
 
 
 def make_init_state(config: Config, image_shape: tuple[int, int, int]) -> Callable[[], TrainState]:
     """Returns the function that makes the state before the first step."""
-    init_fn = make_init_fn(build_model(config.model), image_shape)
+    make = make_init_fn if config.task == GENERATE else make_classifier_init_fn
+    init_fn = make(build_model(config.model), image_shape)
     names = config.optim.ema_half_lives
     return lambda: init_state(init_fn, _optimizer(config), config.seed, names)
 
@@ -172,15 +248,18 @@ def loss_settings(config: Config) -> LossSettings:
     )
 
 
-def build_train_step(config: Config, batch_fn: Callable[..., Batch]) -> StepFn:
+def build_train_step(
+    config: Config, batch_fn: Callable[..., Batch], class_counts: Sequence[int] | None = None
+) -> StepFn:
     """Returns the pure train step, `(state, *data) -> (state, scalars)`.
 
     Args:
       config: the configuration.
       batch_fn: `(step, *data) -> Batch` in the model's range.
+      class_counts: training images of each class, for `classify.class_weights=balanced`.
     """
     return make_train_step(
-        make_loss_fn(make_network_fn(config), build_path(config), loss_settings(config)),
+        build_loss_fn(config, class_counts),
         batch_fn,
         _optimizer(config),
         _schedule(config),

@@ -123,6 +123,11 @@ class Checkpoints:
         if not saved:
             raise CheckpointError(f"checkpoint {step} could not be written in {self._directory}")
 
+    def drop_after(self, step: int) -> None:
+        """Removes the checkpoints of later steps, which a resumed run makes again."""
+        for later in [one for one in self._manager.all_steps() if one > step]:
+            self._manager.delete(later)
+
     def restore(self, expected: TrainState, step: int | None = None) -> TrainState | None:
         """Restores the newest sound checkpoint, or a given one.
 

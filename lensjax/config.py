@@ -10,6 +10,7 @@ import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lensjax.config_classify import ClassifyConfig
 from lensjax.config_diffusion import check_diffusion
 from lensjax.config_evaluate import EvaluateConfig
 from lensjax.config_fields import (
@@ -19,18 +20,19 @@ from lensjax.config_fields import (
     optional_of,
     read_section,
 )
+from lensjax.config_model import ModelConfig
 from lensjax.config_sections import (
     Config,
     DataConfig,
     ExportConfig,
     LossConfig,
-    ModelConfig,
     OptimConfig,
     ParallelConfig,
     PathConfig,
     SampleConfig,
     TrainConfig,
 )
+from lensjax.config_task import GENERATE, TRANSFORMERS, check_task
 from lensjax.data.augmentation import EXACT_FOR_SIMULATED
 from lensjax.data.catalogue import FOLDER_SET, SIMULATED_SETS, SimulatedSet
 from lensjax.data.disc import covers, overlaps
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 __all__ = [
+    "ClassifyConfig",
     "Config",
     "ConfigError",
     "DataConfig",
@@ -79,12 +82,25 @@ RESUMABLE_FIELDS = (
     "data.placement",
     "parallel.",
     "sample.",
+    "classify.image_scale",
+    "classify.resize",
+    "classify.batch_size",
     "evaluate.",
     "export.",
 )
 
 # Fields that an older version did not have, whose default is what it did.
-ADDED_FIELDS = ("data.exclude_source_disc",)
+ADDED_FIELDS = (
+    "data.exclude_source_disc",
+    "classify.",
+    "model.num_features",
+    "model.cells",
+    "model.dropout",
+    "model.stem",
+    "model.mask_share",
+    "model.decoder_",
+    "model.normalise_patches",
+)
 
 
 def default_config() -> "ConfigDict":
@@ -151,22 +167,15 @@ def _check_combinations(config: Config) -> None:
             )
     else:
         _check_simulated(config, SIMULATED_SETS[config.data.name])
-    check_diffusion(config)
-    if model.name == "dit":
-        if model.width % model.num_heads:
-            raise ConfigError(
-                "model.num_heads",
-                model.num_heads,
-                f"allowed: a divisor of model.width, {model.width}",
-            )
-        if model.width % 4:
-            raise ConfigError("model.width", model.width, "allowed: a multiple of 4")
-        if model.attention_resolutions:
-            raise ConfigError(
-                "model.attention_resolutions",
-                model.attention_resolutions,
-                "allowed: () for model.name=dit, whose blocks all have attention",
-            )
+    check_task(config)
+    if config.task == GENERATE:
+        check_diffusion(config)
+    if model.name == "dit" and model.attention_resolutions:
+        raise ConfigError(
+            "model.attention_resolutions",
+            model.attention_resolutions,
+            "allowed: () for model.name=dit, whose blocks all have attention",
+        )
 
 
 def check_attention(model: ModelConfig, height: int) -> None:
@@ -190,7 +199,7 @@ def check_attention(model: ModelConfig, height: int) -> None:
 def _check_simulated(config: Config, simulated: SimulatedSet) -> None:
     """Checks what a simulated set allows; a user's folder is checked once it was read."""
     data, model, num_pixels = config.data, config.model, simulated.survey.num_pixels
-    if model.name == "dit" and num_pixels % model.patch_size:
+    if model.name in TRANSFORMERS and num_pixels % model.patch_size:
         raise ConfigError(
             "model.patch_size",
             model.patch_size,
@@ -269,9 +278,7 @@ def add_missing(saved: Mapping[str, Any]) -> dict[str, Any]:
         known = result.get(section, {})
         if isinstance(defaults, dict) and isinstance(known, Mapping):
             names = [f"{section}.{name}" for name in defaults if name not in known]
-            added = [
-                name for name in names if name.startswith(RESUMABLE_FIELDS) or name in ADDED_FIELDS
-            ]
+            added = [name for name in names if name.startswith((*RESUMABLE_FIELDS, *ADDED_FIELDS))]
             if added:
                 values = {
                     name.partition(".")[2]: defaults[name.partition(".")[2]] for name in added

@@ -4,15 +4,15 @@ import dataclasses
 import math
 from typing import Any
 
+from lensjax.config_classify import ClassifyConfig
 from lensjax.config_evaluate import EvaluateConfig
 from lensjax.config_fields import below, between, choice, count, make_field, positive
+from lensjax.config_model import TASKS, ModelConfig
 from lensjax.data.augmentation import SYMMETRIES, is_augmentation
 from lensjax.data.catalogue import BAD_FILE_POLICIES, FOLDER_SET, NAN_POLICIES, SIMULATED_SETS
 from lensjax.data.file_image import LAYOUTS
 from lensjax.losses import LOSS_SPACES, LOSS_WEIGHTS, TIME_DISTRIBUTIONS
 from lensjax.optim import ema_half_lives
-from lensjax.paths import PREDICTIONS
-from lensjax.preconditioning import PRECONDITIONINGS
 from lensjax.prng import MAX_SEED
 from lensjax.samplers import SAMPLERS
 from lensjax.schedules import BETAS
@@ -66,58 +66,6 @@ class DataConfig:
         lambda disc: len(disc) == 0 or (len(disc) == 3 and disc[2] > 0),
         "allowed: () or (x, y, radius) in arcsec with a radius above 0, such as (0.1, 0.1, 0.1)",
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The denoiser.
-
-    Attributes:
-      name: `dit` or `unet`.
-      num_classes: classes of the data set, without the null label.
-      prediction: what the network predicts: `velocity` (dx_t / dt), `x0`, `v` (alpha eps - sigma
-        x0), `eps`, or `score` (-eps / sigma).
-      preconditioning: `input` divides x_t by its standard deviation; `edm` scales the output too
-        and gives x0; `none`.
-      dtype: of the computation; parameters are float32.
-      patch_size: side of a patch in pixels.
-      width: DiT: size of a token.
-      depth: DiT: number of blocks.
-      num_heads: DiT: attention heads; divides `width`.
-      mlp_ratio: DiT: width of a block's perceptron over `width`.
-      widths: UNet: channels of each resolution, finest first.
-      blocks: UNet: residual blocks at each resolution.
-      condition_width: UNet: length of the vector of time and label.
-      attention_resolutions: UNet: rows of the feature maps with self-attention after each residual
-        block. Level L has `ceil(H / m) m / patch_size / 2^L` rows for images of H rows, where
-        `m = patch_size 2^(levels - 1)`.
-      attention_head_width: UNet: channels of an attention head; a level has
-        `width // attention_head_width` heads, at least one, which divide its channels.
-    """
-
-    name: str = choice("dit", ("dit", "unet"))
-    num_classes: int = count(3, least=0)
-    prediction: str = choice("velocity", PREDICTIONS)
-    preconditioning: str = choice("none", PRECONDITIONINGS)
-    dtype: str = choice("float32", ("float32", "bfloat16"))
-    patch_size: int = count(2)
-    width: int = count(512)
-    depth: int = count(6)
-    num_heads: int = count(8)
-    mlp_ratio: int = count(4)
-    widths: tuple[int, ...] = make_field(
-        (48, 96, 144),
-        lambda widths: len(widths) > 0 and all(width >= 1 for width in widths),
-        "allowed: one or more integers of at least 1, such as (48, 96)",
-    )
-    blocks: int = count(2)
-    condition_width: int = count(256)
-    attention_resolutions: tuple[int, ...] = make_field(
-        (),
-        lambda rows: all(number >= 1 for number in rows),
-        "allowed: integers of at least 1, such as (16, 8), or none",
-    )
-    attention_head_width: int = count(64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,6 +253,7 @@ class SampleConfig:
     num_images: int = count(48)
     batch_size: int = count(48)
     seed: int = count(0, least=0, most=MAX_SEED)
+
     grid_columns: int = count(8)
 
     @property
@@ -356,7 +305,13 @@ class Config:
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     sample: SampleConfig = SampleConfig()
+    classify: ClassifyConfig = ClassifyConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig = ExportConfig()
     parallel: ParallelConfig = ParallelConfig()
     seed: int = count(0, least=0, most=MAX_SEED)
+
+    @property
+    def task(self) -> str:
+        """What the network is for: `generate`, `classify` or `pretrain`."""
+        return TASKS[self.model.name]

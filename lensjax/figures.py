@@ -114,10 +114,10 @@ def _curve(metrics: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], 
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Draws loss, learning rate, and the validation losses of both splits.
+    """Draws loss, learning rate, and what validations found.
 
     Args:
-      metrics: the lines of `metrics.jsonl`.
+      metrics: the lines of `metrics.jsonl` of any task.
 
     Returns:
       The picture, uint8 `[height, width, 3]`.
@@ -125,30 +125,48 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> np.ndarray:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7), dpi=100, layout="constrained")
-    (loss, rate), (validation, bins) = figure.subplots(2, 2)
+    (loss, rate), lower = figure.subplots(2, 2)
     loss.plot(*_curve(metrics, "loss"), color="0.4", linewidth=0.8)
     loss.set(title="training loss", xlabel="step", yscale="log")
     rate.plot(*_curve(metrics, "learning_rate"), color="0.4")
     rate.set(title="learning rate", xlabel="step")
+    if any("validation/loss" in line for line in metrics):
+        _held_back_curves(metrics, *lower)
+    else:
+        _denoising_curves(metrics, *lower)
+    for axis in (loss, rate, *lower):
+        axis.grid(alpha=0.3)
+        if len(axis.get_lines()) > 1:
+            axis.legend()
+    return pixels_of(figure)
+
+
+def _held_back_curves(metrics: Sequence[Mapping[str, Any]], left: Any, right: Any) -> None:
+    """Draws loss and accuracy on the images of the training split that are not trained on."""
+    for axis, name in ((left, "loss"), (right, "accuracy")):
+        steps, values = _curve(metrics, f"validation/{name}")
+        axis.plot(steps, values, color="tab:red", marker="o" if len(steps) < 30 else "")
+        axis.set(title=f"{name} on the validation part", xlabel="step")
+    left.set_yscale("log")
+    right.set_visible(bool(right.get_lines()[0].get_xdata().size))
+
+
+def _denoising_curves(metrics: Sequence[Mapping[str, Any]], left: Any, right: Any) -> None:
+    """Draws the validation losses of both splits over the steps, and the newest over t."""
     colours = {"test": "tab:red", "train": "tab:blue"}
     for split, colour in colours.items():
         steps, losses = _curve(metrics, f"validation/{split}_loss")
         marker = "o" if len(steps) < 30 else ""
-        validation.plot(steps, losses, color=colour, marker=marker, markersize=3, label=split)
-    validation.set(title="denoising loss (a growing gap is memory)", xlabel="step", yscale="log")
+        left.plot(steps, losses, color=colour, marker=marker, markersize=3, label=split)
+    left.set(title="denoising loss (a growing gap is memory)", xlabel="step", yscale="log")
     newest = [line for line in metrics if "validation/test_loss_bin_0" in line]
     for split, colour in colours.items() if newest else ():
         prefix = f"validation/{split}_loss_bin_"
         losses = [value for name, value in newest[-1].items() if name.startswith(prefix)]
         centres = (np.arange(len(losses)) + 0.5) / len(losses)
-        bins.plot(centres, losses, color=colour, marker="o", markersize=3, label=split)
+        right.plot(centres, losses, color=colour, marker="o", markersize=3, label=split)
     title = f"the same by t at step {newest[-1]['step']}" if newest else "the same by t"
-    bins.set(title=f"{title} (0 data, 1 noise)", xlabel="t", yscale="log")
-    for axis in (loss, rate, validation, bins):
-        axis.grid(alpha=0.3)
-        if len(axis.get_lines()) == len(colours):
-            axis.legend()
-    return pixels_of(figure)
+    right.set(title=f"{title} (0 data, 1 noise)", xlabel="t", yscale="log")
 
 
 def png_bytes(picture: np.ndarray) -> bytes:

@@ -1,10 +1,10 @@
-"""What a training run shows of itself: lines of metrics, sample grids, validation, curves."""
+"""What a training run shows of itself: lines of metrics, pictures, validation, curves."""
 
 import dataclasses
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -12,7 +12,9 @@ from absl import logging
 from jax import Array
 
 from lensjax import workdir as files
+from lensjax.class_watch import ClassifierWatch, PretrainingWatch
 from lensjax.config import Config
+from lensjax.config_task import CLASSIFY, GENERATE
 from lensjax.data.augmentation import central_cut_out, cut_out_shape
 from lensjax.data.dataset import Split, first_of_each_class
 from lensjax.data.scaling import Scaling
@@ -121,6 +123,62 @@ class Progress:
         return values
 
 
+class Watch(Protocol):
+    """What a task shows of a network while it is trained."""
+
+    def draw(self, params: Any) -> tuple[np.ndarray | None, Mapping[str, float]]:
+        """Returns a picture, uint8 `[height, width, 3]` or None, and scores of what it shows."""
+        ...
+
+    def validate(self, params: Any) -> Mapping[str, float]:
+        """Returns the scalars of a validation, none where there is nothing to validate on."""
+        ...
+
+
+class GeneratorWatch:
+    """Draws images, and compares the denoising losses of both splits.
+
+    Args:
+      config: the configuration.
+      train: training images.
+      test: test images; None leaves validation out.
+      scaling: from flux to the model's range.
+    """
+
+    def __init__(self, config: Config, train: Split, test: Split | None, scaling: Scaling) -> None:
+        self._samples = Samples(config, train, scaling)
+        self._validation = Validation(config, train, test, scaling) if test else None
+
+    def draw(self, params: Any) -> tuple[np.ndarray | None, Mapping[str, float]]:
+        """Returns images beside real ones, and a few scores."""
+        return self._samples.draw(params)
+
+    def validate(self, params: Any) -> Mapping[str, float]:
+        """Returns the losses of both splits and logs them."""
+        if self._validation is None:
+            return {}
+        report = self._validation.run(params)
+        _log_report(report, len(self._validation))
+        return report.scalars()
+
+
+def make_watch(config: Config, train: Split, other: Split | None, scaling: Scaling) -> Watch:
+    """Returns what the configured task shows.
+
+    Args:
+      config: the configuration.
+      train: training images.
+      other: images that are not trained on: the test split for generators, the validation part of
+        the training split for the others.
+      scaling: from flux to the model's range.
+    """
+    if config.task == GENERATE:
+        return GeneratorWatch(config, train, other, scaling)
+    assert other is not None  # `divide` leaves at least one image of each class
+    watch = ClassifierWatch if config.task == CLASSIFY else PretrainingWatch
+    return watch(config, other, scaling)
+
+
 def _log_report(report: Report, num_images: int) -> None:
     test, train = float(np.mean(report.test)), float(np.mean(report.train))
     logging.info(
@@ -142,30 +200,19 @@ class Monitor:
       config: the configuration.
       workdir: the run's folder.
       start: steps that were done before.
-      train: training images.
-      test: test images; None leaves validation out.
-      scaling: from flux to the model's range.
+      watch: what the task shows.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        workdir: pathlib.Path,
-        start: int,
-        train: Split,
-        test: Split | None,
-        scaling: Scaling,
-    ) -> None:
+    def __init__(self, config: Config, workdir: pathlib.Path, start: int, watch: Watch) -> None:
         self.progress = Progress(config.train.num_steps, config.train.batch_size)
         self._workdir = workdir
-        self._samples = Samples(config, train, scaling)
-        self._validation = Validation(config, train, test, scaling) if test else None
+        self._watch = watch
         self._writers = MetricWriters(workdir / files.METRICS_FILE, start)
 
     def write_line(
         self, step: int, params: Any | None, scores: Mapping[str, float] | None = None
-    ) -> None:
-        """Writes the metrics since the last line.
+    ) -> Mapping[str, float]:
+        """Writes the metrics since the last line and returns them.
 
         Args:
           step: the steps done.
@@ -173,16 +220,16 @@ class Monitor:
           scores: of the images drawn at this step.
         """
         values = self.progress.summary(step) | dict(scores or {})
-        validation = None if params is None else self._validation
-        if validation is not None:
+        validation: Mapping[str, float] = {}
+        if params is not None:
             self.progress.pause()
-            report = validation.run(params)
-            _log_report(report, len(validation))
-            values |= report.scalars()
+            validation = self._watch.validate(params)
+            values |= validation
             self.progress.go_on()
         self._writers.scalars(step, values)
-        if validation is not None:
+        if validation:
             self.draw_curves(step)
+        return values
 
     def draw_curves(self, step: int) -> None:
         """Draws loss, learning rate and validation of the run so far, beside the samples."""
@@ -191,11 +238,12 @@ class Monitor:
         self._writers.image(step, "curves", picture)
 
     def draw_samples(self, step: int, params: Any) -> Mapping[str, float]:
-        """Draws the sample grid of a step from the given parameters; returns its scores."""
+        """Draws the picture of a step from the given parameters; returns its scores."""
         self.progress.pause()
-        picture, scores = self._samples.draw(params)
-        save_png(self._workdir / files.SAMPLES / f"step_{step:08d}.png", picture)
-        self._writers.image(step, "samples", picture)
+        picture, scores = self._watch.draw(params)
+        if picture is not None:
+            save_png(self._workdir / files.SAMPLES / f"step_{step:08d}.png", picture)
+            self._writers.image(step, "samples", picture)
         ratios = {name: value for name, value in scores.items() if name.endswith("_ratio")}
         if ratios:
             parts = [f"{name[6:-6]} {value:.3f}" for name, value in ratios.items()]

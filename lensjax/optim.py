@@ -1,8 +1,9 @@
 """Optimizer, learning-rate schedule and the moving averages of the parameters."""
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -56,6 +57,18 @@ def build_optimizer(
         optax.clip_by_global_norm(clip_norm),
         optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay),
     )
+
+
+def keeping(optimizer: optax.GradientTransformation, branch: str) -> optax.GradientTransformation:
+    """Returns an optimizer that leaves the parameters under one name at the top as they are."""
+
+    def kept(params: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: jax.tree.map(lambda _, keeps=name == branch: keeps, part)
+            for name, part in params.items()
+        }
+
+    return optax.chain(optimizer, optax.masked(optax.set_to_zero(), kept))
 
 
 def ema_half_lives(main: float, more: Iterable[float]) -> dict[str, float]:

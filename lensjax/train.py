@@ -18,17 +18,23 @@ from absl import logging
 from lensjax import workdir as files
 from lensjax.assemble import build_train_step, make_init_state, with_sharding
 from lensjax.checkpoint import Checkpoints
-from lensjax.config import Config, ConfigError, check_attention
+from lensjax.class_watch import observe_fn
+from lensjax.config import Config, ConfigError, DataConfig, check_attention
+from lensjax.config_classify import BALANCED
+from lensjax.config_task import CLASSIFY, GENERATE, TRANSFORMERS
 from lensjax.data.augmentation import cut_out_shape, make_augment_fn
-from lensjax.data.dataset import DatasetInfo, Split
+from lensjax.data.dataset import DataError, DatasetInfo, Split
+from lensjax.data.division import divide
 from lensjax.data.pipeline import Placement, make_batch_fn
 from lensjax.data.placement import check_batch_size, place
 from lensjax.data.scaling import Scaling, fit_scaling, num_reference_images
 from lensjax.data.subset import without_disc
 from lensjax.losses import Batch
-from lensjax.monitor import Monitor
+from lensjax.monitor import Monitor, make_watch
 from lensjax.parallel import make_mesh, over_batch, replicated
+from lensjax.selection import Selection
 from lensjax.state import NO_BAD_STEP, StepFn, TrainingError, TrainState, sampling_params
+from lensjax.transfer import check_start, scaling_of, with_encoder
 
 
 class StopRequest:
@@ -77,6 +83,17 @@ def _describe_dataset(
     }
 
 
+def _fit_scaling(split: Split, data: DataConfig) -> Scaling:
+    """Finds the scaling from the first images of those that are trained on.
+
+    What is left out must not be known to the network at all.
+    """
+    info = split.info
+    count = min(num_reference_images(info.image_shape), len(split))
+    reference = split.examples(np.arange(count)).images
+    return fit_scaling(data.scaling, data.model_std, reference, info.minimum, masked=info.masked)
+
+
 def _claim_dataset(path: pathlib.Path, split: Split, config: Config) -> Scaling:
     """Writes `dataset.json`, or checks that a resumed run meets the data that it began with."""
     if path.exists():
@@ -88,12 +105,11 @@ def _claim_dataset(path: pathlib.Path, split: Split, config: Config) -> Scaling:
                 f"this workdir was begun with fingerprint {known['fingerprint']}; take another",
             )
         return Scaling(**known["scaling"])
-    data, info = config.data, split.info
-    count = min(num_reference_images(info.image_shape), len(split))
-    # Of the images that are trained on: what is left out must not be known to the network at all.
-    reference = split.examples(np.arange(count)).images
-    scaling = fit_scaling(data.scaling, data.model_std, reference, info.minimum, masked=info.masked)
-    shape = cut_out_shape(info.image_shape, data.shift_pixels)
+    shape = cut_out_shape(split.info.image_shape, config.data.shift_pixels)
+    if config.classify.start_from is not None:
+        scaling = scaling_of(config)
+    else:
+        scaling = _fit_scaling(split, config.data)
     files.write_json(path, _describe_dataset(split, scaling, shape))
     return scaling
 
@@ -139,7 +155,8 @@ def train(
       config: the checked configuration.
       workdir: the run's folder.
       split: the training images; those in `data.exclude_source_disc` are left out here.
-      test: images that are not trained on, for the validation loss; None leaves it out.
+      test: images that are not trained on, for the validation loss of a generator; None leaves it
+        out. Classifiers and pre-training validate on a part of `split`, and never see these.
 
     Returns:
       The state at the end, or where a signal stopped the run.
@@ -157,6 +174,11 @@ def train(
     files.claim(workdir, config)
     with contextlib.ExitStack() as cleanup:
         cleanup.enter_context(files.training_lock(workdir))
+        if config.task != GENERATE:
+            settings = config.classify
+            split, test = divide(
+                split, config.seed, settings.validation_share, settings.label_share
+            )
         scaling = _claim_dataset(workdir / files.DATASET_FILE, split, config)
         checkpoints = Checkpoints(
             workdir / files.CHECKPOINTS,
@@ -167,27 +189,38 @@ def train(
         state = _first_state(config, split, mesh, checkpoints)
         start = int(state.step)
         logging.info("resumed at step %d" if start else "starting at step %d", start)
-        if start >= config.train.num_steps:
-            logging.info("nothing to do: the run has its %d steps", start)
+        selection = None
+        if config.task == CLASSIFY:
+            selection = Selection(workdir, start, config.classify.patience)
+            cleanup.callback(selection.close)
+        if start >= config.train.num_steps or (selection and selection.exhausted):
+            logging.info("nothing to do: the run ended after %d steps", start)
             return state
         files.record_start(workdir, start, config, split.info)
         placement = place(split, config.data.placement, config.seed, config.train.batch_size, mesh)
         cleanup.callback(placement.close)
+        batch_fn = _batch_fn(config, placement, scaling, split.info, mesh)
         step_fn = _compile(
-            build_train_step(config, _batch_fn(config, placement, scaling, split.info, mesh)),
+            build_train_step(config, batch_fn, _class_counts(config, split)),
             state,
             placement.arguments(start),
             replicated(mesh),
         )
-        monitor = Monitor(config, workdir, start, split, test, scaling)
+        monitor = Monitor(config, workdir, start, make_watch(config, split, test, scaling))
         cleanup.callback(monitor.close)
         stop = cleanup.enter_context(stop_on_signal())
-        return _loop(config, state, step_fn, placement, checkpoints, monitor, stop)
+        return _loop(config, state, step_fn, placement, checkpoints, monitor, stop, selection)
 
 
 def _check_images(config: Config, info: DatasetInfo, num_images: int) -> None:
     """Checks what depends on the images and is known only once the data is there."""
     check_batch_size(config.train.batch_size, info, num_images)
+    if config.task == CLASSIFY and info.num_classes < 2:
+        raise DataError(
+            f"{info.name} has {info.num_classes or 'no'} class"
+            f"{f' ({info.class_names[0]})' if info.num_classes else ', it is unlabelled'}; a "
+            "classifier needs at least two: one folder for each class"
+        )
     if info.num_classes != config.model.num_classes:
         raise ConfigError(
             "model.num_classes",
@@ -199,14 +232,23 @@ def _check_images(config: Config, info: DatasetInfo, num_images: int) -> None:
     make_augment_fn(data.augmentation, data.shift_pixels, info.image_shape)  # refuses what it must
     height, width, _ = cut_out_shape(info.image_shape, data.shift_pixels)
     patch = config.model.patch_size
-    if config.model.name == "dit" and (height % patch or width % patch):
+    if config.model.name in TRANSFORMERS and (height % patch or width % patch):
         raise ConfigError(
             "model.patch_size",
             patch,
             f"allowed: a divisor of both sides of the images, {height}x{width} pixels "
-            "(model.name=unet takes any)",
+            "(model.name=unet, cnn, rescnn and resnet18 take any)",
         )
     check_attention(config.model, height)
+    if config.classify.start_from is not None:
+        check_start(config, cut_out_shape(info.image_shape, data.shift_pixels))
+
+
+def _class_counts(config: Config, split: Split) -> list[int] | None:
+    """Returns the training images of each class where the loss asks for them."""
+    if config.classify.class_weights != BALANCED:
+        return None
+    return np.bincount(split.all_labels(), minlength=config.model.num_classes).tolist()
 
 
 def _batch_fn(
@@ -218,8 +260,13 @@ def _batch_fn(
 ) -> Callable[..., Batch]:
     data = config.data
     augment_fn = make_augment_fn(data.augmentation, data.shift_pixels, info.image_shape)
+    observe = observe_fn(config)
+
+    def prepare(key: jax.Array, image: jax.Array) -> jax.Array:
+        return observe(jax.random.fold_in(key, 1), augment_fn(key, image))
+
     return make_batch_fn(
-        placement, scaling, augment_fn, config.seed, over_batch(mesh), masked=info.masked
+        placement, scaling, prepare, config.seed, over_batch(mesh), masked=info.masked
     )
 
 
@@ -233,6 +280,8 @@ def _first_state(
     state = checkpoints.restore(expected)
     if state is None:
         state = jax.jit(init, out_shardings=replicated(mesh))()
+        if config.classify.start_from is not None:
+            state = with_encoder(state, config)
         _log_parameters(state)
     return state
 
@@ -245,8 +294,10 @@ def _loop(
     checkpoints: Checkpoints,
     monitor: Monitor,
     stop: StopRequest,
+    selection: Selection | None,
 ) -> TrainState:
     settings, ema, progress = config.train, config.sample.ema, monitor.progress
+    patience = config.classify.patience
     for step in range(int(state.step) + 1, settings.num_steps + 1):
         state, scalars = step_fn(state, *placement.arguments(step - 1))
         progress.pending.append(scalars)
@@ -256,15 +307,24 @@ def _loop(
         done = step == settings.num_steps
         last = done or signal_name is not None
 
-        validates = signal_name is None and (step % settings.evaluate_every == 0 or done)
+        # A selection needs every validation: what is best must not depend on when a signal came.
+        validates = (signal_name is None or selection is not None) and (
+            step % settings.evaluate_every == 0 or done
+        )
         draws = signal_name is None and (step % settings.sample_every == 0 or done)
         saves = step % settings.checkpoint_every == 0 or last
         if saves or draws:
             jax.block_until_ready(state.step)  # steps that still run belong on the clock
         scores = monitor.draw_samples(step, sampling_params(state, ema)) if draws else None
         if step % settings.log_every == 0 or validates or draws or last:
-            monitor.write_line(step, sampling_params(state, ema) if validates else None, scores)
+            params = sampling_params(state, ema) if validates else None
+            values = monitor.write_line(step, params, scores)
             _check_finite(state)
+            if selection and validates:
+                selection.add(step, values, state)
+                if selection.exhausted and not last:
+                    logging.info("stops early: %d validations without a lower loss", patience)
+                    last = saves = True
         if saves:
             progress.pause()
             _check_finite(state)
@@ -276,5 +336,6 @@ def _loop(
             logging.info(
                 "%s: saved step %d; to go on, run the same command again", signal_name, step
             )
+        if last:
             break
     return state

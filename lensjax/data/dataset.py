@@ -92,6 +92,10 @@ class Split(Protocol):
         """Returns some parameters of every image, float32 `[N, len(names)]`, in that order."""
         ...
 
+    def all_labels(self) -> np.ndarray:
+        """Returns the label of every image, int32 `[N]`."""
+        ...
+
     def in_memory(self) -> "LensSplit":
         """Returns the whole split as arrays."""
         ...
@@ -125,6 +129,10 @@ class LensSplit:
     def parameter_columns(self, names: Sequence[str]) -> np.ndarray:
         """Returns some parameters of every image, float32 `[N, len(names)]`, in that order."""
         return self.parameters[:, [self.info.parameter_names.index(name) for name in names]]
+
+    def all_labels(self) -> np.ndarray:
+        """Returns the label of every image, int32 `[N]`."""
+        return self.labels
 
     def in_memory(self) -> "LensSplit":
         """Returns the split itself."""

@@ -120,12 +120,25 @@ class RecordSplit:
         """
         columns = [self._info.parameter_names.index(name) for name in names]
         found = np.empty((len(self), len(columns)), np.float32)
+        for indices, (_, _, vectors) in self._all_examples():
+            found[indices] = vectors[:, columns]
+        return found
+
+    def all_labels(self) -> np.ndarray:
+        """Reads the label of every image, int32 `[N]`, without keeping the images.
+
+        Raises:
+          DataError: where a file is damaged.
+        """
+        return np.concatenate([labels for _, (_, labels, _) in self._all_examples()])
+
+    def _all_examples(self) -> Iterator[tuple[np.ndarray, tuple[np.ndarray, ...]]]:
+        """Yields places, and images, labels and parameters there, a few at a time."""
         for start in range(0, len(self), _READ_BATCH):
             indices = np.arange(start, min(start + _READ_BATCH, len(self)))
             arrays = self._empty(len(indices))
             self._read(indices, *arrays)
-            found[indices] = arrays[-1][:, columns]
-        return found
+            yield indices, arrays
 
     def in_memory(self) -> LensSplit:
         """Reads the whole split.

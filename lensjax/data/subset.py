@@ -41,6 +41,10 @@ class SubsetSplit:
         """Returns some parameters of every image of the part, float32 `[N, len(names)]`."""
         return self._split.parameter_columns(names)[self._indices]
 
+    def all_labels(self) -> np.ndarray:
+        """Returns the label of every image of the part, int32 `[N]`."""
+        return self._split.all_labels()[self._indices]
+
     def in_memory(self) -> LensSplit:
         """Reads the part, without ever holding the whole."""
         images = np.empty((len(self), *self.info.image_shape), np.float32)

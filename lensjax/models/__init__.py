@@ -1,41 +1,57 @@
-"""Denoisers in flax.linen, all called as `(x, t, condition)`."""
+"""Networks in flax.linen: denoisers, classifiers, and the masked autoencoder.
+
+Denoisers are called as `(x, t, condition)`, the others as `(images, keys)`.
+"""
 
 from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from lensjax.models.classifiers import CNN, ResCNN, ResNet18, ViT
 from lensjax.models.dit import DiT
+from lensjax.models.mae import MAE
 from lensjax.models.unet import UNet
 
 if TYPE_CHECKING:
     from lensjax.config import ModelConfig
 
+_TRANSFORMER = ("patch_size", "width", "depth", "num_heads", "mlp_ratio")
+_HEAD = ("num_features", "num_classes", "cells", "dropout")
+# The class of each network and the fields of the configuration that it takes.
+_MODELS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
+    "dit": (DiT, (*_TRANSFORMER, "num_classes")),
+    "unet": (
+        UNet,
+        (
+            "patch_size",
+            "widths",
+            "blocks",
+            "condition_width",
+            "attention_resolutions",
+            "attention_head_width",
+            "num_classes",
+        ),
+    ),
+    "cnn": (CNN, ("widths", *_HEAD)),
+    "rescnn": (ResCNN, ("patch_size", "widths", "blocks", *_HEAD)),
+    "resnet18": (ResNet18, ("stem", "num_classes", "dropout")),
+    "vit": (ViT, (*_TRANSFORMER, "num_classes", "dropout")),
+    "mae": (
+        MAE,
+        (*_TRANSFORMER, "mask_share", "decoder_width", "decoder_depth", "decoder_heads"),
+    ),
+}
+
 
 def build_model(config: "ModelConfig") -> nn.Module:
-    """Returns the denoiser of a checked configuration.
+    """Returns the network of a checked configuration.
 
-    It maps `x` float32 `[B, H, W, C]`, `t` float32 `[B]` in [0, 1] and `condition` (a mapping with
-    `label`, int32 `[B]`) to float32 `[B, H, W, C]`.
+    A denoiser (`dit`, `unet`) maps `x` float32 `[B, H, W, C]`, `t` float32 `[B]` in [0, 1] and
+    `condition` (a mapping with `label`, int32 `[B]`) to float32 `[B, H, W, C]`. A classifier maps
+    images in the model's range, `[B, H, W, C]`, and typed keys `[B]` (None without dropout) to
+    `classifiers.ClassifierOutput`; `mae` maps the same to `mae.MaskedOutput`.
     """
-    dtype = jnp.dtype(config.dtype)
-    if config.name == "dit":
-        return DiT(
-            patch_size=config.patch_size,
-            width=config.width,
-            depth=config.depth,
-            num_heads=config.num_heads,
-            mlp_ratio=config.mlp_ratio,
-            num_classes=config.num_classes,
-            dtype=dtype,
-        )
-    return UNet(
-        patch_size=config.patch_size,
-        widths=config.widths,
-        blocks=config.blocks,
-        condition_width=config.condition_width,
-        attention_resolutions=config.attention_resolutions,
-        attention_head_width=config.attention_head_width,
-        num_classes=config.num_classes,
-        dtype=dtype,
-    )
+    model, names = _MODELS[config.name]
+    fields = {name: getattr(config, name) for name in names}
+    return model(**fields, dtype=jnp.dtype(config.dtype))

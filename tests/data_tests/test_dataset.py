@@ -39,6 +39,9 @@ def test_the_search_reads_no_further_than_it_must(monkeypatch):
         def parameter_columns(self, names):
             raise AssertionError("nobody needs the parameters")
 
+        def all_labels(self):
+            raise AssertionError("nobody needs all labels")
+
         def in_memory(self):
             raise AssertionError("nobody needs the whole split")
 

@@ -1,0 +1,185 @@
+"""What the training of a classifier or a masked autoencoder shows of itself."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax import Array
+
+from lensjax import prng
+from lensjax.assemble import make_classify_fn, make_masked_fn
+from lensjax.config import Config
+from lensjax.data.augmentation import central_cut_out
+from lensjax.data.catalogue import SIMULATED_SETS
+from lensjax.data.dataset import Examples, Split, first_of_each_class
+from lensjax.data.observation import make_observe_fn
+from lensjax.data.pipeline import to_batch
+from lensjax.data.scaling import Scaling
+from lensjax.figures import lens_grid
+from lensjax.metrics.calibration import fit_temperature
+from lensjax.models.layers import depth_to_space
+from lensjax.models.vit import to_patches
+from lensjax.selection import VALIDATION_LOSS
+from lensjax.task_losses import cross_entropy, masked_errors
+
+_MAX_BATCH = 128
+Draw = tuple[np.ndarray | None, Mapping[str, float]]
+
+
+def observe_fn(config: Config) -> Callable[[Array, Array], Array]:
+    """Returns `(key, image [H, W, C]) -> image` in flux: the configured noise, or nothing."""
+    settings = config.classify
+    if not settings.noise_share:
+        return lambda key, image: image
+    survey = SIMULATED_SETS[config.data.name].survey
+    return make_observe_fn(survey, settings.noise_share, settings.noise_magnitudes)
+
+
+def _validation_images(config: Config, validation: Split) -> Examples:
+    """Returns the first images of each class as a network will see them, noise included."""
+    num_classes = max(1, validation.info.num_classes)
+    images = first_of_each_class(validation, max(1, config.train.evaluate_images // num_classes))
+    labels = np.repeat(np.arange(num_classes, dtype=np.int32), [len(rows) for rows in images])
+    flux = central_cut_out(np.concatenate(images), config.data.shift_pixels)
+    keys = prng.keys(prng.key(config.seed, "validation"), jnp.arange(len(flux)))
+    return Examples(np.asarray(jax.jit(jax.vmap(observe_fn(config)))(keys, flux)), labels)
+
+
+def in_chunks(function: Callable[..., Array], size: int, *arrays: np.ndarray) -> np.ndarray:
+    """Applies a jitted function of rows to chunks of one shape and returns all its rows.
+
+    Args:
+      function: maps arrays `[size, ...]` to `[size, ...]`, each row by itself.
+      size: rows of a chunk; the last is filled up.
+      *arrays: `[N, ...]`.
+    """
+    count = len(arrays[0])
+    found = []
+    for start in range(0, count, size):
+        rows = np.minimum(np.arange(start, start + size), count - 1)
+        output = np.asarray(function(*(array[rows] for array in arrays)))
+        found.append(output[: count - start])
+    return np.concatenate(found)
+
+
+class ClassifierWatch:
+    """Validates a classifier: loss, accuracy, and the temperature that calibrates it.
+
+    Args:
+      config: the configuration.
+      validation: the part of the training split that is not trained on.
+      scaling: from flux to the model's range.
+    """
+
+    def __init__(self, config: Config, validation: Split, scaling: Scaling) -> None:
+        self._images = _validation_images(config, validation)
+        self._size = min(_MAX_BATCH, len(self._images.labels))
+        classify = make_classify_fn(config)
+
+        def logits_fn(params: Any, flux: Array, label: Array) -> Array:
+            return classify(params, to_batch(scaling, flux, label).image, None).logits
+
+        self._logits_fn = jax.jit(logits_fn)
+
+    def __len__(self) -> int:
+        """Returns the number of images that are validated on."""
+        return len(self._images.labels)
+
+    def draw(self, params: Any) -> Draw:
+        """Returns no picture and no scores."""
+        return None, {}
+
+    def validate(self, params: Any) -> Mapping[str, float]:
+        """Returns the scalars of a validation and logs them."""
+        images, labels = self._images
+        logits = in_chunks(lambda *rows: self._logits_fn(params, *rows), self._size, images, labels)
+        loss = float(jnp.mean(cross_entropy(jnp.asarray(logits), jnp.asarray(labels))))
+        accuracy = float(np.mean(logits.argmax(axis=1) == labels))
+        logging.info(
+            "validation on %d images of the training split | loss %.4f | accuracy %.2f %%",
+            len(self),
+            loss,
+            100 * accuracy,
+        )
+        return {
+            VALIDATION_LOSS: loss,
+            "validation/accuracy": accuracy,
+            "validation/temperature": fit_temperature(logits, labels),
+        }
+
+
+class PretrainingWatch:
+    """Validates a masked autoencoder, and draws what it finds behind the mask.
+
+    Args:
+      config: the configuration.
+      validation: the part of the training split that is not trained on.
+      scaling: from flux to the model's range.
+    """
+
+    def __init__(self, config: Config, validation: Split, scaling: Scaling) -> None:
+        self._config, self._scaling = config, scaling
+        self._images = _validation_images(config, validation)
+        self._names = validation.info.class_names or ("images",)
+        self._size = min(_MAX_BATCH, len(self._images.labels))
+        self._apply = make_masked_fn(config)
+        self._errors_fn = jax.jit(self._errors)
+        self._found_fn = jax.jit(self._found)
+
+    def _prepared(self, flux: Array, numbers: Array) -> tuple[Array, Array]:
+        """Returns images in the model's range and the keys of their masks."""
+        keys = prng.keys(prng.key(self._config.seed, "validation mask"), numbers)
+        return to_batch(self._scaling, flux, numbers).image, keys
+
+    def _errors(self, params: Any, flux: Array, numbers: Array) -> Array:
+        images, keys = self._prepared(flux, numbers)
+        model = self._config.model
+        return masked_errors(
+            self._apply, params, images, keys, model.patch_size, model.normalise_patches
+        )
+
+    def _found(self, params: Any, flux: Array, numbers: Array) -> tuple[Array, Array]:
+        """Returns what is seen, black elsewhere, and the estimate of the rest, in flux."""
+        images, keys = self._prepared(flux, numbers)
+        model = self._config.model
+        output = self._apply(params, images, keys)
+        patches = to_patches(images, model.patch_size)
+        found = output.patches
+        if model.normalise_patches:  # brightness and contrast are those of the true patch
+            mean = jnp.mean(patches, axis=-1, keepdims=True)
+            found = mean + found * jnp.std(patches, axis=-1, keepdims=True)
+        seen = output.seen[..., None]
+        black = jnp.full_like(patches, jnp.min(images))
+        rows, columns = (side // model.patch_size for side in images.shape[1:3])
+
+        def to_flux(values: Array) -> Array:
+            grid = values.reshape(len(values), rows, columns, -1)
+            return self._scaling.to_flux(depth_to_space(grid, model.patch_size))
+
+        return to_flux(jnp.where(seen, patches, black)), to_flux(jnp.where(seen, patches, found))
+
+    def draw(self, params: Any) -> Draw:
+        """Returns rows of true images, of what is seen of them, and of what was found."""
+        columns = self._config.sample.grid_columns
+        rows: dict[str, np.ndarray] = {}
+        for label, name in enumerate(self._names):
+            places = np.flatnonzero(self._images.labels == label)[:columns]
+            flux = self._images.images[places]
+            seen, found = self._found_fn(params, flux, places.astype(np.int32))
+            rows |= {name: flux, f"{name}, seen": np.asarray(seen), "found": np.asarray(found)}
+            rows[f"{name}, found"] = rows.pop("found")
+        return lens_grid(list(rows.values()), tuple(rows)), {}
+
+    def validate(self, params: Any) -> Mapping[str, float]:
+        """Returns the scalars of a validation and logs them."""
+        images = self._images.images
+        numbers = np.arange(len(images), dtype=np.int32)
+        errors = in_chunks(
+            lambda *rows: self._errors_fn(params, *rows), self._size, images, numbers
+        )
+        loss = float(errors.mean())
+        logging.info("validation on %d images of the training split | loss %.4f", len(images), loss)
+        return {VALIDATION_LOSS: loss}

@@ -1,0 +1,120 @@
+"""Masked autoencoder (He et al. 2022, arXiv:2111.06377): trains an encoder without labels.
+
+The encoder of a `ViT` sees a few patches of an image; a small decoder, which is thrown away
+afterwards, finds the pixels of the others.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from lensjax.models.layers import position_embedding, xavier
+from lensjax.models.vit import Block, Encoder, to_patches
+
+_STABLE = 1e-6  # added to the variance of a patch
+
+
+class MaskedOutput(NamedTuple):
+    """What the autoencoder found.
+
+    Attributes:
+      patches: its estimate of every patch, float32 `[B, T, p p C]`.
+      seen: whether the encoder saw a patch, bool `[B, T]`.
+    """
+
+    patches: Array
+    seen: Array
+
+
+def draw_order(keys: Array, num_patches: int) -> Array:
+    """Returns a random order of the patches of each example, int32 `[B, T]`.
+
+    Args:
+      keys: typed keys of the examples, `[B]`.
+      num_patches: T.
+    """
+    return jax.vmap(lambda key: jax.random.permutation(key, num_patches))(keys)
+
+
+def num_seen(num_patches: int, mask_share: float) -> int:
+    """Returns how many patches the encoder sees, at least 1 and not all."""
+    return min(num_patches - 1, max(1, round(num_patches * (1 - mask_share))))
+
+
+def normalised(patches: Array) -> Array:
+    """Returns patches `[..., p p C]` with mean 0 and variance 1 each."""
+    mean = jnp.mean(patches, axis=-1, keepdims=True)
+    variance = jnp.var(patches, axis=-1, keepdims=True)
+    return (patches - mean) / jnp.sqrt(variance + _STABLE)
+
+
+class MAE(nn.Module):
+    """The autoencoder.
+
+    Attributes:
+      patch_size: side of a patch in pixels; divides H and W.
+      width: size of a token of the encoder; a multiple of 4 and of `num_heads`.
+      depth: number of its blocks.
+      num_heads: its attention heads.
+      mlp_ratio: width of a block's perceptron over that of the tokens.
+      mask_share: share of the patches that the encoder does not see.
+      decoder_width: size of a token of the decoder; a multiple of 4 and of `decoder_heads`.
+      decoder_depth: number of its blocks.
+      decoder_heads: its attention heads.
+      dtype: of the computation; parameters and output are float32.
+    """
+
+    patch_size: int
+    width: int
+    depth: int
+    num_heads: int
+    mlp_ratio: int
+    mask_share: float
+    decoder_width: int
+    decoder_depth: int
+    decoder_heads: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Array, keys: Array) -> MaskedOutput:
+        """Maps images in the model's range, `[B, H, W, C]`, to `MaskedOutput`.
+
+        Args:
+          images: as above.
+          keys: typed keys, `[B]`; which patches are seen is a function of an example's own key.
+        """
+        rows, columns = (side // self.patch_size for side in images.shape[1:3])
+        num = rows * columns
+        order = draw_order(keys, num)
+        kept = order[:, : num_seen(num, self.mask_share)]
+        tokens = Encoder(
+            self.patch_size,
+            self.width,
+            self.depth,
+            self.num_heads,
+            self.mlp_ratio,
+            self.dtype,
+            name="encoder",
+        )(images, kept)
+        tokens = nn.Dense(
+            self.decoder_width, dtype=self.dtype, kernel_init=xavier, name="decoder_in"
+        )(tokens)
+        unseen = self.param("unseen", nn.initializers.normal(0.02), (self.decoder_width,))
+        filled = jnp.broadcast_to(unseen.astype(self.dtype), (len(images), num, unseen.size))
+        examples = jnp.arange(len(images))[:, None]
+        filled = filled.at[examples, kept].set(tokens)
+        positions = position_embedding(rows, columns, self.decoder_width)
+        filled = filled + jnp.asarray(positions, self.dtype)[None]
+        for index in range(self.decoder_depth):
+            block = Block(
+                self.decoder_heads, self.mlp_ratio, self.dtype, name=f"decoder_block_{index}"
+            )
+            filled = block(filled)
+        filled = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="decoder_norm")(filled)
+        size = to_patches(images, self.patch_size).shape[-1]
+        patches = nn.Dense(size, dtype=self.dtype, kernel_init=xavier, name="patches_out")(filled)
+        seen = jnp.zeros((len(images), num), bool).at[examples, kept].set(True)
+        return MaskedOutput(patches.astype(jnp.float32), seen)

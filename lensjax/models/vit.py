@@ -1,0 +1,84 @@
+"""The encoder of a vision transformer: of classifiers and of masked autoencoders."""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from lensjax.models.layers import SelfAttention, position_embedding, space_to_depth, xavier
+
+
+class Block(nn.Module):
+    """Attention and a two-layer perceptron behind layer norms, each beside a shortcut.
+
+    Attributes:
+      num_heads: attention heads.
+      mlp_ratio: width of the perceptron over that of the tokens.
+      dtype: of the computation.
+    """
+
+    num_heads: int
+    mlp_ratio: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps tokens `[B, T, D]` to tokens `[B, T, D]`."""
+        width = x.shape[-1]
+        norm = partial(nn.LayerNorm, epsilon=1e-6, dtype=self.dtype)
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=xavier)
+        h = norm(name="norm_attention")(x)
+        x = x + SelfAttention(self.num_heads, self.dtype, name="attention")(h)
+        h = dense(self.mlp_ratio * width, name="mlp_in")(norm(name="norm_mlp")(x))
+        return x + dense(width, name="mlp_out")(nn.gelu(h, approximate=False))
+
+
+def to_patches(images: Array, patch_size: int) -> Array:
+    """Turns `[B, H, W, C]` into the pixels of patches `[B, T, p p C]`, row-major."""
+    patches = space_to_depth(images, patch_size)
+    return patches.reshape(len(images), -1, patches.shape[-1])
+
+
+class Encoder(nn.Module):
+    """Patches to tokens.
+
+    Attributes:
+      patch_size: side of a patch in pixels; divides H and W.
+      width: size of a token; a multiple of 4 and of `num_heads`.
+      depth: number of blocks.
+      num_heads: attention heads.
+      mlp_ratio: width of a block's perceptron over `width`.
+      dtype: of the computation; parameters are float32.
+    """
+
+    patch_size: int
+    width: int
+    depth: int
+    num_heads: int
+    mlp_ratio: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Array, kept: Array | None = None) -> Array:
+        """Maps images to tokens.
+
+        Args:
+          images: model range, `[B, H, W, C]`.
+          kept: the places of the patches that are seen, int32 `[B, K]`; None for all.
+
+        Returns:
+          Normalised tokens `[B, T or K, width]`.
+        """
+        rows, columns = (side // self.patch_size for side in images.shape[1:3])
+        tokens = nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier, name="patches_in")(
+            to_patches(images, self.patch_size)
+        )
+        tokens = tokens + jnp.asarray(position_embedding(rows, columns, self.width), self.dtype)
+        if kept is not None:
+            tokens = jnp.take_along_axis(tokens, kept[..., None], axis=1)
+        for index in range(self.depth):
+            block = Block(self.num_heads, self.mlp_ratio, self.dtype, name=f"block_{index}")
+            tokens = block(tokens)
+        return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(tokens)

@@ -1,0 +1,90 @@
+"""Which step of a classifier's training is the best, and when to stop looking for a better one.
+
+The decision is a function of the validation losses in `metrics.jsonl`, so that a resumed run
+decides as one that was never stopped.
+"""
+
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from lensjax import workdir as files
+from lensjax.checkpoint import Checkpoints
+from lensjax.state import TrainState
+from lensjax.writers import read_metrics
+
+_PREFIX = "validation/"
+VALIDATION_LOSS = f"{_PREFIX}loss"
+
+
+class Selection:
+    """Keeps the state with the lowest validation loss beside the newest ones.
+
+    Args:
+      workdir: the run's folder; its `metrics.jsonl` holds no later step than `start`.
+      start: steps that were done before.
+      patience: validations without a lower loss after which training ends; 0 for none.
+    """
+
+    def __init__(self, workdir: pathlib.Path, start: int, patience: int) -> None:
+        self._workdir, self._patience = workdir, patience
+        self._losses: list[float] = []
+        path = workdir / files.METRICS_FILE
+        for line in read_metrics(path) if path.exists() else []:
+            if line["step"] <= start and line.get(VALIDATION_LOSS) is not None:
+                self._losses.append(line[VALIDATION_LOSS])
+        self._checkpoints = Checkpoints(workdir / files.BEST, keep_last=1)
+        self._checkpoints.drop_after(start)
+
+    def add(self, step: int, values: Mapping[str, float], state: TrainState) -> None:
+        """Notes a validation; saves the state and what is known of it where it is the best so far.
+
+        Args:
+          step: the steps done.
+          values: the metrics of the step, validation included; a loss that is not finite is never
+            the best.
+          state: the state after that step.
+        """
+        loss = values[VALIDATION_LOSS]
+        best = loss < min(self._losses, default=float("inf"))
+        self._losses.append(loss if math.isfinite(loss) else math.inf)
+        if best:
+            self._checkpoints.save(step, state)
+            self._checkpoints.wait()
+            found = {
+                name.removeprefix(_PREFIX): value
+                for name, value in values.items()
+                if name.startswith(_PREFIX)
+            }
+            files.write_json(self._workdir / files.CLASSIFIER_FILE, {"step": step, **found})
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the last `patience` validations have found nothing better."""
+        if not self._patience or not self._losses:
+            return False
+        since = len(self._losses) - 1 - self._losses.index(min(self._losses))
+        return since >= self._patience
+
+    def close(self) -> None:
+        """Waits until everything is on disk."""
+        self._checkpoints.close()
+
+
+def restore_best(workdir: pathlib.Path, expected: Any, step: int | None = None) -> Any:
+    """Returns the best state of a run, None where it has none yet.
+
+    Args:
+      workdir: the run's folder.
+      expected: shapes, dtypes and shardings, see `Checkpoints.restore`.
+      step: the step that it must be of; None for any.
+    """
+    folder = workdir / files.BEST
+    if not any(folder.glob("[0-9]*")):
+        return None
+    checkpoints = Checkpoints(folder, read_only=True)
+    try:
+        return checkpoints.restore(expected, step)
+    finally:
+        checkpoints.close()

@@ -1,0 +1,89 @@
+"""Losses of classifiers and masked autoencoders: functions of parameters, batch and keys."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from lensjax.losses import Batch
+from lensjax.models.classifiers import ClassifierOutput
+from lensjax.models.mae import MaskedOutput, normalised
+from lensjax.models.vit import to_patches
+
+# (params, images [B, H, W, C], keys [B] or None) -> output.
+ClassifyFn = Callable[[Any, Array, Array | None], ClassifierOutput]
+MaskedFn = Callable[[Any, Array, Array], MaskedOutput]
+LossFn = Callable[[Any, Batch, Array], Array]
+
+
+def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> Array:
+    """Returns the cross-entropy of each example in nats, float32 `[B]`.
+
+    Args:
+      logits: `[B, K]`.
+      labels: int32 `[B]`.
+      smoothing: share of each target that is spread over all K classes (Szegedy et al. 2016,
+        arXiv:1512.00567).
+    """
+    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
+
+
+def make_classifier_loss_fn(
+    apply_fn: ClassifyFn, smoothing: float, class_weights: Array, train_encoder: bool = True
+) -> LossFn:
+    """Returns `loss(params, batch, keys [B]) -> float32 []`.
+
+    Args:
+      apply_fn: the classifier.
+      smoothing: see `cross_entropy`.
+      class_weights: factors `[K]`; the loss is `mean(w_label entropy)`.
+      train_encoder: False keeps everything under `encoder` as it is.
+    """
+
+    def loss_fn(params: Any, batch: Batch, keys: Array) -> Array:
+        if not train_encoder:
+            params = {**params, "encoder": jax.lax.stop_gradient(params["encoder"])}
+        logits = apply_fn(params, batch.image, keys).logits
+        return jnp.mean(class_weights[batch.label] * cross_entropy(logits, batch.label, smoothing))
+
+    return loss_fn
+
+
+def masked_errors(
+    apply_fn: MaskedFn,
+    params: Any,
+    images: Array,
+    keys: Array,
+    patch_size: int,
+    normalise: bool,
+) -> Array:
+    """Returns the mean squared error over the unseen patches of each image, float32 `[B]`.
+
+    Args:
+      apply_fn: the autoencoder.
+      params: its parameters.
+      images: model range, `[B, H, W, C]`.
+      keys: typed keys `[B]`.
+      patch_size: side of a patch in pixels.
+      normalise: whether each patch to be found has mean 0 and variance 1.
+    """
+    target = to_patches(images, patch_size)
+    if normalise:
+        target = normalised(target)
+    output = apply_fn(params, images, keys)
+    errors = jnp.mean(jnp.square(output.patches - target), axis=-1)
+    return jnp.mean(errors, axis=1, where=~output.seen)
+
+
+def make_masked_loss_fn(apply_fn: MaskedFn, patch_size: int, normalise: bool) -> LossFn:
+    """Returns `loss(params, batch, keys [B]) -> float32 []`; see `masked_errors`."""
+
+    def loss_fn(params: Any, batch: Batch, keys: Array) -> Array:
+        errors = masked_errors(apply_fn, params, batch.image, keys, patch_size, normalise)
+        return jnp.mean(errors)
+
+    return loss_fn
