@@ -1,7 +1,7 @@
 """A small residual network that tells the three kinds of dark matter apart, with and without noise.
 
     python -m lensjax.main --config=configs/classifier_rescnn.py --workdir=runs/rescnn
-    python -m lensjax.main --config=configs/classifier_rescnn.py --workdir=runs/rescnn --mode=evaluate
+
 
 Two fifths of the images it learns from lie behind Euclid's noise, drawn anew each time.
 """

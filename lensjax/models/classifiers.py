@@ -184,14 +184,21 @@ class ResCNN(nn.Module):
         """Maps images in the model's range, `[B, H, W, C]`, to `ClassifierOutput`."""
         x, stride, side = images, self.patch_size, self.patch_size + 2
         for level, width in enumerate(self.widths):
-            down = nn.Conv(width, (side, side), (stride, stride), dtype=self.dtype, kernel_init=_he)
+            down = nn.Conv(
+                width,
+                (side, side),
+                (stride, stride),
+                dtype=self.dtype,
+                kernel_init=_he,
+                name=f"down_{level}",
+            )
             x = down(nn.relu(x) if level else x)
             for block in range(self.blocks):
                 x = _ResidualBlock(width, self.dtype, name=f"level_{level}_block_{block}")(x)
             stride, side = 2, 3
         return _Head(
             self.num_features, self.num_classes, self.cells, self.dropout, self.dtype, name="head"
-        )(nn.relu(x), keys, len(self.widths))
+        )(nn.relu(x), keys, 0)
 
 
 def _group_norm(width: int, dtype: Any) -> nn.GroupNorm:
