@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from lensjax import optim, prng
+from lensjax import prng
 from lensjax import workdir as files
-from lensjax.assemble import abstract_state, build_path
-from lensjax.checkpoint import Checkpoints
+from lensjax.assemble import build_path
 from lensjax.config import Config, ConfigError, SampleConfig, from_config_dict
 from lensjax.config_fields import is_integer
+from lensjax.config_task import CLASSIFY, GENERATE
 from lensjax.data.scaling import Scaling
 from lensjax.sampling import (
     SampleFn,
@@ -24,14 +24,10 @@ from lensjax.sampling import (
     generate_chunks,
     make_sample_fn,
 )
-from lensjax.state import TrainState, sampling_params
+from lensjax.trained import RequestError, restore
 
 if TYPE_CHECKING:
     from lensjax.likelihood import LogProb
-
-
-class GenerateError(ValueError):
-    """A request that a run cannot serve."""
 
 
 # A field of the `sample` section, and those that mean nothing once it has another value.
@@ -105,7 +101,8 @@ class LensGenerator:
         if folder is None:
             raise ConfigError("sample.guide_step", step, "allowed: None without a workdir")
         # An earlier checkpoint is asked for the same average of its parameters.
-        guide = load(folder, step) if workdir is not None else load(folder, step, self.ema)
+        ema: bool | str = True if workdir is not None else self.ema
+        guide = load_generator(folder, step=step, ema=ema)
         _check_guide(self, guide, str(folder))
         return guide
 
@@ -119,7 +116,7 @@ class LensGenerator:
         None cycles through the classes; in an unlabelled set every label is the null label.
 
         Raises:
-          GenerateError: for a class that does not exist or an array of another length.
+          RequestError: for a class that does not exist or an array of another length.
         """
         num_classes = len(self.class_names)
         if label is None:
@@ -127,22 +124,22 @@ class LensGenerator:
         elif isinstance(label, str):
             if label not in self.class_names:
                 known = ", ".join(self.class_names) or "none, the set is unlabelled"
-                raise GenerateError(f"label: got {label!r}; allowed: {known}")
+                raise RequestError(f"label: got {label!r}; allowed: {known}")
             labels = np.full(num, self.class_names.index(label))
         else:
             labels = np.asarray(label)
             if labels.dtype.kind not in "iu":
-                raise GenerateError(f"label: got {label!r}; allowed: integers or a class name")
+                raise RequestError(f"label: got {label!r}; allowed: integers or a class name")
             if labels.ndim == 0:
                 labels = np.full(num, labels)
             if labels.shape != (num,):
-                raise GenerateError(f"label: got shape {labels.shape}; allowed: ({num},)")
+                raise RequestError(f"label: got shape {labels.shape}; allowed: ({num},)")
         # The null label, num_classes, draws from the unconditional model, where one was trained.
         names = self.class_names
         if self.config.loss.label_drop or not names:
             names = (*names, "none")
         if num and not (labels.min() >= 0 and labels.max() < len(names)):
-            raise GenerateError(
+            raise RequestError(
                 f"label: got {labels.min()} to {labels.max()}; allowed: 0 to {len(names) - 1} "
                 f"({', '.join(names)})"
             )
@@ -213,18 +210,16 @@ class LensGenerator:
           float32 `[num, H, W, C]` in flux units (`flux_unit`).
 
         Raises:
-          GenerateError: for a label, number or seed that is not allowed.
+          RequestError: for a label, number or seed that is not allowed.
           lensjax.config.ConfigError: for sampler settings that are not allowed.
         """
         if not (is_integer(num) and num >= 1):
-            raise GenerateError(f"num: got {num!r}; allowed: an integer of at least 1")
+            raise RequestError(f"num: got {num!r}; allowed: an integer of at least 1")
         if not (is_integer(seed) and 0 <= seed <= prng.MAX_SEED):
-            raise GenerateError(f"seed: got {seed!r}; allowed: an integer in 0 to {prng.MAX_SEED}")
+            raise RequestError(f"seed: got {seed!r}; allowed: an integer in 0 to {prng.MAX_SEED}")
         for name, instead in _NOT_FOR_GENERATE.items():
             if name in others:
-                raise GenerateError(
-                    f"{name}: got {others[name]!r}; allowed: nothing; say {instead}"
-                )
+                raise RequestError(f"{name}: got {others[name]!r}; allowed: nothing; say {instead}")
         sample = self.settings(steps, guidance, sampler, **others)
         return generate_chunks(
             self._jitted(sample),
@@ -278,7 +273,7 @@ class LensGenerator:
             in which the network works, where `sqrt` scaling can take pixels of 0.
 
         Raises:
-          GenerateError: for images or settings that are not allowed.
+          RequestError: for images or settings that are not allowed.
         """
         # Not at the top, since it raises errors of this module.
         from lensjax import likelihood
@@ -287,7 +282,7 @@ class LensGenerator:
         integration = likelihood.Integration(steps, trace, num_probes, t_min)
         likelihood.check_integration(self.config, integration)
         if label is None and self.class_names and not self.config.loss.label_drop:
-            raise GenerateError(
+            raise RequestError(
                 "label: got None; allowed: a class, since with loss.label_drop=0 the unconditional "
                 "model was never trained"
             )
@@ -331,54 +326,38 @@ def _check_guide(generator: LensGenerator, guide: LensGenerator, folder: str) ->
         )
 
 
-def load(
-    workdir: str | os.PathLike, step: int | None = None, ema: bool | str = True
+def load_generator(
+    workdir: str | os.PathLike,
+    config: Config | None = None,
+    step: int | None = None,
+    ema: bool | str = True,
 ) -> LensGenerator:
-    """Loads a trained run for sampling; needs neither the data set nor TensorFlow.
+    """Loads a trained generator; needs neither the data set nor TensorFlow.
 
     Args:
       workdir: the run's folder.
+      config: the run's configuration, where `sample.*` fields differ; None for its own.
       step: the checkpoint; None for the newest sound one.
       ema: the parameters to draw with: an average by its name (`main`, or a half-life of
         `optim.ema_more_half_lives_images` as text, such as `2000`), the raw ones (False or `raw`),
         or what `sample.ema` of the run says (True).
 
     Raises:
-      GenerateError: for an average that the run does not keep.
+      ConfigError: for a run of something else than a generator.
+      RequestError: for an average that the run does not keep.
       lensjax.workdir.WorkdirError: where the folder is not that of a run.
       lensjax.checkpoint.CheckpointError: where there is no such, or no sound, checkpoint.
     """
     folder = pathlib.Path(workdir).expanduser()
-    return load_with_config(folder, files.load_config(folder), step, ema)
-
-
-def load_with_config(
-    folder: pathlib.Path, config: Config, step: int | None = None, ema: bool | str = True
-) -> LensGenerator:
-    """Loads a trained run with `sample.*` fields other than those it was trained with.
-
-    Args, Returns and Raises as for `load`; and ConfigError where another field differs.
-    """
-    files.check_same(folder, config)
-    name = _params_name(config, ema)
-    dataset = files.read_json(folder / files.DATASET_FILE)
-    checkpoints = Checkpoints(folder / files.CHECKPOINTS, read_only=True)
-    expected = abstract_state(config, tuple(dataset["image_shape"]))
-    state: TrainState | None = checkpoints.restore(expected, step)
-    checkpoints.close()
-    if state is None:
-        raise files.WorkdirError(f"{folder} has no checkpoint yet; train first")
-    params = sampling_params(state, name)
-    return LensGenerator(config, dataset, params, int(state.step), name, folder)
-
-
-def _params_name(config: Config, ema: bool | str) -> str:
-    """Returns the name of the parameters that the argument `ema` of `load` asks for."""
-    if isinstance(ema, bool):
-        return config.sample.ema if ema else optim.RAW_PARAMS
-    choices = (*config.optim.ema_half_lives, optim.RAW_PARAMS)
-    if not (isinstance(ema, str) and ema in choices):
-        raise GenerateError(
-            f"ema: got {ema!r}; allowed: True, False, {', '.join(map(repr, choices))}"
+    config = files.load_config(folder) if config is None else config
+    if config.task != GENERATE:
+        what = "is a classifier" if config.task == CLASSIFY else "is an autoencoder"
+        raise ConfigError(
+            "model.name",
+            config.model.name,
+            f"this network {what}; allowed: the workdir of a generator (dit, unet)",
         )
-    return ema
+    trained = restore(folder, config, step, ema)
+    return LensGenerator(
+        trained.config, trained.dataset, trained.params, trained.step, trained.ema, folder
+    )

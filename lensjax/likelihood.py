@@ -31,9 +31,9 @@ from lensjax.assemble import build_path, make_denoiser_fn
 from lensjax.config import Config
 from lensjax.config_fields import is_integer
 from lensjax.data.scaling import Scaling
-from lensjax.generate import GenerateError
 from lensjax.samplers import DenoiseFn
 from lensjax.time_grids import cosine_shares
+from lensjax.trained import RequestError
 
 TRACES = ("hutchinson", "exact")
 SPACES = ("flux", "model")
@@ -215,12 +215,12 @@ def log_volume(scaling: Scaling, flux: np.ndarray) -> np.ndarray:
       flux: `[N, H, W, C]`; above 0 for `sqrt`.
 
     Raises:
-      GenerateError: for `sqrt` and pixels of 0 or less, where the derivative is infinite.
+      RequestError: for `sqrt` and pixels of 0 or less, where the derivative is infinite.
     """
     flux = np.asarray(flux, np.float64)
     if scaling.kind == "sqrt":
         if not flux.min() > 0:
-            raise GenerateError(
+            raise RequestError(
                 f"images: got a pixel of {flux.min():g}; allowed with data.scaling=sqrt: pixels "
                 "above 0, since the square root is infinitely steep at 0; ask for space='model'"
             )
@@ -236,21 +236,21 @@ def check_images(images: Any, image_shape: tuple[int, int, int]) -> np.ndarray:
     """Returns images as a numpy array `[N, H, W, C]` of the dtype that they have.
 
     Raises:
-      GenerateError: for another shape, no image at all, values that are not real numbers, or
+      RequestError: for another shape, no image at all, values that are not real numbers, or
         pixels that are not finite (in float32).
     """
     images = np.asarray(images)
     if images.dtype.kind not in "iuf":
-        raise GenerateError(f"images: got {images.dtype}; allowed: integers or floats")
+        raise RequestError(f"images: got {images.dtype}; allowed: integers or floats")
     if images.ndim != 4 or images.shape[1:] != tuple(image_shape) or not len(images):
         allowed = ", ".join(map(str, image_shape))
-        raise GenerateError(
+        raise RequestError(
             f"images: got shape {images.shape}; allowed: (N, {allowed}) with N at least 1"
         )
     with np.errstate(over="ignore"):
         finite = np.isfinite(images.astype(np.float32)).all(axis=(1, 2, 3))
     if not finite.all():
-        raise GenerateError(
+        raise RequestError(
             f"images: got pixels that are not finite in image {np.argmin(finite)} (and in "
             f"{np.sum(~finite) - 1} others); allowed: finite fluxes; fill or leave out such pixels"
         )
@@ -261,13 +261,13 @@ def check_integration(config: Config, integration: Integration) -> None:
     """Checks what a user asks for.
 
     Raises:
-      GenerateError: for a value that is not allowed, or a `t_min` at which the network's
+      RequestError: for a value that is not allowed, or a `t_min` at which the network's
         prediction gives no velocity.
     """
     steps, trace, num_probes, t_min = integration
     for name, value in (("steps", steps), ("num_probes", num_probes)):
         if not (is_integer(value) and value >= 1):
-            raise GenerateError(f"{name}: got {value!r}; allowed: an integer of at least 1")
+            raise RequestError(f"{name}: got {value!r}; allowed: an integer of at least 1")
     _check_choice("trace", trace, TRACES)
     path, prediction = build_path(config), config.model.prediction
     first, last = path.interval
@@ -275,12 +275,12 @@ def check_integration(config: Config, integration: Integration) -> None:
         return
     number = isinstance(t_min, (int, float, np.number)) and not isinstance(t_min, bool)
     if not (number and first <= t_min < last):
-        raise GenerateError(
+        raise RequestError(
             f"t_min: got {t_min!r}; allowed: a time of at least {first:g} and below {last:g}"
         )
     one, t = jnp.ones((1, 1)), jnp.full(1, t_min, jnp.float32)
     if not all(np.isfinite(part) for part in paths.estimate(path, prediction, one, one, t)):
-        raise GenerateError(
+        raise RequestError(
             f"t_min: got {t_min!r}; allowed: more, such as 1e-3, since a network that predicts "
             f"{prediction} gives no velocity there"
         )
@@ -288,7 +288,7 @@ def check_integration(config: Config, integration: Integration) -> None:
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise GenerateError(f"{name}: got {value!r}; allowed: {', '.join(allowed)}")
+        raise RequestError(f"{name}: got {value!r}; allowed: {', '.join(allowed)}")
 
 
 def dequantise(images: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
@@ -351,15 +351,15 @@ def log_prob(
       space: one of `SPACES`, the units of the density.
 
     Raises:
-      GenerateError: for a seed or space that is not allowed, and for pixels that `sqrt` scaling
+      RequestError: for a seed or space that is not allowed, and for pixels that `sqrt` scaling
         cannot take.
     """
     if not (is_integer(seed) and 0 <= seed <= prng.MAX_SEED):
-        raise GenerateError(f"seed: got {seed!r}; allowed: an integer in 0 to {prng.MAX_SEED}")
+        raise RequestError(f"seed: got {seed!r}; allowed: an integer in 0 to {prng.MAX_SEED}")
     _check_choice("space", space, SPACES)
     flux, note = dequantise(images, seed)
     if scaling.kind == "sqrt" and flux.min() < 0:
-        raise GenerateError(
+        raise RequestError(
             f"images: got a pixel of {flux.min():g}; allowed with data.scaling=sqrt: pixels of 0 "
             "or more; the run can only judge such images"
         )

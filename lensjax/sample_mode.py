@@ -12,7 +12,7 @@ from lensjax import provenance
 from lensjax import workdir as files
 from lensjax.config import Config, SampleConfig
 from lensjax.figures import lens_grid, save_png
-from lensjax.generate import LensGenerator, load_with_config
+from lensjax.generate import LensGenerator, load_generator
 from lensjax.sampling import describe_solver, passes_per_image
 
 
@@ -67,7 +67,7 @@ def describe(generator: LensGenerator, sample: SampleConfig) -> dict[str, Any]:
 
 def sample_mode(config: Config, folder: pathlib.Path) -> None:
     """Writes `generated/` in a workdir: images, labels, a picture, and what made them."""
-    generator = load_with_config(folder, config)
+    generator = load_generator(folder, config)
     sample = config.sample
     logging.info(
         "drawing %d images at step %d (ema %s): %s, %d steps, guidance %g, "

@@ -15,7 +15,7 @@ from run_support import ROOT
 from lensjax.assemble import abstract_state
 from lensjax.config import Config, SampleConfig, from_config_dict
 from lensjax.data import sets
-from lensjax.generate import load
+from lensjax.generate import load_generator
 from lensjax.sampling import passes_per_image
 from lensjax.schedules import build_path, ddpm_betas
 from lensjax.train import train
@@ -131,7 +131,7 @@ def test_ddpm_learns_and_draws_unlabelled_images_of_a_flat_folder(tmp_path):
     )
     prepared = sets.prepare(config.data)
     train(config, tmp_path / "run", prepared.read("train"), prepared.read("test"))
-    run = load(tmp_path / "run")
+    run = load_generator(tmp_path / "run")
     images = run.generate(num=3)
     assert images.shape == (3, 30, 30, 1)
     assert np.isfinite(images).all()

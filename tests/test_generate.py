@@ -17,11 +17,12 @@ from lensjax.assemble import make_apply_fn
 from lensjax.checkpoint import CheckpointError
 from lensjax.config import Config, ConfigError
 from lensjax.data.scaling import Scaling
-from lensjax.generate import GenerateError, LensGenerator, load_with_config
+from lensjax.generate import LensGenerator, load_generator
 from lensjax.models import build_model
 from lensjax.sample_mode import describe, sample_mode, weights_hash
 from lensjax.state import sampling_params
 from lensjax.train import train
+from lensjax.trained import RequestError
 from lensjax.workdir import WorkdirError
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -77,7 +78,7 @@ def test_labels_of_other_images_do_not_matter(generator):
 @pytest.mark.parametrize("batch_size", [1, 4, 12])
 def test_another_chunk_shape_agrees_to_a_ten_thousandth_of_the_peak(trained, generator, batch_size):
     sample = dataclasses.replace(CONFIG.sample, batch_size=batch_size)
-    other = load_with_config(trained[0], dataclasses.replace(CONFIG, sample=sample))
+    other = load_generator(trained[0], dataclasses.replace(CONFIG, sample=sample))
     images, again = (one.generate(num=9, seed=1) for one in (generator, other))
     assert np.abs(images - again).max() <= 1e-4 * np.abs(images).max()
 
@@ -136,20 +137,20 @@ def test_the_parameters_of_each_name_are_those_of_the_state(trained, name):
     expected = state.params if name == "raw" else state.ema[name]
     others = [state.ema[other] for other in NAMES[:-1] if other != name]
     by_name = lensjax.load(workdir, ema=name)
-    by_config = load_with_config(workdir, _drawn_with(name))
+    by_config = load_generator(workdir, _drawn_with(name))
     for found in (by_name, by_config):
         assert states_differ(found.params, expected) == []
         assert found.ema == name
         assert all(states_differ(found.params, other) for other in others)
     assert np.array_equal(by_name.generate(num=2), by_config.generate(num=2))
     # What is asked for by name goes before what the configuration says.
-    assert load_with_config(workdir, _drawn_with(name), ema="main").ema == "main"
-    assert load_with_config(workdir, _drawn_with(name), ema=False).ema == "raw"
+    assert load_generator(workdir, _drawn_with(name), ema="main").ema == "main"
+    assert load_generator(workdir, _drawn_with(name), ema=False).ema == "raw"
 
 
 @pytest.mark.parametrize("ema", ["2000.0", "32", "", "Main", 2000, 1, None, ["main"], np.ones(2)])
 def test_an_average_that_is_not_kept_is_answered_by_those_that_are(trained, ema):
-    with pytest.raises(GenerateError) as caught:
+    with pytest.raises(RequestError) as caught:
         lensjax.load(trained[0], ema=ema)
     expected = f"ema: got {ema!r}; allowed: True, False, 'main', '12.5', '2000', 'raw'"
     assert str(caught.value) == expected
@@ -231,22 +232,22 @@ def test_log_prob_is_that_of_the_loaded_weights_at_flux(trained, generator):
 @pytest.mark.parametrize(
     ("request_", "error", "words"),
     [
-        ({"label": "halo"}, GenerateError, "label: got 'halo'; allowed: axion, cdm, no_sub"),
-        ({"label": 4}, GenerateError, r"label: got 4 to 4; allowed: 0 to 3 \(axion, cdm, no_sub"),
-        ({"label": -1}, GenerateError, "label: got -1 to -1"),
-        ({"label": 1.0}, GenerateError, "label: got 1.0; allowed: integers or a class name"),
-        ({"label": True}, GenerateError, "label: got True"),
-        ({"label": ["cdm", "axion"], "num": 2}, GenerateError, r"label: got \['cdm', 'axion'\]"),
-        ({"label": [0, 1], "num": 3}, GenerateError, r"label: got shape \(2,\); allowed: \(3,\)"),
-        ({"label": [[0]], "num": 1}, GenerateError, r"label: got shape \(1, 1\); allowed"),
-        ({"num": 0}, GenerateError, "num: got 0; allowed: an integer of at least 1"),
-        ({"num": -3}, GenerateError, "num: got -3"),
-        ({"num": 2.5}, GenerateError, "num: got 2.5"),
-        ({"num": "2"}, GenerateError, "num: got '2'"),
-        ({"num": True}, GenerateError, "num: got True"),
-        ({"seed": -1}, GenerateError, "seed: got -1; allowed: an integer in 0 to 2147483647"),
-        ({"seed": 2**31}, GenerateError, "seed: got 2147483648"),
-        ({"seed": 0.5}, GenerateError, "seed: got 0.5"),
+        ({"label": "halo"}, RequestError, "label: got 'halo'; allowed: axion, cdm, no_sub"),
+        ({"label": 4}, RequestError, r"label: got 4 to 4; allowed: 0 to 3 \(axion, cdm, no_sub"),
+        ({"label": -1}, RequestError, "label: got -1 to -1"),
+        ({"label": 1.0}, RequestError, "label: got 1.0; allowed: integers or a class name"),
+        ({"label": True}, RequestError, "label: got True"),
+        ({"label": ["cdm", "axion"], "num": 2}, RequestError, r"label: got \['cdm', 'axion'\]"),
+        ({"label": [0, 1], "num": 3}, RequestError, r"label: got shape \(2,\); allowed: \(3,\)"),
+        ({"label": [[0]], "num": 1}, RequestError, r"label: got shape \(1, 1\); allowed"),
+        ({"num": 0}, RequestError, "num: got 0; allowed: an integer of at least 1"),
+        ({"num": -3}, RequestError, "num: got -3"),
+        ({"num": 2.5}, RequestError, "num: got 2.5"),
+        ({"num": "2"}, RequestError, "num: got '2'"),
+        ({"num": True}, RequestError, "num: got True"),
+        ({"seed": -1}, RequestError, "seed: got -1; allowed: an integer in 0 to 2147483647"),
+        ({"seed": 2**31}, RequestError, "seed: got 2147483648"),
+        ({"seed": 0.5}, RequestError, "seed: got 0.5"),
         ({"steps": 0}, ConfigError, "sample.steps: got 0; allowed: an integer of at least 1"),
         ({"steps": 1.5}, ConfigError, "sample.steps: got 1.5"),
         ({"guidance": -1.0}, ConfigError, "sample.guidance: got -1.0; allowed: a number in"),
@@ -278,7 +279,7 @@ def test_a_folder_that_is_no_run_or_has_no_checkpoint_is_refused(trained, tmp_pa
 def test_a_configuration_of_another_run_is_refused_though_its_arrays_would_fit(trained):
     loss = dataclasses.replace(CONFIG.model, prediction="x0")
     with pytest.raises(ConfigError, match=r"model\.prediction: the workdir has 'velocity'"):
-        load_with_config(trained[0], dataclasses.replace(CONFIG, model=loss))
+        load_generator(trained[0], dataclasses.replace(CONFIG, model=loss))
 
 
 def test_loading_needs_neither_the_data_set_nor_tensorflow_and_writes_nothing(
@@ -347,7 +348,7 @@ def test_sample_mode_writes_images_labels_and_what_made_them(trained, generator,
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_made_the_images_names_the_average(trained, name):
-    found = load_with_config(trained[0], _drawn_with(name))
+    found = load_generator(trained[0], _drawn_with(name))
     meta = describe(found, _drawn_with(name).sample)
     half_life = {"main": 32.0, "12.5": 12.5, "2000": 2_000.0, "raw": None}[name]
     assert (meta["ema"], meta["ema_half_life_images"]) == (name, half_life)

@@ -18,8 +18,9 @@ from support import random_like, smooth_gaussian
 from lensjax import likelihood, paths, prng
 from lensjax.assemble import make_apply_fn, make_init_fn
 from lensjax.data.scaling import Scaling
-from lensjax.generate import GenerateError, LensGenerator
+from lensjax.generate import LensGenerator
 from lensjax.models import build_model
+from lensjax.trained import RequestError
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 FLOW = paths.FlowPath()
@@ -420,12 +421,12 @@ def test_square_root_takes_dark_pixels_in_the_range_of_the_model_alone():
     generator = make_generator(scaling=SQRT)
     images = FLUX[:2].copy()
     images[1, 3, 4] = 0
-    with pytest.raises(GenerateError, match=r"got a pixel of 0; allowed .* ask for space='model'"):
+    with pytest.raises(RequestError, match=r"got a pixel of 0; allowed .* ask for space='model'"):
         generator.log_prob(images)
     assert np.isfinite(generator.log_prob(images, **FAST, space="model").log_prob).all()
     images[1, 3, 4] = -1
     for space in likelihood.SPACES:
-        with pytest.raises(GenerateError, match=r"got a pixel of -1; allowed with data.scaling"):
+        with pytest.raises(RequestError, match=r"got a pixel of -1; allowed with data.scaling"):
             generator.log_prob(images, space=space)
     counts = np.zeros((2, *SHAPE), np.int32)  # the noise lifts every pixel above 0
     assert np.isfinite(generator.log_prob(counts, **FAST).log_prob).all()
@@ -502,13 +503,13 @@ NOT_FINITE = np.where(np.arange(7).reshape(-1, 1, 1, 1) == 5, np.inf, FLUX)
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
 def test_what_has_no_density_is_refused(generator, request_, words):
-    with pytest.raises(GenerateError, match=words):
+    with pytest.raises(RequestError, match=words):
         generator.log_prob(**{"images": FLUX} | request_)
 
 
 def test_time_zero_takes_a_velocity_prediction(generator):
     assert np.isfinite(generator.log_prob(FLUX[:2], steps=2, t_min=0).log_prob).all()
-    with pytest.raises(GenerateError, match=r"t_min: got 0; allowed: more, .* predicts x0 gives"):
+    with pytest.raises(RequestError, match=r"t_min: got 0; allowed: more, .* predicts x0 gives"):
         make_generator(prediction="x0").log_prob(FLUX, t_min=0)
 
 
@@ -529,12 +530,12 @@ def test_other_paths_start_at_their_first_usable_time(prediction, preconditionin
     explicit = generator.log_prob(FLUX[:2], "cdm", steps=2, t_min=first)
     np.testing.assert_array_equal(default.log_prob, explicit.log_prob)
     words = rf"t_min: got 0\.0005; allowed: a time of at least {first:g} and below 1"
-    with pytest.raises(GenerateError, match=words):
+    with pytest.raises(RequestError, match=words):
         generator.log_prob(FLUX[:2], "cdm", t_min=0.0005)
 
 
 def test_no_unconditional_density_where_no_label_was_dropped():
     generator = make_generator(label_drop=0.0)
-    with pytest.raises(GenerateError, match="label: got None; allowed: a class, since with loss"):
+    with pytest.raises(RequestError, match="label: got None; allowed: a class, since with loss"):
         generator.log_prob(FLUX)
     assert np.isfinite(generator.log_prob(FLUX[:2], "cdm", **FAST).log_prob).all()

@@ -11,7 +11,7 @@ from run_support import ROOT, tiny_config, tiny_split
 from lensjax import monitor as monitoring
 from lensjax import provenance, writers
 from lensjax import workdir as files
-from lensjax.generate import load
+from lensjax.generate import load_generator
 from lensjax.sample_mode import describe, sample_mode
 from lensjax.train import train
 from lensjax.workdir import WorkdirError
@@ -129,11 +129,11 @@ def test_instrument_numbers_of_the_data_reach_the_generator(resumed):
     content = json.loads(before)
     try:
         path.write_text(json.dumps(content | {"psf_fwhm_arcsec": 0.16, "zero_point_mag": 24.0}))
-        generator = load(resumed)
+        generator = load_generator(resumed)
         assert (generator.psf_fwhm_arcsec, generator.zero_point_mag) == (0.16, 24.0)
         del content["psf_fwhm_arcsec"], content["zero_point_mag"]
         path.write_text(json.dumps(content))  # as written before there were these fields
-        meta = describe(load(resumed), tiny_config().sample)
+        meta = describe(load_generator(resumed), tiny_config().sample)
         assert (meta["psf_fwhm_arcsec"], meta["zero_point_mag"]) == (None, None)
     finally:
         path.write_text(before)

@@ -24,7 +24,7 @@ from lensjax.evaluation.real import RealImages
 from lensjax.evaluation.rows import Row, Setting
 from lensjax.evaluation.verdict import judge
 from lensjax.figures import save_png
-from lensjax.generate import LensGenerator, load_with_config
+from lensjax.generate import LensGenerator, load_generator
 from lensjax.metrics.reference import cache_folder
 from lensjax.sample_mode import describe
 from lensjax.writers import show_scalars
@@ -83,7 +83,7 @@ def _subjects(
     """Returns the rows to be judged, and what their images depend on."""
     if images is not None:
         return [_given_row(images, setting)], {"images": str(images)}
-    generator = load_with_config(folder, config)
+    generator = load_generator(folder, config)
     drawn = folder / files.EVALUATION / _DRAWN
     guidance = config.sample.guidance
     logging.info("%d images a class at step %d", setting.per_class, generator.step)

@@ -22,7 +22,7 @@ def generator(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writers, "_open_tensorboard", lambda folder: None)
         train(CONFIG, folder, tiny_split())
-    return generate.load(folder)
+    return generate.load_generator(folder)
 
 
 @pytest.fixture

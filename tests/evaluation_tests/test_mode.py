@@ -70,7 +70,9 @@ def test_a_run_is_drawn_from_and_judged(trained, prepared, capsys):
     assert protocol["comparable_with_the_headline"] is False
     assert protocol["generated"]["checkpoint_step"] == 2
     assert protocol["generated"]["guidance"] == 2.0
-    assert protocol["generated"]["weights_sha256"] == weights_hash(generate.load(trained).params)
+    assert protocol["generated"]["weights_sha256"] == weights_hash(
+        generate.load_generator(trained).params
+    )
     measured = {name for name, one in content["measures"].items() if one["status"] == "measured"}
     assert measured == set(SHOWN.split(","))
     for name in measured:
@@ -103,7 +105,7 @@ def test_the_report_opens_without_a_network(trained, prepared):
 def test_images_of_any_generator_are_judged_alike(trained, prepared, tmp_path):
     """What a run draws and the same images from a file have the same numbers."""
     evaluate_mode(config_with(), trained)
-    images = generate.load(trained).generate(None, 3 * NUM, 0)
+    images = generate.load_generator(trained).generate(None, 3 * NUM, 0)
     np.save(tmp_path / "images.npy", images)
     np.save(tmp_path / "labels.npy", np.arange(3 * NUM) % 3)
     evaluate_mode(config_with(), tmp_path / "other", tmp_path / "images.npy")

@@ -1,0 +1,219 @@
+"""From a trained classifier to classes: `lensjax.load(workdir).classify(images)`."""
+
+import functools
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from lensjax import workdir as files
+from lensjax.assemble import make_classify_fn
+from lensjax.config import Config, ConfigError
+from lensjax.config_task import CLASSIFY
+from lensjax.data.pipeline import to_batch
+from lensjax.metrics.calibration import softmax
+from lensjax.models.classifiers import ClassifierOutput
+from lensjax.trained import RequestError, Trained, restore
+
+
+class Prediction(NamedTuple):
+    """What a classifier says about images.
+
+    Attributes:
+      features: the penultimate layer before its nonlinearity, float32 `[N, D]`.
+      logits: float32 `[N, K]`, not calibrated.
+      probabilities: calibrated, float32 `[N, K]`.
+    """
+
+    features: np.ndarray
+    logits: np.ndarray
+    probabilities: np.ndarray
+
+
+class Classification(NamedTuple):
+    """The most probable class of each image.
+
+    Attributes:
+      label: its index, int32 `[N]`.
+      class_name: its name, of N.
+      probability: its calibrated probability, float32 `[N]`.
+      probabilities: of all classes, float32 `[N, K]`.
+    """
+
+    label: np.ndarray
+    class_name: tuple[str, ...]
+    probability: np.ndarray
+    probabilities: np.ndarray
+
+
+def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Returns images `[N, H, W, C]` on another grid of pixels with the same total flux.
+
+    Args:
+      images: flux per pixel, float32.
+      height: rows of the result.
+      width: columns of the result.
+    """
+    count, rows, columns, channels = images.shape
+    shape = (count, height, width, channels)
+    resized = jax.image.resize(jnp.asarray(images), shape, "linear", antialias=True)
+    return np.asarray(resized) * np.float32(rows * columns / (height * width))
+
+
+class LensClassifier:
+    """A trained network that tells classes of lenses apart.
+
+    Args:
+      trained: the run.
+      temperature: divides the logits before the softmax, so that probabilities mean what they say.
+    """
+
+    def __init__(self, trained: Trained, temperature: float) -> None:
+        dataset = trained.dataset
+        self.config = trained.config
+        self.folder = trained.folder
+        self.params = trained.params
+        self.step = trained.step
+        self.ema = trained.ema
+        self.temperature = temperature
+        self.scaling = trained.scaling
+        self.class_names: tuple[str, ...] = tuple(dataset["class_names"])
+        self.image_shape: tuple[int, int, int] = tuple(dataset["image_shape"])
+        self.flux_unit: str = dataset["flux_unit"]
+        self.published_scale: float = dataset["published_scale"]
+        self.pixel_scale_arcsec: float | None = dataset["pixel_scale_arcsec"]
+        self.data_name: str = dataset["name"]
+        self.data_fingerprint: str = dataset["fingerprint"]
+
+    @functools.cached_property
+    def _apply(self) -> Any:
+        classify, scaling = make_classify_fn(self.config), self.scaling
+
+        def apply(params: Any, flux: Array) -> ClassifierOutput:
+            images = to_batch(scaling, flux, jnp.zeros(len(flux), jnp.int32)).image
+            return classify(params, images, None)
+
+        return jax.jit(apply)
+
+    def _checked(self, images: np.ndarray, resized: bool) -> np.ndarray:
+        """Returns images as float32 `[N, H, W, C]` of the size that the network knows."""
+        images = np.asarray(images)
+        height, width, channels = self.image_shape
+        if images.dtype.kind not in "fiu":
+            raise RequestError(f"images: got {images.dtype}; allowed: real numbers, flux per pixel")
+        if channels == 1 and images.ndim in (2, 3) and images.shape[-1] != 1:
+            images = images[..., None]
+        if images.ndim == 3:
+            images = images[None]
+        if images.ndim != 4 or images.shape[-1] != channels or 0 in images.shape[1:]:
+            raise RequestError(
+                f"images: got shape {images.shape}; allowed: [N, {height}, {width}, {channels}]"
+                + (" or without the last axis" if channels == 1 else "")
+            )
+        images = images.astype(np.float32)
+        bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
+        if len(bad):
+            raise RequestError(
+                f"images: {len(bad)} of {len(images)} have pixels that are NaN or infinite, the "
+                f"first is number {bad[0]}; allowed: finite numbers (remove or fill them)"
+            )
+        if images.shape[1:3] == (height, width):
+            return images
+        if not resized:
+            raise RequestError(
+                f"images: got {images.shape[1]}x{images.shape[2]} pixels; allowed: {height}x{width}"
+                ", those that the network was trained on. classify(images, resize=True), or "
+                "--config.classify.resize=True, resizes them and keeps their flux; that is right "
+                "where they show the same piece of the sky"
+            )
+        return resize(images, height, width)
+
+    def predict(self, images: np.ndarray, *, resize: bool = False) -> Prediction:
+        """Returns features, logits and probabilities.
+
+        Images are computed in chunks of `classify.batch_size`, the last one filled up; what is said
+        of an image depends on that image alone.
+
+        Args:
+          images: flux per pixel in `flux_unit`, `[N, H, W, C]`, `[N, H, W]` or one image.
+          resize: whether images of another size are resized.
+
+        Raises:
+          RequestError: for images of another shape or with pixels that are not finite.
+        """
+        images = self._checked(images, resize)
+        size = self.config.classify.batch_size
+        outputs = []
+        for start in range(0, len(images), size):
+            chunk = images[start : start + size]
+            filled = np.pad(chunk, ((0, size - len(chunk)), (0, 0), (0, 0), (0, 0)))
+            # Accelerators would round products to fewer bits; the same features everywhere.
+            with jax.default_matmul_precision("highest"):
+                output = jax.device_get(self._apply(self.params, filled))
+            outputs.append(ClassifierOutput(*(rows[: len(chunk)] for rows in output)))
+        if outputs:
+            features, logits = (np.concatenate(rows) for rows in zip(*outputs, strict=True))
+        else:
+            empty = jax.eval_shape(self._apply, self.params, images)
+            features, logits = (np.zeros(rows.shape, np.float32) for rows in empty)
+        return Prediction(features, logits, softmax(logits, self.temperature))
+
+    def classify(self, images: np.ndarray, *, resize: bool = False) -> Classification:
+        """Returns the most probable class of each image.
+
+        Args:
+          images: flux per pixel in `flux_unit`, `[N, H, W, C]`, `[N, H, W]` or one image.
+          resize: whether images of another size are resized, keeping their flux.
+
+        Raises:
+          RequestError: for images of another shape or with pixels that are not finite.
+        """
+        probabilities = self.predict(images, resize=resize).probabilities
+        label = probabilities.argmax(axis=1).astype(np.int32)
+        names = tuple(self.class_names[index] for index in label)
+        return Classification(label, names, probabilities.max(axis=1), probabilities)
+
+
+def load_classifier(
+    workdir: str | os.PathLike,
+    config: Config | None = None,
+    step: int | None = None,
+    ema: bool | str = True,
+) -> LensClassifier:
+    """Loads a trained classifier; needs neither the data set nor TensorFlow.
+
+    Args:
+      workdir: the run's folder.
+      config: the run's configuration, where fields of its use differ; None for its own.
+      step: the checkpoint; None for the one with the lowest validation loss.
+      ema: see `lensjax.load`.
+
+    Raises:
+      ConfigError: for a run of something else than a classifier.
+      RequestError: for an average that the run does not keep.
+      lensjax.workdir.WorkdirError: where the folder is not that of a run.
+      lensjax.checkpoint.CheckpointError: where there is no such, or no sound, checkpoint.
+    """
+    folder = pathlib.Path(workdir).expanduser()
+    config = files.load_config(folder) if config is None else config
+    if config.task != CLASSIFY:
+        what = "generates images" if config.task == "generate" else "is an autoencoder"
+        raise ConfigError(
+            "model.name",
+            config.model.name,
+            f"this network {what}; allowed: the workdir of a classifier (cnn, rescnn, resnet18, "
+            "vit), such as one of configs/classifier_rescnn.py",
+        )
+    trained = restore(folder, config, step, ema, best=True)
+    return LensClassifier(trained, _temperature(folder, trained.step))
+
+
+def _temperature(folder: pathlib.Path, step: int) -> float:
+    """Returns the temperature that the validation of a step found; 1 where none was made then."""
+    path = folder / files.CLASSIFIER_FILE
+    known = files.read_json(path) if path.exists() else {}
+    return float(known["temperature"]) if known.get("step") == step else 1.0
