@@ -15,7 +15,7 @@ from lensjax.assemble import make_classify_fn
 from lensjax.config import Config, ConfigError
 from lensjax.config_task import CLASSIFY
 from lensjax.data.pipeline import to_batch
-from lensjax.metrics.calibration import softmax
+from lensjax.metrics.classification import softmax
 from lensjax.models.classifiers import ClassifierOutput
 from lensjax.trained import RequestError, Trained, restore
 
