@@ -135,7 +135,7 @@ def _train_and_score(group: str, name: str, runs: pathlib.Path, size: str) -> No
         subprocess.run(_command(group, name, runs, size, mode), cwd=ROOT, check=True)
 
 
-def _minutes(folder: pathlib.Path) -> float:
+def training_minutes(folder: pathlib.Path) -> float:
     """Returns how long a run trained, without validation and checkpoints, by its metrics."""
     batch = json.loads((folder / "config.json").read_text())["config"]["train"]["batch_size"]
     seconds, before = 0.0, 0
@@ -155,7 +155,7 @@ def _result(folder: pathlib.Path) -> dict[str, Any]:
         "versions": config["versions"],
         "hardware": config["hardware"],
         "steps": last["step"],
-        "minutes": _minutes(folder),
+        "minutes": training_minutes(folder),
         "num_parameters": _num_parameters(config["config"]),
     }
     scores = folder / "evaluation" / "metrics.json"
