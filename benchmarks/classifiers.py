@@ -54,6 +54,8 @@ def _steps(batch_size: int, num_steps: int, warmup: int) -> dict[str, Any]:
     }
 
 
+_EIGHT_THOUSAND = {"train.num_steps": 8_000, "train.evaluate_every": 1_000}
+_FIVE_THOUSAND = {"train.num_steps": 5_000, "train.evaluate_every": 1_000}
 _CONSERVED = {
     "data.name": "deeplense/model_ii_conserved",
     "classify.noise_share": 1.0,
@@ -61,24 +63,23 @@ _CONSERVED = {
 }
 MODELS = {
     "rescnn": Run("classifier_rescnn"),
-    "rescnn_conserved": Run(
-        "classifier_rescnn", _CONSERVED, {"train.num_steps": 8_000, "train.checkpoint_every": 500}
-    ),
-    "cnn": Run("classifier_cnn", {}, _steps(48, 2_400, 100)),
-    "vit": Run("classifier_vit", {}, _steps(48, 1_200, 100)),
-    "resnet18": Run("classifier_resnet18", {}, {"model.stem": "imagenet", **_steps(16, 320, 50)}),
+    "rescnn_noise_free": Run("classifier_rescnn", {"classify.noise_share": 0.0}, _EIGHT_THOUSAND),
+    "rescnn_conserved": Run("classifier_rescnn", _CONSERVED, _FIVE_THOUSAND),
+    "cnn": Run("classifier_cnn", {}, _steps(48, 1_600, 100)),
+    "vit": Run("classifier_vit", {}, _steps(48, 800, 100)),
+    "resnet18": Run("classifier_resnet18", {}, {"model.stem": "imagenet", **_steps(16, 160, 20)}),
 }
 
 
 def _label_runs() -> dict[str, Run]:
-    short = {0.01: _steps(48, 600, 50), 0.1: _steps(48, 600, 50), 1.0: _steps(48, 1_200, 100)}
+    short = {0.01: _steps(48, 400, 50), 0.1: _steps(48, 400, 50), 1.0: _steps(48, 800, 100)}
     runs = {
         "mae": Run(
             "mae_vit",
             {},
             {
                 "train.batch_size": 64,
-                "train.num_steps": 6_000,
+                "train.num_steps": 4_000,
                 "optim.warmup_steps": 300,
                 "optim.ema_half_life_images": 20_000,
                 "train.evaluate_every": 1_500,

@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     config.optim.weight_decay = 1e-4
     config.optim.ema_half_life_images = 20_000
     config.train.batch_size = 48
-    config.train.num_steps = 24_000
+    config.train.num_steps = 15_000
     config.train.log_every = 200
     config.train.evaluate_every = 2_000
     config.train.evaluate_images = 3_000
