@@ -32,4 +32,5 @@ def get_config() -> ConfigDict:
     config.train.evaluate_images = 150
     config.train.checkpoint_every = 20
     config.evaluate.num_images = 100
+    config.evaluate.baselines = False
     return config

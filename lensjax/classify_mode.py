@@ -47,8 +47,11 @@ def _images(path: pathlib.Path, layout: str) -> Iterator[tuple[str, FileImage]]:
     for file in _files(path):
         name = os.fspath(file.relative_to(path)) if path.is_dir() else file.name
         name = os.fsencode(name).decode(errors="backslashreplace")
-        for image in read_images(file, layout):
-            yield f"{name}{image.place and ' '}{image.place}", image
+        try:
+            for image in read_images(file, layout):
+                yield f"{name}{image.place and ' '}{image.place}", image
+        except DataError as error:  # it is read as files of a data set are
+            raise DataError(str(error).replace("data.layout", "classify.layout")) from None
 
 
 def _chunks(
@@ -104,7 +107,7 @@ def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path) ->
     with _whole_or_not_there(path) as file:
         writer = csv.writer(file)
         writer.writerow(header)
-        for names, pixels in _chunks(_images(images, config.data.layout), classifier, config):
+        for names, pixels in _chunks(_images(images, config.classify.layout), classifier, config):
             try:
                 found = classifier.classify(pixels, resize=config.classify.resize)
             except RequestError as error:

@@ -82,6 +82,7 @@ RESUMABLE_FIELDS = (
     "data.placement",
     "parallel.",
     "sample.",
+    "classify.layout",
     "classify.image_scale",
     "classify.resize",
     "classify.batch_size",

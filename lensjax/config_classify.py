@@ -3,6 +3,7 @@
 import dataclasses
 
 from lensjax.config_fields import between, choice, count, make_field
+from lensjax.data.file_image import LAYOUTS
 
 BALANCED, UNWEIGHTED = "balanced", "none"
 _WEIGHTS = "allowed: none, balanced, or a number above 0 for each class, such as 1,1,2.5"
@@ -49,6 +50,7 @@ class ClassifyConfig:
         weights it begins with; None for new ones.
       start_step: its checkpoint; None for the newest.
       train_encoder: False trains the last layer alone (a linear probe).
+      layout: the axes of an array in a file of `--images`; `auto` reads them off its shape.
       image_scale: of the files of `--images`: `flux` in the units of the data set, or `published`,
         which is divided by what published files are multiplied by.
       resize: whether images of another size are resized, keeping their flux.
@@ -69,6 +71,7 @@ class ClassifyConfig:
     start_from: str | None = make_field(None, bool, "allowed: None, or the name of a workdir")
     start_step: int | None = count(None)
     train_encoder: bool = True
+    layout: str = choice("auto", LAYOUTS)
     image_scale: str = choice("flux", ("flux", "published"))
     resize: bool = False
     batch_size: int = count(128)

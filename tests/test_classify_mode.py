@@ -83,14 +83,21 @@ def test_one_image_is_a_file_too(trained, tmp_path):
 def test_a_folder_is_read_by_name_with_what_lies_below(trained, tmp_path):
     (tmp_path / "b" / "deep").mkdir(parents=True)
     np.save(tmp_path / "b" / "deep" / "1.npy", IMAGES[0])
-    np.savez(tmp_path / "a.npz", images=IMAGES[1:3])
+    np.savez(tmp_path / "a.npz", images=IMAGES[4:9])
     np.save(tmp_path / "c.npy", IMAGES[3])
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / ".hidden.npy").write_text("no image either")
     rows = rows_of(trained, tmp_path)
     names = [row["image"] for row in rows]
-    assert names == ["a.npz [0]", "a.npz [1]", "b/deep/1.npy", "c.npy"]
-    assert_says_what_the_classifier_says(rows, trained, IMAGES[[1, 2, 0, 3]])
+    assert names == [*(f"a.npz [{place}]" for place in range(5)), "b/deep/1.npy", "c.npy"]
+    assert_says_what_the_classifier_says(rows, trained, IMAGES[[4, 5, 6, 7, 8, 0, 3]])
+
+
+def test_axes_that_a_shape_does_not_tell_can_be_named(trained, tmp_path):
+    np.save(tmp_path / "two.npy", IMAGES[:2])
+    with pytest.raises(DataError, match=r"set classify\.layout=NHW or classify\.layout=CHW"):
+        rows_of(trained, tmp_path / "two.npy")
+    assert len(rows_of(trained, tmp_path / "two.npy", layout="NHW")) == 2
 
 
 def test_published_files_are_divided_by_their_factor(trained, tmp_path):
@@ -104,13 +111,13 @@ def test_published_files_are_divided_by_their_factor(trained, tmp_path):
 
 
 def test_images_of_another_size_are_offered_a_resize(trained, tmp_path):
-    larger = np.kron(IMAGES[:3], np.ones((2, 2), np.float32)) / 4  # the same flux
+    larger = np.kron(IMAGES[:5], np.ones((2, 2), np.float32)) / 4  # the same flux
     np.save(tmp_path / "larger.npy", larger)
     with pytest.raises(DataError, match=rf"larger.npy \[0\].*got {2 * SIDE}x.*resize=True"):
         rows_of(trained, tmp_path / "larger.npy")
     assert not (trained / f"{CSV_FILE}.partial").exists()
     rows = rows_of(trained, tmp_path / "larger.npy", resize=True)
-    for row, wanted in zip(rows, load_classifier(trained).classify(IMAGES[:3]).label, strict=True):
+    for row, wanted in zip(rows, load_classifier(trained).classify(IMAGES[:5]).label, strict=True):
         assert row["class"] == CLASS_NAMES[wanted]
 
 
