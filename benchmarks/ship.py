@@ -20,12 +20,13 @@ from lensjax.trained import restore
 _SCORES = ("num_images", "accuracy", "accuracy_error", "macro_auc", "recall", "auc", "ece")
 
 
-def make_card(workdir: pathlib.Path, command: str) -> dict:
+def make_card(workdir: pathlib.Path, command: str, note: str) -> dict:
     """Returns what is known of a classifier: numbers, command, where and how long it was trained.
 
     Args:
       workdir: of the run; evaluated.
       command: what trained it.
+      note: what else one should know.
     """
     measured = json.loads((workdir / files.EVALUATION / "metrics.json").read_text())
     config = files.read_json(workdir / files.CONFIG_FILE)
@@ -34,6 +35,7 @@ def make_card(workdir: pathlib.Path, command: str) -> dict:
         raise SystemExit(f"{workdir} was trained on since it was evaluated; evaluate it again")
     return {
         "command": command,
+        "note": note,
         "trained_on": classifier.data_name,
         "data_fingerprint": classifier.data_fingerprint,
         "class_names": list(classifier.class_names),
@@ -55,9 +57,10 @@ def main() -> None:
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
     parser.add_argument("--name", required=True)
     parser.add_argument("--command", required=True, help="what trained it")
+    parser.add_argument("--note", default="", help="what else one should know of it")
     arguments = parser.parse_args()
     trained = restore(arguments.workdir, files.load_config(arguments.workdir), best=True)
-    card = make_card(arguments.workdir, arguments.command)
+    card = make_card(arguments.workdir, arguments.command, arguments.note)
     pretrained.save(pretrained.WEIGHTS_FOLDER / arguments.name, trained, card)
     print(json.dumps(pretrained.load_card(arguments.name), indent=2))
 
