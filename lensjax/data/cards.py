@@ -183,7 +183,7 @@ def _good_for(source: SimulatedSet) -> list[str]:
         "stored beside it.",
     ]
     if source.conserved:
-        lines[1] += " Here the ring's radius helps a classifier little."
+        lines[1] += " Here the ring's radius helps a classifier less."
     elif not source.noisy:
         lines.append("Looking for errors that noise would hide.")
     return lines
@@ -193,8 +193,9 @@ def _class_leak(source: SimulatedSet) -> str:
     if source.conserved:
         return (
             "**The ring's radius as a classifier.** On the plain Model II one fitted number, the "
-            "ring's radius, tells the classes apart to 89 %; here it still reaches 56 %, where "
-            "guessing gives 33 %."
+            "ring's radius, tells the classes apart to 89 % (macro AUC 0.96); here it still "
+            "reaches 70 % (0.84) behind Euclid's noise, and more without any, where guessing gives "
+            "33 %."
         )
     elsewhere = " (measured on Model II without noise; the cause is the same here)"
     return (
