@@ -56,7 +56,7 @@ def test_a_card_has_the_numbers_of_its_set(name):
         assert words in text
     assert ("Poisson" in text) == (name == "model_i_noisy.md")
     assert ("under-sampled" in text) == (survey.name == "model_iii")
-    assert ("56 %" in text) == source.conserved
+    assert ("70 %" in text) == source.conserved
     for label, class_name in enumerate(simulator.CLASS_NAMES):
         assert f"| {label} | `{class_name}` |" in text
 
