@@ -23,7 +23,7 @@ def log_loss(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Returns the temperature T of `softmax(logits / T)` with the lowest log loss.
 
-    It is between 0.05 and 20; logits that are never wrong go to the lower end.
+    It is between 0.05 and 20; logits that are never wrong go towards the lower end.
 
     Args:
       logits: `[N, K]`.
