@@ -1,5 +1,6 @@
 """What the training of a classifier or a masked autoencoder shows of itself."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from lensjax.data.observation import make_observe_fn
 from lensjax.data.pipeline import to_batch
 from lensjax.data.scaling import Scaling
 from lensjax.figures import lens_grid
-from lensjax.metrics.calibration import fit_temperature
+from lensjax.metrics.classification import fit_temperature
 from lensjax.models.layers import depth_to_space
 from lensjax.models.vit import to_patches
 from lensjax.selection import VALIDATION_LOSS
@@ -107,7 +108,9 @@ class ClassifierWatch:
         return {
             VALIDATION_LOSS: loss,
             "validation/accuracy": accuracy,
-            "validation/temperature": fit_temperature(logits, labels),
+            "validation/temperature": (
+                fit_temperature(logits, labels) if np.isfinite(logits).all() else math.nan
+            ),
         }
 
 

@@ -15,7 +15,7 @@ from lensjax.assemble import make_classify_fn
 from lensjax.config import Config, ConfigError
 from lensjax.config_task import CLASSIFY
 from lensjax.data.pipeline import to_batch
-from lensjax.metrics.calibration import softmax
+from lensjax.metrics.classification import softmax
 from lensjax.models.classifiers import ClassifierOutput
 from lensjax.trained import RequestError, Trained, restore
 
@@ -148,18 +148,16 @@ class LensClassifier:
         images = self._checked(images, resize)
         size = self.config.classify.batch_size
         outputs = []
-        for start in range(0, len(images), size):
+        for start in range(0, max(len(images), 1), size):  # no image is a chunk of none
             chunk = images[start : start + size]
             filled = np.pad(chunk, ((0, size - len(chunk)), (0, 0), (0, 0), (0, 0)))
             # Accelerators would round products to fewer bits; the same features everywhere.
             with jax.default_matmul_precision("highest"):
                 output = jax.device_get(self._apply(self.params, filled))
-            outputs.append(ClassifierOutput(*(rows[: len(chunk)] for rows in output)))
-        if outputs:
-            features, logits = (np.concatenate(rows) for rows in zip(*outputs, strict=True))
-        else:
-            empty = jax.eval_shape(self._apply, self.params, images)
-            features, logits = (np.zeros(rows.shape, np.float32) for rows in empty)
+            outputs.append([rows[: len(chunk)] for rows in output])
+        features, logits = (np.concatenate(rows) for rows in zip(*outputs, strict=True))
+        if not len(images):
+            return Prediction(features, logits, logits)
         return Prediction(features, logits, softmax(logits, self.temperature))
 
     def classify(self, images: np.ndarray, *, resize: bool = False) -> Classification:

@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from lensjax import command_line
 
-MODES = ("train", "sample", "evaluate", "export", "build_data")
+MODES = ("train", "sample", "evaluate", "classify", "export", "build_data")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
 _WORKDIR = flags.DEFINE_string(
@@ -29,7 +29,8 @@ _MODE = flags.DEFINE_enum(
     MODES,
     "train: trains, or goes on where the run in the workdir stopped; builds a missing simulated "
     "data set first. sample: draws images from the newest checkpoint. evaluate: judges drawn "
-    "images, or those of --images, beside real ones. export: writes the data set, or drawn "
+    "images, or those of --images, beside real ones; scores a classifier on the test split. "
+    "classify: says the class of the images of --images. export: writes the data set, or drawn "
     "images, as npy, HDF5 or FITS files (--config.export.*). build_data: builds the data set "
     "alone.",
 )
@@ -38,7 +39,8 @@ _IMAGES = flags.DEFINE_string(
     None,
     "For --mode=evaluate: a .npy file of images of any generator, [N, H, W] or [N, H, W, C], with "
     "labels.npy beside it or --config.evaluate.labels=FILE; without it images are drawn from the "
-    "run.",
+    "run. For --mode=classify: a file or a folder of .npy, .npz, HDF5 or FITS files, one image or "
+    "a stack in each.",
 )
 
 
@@ -74,8 +76,10 @@ def main(arguments: list[str]) -> None:
             command_line.fail(
                 f"--workdir is missing; --mode={_MODE.value} needs the folder of the run"
             )
-        if _IMAGES.value is not None and _MODE.value != "evaluate":
-            command_line.fail(f"--images is for --mode=evaluate; got --mode={_MODE.value}")
+        if _IMAGES.value is not None and _MODE.value not in ("evaluate", "classify"):
+            command_line.fail(
+                f"--images is for --mode=evaluate and classify; got --mode={_MODE.value}"
+            )
         images = pathlib.Path(_IMAGES.value).expanduser() if _IMAGES.value else None
         modes.run(_MODE.value, config, pathlib.Path(_WORKDIR.value or "."), images)
     except modes.USER_ERRORS as error:

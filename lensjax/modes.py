@@ -9,6 +9,7 @@ from absl import logging
 
 from lensjax.checkpoint import CheckpointError
 from lensjax.config import Config, ConfigError
+from lensjax.config_task import CLASSIFY
 from lensjax.data.dataset import DataError
 from lensjax.train import TrainingError
 from lensjax.workdir import WorkdirError
@@ -28,7 +29,8 @@ def run(
       mode: which.
       config: the configuration.
       workdir: the run's folder.
-      images: for `evaluate`, a file of images to judge; None for those of the run.
+      images: for `evaluate`, a file of images to judge; None for those of the run. For `classify`,
+        a file or a folder.
     """
     if config.train.deterministic:  # before the first use of a device
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DETERMINISTIC_FLAG}"
@@ -36,6 +38,7 @@ def run(
         "train": _train,
         "sample": _sample,
         "evaluate": functools.partial(_evaluate, images=images),
+        "classify": functools.partial(_classify, images=images),
         "export": _export,
         "build_data": _build_data,
     }
@@ -101,9 +104,24 @@ def _sample(config: Config, workdir: pathlib.Path) -> None:
 
 
 def _evaluate(config: Config, workdir: pathlib.Path, images: pathlib.Path | None) -> None:
+    if config.task == CLASSIFY and images is None:
+        from lensjax.evaluation.classifier_mode import evaluate_classifier
+
+        evaluate_classifier(config, workdir)
+        return
     from lensjax.evaluation.mode import evaluate_mode
 
     evaluate_mode(config, workdir, images)
+
+
+def _classify(config: Config, workdir: pathlib.Path, images: pathlib.Path | None) -> None:
+    from lensjax.classify_mode import classify_mode
+
+    if images is None:
+        raise ConfigError(
+            "--images", None, "allowed: a file or a folder of images for --mode=classify"
+        )
+    classify_mode(config, workdir, images)
 
 
 def _export(config: Config, workdir: pathlib.Path) -> None:

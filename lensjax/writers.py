@@ -54,11 +54,25 @@ def _keep_up_to(path: pathlib.Path, step: int) -> None:
     os.replace(partial, path)
 
 
-def show_scalars(folder: pathlib.Path, step: int, values: Mapping[str, float]) -> None:
-    """Shows scalars of one step in TensorBoard, as a run of its own in `folder`."""
+def show(
+    folder: pathlib.Path,
+    step: int,
+    values: Mapping[str, float],
+    pictures: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Shows scalars and pictures of one step in TensorBoard, as a run of its own in `folder`.
+
+    Args:
+      folder: holds the event files.
+      step: the step.
+      values: scalars by name.
+      pictures: uint8 `[H, W, 3]` by name.
+    """
     tensorboard = _open_tensorboard(folder)
     if tensorboard:
         tensorboard.write_scalars(step, dict(values))
+        if pictures:
+            tensorboard.write_images(step, {name: one[None] for name, one in pictures.items()})
         tensorboard.close()
 
 

@@ -27,7 +27,7 @@ from lensjax.figures import save_png
 from lensjax.generate import LensGenerator, load_generator
 from lensjax.metrics.reference import cache_folder
 from lensjax.sample_mode import describe
-from lensjax.writers import show_scalars
+from lensjax.writers import show
 
 HEADLINE_IMAGES = 5_000
 GENERATED = "generated"
@@ -128,7 +128,7 @@ def _show_in_tensorboard(
         if isinstance(value, (int, float)) and not isinstance(value, bool)
     }
     scalars["goals_missed"] = float(sum(check.outcome == "missed" for check in checks))
-    show_scalars(folder, step, scalars)
+    show(folder, step, scalars)
 
 
 def evaluate_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | None = None) -> None:

@@ -1,20 +1,20 @@
 """`evaluation/report.html`: one file that opens without a network."""
 
-import base64
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from lensjax.evaluation import pictures
 from lensjax.evaluation.checks import Check
 from lensjax.evaluation.measures import MEASURES
+from lensjax.evaluation.page import Picture, write_page
 from lensjax.evaluation.rows import ALL, Row, Setting
 from lensjax.evaluation.shape_measures import real_of
-from lensjax.evaluation.tables import Table, number, plain, tables_of
-from lensjax.figures import lens_grid, png_bytes
+from lensjax.evaluation.tables import Table, plain, tables_of
+from lensjax.figures import lens_grid
 from lensjax.metrics.shapes import measure_shapes
 from lensjax.metrics.spectra import power_spectra, radial_profiles
 
@@ -32,24 +32,6 @@ _NOT_FOR = (
     "alone",
     "real observations, for which the tests by the forward model do not exist",
 )
-
-
-class Picture(NamedTuple):
-    """A picture of the report.
-
-    Attributes:
-      title: above it.
-      data: PNG as base64.
-      caption: below it.
-    """
-
-    title: str
-    data: str
-    caption: str
-
-
-def _picture(title: str, pixels: np.ndarray, caption: str) -> Picture:
-    return Picture(title, base64.b64encode(png_bytes(pixels)).decode(), caption)
 
 
 def grid(subject: Row, real: Row) -> np.ndarray:
@@ -72,7 +54,7 @@ def _histograms(subject: Row, real: Row, group: str, setting: Setting) -> Pictur
     if setting.survey is not None and group in real.groups:
         panels["ratio of the smooth fit"] = (real.smooth(group).ratio, subject.smooth(group).ratio)
         logarithmic.append("ratio of the smooth fit")
-    return _picture(
+    return Picture.of(
         f"Distributions: {group}",
         pictures.histograms(panels, logarithmic),
         "Grey real, red generated. Numbers beside their floors stand in the tables below.",
@@ -95,13 +77,13 @@ def _curves(subject: Row, real: Row, group: str, setting: Setting) -> Picture:
         ),
     ]
     caption = "Median and the range of 68 % of the images; grey real, red generated."
-    return _picture(f"Profile and spectrum: {group}", pictures.curves(panels), caption)
+    return Picture.of(f"Profile and spectrum: {group}", pictures.curves(panels), caption)
 
 
 def _worst(subject: Row, group: str) -> Picture:
     fit = subject.smooth(group)
     picture = pictures.worst_fits(subject.of(group), fit.image, fit.ratio, _WORST)
-    return _picture(
+    return Picture.of(
         f"The worst residuals: {group}",
         picture,
         "Images least like the best lens without sub-structure; above each RMS(image - fit) / "
@@ -111,7 +93,7 @@ def _worst(subject: Row, group: str) -> Picture:
 
 def _pictures(subject: Row, real: Row, setting: Setting) -> list[Picture]:
     found = [
-        _picture(
+        Picture.of(
             "Real above generated",
             grid(subject, real),
             "Square root of flux; the brightest real pixel sets the scale of all.",
@@ -200,17 +182,12 @@ def write(
       setting: what all rows share.
       checks: of the subject.
     """
-    import jinja2
-
-    folder = pathlib.Path(__file__).parent / "templates"
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder), autoescape=True, trim_blocks=True
-    )
-    environment.filters["number"] = number
     generated = content["protocol"]["generated"]
     step = generated.get("checkpoint_step")
     what = f"step {step}" if step is not None else generated.get("images", "")
-    page = environment.get_template("report.html.jinja").render(
+    write_page(
+        path,
+        "report",
         title=f"{setting.info.name}: generated images judged",
         subtitle=f"{what}; {setting.per_class} images a class",
         verdict={"grade": _grade(content["passed"], checks), "sentences": content["verdict"]},
@@ -222,7 +199,3 @@ def write(
         not_for=_NOT_FOR,
         protocol=json.dumps(plain(content["protocol"]), indent=2),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page)
-    partial.replace(path)

@@ -1,22 +1,22 @@
 """What describes an image by a vector: one protocol for all feature extractors."""
 
+import dataclasses
 import hashlib
 import json
-import pathlib
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from lensjax import pretrained
+from lensjax.classifier import LensClassifier
+from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.surveys import Survey
 from lensjax.metrics.frechet import MIN_IMAGES, Moments
-from lensjax.models import lens_network
-from lensjax.models.lens_network import LensNetwork
+from lensjax.trained import Trained
 
 BATCH_SIZE = 256
-_CHUNK = 128  # images computed at once; the last chunk is filled up
+LENS_CLASSIFIER = "lens_classifier"
 
 
 class Extractor(Protocol):
@@ -132,25 +132,8 @@ class FunctionExtractor:
         return features.astype(np.float32)
 
 
-_apply = jax.jit(lens_network.apply)
-
-
-class LensPrediction(NamedTuple):
-    """What the lens network says about images.
-
-    Attributes:
-      features: float32 `[N, 64]`.
-      logits: float32 `[N, 3]`, in the order of `simulator.CLASS_NAMES`.
-      probabilities: their softmax, float32 `[N, 3]`.
-    """
-
-    features: np.ndarray
-    logits: np.ndarray
-    probabilities: np.ndarray
-
-
 class LensExtractor:
-    """The penultimate layer of lensjax's own lens network, which was trained on Model II.
+    """The penultimate layer of the classifier that comes with lensjax, trained on Model II.
 
     It sees flux: an image of another brightness has other features. Images are noise-free, or have
     the noise of Model II and a source magnitude of 20 to 23.
@@ -158,67 +141,37 @@ class LensExtractor:
 
     name = "lens"
 
-    def __init__(
-        self, survey: Survey | None = None, folder: pathlib.Path = lens_network.WEIGHTS_FOLDER
-    ) -> None:
+    def __init__(self, survey: Survey | None = None) -> None:
         """Loads the network.
 
         Args:
           survey: the image plane of the images to come; None for that of Model II.
-          folder: holds the weights and their card.
 
         Raises:
-          ValueError: for another image plane than the network was trained on, or weights with
-            another SHA-256 than their card says.
+          ValueError: for another image plane than the network was trained on.
+          lensjax.trained.RequestError: for weights that are not those of their card.
         """
-        trained = lens_network.SURVEY
-        if survey is not None and survey != trained:
+        trained, card = pretrained.load_trained(LENS_CLASSIFIER)
+        plane = SIMULATED_SETS[trained.dataset["name"]].survey
+        if survey is not None and survey != plane:
             raise ValueError(
-                f"the lens network was trained on {_plane(trained)}; got {_plane(survey)}. Use "
+                f"the lens classifier was trained on {_plane(plane)}; got {_plane(survey)}. Use "
                 "another extractor for these images"
             )
-        params, weights_hash = lens_network.load_weights(folder)
-        self._params = jax.tree.map(jnp.asarray, params)
-        network = LensNetwork()
-        self.num_features = network.num_features
-        self.layer = f"penultimate {network.num_features}"
-        self.hash = _hash_of(network, weights_hash)
+        self.classifier = LensClassifier(trained, card["temperature"])
+        self.num_features = trained.config.model.num_features
+        self.layer = f"penultimate {self.num_features}"
+        self.hash = _hash_of(trained, card)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Maps flux `[N, 64, 64, 1]` to float32 `[N, 64]`; see `predict`."""
-        return self.predict(images).features
+        """Maps flux `[N, 64, 64, 1]` to float32 `[N, D]`; see `LensClassifier.predict`."""
+        check_images(images)
+        return self.classifier.predict(images).features
 
     def predict_probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Maps flux `[N, 64, 64, 1]` to class probabilities, float32 `[N, 3]`; see `predict`."""
-        return self.predict(images).probabilities
-
-    def predict(self, images: np.ndarray) -> LensPrediction:
-        """Returns features and classes.
-
-        Args:
-          images: flux per pixel in counts per second, `[N, 64, 64, 1]`, any N; a result depends on
-            its own image alone.
-
-        Raises:
-          ValueError: for images of another size, or with NaN.
-        """
+        """Maps flux `[N, 64, 64, 1]` to calibrated class probabilities, float32 `[N, 3]`."""
         check_images(images)
-        side = lens_network.SURVEY.num_pixels
-        if images.shape[1:] != (side, side, 1):
-            raise ValueError(
-                f"images have shape {images.shape}; the lens network was trained on "
-                f"{_plane(lens_network.SURVEY)} and needs [N, {side}, {side}, 1]"
-            )
-        features = np.empty((len(images), self.num_features), np.float32)
-        logits = np.empty((len(images), LensNetwork().num_classes), np.float32)
-        for start in range(0, len(images), _CHUNK):
-            chunk = images[start : start + _CHUNK].astype(np.float32)
-            fill = ((0, _CHUNK - len(chunk)), (0, 0), (0, 0), (0, 0))
-            output = jax.device_get(_apply(self._params, jnp.asarray(np.pad(chunk, fill))))
-            features[start : start + _CHUNK] = output.features[: len(chunk)]
-            logits[start : start + _CHUNK] = output.logits[: len(chunk)]
-        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return LensPrediction(features, logits, weights / weights.sum(axis=1, keepdims=True))
+        return self.classifier.predict(images).probabilities
 
 
 def _plane(survey: Survey) -> str:
@@ -228,12 +181,12 @@ def _plane(survey: Survey) -> str:
     )
 
 
-def _hash_of(network: LensNetwork, weights_hash: str) -> str:
-    """Returns the SHA-256 of the weights and of the constants of the code around them."""
+def _hash_of(trained: Trained, card: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of the weights and of what the numbers depend on beside them."""
     parts = {
-        "weights": weights_hash,
-        "network": repr(network),
-        "flux_scale": lens_network.FLUX_SCALE,
+        "weights": card["sha256"],
+        "model": dataclasses.asdict(trained.config.model),
+        "scaling": trained.dataset["scaling"],
         "layer": "features before their nonlinearity",
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

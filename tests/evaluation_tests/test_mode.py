@@ -36,7 +36,7 @@ class TinySet:
 @pytest.fixture
 def prepared(monkeypatch, tmp_path):
     monkeypatch.setattr(sets, "prepare", lambda data: TinySet())
-    monkeypatch.setattr(mode, "show_scalars", lambda *arguments: None)
+    monkeypatch.setattr(mode, "show", lambda *arguments: None)
     monkeypatch.setenv("LENSJAX_CACHE", str(tmp_path / "cache"))
 
 

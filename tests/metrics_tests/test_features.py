@@ -1,5 +1,6 @@
 """Extractors behind one protocol: any function, the lens network, and what is refused."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lensjax import prng
+from lensjax import pretrained, prng
 from lensjax.data.simulator import CLASS_NAMES, simulate
 from lensjax.data.surveys import SURVEYS
 from lensjax.metrics import features as features_module
@@ -21,8 +22,7 @@ from lensjax.metrics.features import (
     moments_of,
 )
 from lensjax.metrics.frechet import frechet_distance
-from lensjax.models import lens_network
-from lensjax.models.lens_network import LensNetwork
+from lensjax.models import build_model
 
 SURVEY = SURVEYS["model_ii"]
 
@@ -156,29 +156,30 @@ def test_lens_features_do_not_depend_on_the_chunk(count):
     images = lenses("cdm")
     extractor = lens_extractor()
     found = extractor(images[:count])
-    assert found.shape == (count, 64)
+    assert found.shape == (count, extractor.num_features)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, extractor(images)[:count])
 
 
-def test_lens_features_and_classes_are_those_of_the_network():
+def test_lens_features_and_classes_are_those_of_the_classifier():
     images = lenses("axion")[:9]
-    params, _ = lens_network.load_weights()
-    expected = jax.jit(lens_network.apply)(params, jnp.asarray(images))
-    found = lens_extractor().predict(images)
-    np.testing.assert_allclose(found.features, expected.features, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-4, atol=1e-4)
-    softmax = jax.nn.softmax(expected.logits)
-    np.testing.assert_allclose(found.probabilities, softmax, atol=1e-4)
-    again = lens_extractor().predict_probabilities(images)
-    np.testing.assert_array_equal(again, found.probabilities)
+    trained, card = pretrained.load_trained("lens_classifier")
+    model = build_model(trained.config.model)
+    flux = trained.scaling.to_model(jnp.asarray(images))
+    expected = jax.jit(model.apply)({"params": trained.params}, flux)
+    extractor = lens_extractor()
+    np.testing.assert_allclose(extractor(images), expected.features, rtol=1e-4, atol=1e-4)
+    softmax = jax.nn.softmax(expected.logits / card["temperature"])
+    np.testing.assert_allclose(extractor.predict_probabilities(images), softmax, atol=1e-4)
 
 
-def test_lens_network_tells_the_classes():
+def test_the_classifier_that_comes_with_lensjax_keeps_the_promise_of_its_card():
     labels = np.repeat(np.arange(3), 200)
     images = np.concatenate([lenses(name) for name in CLASS_NAMES])
-    right = lens_extractor().predict(images).logits.argmax(axis=1) == labels
-    assert right.mean() > 0.8
+    right = lens_extractor().predict_probabilities(images).argmax(axis=1) == labels
+    promised = pretrained.load_card("lens_classifier")["test_scores"]["model_ii, as they are"]
+    deviation = np.sqrt(promised["accuracy"] * (1 - promised["accuracy"]) / len(labels))
+    assert abs(right.mean() - promised["accuracy"]) < 4 * deviation
 
 
 def flipped(images):
@@ -211,15 +212,18 @@ def test_half_a_turn_leaves_the_lens_distance_alone():
     assert frechet_distance(real, turned) < 2 * floor
 
 
-def test_hash_covers_weights_and_constants(monkeypatch):
-    network, hash_of = LensNetwork(), features_module._hash_of
-    found = lens_extractor().hash
+def test_hash_covers_weights_network_and_scaling():
+    trained, card = pretrained.load_trained("lens_classifier")
+    hash_of, found = features_module._hash_of, lens_extractor().hash
     assert len(found) == 64
-    assert found == hash_of(network, lens_network.load_weights()[1])
-    assert found != hash_of(network, "other")
-    assert found != hash_of(LensNetwork(cells=2), lens_network.load_weights()[1])
-    monkeypatch.setattr(lens_network, "FLUX_SCALE", 1.0)
-    assert found != hash_of(network, lens_network.load_weights()[1])
+    assert found == hash_of(trained, card)
+    assert found != hash_of(trained, card | {"sha256": "other"})
+    scaling = {**trained.dataset["scaling"], "softening": 1.0}
+    dataset = {**trained.dataset, "scaling": scaling}
+    assert found != hash_of(dataclasses.replace(trained, dataset=dataset), card)
+    model = dataclasses.replace(trained.config.model, cells=2)
+    config = dataclasses.replace(trained.config, model=model)
+    assert found != hash_of(dataclasses.replace(trained, config=config), card)
 
 
 def test_lens_extractor_takes_the_image_plane_that_it_knows():
@@ -231,7 +235,7 @@ def test_lens_extractor_takes_the_image_plane_that_it_knows():
 
 @pytest.mark.parametrize("shape", [(3, 32, 32, 1), (3, 64, 65, 1), (3, 64, 64, 3)])
 def test_lens_extractor_refuses_images_of_another_size(shape):
-    with pytest.raises(ValueError, match=r"needs \[N, 64, 64, 1\]"):
+    with pytest.raises(ValueError, match=r"allowed: (64x64|\[N, 64, 64, 1\])"):
         lens_extractor()(np.zeros(shape, np.float32))
 
 
