@@ -19,7 +19,7 @@ from lensjax.data.dataset import Examples, Split, first_of_each_class
 from lensjax.data.observation import make_observe_fn
 from lensjax.data.pipeline import to_batch
 from lensjax.data.scaling import Scaling
-from lensjax.figures import lens_grid
+from lensjax.figures import flux_rows
 from lensjax.metrics.classification import fit_temperature
 from lensjax.models.layers import depth_to_space
 from lensjax.models.vit import to_patches
@@ -167,14 +167,13 @@ class PretrainingWatch:
     def draw(self, params: Any) -> Draw:
         """Returns rows of true images, of what is seen of them, and of what was found."""
         columns = self._config.sample.grid_columns
-        rows: dict[str, np.ndarray] = {}
+        rows: list[tuple[str, np.ndarray]] = []
         for label, name in enumerate(self._names):
             places = np.flatnonzero(self._images.labels == label)[:columns]
             flux = self._images.images[places]
-            seen, found = self._found_fn(params, flux, places.astype(np.int32))
-            rows |= {name: flux, f"{name}, seen": np.asarray(seen), "found": np.asarray(found)}
-            rows[f"{name}, found"] = rows.pop("found")
-        return lens_grid(list(rows.values()), tuple(rows)), {}
+            seen, found = jax.device_get(self._found_fn(params, flux, places.astype(np.int32)))
+            rows += [(f"{name}\nreal", flux), (f"{name}\nseen", seen), (f"{name}\nfound", found)]
+        return flux_rows(rows, float(np.nanmax(self._images.images))), {}
 
     def validate(self, params: Any) -> Mapping[str, float]:
         """Returns the scalars of a validation and logs them."""

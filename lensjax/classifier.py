@@ -121,6 +121,11 @@ class LensClassifier:
                 f"images: {len(bad)} of {len(images)} have pixels that are NaN or infinite, the "
                 f"first is number {bad[0]}; allowed: finite numbers (remove or fill them)"
             )
+        if self.scaling.kind == "sqrt" and images.min(initial=0.0) < 0:
+            raise RequestError(
+                f"images: got a pixel of {images.min():g}; allowed with data.scaling=sqrt: pixels "
+                "of 0 or more"
+            )
         if images.shape[1:3] == (height, width):
             return images
         if not resized:

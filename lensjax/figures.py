@@ -27,8 +27,6 @@ def lens_grid(
     Returns:
       The picture, uint8 `[height, width, 3]`.
     """
-    from matplotlib.colors import PowerNorm
-
     kinds = {"real": real, "generated": generated} if real else {"generated": generated}
     rows = [
         (f"{name}\n{kind}", images[index])
@@ -36,6 +34,21 @@ def lens_grid(
         for kind, images in kinds.items()
     ]
     brightest = max(float(np.nanmax(images)) for images in real or generated if len(images))
+    return flux_rows(rows, brightest)
+
+
+def flux_rows(rows: Sequence[tuple[str, np.ndarray]], brightest: float) -> np.ndarray:
+    """Draws named rows of images with one brightness scale.
+
+    Args:
+      rows: names and flux `[n, H, W, C]`; the first channel is drawn.
+      brightest: the flux that is white.
+
+    Returns:
+      The picture, uint8 `[height, width, 3]`.
+    """
+    from matplotlib.colors import PowerNorm
+
     norm = PowerNorm(_GAMMA, vmin=0.0, vmax=brightest, clip=True)
     return _draw_rows(rows, lambda picture: norm)
 

@@ -322,7 +322,9 @@ def _loop(
             values = monitor.write_line(step, params, scores)
             _check_finite(state)
             if selection and validates:
+                progress.pause()
                 selection.add(step, values, state)
+                progress.go_on()
                 if selection.exhausted and not last:
                     logging.info("stops early: %d validations without a lower loss", patience)
                     last = saves = True

@@ -24,6 +24,7 @@ import jax
 import numpy as np
 
 from lensjax import config as configuration
+from lensjax import workdir as workdirs
 from lensjax.config_model import TASKS
 from lensjax.data.dataset import DatasetInfo, LensSplit
 
@@ -135,6 +136,26 @@ def tiny_split(num: int = 24, seed: int = 0, class_names: tuple[str, ...] = CLAS
         pixel_scale_arcsec=0.1,
     )
     return LensSplit(images, labels, np.zeros((num, 0), np.float32), info)
+
+
+def saved_run(
+    workdir: pathlib.Path, config: configuration.Config, split: LensSplit, step: int = 3
+) -> Any:
+    """Writes a run that was never trained, quickly; random numbers stand in all parameters."""
+    from support import random_like
+
+    from lensjax import train as training
+    from lensjax.assemble import abstract_state
+    from lensjax.checkpoint import Checkpoints
+
+    workdirs.claim(workdir, config)
+    training._claim_dataset(workdir / workdirs.DATASET_FILE, split, config)
+    shapes = abstract_state(config, split.info.image_shape)
+    state = random_like(shapes, seed=step)._replace(step=jax.numpy.int32(step))
+    checkpoints = Checkpoints(workdir / workdirs.CHECKPOINTS)
+    checkpoints.save(step, state)
+    checkpoints.close()
+    return state
 
 
 def states_differ(one: Any, other: Any) -> list[str]:
