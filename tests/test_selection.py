@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from lensjax.selection import VALIDATION_LOSS, Selection, restore_best
 INF = float("inf")
 
 
-def state_of(step: int) -> dict[str, np.ndarray]:
+def state_of(step: int) -> Any:
     return {"w": np.full(2, step, np.float32)}
 
 

@@ -92,7 +92,7 @@ def test_a_frozen_encoder_has_no_gradient_and_is_left_alone_by_the_optimizer():
     assert np.all(gradients[1]["encoder"] == 0)
 
     adamw = optim.build_optimizer(
-        lambda step: 0.1, weight_decay=0.5, clip_norm=1.0, b1=0.9, b2=0.99, eps=1e-8
+        lambda step: jnp.float32(0.1), weight_decay=0.5, clip_norm=1.0, b1=0.9, b2=0.99, eps=1e-8
     )
     for optimizer, moves in ((adamw, True), (optim.keeping(adamw, "encoder"), False)):
         params, state = PARAMS, optimizer.init(PARAMS)

@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-import itertools
 import math
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from lensjax.models.classifiers import (
 )
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-HEAD = {"num_features": 7, "cells": 2}
+HEAD: dict[str, Any] = {"num_features": 7, "cells": 2}
 SMALL = {
     "cnn": ModelConfig(name="cnn", widths=(4, 6), **HEAD),
     "rescnn": ModelConfig(name="rescnn", widths=(4, 6), blocks=1, **HEAD),
@@ -35,7 +35,6 @@ SMALL = {
 NUM_FEATURES = {"cnn": 7, "rescnn": 7, "resnet18": 512, "resnet18 imagenet": 512, "vit": 8}
 QUICK = ("cnn", "rescnn", "vit")  # the eleven million parameters of the other take a while
 IMAGE = (8, 8, 1)
-DTYPES = ("float32", "bfloat16")
 
 each_quick_network = pytest.mark.parametrize("name", QUICK)
 
@@ -56,15 +55,19 @@ def small_network(name: str, num: int = 3, **changes):
     return build_model(config), random_like(shapes_of(config)), images
 
 
-SIZES = [(16, 16, 1), (64, 64, 2), (150, 150, 1), (24, 40, 3), (9, 14, 1)]
-LARGE = [((64, 64, 1), "float32"), ((150, 150, 1), "bfloat16"), ((9, 14, 3), "bfloat16")]
-SHAPES = [(name, *case) for name in QUICK for case in itertools.product(SIZES, DTYPES)]
-SHAPES += [(name, *case) for name in SMALL if name not in QUICK for case in LARGE]
+SIZES = [
+    ((16, 16, 1), "bfloat16"),
+    ((64, 64, 2), "float32"),
+    ((150, 150, 1), "float32"),
+    ((24, 40, 3), "bfloat16"),
+    ((9, 14, 1), "float32"),
+]
+SHAPES = [(name, *case) for name in SMALL for case in (SIZES if name in QUICK else SIZES[2:4])]
 
 
 @pytest.mark.parametrize(("name", "image_shape", "dtype"), SHAPES)
 def test_features_and_logits_are_float32_for_any_size(name, image_shape, dtype):
-    config = dataclasses.replace(SMALL[name], dtype=dtype, num_classes=5)
+    config = dataclasses.replace(SMALL[name], dtype=dtype, num_classes=5, dropout=0.1)
     if name == "vit":  # which takes patches that fit
         patch_size = {150: 50, 9: 1}.get(image_shape[0], 8)
         config = dataclasses.replace(config, patch_size=patch_size)
@@ -141,7 +144,7 @@ def test_resnet18_gives_every_parameter_a_gradient_and_every_image_its_own_outpu
     params = random_like(jax.eval_shape(block.init, jax.random.key(0), x))
 
     def probe(params, x):
-        return jnp.sum(jnp.sin(block.apply(params, x)[1]))
+        return jnp.sum(jnp.sin(cast(jax.Array, block.apply(params, x))[1]))
 
     of_params, of_images = jax.jit(jax.grad(probe, argnums=(0, 1)))(params, x)
     for path, leaf in jax.tree_util.tree_leaves_with_path(of_params):
@@ -150,20 +153,15 @@ def test_resnet18_gives_every_parameter_a_gradient_and_every_image_its_own_outpu
     assert np.all(of_images[np.array([0, 2])] == 0)
 
 
-@each_quick_network
-def test_an_image_is_seen_alike_in_any_batch_and_dropped_from_by_its_own_key(name):
-    model, params, images = small_network(name, dropout=0.5)
+def test_an_image_is_seen_alike_in_any_batch_and_dropped_from_by_its_own_key():
+    model, params, images = small_network("cnn", dropout=0.5)
     apply_fn = jax.jit(lambda *rows: model.apply({"params": params}, *rows))
     keys = example_keys(3)
     used, dropped = apply_fn(images), apply_fn(images, keys)
     alone = apply_fn(images[2:], keys[2:])
-    for found, expected in zip(alone, dropped, strict=True):
+    for found, expected, plain in zip(alone, dropped, used, strict=True):
         np.testing.assert_allclose(found, expected[2:], rtol=2e-5, atol=2e-5)
-    assert np.all(np.any(dropped.logits != used.logits, axis=1))
-    if name == "cnn":  # which drops from its feature maps as well
-        assert np.all(np.any(dropped.features != used.features, axis=1))
-    else:
-        np.testing.assert_allclose(dropped.features, used.features, rtol=2e-5, atol=2e-5)
+        assert np.all(np.any(expected != plain, axis=1))
 
 
 drop = jax.jit(example_dropout, static_argnums=(1, 3))
@@ -180,8 +178,9 @@ def test_a_mask_of_dropout_is_that_of_the_examples_own_key_and_layer():
     np.testing.assert_array_equal(kept, np.broadcast_to(channels[:, None, None], kept.shape))
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("shape", [(2_000, 50), (2_000, 2, 50)], ids=["vector", "map"])
+@pytest.mark.parametrize(
+    ("rate", "shape"), [(0.1, (2_000, 50)), (0.5, (2_000, 2, 50)), (0.9, (2_000, 50))]
+)
 def test_dropout_keeps_the_mean_and_drops_its_share(rate, shape):
     x = jnp.full(shape, 3.0)
     found = np.asarray(drop(x, rate, example_keys(len(x)), 2))
@@ -192,12 +191,11 @@ def test_dropout_keeps_the_mean_and_drops_its_share(rate, shape):
 
 
 def test_dropout_without_keys_or_share_changes_nothing():
-    x = jnp.arange(6.0).reshape(2, 3)
+    x, keys = jnp.arange(6.0).reshape(2, 3), example_keys(2)
     assert example_dropout(x, 0.5, None, 0) is x
-    assert example_dropout(x, 0.0, example_keys(2), 0) is x
-    x = jax.ShapeDtypeStruct((2, 3), jnp.bfloat16)
-    keys = jax.eval_shape(lambda: example_keys(2))
-    assert jax.eval_shape(lambda *rows: example_dropout(rows[0], 0.5, rows[1], 0), x, keys) == x
+    assert example_dropout(x, 0.0, keys, 0) is x
+    half = jax.ShapeDtypeStruct((2, 3), jnp.bfloat16)
+    assert jax.eval_shape(lambda x: example_dropout(x, 0.5, keys, 0), half) == half
 
 
 def pooled_by_loops(x: np.ndarray, cells: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The masked autoencoder: what is seen, what is not, and what the loss counts."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from lensjax.models.vit import to_patches
 from lensjax.task_losses import make_masked_loss_fn, masked_errors
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-ENCODER = {"patch_size": 4, "width": 8, "depth": 1, "num_heads": 2, "mlp_ratio": 2}
+ENCODER: dict[str, Any] = {"patch_size": 4, "width": 8, "depth": 1, "num_heads": 2, "mlp_ratio": 2}
 SMALL = ModelConfig(
     name="mae", mask_share=0.6, decoder_width=8, decoder_depth=1, decoder_heads=2, **ENCODER
 )
