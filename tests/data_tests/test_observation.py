@@ -1,5 +1,8 @@
 """The instrument's noise that training puts on noise-free images, against its closed form."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +18,16 @@ MANY = 2_000
 RAMP = np.linspace(0.0, 4.0, 12, dtype=np.float32).reshape(3, 4, 1)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def observe(model: str, image: Any, share: Any, magnitudes: Any) -> Any:
+    keys = prng.keys(prng.key(0, "augmentation", 0), jnp.arange(MANY))
+    one = make_observe_fn(SURVEYS[model], share, magnitudes)
+    return jax.vmap(one, in_axes=(0, None))(keys, image)
+
+
 def observed(share, magnitudes, image=RAMP, model="model_ii") -> np.ndarray:
     """Many observations of one image, `[MANY, H, W, 1]`."""
-    observe = make_observe_fn(SURVEYS[model], share, magnitudes)
-    keys = prng.keys(prng.key(0, "augmentation", 0), jnp.arange(MANY))
-    found = jax.jit(jax.vmap(observe, in_axes=(0, None)))(keys, image)
+    found = observe(model, image, share, magnitudes)
     assert found.dtype == np.float32
     assert found.shape == (MANY, *image.shape)
     return np.asarray(found, np.float64)

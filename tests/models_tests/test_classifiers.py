@@ -56,13 +56,12 @@ def small_network(name: str, num: int = 3, **changes):
 
 
 SIZES = [
-    ((16, 16, 1), "bfloat16"),
-    ((64, 64, 2), "float32"),
     ((150, 150, 1), "float32"),
     ((24, 40, 3), "bfloat16"),
+    ((16, 16, 2), "bfloat16"),
     ((9, 14, 1), "float32"),
 ]
-SHAPES = [(name, *case) for name in SMALL for case in (SIZES if name in QUICK else SIZES[2:4])]
+SHAPES = [(name, *case) for name in SMALL for case in (SIZES if name in QUICK else SIZES[1:2])]
 
 
 @pytest.mark.parametrize(("name", "image_shape", "dtype"), SHAPES)
@@ -88,9 +87,14 @@ def count(params) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-@pytest.mark.parametrize(("stem", "side"), [("small", 3), ("imagenet", 7)])
-@pytest.mark.parametrize(("channels", "num_classes"), [(1, 3), (3, 1000)])
-def test_resnet18_has_the_parameters_of_its_list_of_layers(stem, side, channels, num_classes):
+@pytest.mark.parametrize(
+    ("stem", "side", "first", "channels", "num_classes", "total"),
+    [
+        ("small", 3, 64, 1, 3, 11_167_680 + 1_539),
+        ("imagenet", 7, 16, 3, 1000, 11_689_512),  # as published, with BatchNorm for GroupNorm
+    ],
+)
+def test_resnet18_is_its_list_of_layers(stem, side, first, channels, num_classes, total):
     """Convolutions without bias, a scale and a shift for each channel behind each of them."""
 
     def conv(kernel: int, of: int, to: int) -> int:
@@ -101,23 +105,14 @@ def test_resnet18_has_the_parameters_of_its_list_of_layers(stem, side, channels,
     for of, to in ((64, 128), (128, 256), (256, 512)):
         expected += conv(3, of, to) + 3 * conv(3, to, to) + conv(1, of, to)
     expected += 512 * num_classes + num_classes
-    config = ModelConfig(name="resnet18", stem=stem, num_classes=num_classes)
-    assert count(shapes_of(config, (64, 64, channels))) == expected
-    if (stem, channels) == ("small", 1):
-        assert expected == 11_167_680 + 1_539
-    if (stem, num_classes) == ("imagenet", 1000):
-        assert expected == 11_689_512  # as published, with BatchNorm in place of GroupNorm
-
-
-def test_resnet18_halves_the_feature_maps_as_its_stem_says():
-    """Seen by the stored outputs of the levels."""
-    for stem, first in (("small", 64), ("imagenet", 16)):
-        model = build_model(ModelConfig(name="resnet18", stem=stem))
-        init = functools.partial(model.init, capture_intermediates=True)
-        found = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 64, 64, 1)))
-        for level, width in enumerate((64, 128, 256, 512)):
-            (output,) = found["intermediates"][f"level_{level}_block_1"]["__call__"]
-            assert output.shape == (1, first >> level, first >> level, width)
+    assert expected == total
+    model = build_model(ModelConfig(name="resnet18", stem=stem, num_classes=num_classes))
+    init = functools.partial(model.init, capture_intermediates=True)
+    found = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 64, 64, channels)))
+    assert count(found["params"]) == expected
+    for level, width in enumerate((64, 128, 256, 512)):
+        (output,) = found["intermediates"][f"level_{level}_block_1"]["__call__"]
+        assert output.shape == (1, first >> level, first >> level, width)
 
 
 @each_quick_network
@@ -156,12 +151,13 @@ def test_resnet18_gives_every_parameter_a_gradient_and_every_image_its_own_outpu
 def test_an_image_is_seen_alike_in_any_batch_and_dropped_from_by_its_own_key():
     model, params, images = small_network("cnn", dropout=0.5)
     apply_fn = jax.jit(lambda *rows: model.apply({"params": params}, *rows))
-    keys = example_keys(3)
-    used, dropped = apply_fn(images), apply_fn(images, keys)
-    alone = apply_fn(images[2:], keys[2:])
-    for found, expected, plain in zip(alone, dropped, used, strict=True):
+    dropped = apply_fn(images, example_keys(3))
+    others = apply_fn(images, example_keys(3)[::-1])
+    alone = apply_fn(images[2:], example_keys(3)[2:])
+    for found, expected, other in zip(alone, dropped, others, strict=True):
         np.testing.assert_allclose(found, expected[2:], rtol=2e-5, atol=2e-5)
-        assert np.all(np.any(expected != plain, axis=1))
+        assert np.any(expected[0] != other[0])
+        np.testing.assert_array_equal(expected[1], other[1])  # which keeps its key
 
 
 drop = jax.jit(example_dropout, static_argnums=(1, 3))
@@ -178,9 +174,7 @@ def test_a_mask_of_dropout_is_that_of_the_examples_own_key_and_layer():
     np.testing.assert_array_equal(kept, np.broadcast_to(channels[:, None, None], kept.shape))
 
 
-@pytest.mark.parametrize(
-    ("rate", "shape"), [(0.1, (2_000, 50)), (0.5, (2_000, 2, 50)), (0.9, (2_000, 50))]
-)
+@pytest.mark.parametrize(("rate", "shape"), [(0.1, (2_000, 50)), (0.5, (2_000, 2, 50))])
 def test_dropout_keeps_the_mean_and_drops_its_share(rate, shape):
     x = jnp.full(shape, 3.0)
     found = np.asarray(drop(x, rate, example_keys(len(x)), 2))
