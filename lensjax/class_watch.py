@@ -171,11 +171,8 @@ class PretrainingWatch:
         for label, name in enumerate(self._names):
             places = np.flatnonzero(self._images.labels == label)[:columns]
             flux = self._images.images[places]
-            seen, found = self._found_fn(params, flux, places.astype(np.int32))
-            rows += [
-                (f"{name}\n{kind}", np.asarray(images))
-                for kind, images in (("true", flux), ("seen", seen), ("found", found))
-            ]
+            seen, found = jax.device_get(self._found_fn(params, flux, places.astype(np.int32)))
+            rows += [(f"{name}\nreal", flux), (f"{name}\nseen", seen), (f"{name}\nfound", found)]
         return flux_rows(rows, float(np.nanmax(self._images.images))), {}
 
     def validate(self, params: Any) -> Mapping[str, float]:

@@ -102,7 +102,7 @@ class LensClassifier:
     def _checked(self, images: np.ndarray, resized: bool) -> np.ndarray:
         """Returns images as float32 `[N, H, W, C]` of the size that the network knows."""
         images = np.asarray(images)
-        height, width, channels = self.image_shape
+        got, (height, width, channels) = images.shape, self.image_shape
         if images.dtype.kind not in "fiu":
             raise RequestError(f"images: got {images.dtype}; allowed: real numbers, flux per pixel")
         if channels == 1 and images.ndim in (2, 3) and images.shape[-1] != 1:
@@ -111,7 +111,7 @@ class LensClassifier:
             images = images[None]
         if images.ndim != 4 or images.shape[-1] != channels or 0 in images.shape[1:]:
             raise RequestError(
-                f"images: got shape {images.shape}; allowed: [N, {height}, {width}, {channels}]"
+                f"images: got shape {got}; allowed: [N, {height}, {width}, {channels}]"
                 + (" or without the last axis" if channels == 1 else "")
             )
         images = images.astype(np.float32)
@@ -120,6 +120,11 @@ class LensClassifier:
             raise RequestError(
                 f"images: {len(bad)} of {len(images)} have pixels that are NaN or infinite, the "
                 f"first is number {bad[0]}; allowed: finite numbers (remove or fill them)"
+            )
+        if self.scaling.kind == "sqrt" and images.min(initial=0.0) < 0:
+            raise RequestError(
+                f"images: got a pixel of {images.min():g}; allowed with data.scaling=sqrt: pixels "
+                "of 0 or more"
             )
         if images.shape[1:3] == (height, width):
             return images

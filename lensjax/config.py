@@ -58,6 +58,7 @@ __all__ = [
     "TrainConfig",
     "add_missing",
     "check_attention",
+    "check_mask",
     "check_overrides",
     "default_config",
     "differences",
@@ -197,6 +198,21 @@ def check_attention(model: ModelConfig, height: int) -> None:
         )
 
 
+def check_mask(model: ModelConfig, height: int, width: int) -> None:
+    """Checks that a masked autoencoder has a patch to see and one to find.
+
+    Raises:
+      ConfigError: for images of a single patch.
+    """
+    if model.name == "mae" and model.patch_size >= max(height, width):
+        raise ConfigError(
+            "model.patch_size",
+            model.patch_size,
+            f"allowed: less than a side of the images, {height}x{width} pixels, so that there is "
+            "something to find",
+        )
+
+
 def _check_simulated(config: Config, simulated: SimulatedSet) -> None:
     """Checks what a simulated set allows; a user's folder is checked once it was read."""
     data, model, num_pixels = config.data, config.model, simulated.survey.num_pixels
@@ -206,6 +222,7 @@ def _check_simulated(config: Config, simulated: SimulatedSet) -> None:
             model.patch_size,
             f"allowed: a divisor of the image's side, {num_pixels} pixels",
         )
+    check_mask(model, num_pixels, num_pixels)
     check_attention(model, num_pixels)
     if model.num_classes != len(CLASS_NAMES):
         raise ConfigError(

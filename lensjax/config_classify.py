@@ -48,7 +48,7 @@ class ClassifyConfig:
       patience: validations without a lower loss after which training ends; 0 for none.
       start_from: workdir of a run with the same encoder, such as a masked autoencoder, whose
         weights it begins with; None for new ones.
-      start_step: its checkpoint; None for the newest.
+      start_step: its checkpoint; None for the newest, of a classifier the best.
       train_encoder: False trains the last layer alone (a linear probe).
       layout: the axes of an array in a file of `--images`; `auto` reads them off its shape.
       image_scale: of the files of `--images`: `flux` in the units of the data set, or `published`,

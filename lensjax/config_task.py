@@ -112,6 +112,13 @@ def _check_noise(config: Config) -> None:
             settings.noise_share,
             f"allowed: 0 for {what}; it is for noise-free sets of Models II and III",
         )
+    if config.data.scaling == "sqrt":
+        raise ConfigError(
+            "data.scaling",
+            config.data.scaling,
+            "allowed: linear, asinh with classify.noise_share above 0, since noise makes pixels "
+            "negative",
+        )
 
 
 def check_task(config: Config) -> None:

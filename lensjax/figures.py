@@ -41,8 +41,8 @@ def flux_rows(rows: Sequence[tuple[str, np.ndarray]], brightest: float) -> np.nd
     """Draws named rows of images with one brightness scale.
 
     Args:
-      rows: a name and flux `[n, H, W, C]` each; the first channel is drawn.
-      brightest: flux of the upper end of the scale.
+      rows: names and flux `[n, H, W, C]`; the first channel is drawn.
+      brightest: the flux that is white.
 
     Returns:
       The picture, uint8 `[height, width, 3]`.

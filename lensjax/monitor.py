@@ -221,14 +221,14 @@ class Monitor:
         """
         values = self.progress.summary(step) | dict(scores or {})
         validation: Mapping[str, float] = {}
+        self.progress.pause()
         if params is not None:
-            self.progress.pause()
             validation = self._watch.validate(params)
             values |= validation
-            self.progress.go_on()
         self._writers.scalars(step, values)
         if validation:
             self.draw_curves(step)
+        self.progress.go_on()
         return values
 
     def draw_curves(self, step: int) -> None:

@@ -24,9 +24,13 @@ PREFIX = "pretrained/"
 _WEIGHTS, _CARD = "weights.safetensors", "card.json"
 
 
-def names() -> list[str]:
-    """Returns the names of the networks that come with lensjax."""
-    return sorted(path.parent.name for path in WEIGHTS_FOLDER.glob(f"*/{_CARD}"))
+def names(weights: pathlib.Path = WEIGHTS_FOLDER) -> list[str]:
+    """Returns the names of the networks that come with lensjax.
+
+    Args:
+      weights: the folder that holds them.
+    """
+    return sorted(path.parent.name for path in weights.glob(f"*/{_CARD}"))
 
 
 def save(folder: pathlib.Path, trained: Trained, card: Mapping[str, Any]) -> None:
@@ -64,10 +68,8 @@ def load_card(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> dict[str, An
     """
     path = weights / name / _CARD
     if not path.is_file():
-        raise RequestError(
-            f"{PREFIX}{name}: there is no such network; allowed: "
-            f"{', '.join(PREFIX + known for known in names())}"
-        )
+        known = ", ".join(PREFIX + one for one in names(weights))
+        raise RequestError(f"{PREFIX}{name}: there is no such network; allowed: {known or 'none'}")
     return json.loads(path.read_text())
 
 

@@ -32,10 +32,15 @@ class Selection:
         self._losses: list[float] = []
         path = workdir / files.METRICS_FILE
         for line in read_metrics(path) if path.exists() else []:
-            if line["step"] <= start and line.get(VALIDATION_LOSS) is not None:
-                self._losses.append(line[VALIDATION_LOSS])
+            if line["step"] <= start and VALIDATION_LOSS in line:
+                loss = line[VALIDATION_LOSS]
+                self._losses.append(math.inf if loss is None else loss)  # JSON has no infinity
         self._checkpoints = Checkpoints(workdir / files.BEST, keep_last=1)
         self._checkpoints.drop_after(start)
+        # Where a later state was dropped, the one before it is gone as well: until the later one
+        # comes again, the next will do.
+        kept = _has_any(workdir / files.BEST)
+        self._lowest = min(self._losses, default=math.inf) if kept else math.inf
 
     def add(self, step: int, values: Mapping[str, float], state: TrainState) -> None:
         """Notes a validation; saves the state and what is known of it where it is the best so far.
@@ -47,9 +52,10 @@ class Selection:
           state: the state after that step.
         """
         loss = values[VALIDATION_LOSS]
-        best = loss < min(self._losses, default=float("inf"))
-        self._losses.append(loss if math.isfinite(loss) else math.inf)
-        if best:
+        loss = loss if math.isfinite(loss) else math.inf
+        self._losses.append(loss)
+        if loss < self._lowest:
+            self._lowest = loss
             self._checkpoints.save(step, state)
             self._checkpoints.wait()
             found = {
@@ -72,6 +78,10 @@ class Selection:
         self._checkpoints.close()
 
 
+def _has_any(folder: pathlib.Path) -> bool:
+    return any(folder.glob("[0-9]*"))
+
+
 def restore_best(workdir: pathlib.Path, expected: Any, step: int | None = None) -> Any:
     """Returns the best state of a run, None where it has none yet.
 
@@ -81,7 +91,7 @@ def restore_best(workdir: pathlib.Path, expected: Any, step: int | None = None) 
       step: the step that it must be of; None for any.
     """
     folder = workdir / files.BEST
-    if not any(folder.glob("[0-9]*")):
+    if not _has_any(folder):
         return None
     checkpoints = Checkpoints(folder, read_only=True)
     try:

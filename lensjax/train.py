@@ -19,7 +19,7 @@ from lensjax import workdir as files
 from lensjax.assemble import build_train_step, make_init_state, with_sharding
 from lensjax.checkpoint import Checkpoints
 from lensjax.class_watch import observe_fn
-from lensjax.config import Config, ConfigError, DataConfig, check_attention
+from lensjax.config import Config, ConfigError, DataConfig, check_attention, check_mask
 from lensjax.config_classify import BALANCED
 from lensjax.config_task import CLASSIFY, GENERATE, TRANSFORMERS
 from lensjax.data.augmentation import cut_out_shape, make_augment_fn
@@ -239,6 +239,7 @@ def _check_images(config: Config, info: DatasetInfo, num_images: int) -> None:
             f"allowed: a divisor of both sides of the images, {height}x{width} pixels "
             "(model.name=unet, cnn, rescnn and resnet18 take any)",
         )
+    check_mask(config.model, height, width)
     check_attention(config.model, height)
     if config.classify.start_from is not None:
         check_start(config, cut_out_shape(info.image_shape, data.shift_pixels))
@@ -321,7 +322,9 @@ def _loop(
             values = monitor.write_line(step, params, scores)
             _check_finite(state)
             if selection and validates:
+                progress.pause()
                 selection.add(step, values, state)
+                progress.go_on()
                 if selection.exhausted and not last:
                     logging.info("stops early: %d validations without a lower loss", patience)
                     last = saves = True

@@ -24,6 +24,8 @@ import jax
 import numpy as np
 
 from lensjax import config as configuration
+from lensjax import workdir as workdirs
+from lensjax.config_model import TASKS
 from lensjax.data.dataset import DatasetInfo, LensSplit
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -60,7 +62,14 @@ TINY = {
     "evaluate.num_images": 4,
     "parallel.num_devices": 1,
 }
-
+# What the networks beside the generators get in place of TINY's settings for sampling.
+TINY_PARTS: dict[str, dict[str, Any]] = {
+    "cnn": {"model.num_features": 8, "model.cells": 2},
+    "rescnn": {"model.num_features": 8, "model.cells": 2},
+    "resnet18": {},
+    "vit": {},
+    "mae": {"model.decoder_width": 8, "model.decoder_depth": 1, "model.decoder_heads": 2},
+}
 
 # Neither `sys.modules["tensorflow"] = None` nor a finder that raises would do: TFDS takes the key
 # for a loaded module, and etils asks for the spec. So TensorFlow looks as if not installed.
@@ -93,10 +102,19 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def tiny_values(changes: dict[str, Any]) -> dict[str, Any]:
+    """Returns TINY with changes; networks that draw nothing get no settings for it."""
+    values = TINY | changes
+    if TASKS.get(str(values.get("model.name", "dit")), "generate") == "generate":
+        return values
+    return {path: v for path, v in values.items() if path in changes or path[:7] != "sample."}
+
+
 def tiny_config(**sections: dict[str, Any]) -> configuration.Config:
     """Returns a checked configuration that trains in a second; `train={"num_steps": 3}` changes."""
     changes = {f"{name}.{leaf}": v for name, part in sections.items() for leaf, v in part.items()}
-    return configuration.from_config_dict(nested(TINY | changes))
+    parts = TINY_PARTS.get(changes.get("model.name", ""), {})
+    return configuration.from_config_dict(nested(tiny_values(parts | changes)))
 
 
 def tiny_split(num: int = 24, seed: int = 0, class_names: tuple[str, ...] = CLASS_NAMES) -> Any:
@@ -118,6 +136,26 @@ def tiny_split(num: int = 24, seed: int = 0, class_names: tuple[str, ...] = CLAS
         pixel_scale_arcsec=0.1,
     )
     return LensSplit(images, labels, np.zeros((num, 0), np.float32), info)
+
+
+def saved_run(
+    workdir: pathlib.Path, config: configuration.Config, split: LensSplit, step: int = 3
+) -> Any:
+    """Writes a run that was never trained, quickly; random numbers stand in all parameters."""
+    from support import random_like
+
+    from lensjax import train as training
+    from lensjax.assemble import abstract_state
+    from lensjax.checkpoint import Checkpoints
+
+    workdirs.claim(workdir, config)
+    training._claim_dataset(workdir / workdirs.DATASET_FILE, split, config)
+    shapes = abstract_state(config, split.info.image_shape)
+    state = random_like(shapes, seed=step)._replace(step=jax.numpy.int32(step))
+    checkpoints = Checkpoints(workdir / workdirs.CHECKPOINTS)
+    checkpoints.save(step, state)
+    checkpoints.close()
+    return state
 
 
 def states_differ(one: Any, other: Any) -> list[str]:

@@ -10,7 +10,7 @@ import types
 import typing
 
 import pytest
-from run_support import ROOT, TINY, nested, run_python
+from run_support import ROOT, TINY, nested, run_python, tiny_values
 
 from lensjax import config as configuration
 from lensjax.config import Config, ConfigError, check_overrides, default_config, from_config_dict
@@ -80,6 +80,14 @@ LIMITS: dict[str, tuple[tuple, tuple]] = {
     "model.attention_resolutions": (((0,), (-8,), (7,), (16,), (8, 4)), ((), (8,))),
     "model.attention_head_width": COUNT,
     "model.preconditioning": OTHER_WORD,
+    "model.num_features": COUNT,
+    "model.cells": COUNT,
+    "model.dropout": BELOW_ONE,
+    "model.stem": OTHER_WORD,
+    "model.mask_share": ((0.04, 0.96, math.nan), (0.05, 0.95)),
+    "model.decoder_width": ((0, -8), (4, 12)),
+    "model.decoder_depth": COUNT,
+    "model.decoder_heads": ((0, -1, 3, 128), (1, 64)),
     "path.name": OTHER_WORD,
     "path.betas": OTHER_WORD,
     "path.table_steps": ((-1, 1, 20, 100_001), (0, 50, 100_000)),
@@ -140,6 +148,23 @@ LIMITS: dict[str, tuple[tuple, tuple]] = {
     "sample.batch_size": COUNT,
     "sample.seed": SEED,
     "sample.grid_columns": COUNT,
+    "classify.label_smoothing": ((-0.01, 0.51, math.nan), (0.0, 0.5)),
+    "classify.class_weights": (
+        ("", "nonsense", "1,1", "1,1,1,1", "1,,1", "1,1,0", "1,1,-1", "1,1,nan", "1,1,inf"),
+        ("none", "balanced", "1,1,2.5"),
+    ),
+    "classify.noise_share": SHARE,
+    "classify.noise_magnitudes": (
+        ((), (20.0,), (20.0, 21.0, 22.0), (23.0, 20.0), (-0.1, 20.0), (20.0, 40.1), (20, math.nan)),
+        ((0.0, 40.0), (21.0, 21.0)),
+    ),
+    "classify.validation_share": ((0.0, 0.0009, 0.51, math.nan), (0.001, 0.5)),
+    "classify.label_share": ((0.0, 9e-6, 1.01, math.nan), (1e-5, 1.0)),
+    "classify.patience": ((-1,), (0, 1)),
+    "classify.start_from": (("",), (None, "runs/mae")),
+    "classify.start_step": ((0, -1), (None, 1)),
+    "classify.image_scale": OTHER_WORD,
+    "classify.batch_size": COUNT,
     "evaluate.num_images": ((1, 0, -1), (2, None)),
     "evaluate.image_scale": OTHER_WORD,
     "evaluate.labels": (("",), (None, "labels.npy")),
@@ -165,6 +190,9 @@ WITHOUT_LIMITS = {
     "data.directory",
     "train.deterministic",
     "loss.stratified",
+    "model.normalise_patches",
+    "classify.train_encoder",
+    "classify.resize",
     "evaluate.baselines",
     "evaluate.download",
 }
@@ -189,6 +217,9 @@ RESUMABLE = {
     "data.folder",
     "data.directory",
     "data.placement",
+    "classify.image_scale",
+    "classify.resize",
+    "classify.batch_size",
 }
 
 
@@ -215,9 +246,16 @@ OF_FOLDERS = {
 }
 FOLDER = {"data.name": "deeplense/folder", "data.folder": "images"}
 UNET = {"model.name": "unet"}
-
+CNN = {"model.name": "cnn"}
+VIT = {"model.name": "vit"}
+MAE = {"model.name": "mae"}
 
 EDM = {"model.preconditioning": "input", "model.prediction": "x0"}
+OTHER_WORDS = {
+    "path.betas": ("cosine",),
+    "model.stem": ("imagenet",),
+    "classify.image_scale": ("published",),
+}
 # What a field, or one of its words, has to stand beside.
 NEEDED: dict[str, dict[str, typing.Any]] = {
     "model.attention_resolutions": UNET,
@@ -244,6 +282,25 @@ NEEDED: dict[str, dict[str, typing.Any]] = {
     "sample.churn": {"sample.sampler": "churn"},
     "sample.churn_noise": {"sample.sampler": "churn"},
     "sample.churn_interval": {"sample.sampler": "churn"},
+    "model.num_features": CNN,
+    "model.cells": CNN,
+    "model.dropout": CNN,
+    "model.stem": {"model.name": "resnet18"},
+    "model.mask_share": MAE,
+    "model.decoder_width": MAE,
+    "model.decoder_depth": MAE,
+    "model.decoder_heads": MAE,
+    "classify.label_smoothing": CNN,
+    "classify.class_weights": CNN,
+    "classify.noise_share": CNN,
+    "classify.noise_magnitudes": CNN,
+    "classify.validation_share": CNN,
+    "classify.label_share": CNN,
+    "classify.patience": CNN,
+    "classify.start_from": VIT,
+    "classify.start_step": VIT | {"classify.start_from": "runs/mae"},
+    "classify.image_scale": CNN,
+    "classify.batch_size": CNN,
 }
 
 
@@ -251,7 +308,7 @@ def _tiny_with(path: str, value: typing.Any) -> dict[str, typing.Any]:
     """Returns a tiny configuration with one other value, beside which that value has a meaning."""
     of_folder = path in OF_FOLDERS or value == FOLDER["data.name"]
     needed = NEEDED.get(path, {}) | NEEDED.get(f"{path} {value}", {})
-    return nested(TINY | (FOLDER if of_folder else {}) | needed | {path: value})
+    return nested(tiny_values((FOLDER if of_folder else {}) | needed | {path: value}))
 
 
 def _refused(path: str, value: typing.Any) -> str:
@@ -300,12 +357,12 @@ def test_what_a_field_needs_is_needed():
     """Else the table would hold more than what is checked."""
     for place, needed in NEEDED.items():
         path, _, word = place.partition(" ")
-        others = [good for good in LIMITS[path][1] if good != FIELDS[path][1]] or ["cosine"]
-        value = word or others[0]
+        others = [good for good in LIMITS[path][1] if good != FIELDS[path][1]]
+        value = word or (*others, *OTHER_WORDS.get(path, ()))[0]
         for name in needed:
             left = {one: other for one, other in needed.items() if one != name}
             with pytest.raises(ConfigError):
-                from_config_dict(nested(TINY | left | {path: value}))
+                from_config_dict(nested(tiny_values(left | {path: value})))
 
 
 @pytest.mark.parametrize("path", [path for path, limits in LIMITS.items() if limits is OTHER_WORD])
@@ -454,6 +511,161 @@ def test_the_heads_divide_the_channels_of_the_levels_with_attention(widths, head
         from_config_dict(values)
 
 
+NETWORKS = ("dit", "unet", "cnn", "rescnn", "resnet18", "vit", "mae")
+# A value beside the default, and the networks that read the field.
+READERS: dict[str, tuple[typing.Any, tuple[str, ...]]] = {
+    "model.num_features": (7, ("cnn", "rescnn")),
+    "model.cells": (3, ("cnn", "rescnn")),
+    "model.dropout": (0.1, ("cnn", "rescnn", "resnet18", "vit")),
+    "model.stem": ("imagenet", ("resnet18",)),
+    "model.mask_share": (0.5, ("mae",)),
+    "model.decoder_width": (8, ("mae",)),
+    "model.decoder_depth": (1, ("mae",)),
+    "model.decoder_heads": (2, ("mae",)),
+    "model.normalise_patches": (False, ("mae",)),
+    "model.prediction": ("x0", ("dit", "unet")),
+    "model.preconditioning": ("input", ("dit", "unet")),
+    "model.attention_resolutions": ((8,), ("unet",)),
+    "path.name": ("vp", ("dit", "unet")),
+    "loss.label_drop": (0.2, ("dit", "unet")),
+    "loss.stratified": (True, ("dit", "unet")),
+    "sample.steps": (3, ("dit", "unet")),
+    "sample.ema": ("raw", ("dit", "unet")),
+    "classify.label_smoothing": (0.1, ("cnn", "rescnn", "resnet18", "vit")),
+    "classify.class_weights": ("balanced", ("cnn", "rescnn", "resnet18", "vit")),
+    "classify.noise_share": (0.1, ("cnn", "rescnn", "resnet18", "vit", "mae")),
+    "classify.noise_magnitudes": ((20.0, 21.0), ("cnn", "rescnn", "resnet18", "vit", "mae")),
+    "classify.validation_share": (0.1, ("cnn", "rescnn", "resnet18", "vit", "mae")),
+    "classify.label_share": (0.1, ("cnn", "rescnn", "resnet18", "vit")),
+    "classify.patience": (2, ("cnn", "rescnn", "resnet18", "vit")),
+    "classify.start_from": ("runs/mae", ("vit",)),
+    "classify.image_scale": ("published", ("cnn", "rescnn", "resnet18", "vit")),
+    "classify.resize": (True, ("cnn", "rescnn", "resnet18", "vit")),
+    "classify.batch_size": (7, ("cnn", "rescnn", "resnet18", "vit")),
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("path", READERS)
+def test_a_field_is_refused_where_the_network_or_its_task_does_not_read_it(path, network):
+    value, readers = READERS[path]
+    values = nested(tiny_values({"model.name": network, path: value}))
+    section, _, leaf = path.partition(".")
+    if network in readers:
+        config = from_config_dict(values)
+        assert getattr(getattr(config, section), leaf) == value
+        return
+    with pytest.raises(ConfigError) as caught:
+        from_config_dict(values)
+    usual = FIELDS[path][1]
+    expected = f"{path}: got {value!r}; allowed: {usual} with model.name={network}"
+    if network == "dit" and path == "model.attention_resolutions":
+        expected = f"{path}: got {value!r}; allowed: () for model.name=dit"
+    assert str(caught.value).startswith(expected)
+
+
+NOISE = {"classify.noise_share": 0.5}
+REFUSED: dict[str, tuple[dict[str, typing.Any], str]] = {
+    "heads": (
+        VIT | {"model.num_heads": 3},
+        r"model\.num_heads: got 3; allowed: a divisor of model\.width, 8",
+    ),
+    "positions": (
+        VIT | {"model.width": 6, "model.num_heads": 1},
+        r"model\.width: got 6; allowed: a multiple of 4",
+    ),
+    "patch": (MAE | {"model.patch_size": 5}, r"model\.patch_size: got 5; .* side, 64 pixels"),
+    "one patch": (
+        MAE | {"model.patch_size": 64},
+        r"model\.patch_size: got 64; .*, so that there is something to find",
+    ),
+    "decoder's heads": (
+        MAE | {"model.decoder_width": 8, "model.decoder_heads": 3},
+        r"model\.decoder_heads: got 3; allowed: a divisor of model\.decoder_width, 8",
+    ),
+    "decoder's positions": (
+        MAE | {"model.decoder_width": 6, "model.decoder_heads": 2},
+        r"model\.decoder_width: got 6; allowed: a multiple of 4",
+    ),
+    "no class": (
+        CNN | FOLDER | {"model.num_classes": 0},
+        r"model\.num_classes: got 0; .* least 2 ",
+    ),
+    "one class": (
+        VIT | FOLDER | {"model.num_classes": 1},
+        r"model\.num_classes: got 1; .* least 2 ",
+    ),
+    "too few weights": (
+        CNN | {"classify.class_weights": "1,2"},
+        r"classify\.class_weights: got '1,2'; allowed: none, balanced, or 3 numbers",
+    ),
+    "too many weights": (
+        CNN | FOLDER | {"model.num_classes": 2, "classify.class_weights": "1,2,3"},
+        r"classify\.class_weights: got '1,2,3'; allowed: none, balanced, or 2 numbers",
+    ),
+    "noise on noise": (
+        CNN | NOISE | {"data.name": "deeplense/model_ii_noisy_mini"},
+        r"classify\.noise_share: got 0\.5; allowed: 0 for deeplense/model_ii_noisy_mini;",
+    ),
+    "noise of no instrument": (
+        CNN | NOISE | {"data.name": "deeplense/model_i_mini", "model.patch_size": 2},
+        r"classify\.noise_share: got 0\.5; allowed: 0 for deeplense/model_i_mini;",
+    ),
+    "noise on files": (
+        CNN | NOISE | FOLDER,
+        r"classify\.noise_share: got 0\.5; allowed: 0 for a user's files;",
+    ),
+    "roots of noise": (
+        CNN | NOISE | {"data.scaling": "sqrt"},
+        r"data\.scaling: got 'sqrt'; allowed: linear, asinh with classify\.noise_share above 0",
+    ),
+    "start of another network": (
+        CNN | {"classify.start_from": "runs/mae"},
+        r"classify\.start_from: got 'runs/mae'; allowed: None with model\.name=cnn;",
+    ),
+    "a step of nothing": (
+        VIT | {"classify.start_step": 3},
+        r"classify\.start_step: got 3; allowed: None without classify\.start_from",
+    ),
+    "a probe of nothing": (
+        VIT | {"classify.train_encoder": False},
+        r"classify\.train_encoder: got False; allowed: True without classify\.start_from",
+    ),
+    "a step and a probe for pre-training": (
+        MAE | {"classify.train_encoder": False},
+        r"classify\.train_encoder: got False; allowed: True with model\.name=mae",
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", REFUSED)
+def test_combinations_that_cannot_be_trained_are_refused(rule):
+    changes, message = REFUSED[rule]
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        from_config_dict(nested(tiny_values(changes)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        CNN | NOISE,
+        MAE | NOISE,
+        CNN | NOISE | {"data.name": "deeplense/model_ii_conserved_mini"},
+        CNN | NOISE | {"data.name": "deeplense/model_iii", "data.scaling": "asinh"},
+        CNN | {"data.scaling": "sqrt"},
+        CNN | FOLDER | {"model.num_classes": 2, "classify.class_weights": "1,2"},
+        MAE | FOLDER | {"model.num_classes": 0},
+        MAE | FOLDER | {"model.num_classes": 1},
+        VIT | {"classify.start_from": "runs/mae", "classify.start_step": 3},
+        VIT | {"classify.start_from": "runs/mae", "classify.train_encoder": False},
+    ],
+    ids=str,
+)
+def test_combinations_beside_the_refused_ones_are_allowed(changes):
+    config = from_config_dict(nested(tiny_values(changes)))
+    assert config.task == ("pretrain" if changes["model.name"] == "mae" else "classify")
+
+
 @pytest.mark.parametrize("section", ["", *SECTIONS])
 def test_an_unknown_field_is_named_with_its_section(section):
     values = nested(TINY)
@@ -597,7 +809,7 @@ def test_what_an_older_version_did_not_save_is_added_where_it_means_nothing_to_t
     del values[section][leaf]
     added = configuration.add_missing(values)
     assert leaf not in values[section]  # it was not changed in place
-    known = path in configuration.ADDED_FIELDS  # its default is what was done before
+    known = path.startswith(configuration.ADDED_FIELDS)  # its default is what was done before
     if known or path in RESUMABLE or section in RESUMABLE_SECTIONS:
         expected = nested(TINY) | {section: {**values[section], leaf: FIELDS[path][1]}}
         assert from_config_dict(added) == from_config_dict(expected)

@@ -365,7 +365,7 @@ def test_a_finished_run_has_nothing_to_do(tmp_path, finished):
     lines = (workdir / "metrics.jsonl").read_text()
     with captured_log() as log:
         again = train(tiny_config(train={"sample_every": 6}), workdir, tiny_split())
-    assert log[-1] == "nothing to do: the run has its 12 steps"
+    assert log[-1] == "nothing to do: the run ended after 12 steps"
     assert states_differ(state, again) == []
     assert (workdir / "metrics.jsonl").read_text() == lines
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*.png")} == before

@@ -75,7 +75,8 @@ class Encoder(nn.Module):
         tokens = nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier, name="patches_in")(
             to_patches(images, self.patch_size)
         )
-        tokens = tokens + jnp.asarray(position_embedding(rows, columns, self.width), self.dtype)
+        positions = position_embedding(rows, columns, self.width)
+        tokens = tokens + jnp.asarray(positions, self.dtype)[None]
         if kept is not None:
             tokens = jnp.take_along_axis(tokens, kept[..., None], axis=1)
         for index in range(self.depth):

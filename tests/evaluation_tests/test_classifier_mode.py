@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -84,7 +85,7 @@ def lenses(name, split):
 
 
 def evaluated(config, splits, folder, monkeypatch):
-    shown = {}
+    shown: dict[str, Any] = {}
     shelf = Shelf(splits)
     monkeypatch.setattr(sets, "prepare", shelf.prepare)
     monkeypatch.setattr(writers, "_open_tensorboard", lambda folder: None)
