@@ -9,7 +9,7 @@ from absl import logging
 
 from lensjax.checkpoint import CheckpointError
 from lensjax.config import Config, ConfigError
-from lensjax.config_task import CLASSIFY
+from lensjax.config_task import CLASSIFY, PRETRAIN
 from lensjax.data.dataset import DataError
 from lensjax.train import TrainingError
 from lensjax.workdir import WorkdirError
@@ -109,6 +109,13 @@ def _evaluate(config: Config, workdir: pathlib.Path, images: pathlib.Path | None
 
         evaluate_classifier(config, workdir)
         return
+    if config.task == PRETRAIN and images is None:
+        raise ConfigError(
+            "model.name",
+            config.model.name,
+            "--mode=evaluate has nothing to score in an autoencoder; allowed: the workdir of a "
+            "generator or a classifier, such as a vit with classify.start_from",
+        )
     from lensjax.evaluation.mode import evaluate_mode
 
     evaluate_mode(config, workdir, images)

@@ -163,6 +163,7 @@ LIMITS: dict[str, tuple[tuple, tuple]] = {
     "classify.patience": ((-1,), (0, 1)),
     "classify.start_from": (("",), (None, "runs/mae")),
     "classify.start_step": ((0, -1), (None, 1)),
+    "classify.layout": OTHER_WORD,
     "classify.image_scale": OTHER_WORD,
     "classify.batch_size": COUNT,
     "evaluate.num_images": ((1, 0, -1), (2, None)),
@@ -217,6 +218,7 @@ RESUMABLE = {
     "data.folder",
     "data.directory",
     "data.placement",
+    "classify.layout",
     "classify.image_scale",
     "classify.resize",
     "classify.batch_size",
@@ -255,6 +257,7 @@ OTHER_WORDS = {
     "path.betas": ("cosine",),
     "model.stem": ("imagenet",),
     "classify.image_scale": ("published",),
+    "classify.layout": ("NHW",),
 }
 # What a field, or one of its words, has to stand beside.
 NEEDED: dict[str, dict[str, typing.Any]] = {
@@ -300,6 +303,7 @@ NEEDED: dict[str, dict[str, typing.Any]] = {
     "classify.start_from": VIT,
     "classify.start_step": VIT | {"classify.start_from": "runs/mae"},
     "classify.image_scale": CNN,
+    "classify.layout": CNN,
     "classify.batch_size": CNN,
 }
 
@@ -540,6 +544,7 @@ READERS: dict[str, tuple[typing.Any, tuple[str, ...]]] = {
     "classify.patience": (2, ("cnn", "rescnn", "resnet18", "vit")),
     "classify.start_from": ("runs/mae", ("vit",)),
     "classify.image_scale": ("published", ("cnn", "rescnn", "resnet18", "vit")),
+    "classify.layout": ("NHW", ("cnn", "rescnn", "resnet18", "vit")),
     "classify.resize": (True, ("cnn", "rescnn", "resnet18", "vit")),
     "classify.batch_size": (7, ("cnn", "rescnn", "resnet18", "vit")),
 }
