@@ -74,13 +74,13 @@ MODELS = {
     "rescnn_noise_free": Run("classifier_rescnn", {"classify.noise_share": 0.0}, _EIGHT_THOUSAND),
     "rescnn_conserved": Run("classifier_rescnn", _CONSERVED, _FOUR_THOUSAND),
     "cnn": Run("classifier_cnn", {}, _steps(48, 1_000, 100)),
-    "vit": Run("classifier_vit", {}, _steps(48, 800, 100)),
+    "vit": Run("classifier_vit", {}, _steps(48, 400, 50)),
     "resnet18": Run("classifier_resnet18", {}, _FIRST_STEPS),
 }
 
 
 def _label_runs() -> dict[str, Run]:
-    short = {0.01: _steps(48, 400, 50), 0.1: _steps(48, 400, 50), 1.0: _steps(48, 800, 100)}
+    short = _steps(48, 400, 50)
     runs = {
         "mae": Run(
             "mae_vit",
@@ -99,12 +99,12 @@ def _label_runs() -> dict[str, Run]:
     for share in LABEL_SHARES:
         changes = {"classify.label_share": share}
         probe = {"classify.train_encoder": False, "optim.weight_decay": 0.0}
-        runs[f"scratch_{share:g}"] = Run("classifier_vit", changes, short[share])
-        runs[f"tuned_{share:g}"] = Run("classifier_vit", changes, short[share], "mae")
+        runs[f"scratch_{share:g}"] = Run("classifier_vit", changes, short)
+        runs[f"tuned_{share:g}"] = Run("classifier_vit", changes, short, "mae")
         runs[f"probe_{share:g}"] = Run(
             "classifier_vit",
             {**changes, **probe},
-            {**short[share], "optim.learning_rate": 5e-3},
+            {**short, "optim.learning_rate": 5e-3},
             "mae",
         )
     return runs
