@@ -13,6 +13,7 @@ MEASURES = (
     "free_fit",
     "shapes",
     "classes",
+    "taught",
     "c2st",
     "lens_features",
     "inception",
