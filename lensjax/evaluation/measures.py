@@ -131,7 +131,7 @@ MEASURES = (
         "What a classifier trained on real images takes the images for. More accuracy than on real "
         "images is a fault too (too much guidance). On the plain sets the radius of the ring alone "
         "gives a class away to 89 %, so that this is no evidence of seeing sub-structure.",
-        feature_measures.lens_network_missing,
+        feature_measures.classes_missing,
         feature_measures.protocol_of_classes,
         feature_measures.classes,
     ),
