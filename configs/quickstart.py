@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
     config.sample.guidance = 1.0
     config.sample.num_images = 48
     config.sample.batch_size = 48
-    # The measures of a minute; `--config.evaluate.measures=all` takes ten, baselines included.
+    # The measures of a minute; `--config.evaluate.measures=all` takes thirteen, baselines included.
     config.evaluate.num_images = 64
     config.evaluate.measures = "smooth_fit,axion_fit,free_fit,shapes,classes,twins,copies"
     config.evaluate.baselines = False

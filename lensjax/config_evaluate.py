@@ -13,6 +13,7 @@ MEASURES = (
     "free_fit",
     "shapes",
     "classes",
+    "taught",
     "c2st",
     "lens_features",
     "inception",
@@ -59,6 +60,8 @@ class EvaluateConfig:
       require: measures without which the evaluation ends with an error; `none`, `all`, or names.
       baselines: whether the simulator, training images, means of two neighbours, PCA with a
         Gaussian, and blurred images are measured beside the generated ones.
+      classifier: workdir of a classifier of the same classes and image size that judges in
+        `classes`; None for the network that comes with lensjax, which knows Model II alone.
       inception_weights: the file `pt_inception-2015-12-05-6726825d.pth`; None for
         `$LENSJAX_INCEPTION_WEIGHTS`, else the cache, else one download.
       download: whether that download may be tried.
@@ -75,6 +78,7 @@ class EvaluateConfig:
     measures: str = _measures("all")
     require: str = _measures("none")
     baselines: bool = True
+    classifier: str | None = make_field(None, bool, "allowed: None, or the name of a workdir")
     inception_weights: str | None = make_field(None, bool, "allowed: None, or the name of a file")
     download: bool = True
     train_images: int = count(2_000, least=2)

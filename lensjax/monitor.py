@@ -201,13 +201,23 @@ class Monitor:
       workdir: the run's folder.
       start: steps that were done before.
       watch: what the task shows.
+      quiet: writes lines of metrics alone: no curves, nothing in TensorBoard.
     """
 
-    def __init__(self, config: Config, workdir: pathlib.Path, start: int, watch: Watch) -> None:
+    def __init__(
+        self,
+        config: Config,
+        workdir: pathlib.Path,
+        start: int,
+        watch: Watch,
+        *,
+        quiet: bool = False,
+    ) -> None:
         self.progress = Progress(config.train.num_steps, config.train.batch_size)
         self._workdir = workdir
         self._watch = watch
-        self._writers = MetricWriters(workdir / files.METRICS_FILE, start)
+        self._quiet = quiet
+        self._writers = MetricWriters(workdir / files.METRICS_FILE, start, tensorboard=not quiet)
 
     def write_line(
         self, step: int, params: Any | None, scores: Mapping[str, float] | None = None
@@ -226,7 +236,7 @@ class Monitor:
             validation = self._watch.validate(params)
             values |= validation
         self._writers.scalars(step, values)
-        if validation:
+        if validation and not self._quiet:
             self.draw_curves(step)
         self.progress.go_on()
         return values

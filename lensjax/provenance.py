@@ -1,5 +1,7 @@
 """What a run was made with: versions, the checkout's revision, the hardware."""
 
+import functools
+import hashlib
 import importlib.metadata
 import os
 import pathlib
@@ -21,6 +23,15 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+@functools.cache
+def code_hash(*folders: pathlib.Path) -> str:
+    """Returns a hash of the Python files that lie in folders, those of sub-folders left out."""
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in folders for path in folder.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def git_revision() -> str | None:

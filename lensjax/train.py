@@ -35,6 +35,7 @@ from lensjax.parallel import make_mesh, over_batch, replicated
 from lensjax.selection import Selection
 from lensjax.state import NO_BAD_STEP, StepFn, TrainingError, TrainState, sampling_params
 from lensjax.transfer import check_start, scaling_of, with_encoder
+from lensjax.writers import only_warnings
 
 
 class StopRequest:
@@ -147,7 +148,12 @@ def _compile(
 
 
 def train(
-    config: Config, workdir: pathlib.Path, split: Split, test: Split | None = None
+    config: Config,
+    workdir: pathlib.Path,
+    split: Split,
+    test: Split | None = None,
+    *,
+    quiet: bool = False,
 ) -> TrainState:
     """Trains, or goes on with, the run in a workdir.
 
@@ -157,6 +163,8 @@ def train(
       split: the training images; those in `data.exclude_source_disc` are left out here.
       test: images that are not trained on, for the validation loss of a generator; None leaves it
         out. Classifiers and pre-training validate on a part of `split`, and never see these.
+      quiet: for a training that is a part of something else: logs warnings alone, shows nothing in
+        TensorBoard, draws no curves, and leaves signals to its caller.
 
     Returns:
       The state at the end, or where a signal stopped the run.
@@ -173,6 +181,8 @@ def train(
     _check_images(config, split.info, len(split))
     files.claim(workdir, config)
     with contextlib.ExitStack() as cleanup:
+        if quiet:
+            cleanup.enter_context(only_warnings())
         cleanup.enter_context(files.training_lock(workdir))
         if config.task != GENERATE:
             settings = config.classify
@@ -206,9 +216,10 @@ def train(
             placement.arguments(start),
             replicated(mesh),
         )
-        monitor = Monitor(config, workdir, start, make_watch(config, split, test, scaling))
+        watch = make_watch(config, split, test, scaling)
+        monitor = Monitor(config, workdir, start, watch, quiet=quiet)
         cleanup.callback(monitor.close)
-        stop = cleanup.enter_context(stop_on_signal())
+        stop = StopRequest() if quiet else cleanup.enter_context(stop_on_signal())
         return _loop(config, state, step_fn, placement, checkpoints, monitor, stop, selection)
 
 

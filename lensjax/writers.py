@@ -9,11 +9,24 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from absl import logging
+from absl.logging import converter
+
+
+@contextlib.contextmanager
+def only_warnings() -> Iterator[None]:
+    """Keeps log lines of less than warnings back while it is open."""
+    logger = logging.get_absl_logger()
+    before = logger.level
+    logger.setLevel(max(before, converter.STANDARD_WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _open_tensorboard(folder: pathlib.Path) -> Any:
@@ -82,12 +95,15 @@ class MetricWriters:
     Args:
       metrics_file: the file of JSON lines.
       resumed_at: steps that were done before; lines of later ones are dropped.
+      tensorboard: whether TensorBoard shows them too.
     """
 
-    def __init__(self, metrics_file: pathlib.Path, resumed_at: int) -> None:
+    def __init__(
+        self, metrics_file: pathlib.Path, resumed_at: int, *, tensorboard: bool = True
+    ) -> None:
         _keep_up_to(metrics_file, resumed_at)
         self._file = metrics_file.open("a")
-        self._tensorboard = _open_tensorboard(metrics_file.parent)
+        self._tensorboard = _open_tensorboard(metrics_file.parent) if tensorboard else None
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes one line for a step."""

@@ -174,6 +174,7 @@ LIMITS: dict[str, tuple[tuple, tuple]] = {
         ("all", "none", "shapes", "shapes, c2st"),
     ),
     "evaluate.require": (("", "fid", "c2st c2st"), ("all", "none", "c2st,inception")),
+    "evaluate.classifier": (("",), (None, "runs/classifier")),
     "evaluate.inception_weights": (("",), (None, "weights.pth")),
     "evaluate.train_images": ((1, 0), (2,)),
     "evaluate.cache": (("",), (None, "cache")),

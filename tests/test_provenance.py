@@ -145,3 +145,21 @@ def test_the_revision_is_that_of_the_checkout():
         assert revision is not None
         assert len(revision.removesuffix("+changes")) == 40
     assert provenance.versions()["lensjax"]
+
+
+def test_the_hash_of_code_is_that_of_the_files_right_inside(tmp_path):
+    contents = {
+        "one": {"a.py": "1", "b.py": "2"},
+        "same": {"a.py": "1", "b.py": "2", "c.txt": "3", "inside/d.py": "4"},
+        "other name": {"a.py": "1", "c.py": "2"},
+        "other content": {"a.py": "1", "b.py": "3"},
+    }
+    found = {}
+    for name, files_of in contents.items():
+        for path, text in files_of.items():
+            (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / path).write_text(text)
+        found[name] = provenance.code_hash(tmp_path / name)
+    assert found["one"] == found["same"]
+    assert len(set(found.values())) == 3
+    assert provenance.code_hash(tmp_path / "one", tmp_path / "same") not in found.values()

@@ -2,10 +2,13 @@
 
 import json
 import math
+import signal
 
 import numpy as np
 import pytest
-from run_support import captured_log, metrics_of, tiny_config, tiny_split
+from absl import logging
+from absl.logging import converter
+from run_support import captured_log, metrics_of, states_differ, tiny_config, tiny_split
 
 from lensjax import writers
 from lensjax.train import train
@@ -102,6 +105,32 @@ def test_tensorboard_shows_what_metrics_jsonl_and_the_sample_picture_hold(tmp_pa
     assert step == 2
     file = np.asarray(Image.open(tmp_path / "samples" / "step_00000002.png"))
     assert np.array_equal(picture, file)
+
+
+@pytest.mark.usefixtures("_without_tensorboard")
+def test_a_quiet_training_says_nothing_and_computes_the_same(tmp_path, monkeypatch):
+    config = tiny_config(train={"num_steps": 2, "evaluate_every": 1})
+    split, test = tiny_split(), tiny_split(12, seed=1)
+    with captured_log() as log:
+        loud = train(config, tmp_path / "loud", split, test)
+        lines = len(log)
+        monkeypatch.setattr(writers, "_open_tensorboard", _refuse)
+        monkeypatch.setattr(signal, "signal", _refuse)
+        quiet = train(config, tmp_path / "quiet", split, test, quiet=True)
+        assert len(log) == lines > 0
+        assert logging.get_absl_logger().level == converter.STANDARD_INFO
+    assert states_differ(loud, quiet) == []
+    assert (tmp_path / "loud" / "samples" / "curves.png").is_file()
+    assert not (tmp_path / "quiet" / "samples" / "curves.png").exists()
+    timeless = [
+        [{name: one for name, one in line.items() if name != "images_per_second"} for line in kept]
+        for kept in (metrics_of(tmp_path / "loud"), metrics_of(tmp_path / "quiet"))
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def _refuse(*arguments):
+    raise AssertionError(f"called with {arguments}")
 
 
 def test_tensorflow_never_sees_an_accelerator(tmp_path):

@@ -180,6 +180,18 @@ def _classes(results: Results, row: str, survey: str | None) -> Iterator[Check]:
             )
 
 
+def _taught(results: Results, row: str, survey: str | None) -> Iterator[Check]:
+    for level, score in results["taught"]["rows"][row].items():
+        yield _at_least(
+            f"taught, {level}: accuracy",
+            score["p"],
+            LEAST_P,
+            f"probability of an accuracy on real images as low as {score['accuracy']:.3f} if those "
+            f"that taught it were real ({score['real_accuracy']:.3f} +- "
+            f"{score['real_accuracy_deviation']:.3f} between trainings)",
+        )
+
+
 def _c2st(results: Results, row: str, survey: str | None) -> Iterator[Check]:
     for level, score in results["c2st"]["rows"][row].items():
         goal = C2ST_GOALS.get(level)
@@ -267,6 +279,7 @@ _CHECKS = {
     "free_fit": _free_fit,
     "shapes": _shapes,
     "classes": _classes,
+    "taught": _taught,
     "c2st": _c2st,
     "lens_features": lambda results, row, survey: _features(results, row, "lens_features"),
     "inception": lambda results, row, survey: _features(results, row, "inception"),

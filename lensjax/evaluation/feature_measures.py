@@ -10,6 +10,7 @@ import numpy as np
 from lensjax.bridge.inception_weights import load_inception, search_weights
 from lensjax.bridge.torch_files import WeightsError
 from lensjax.data.dataset import DataError
+from lensjax.evaluation.class_network import GivenClassifier, given_classifier
 from lensjax.evaluation.noise_levels import AS_THEY_ARE, levels, with_noise
 from lensjax.evaluation.rows import Row, Setting
 from lensjax.metrics.features import Extractor, LensExtractor
@@ -33,14 +34,29 @@ _LEAST = 10
 _BLOCKS = 4  # disjoint ones; the spread of their distances is the error
 
 
+def _needs_flux(setting: Setting) -> str:
+    return f"it needs flux; evaluate.image_scale is {setting.settings.image_scale}"
+
+
 def lens_network_missing(setting: Setting) -> str | None:
     """Returns why the lens network cannot look at these images, None where it can."""
     simulated = setting.simulated
     if simulated is None or simulated.survey.name != _LENS_MODEL:
         return "the network that comes with lensjax knows images of Model II alone"
+    return None if setting.in_flux else _needs_flux(setting)
+
+
+def classes_missing(setting: Setting) -> str | None:
+    """Returns why no classifier can look at these images, None where one can.
+
+    Raises:
+      ConfigError: for an `evaluate.classifier` that does not fit; see `given_classifier`.
+    """
+    given = given_classifier(setting)
     if not setting.in_flux:
-        return f"it needs flux; evaluate.image_scale is {setting.settings.image_scale}"
-    return None
+        return _needs_flux(setting)
+    reason = None if given else lens_network_missing(setting)
+    return reason and f"{reason}; name a classifier of these classes by evaluate.classifier"
 
 
 def inception_missing(setting: Setting) -> str | None:
@@ -61,6 +77,10 @@ def inception_missing(setting: Setting) -> str | None:
 @functools.lru_cache(maxsize=1)
 def _lens_extractor() -> LensExtractor:
     return LensExtractor()
+
+
+def _class_network(setting: Setting) -> LensExtractor | GivenClassifier:
+    return given_classifier(setting) or _lens_extractor()
 
 
 @functools.lru_cache(maxsize=1)
@@ -224,7 +244,7 @@ def _macro_auc(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 def classes(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     """Returns what a classifier trained on real images takes the images for, by noise level."""
-    network, names = _lens_extractor(), setting.info.class_names
+    network, names = _class_network(setting), setting.info.class_names
     found: dict[str, Any] = {}
     for level, magnitude in levels(setting).items():
         seen, known = (
@@ -284,8 +304,9 @@ def protocol_of_lens_features(setting: Setting) -> dict[str, Any]:
 
 def protocol_of_classes(setting: Setting) -> dict[str, Any]:
     """Returns what the numbers of `classes` depend on."""
-    network = _lens_extractor()
-    return {"network": network.name, "sha256": network.hash, "levels": list(levels(setting))}
+    network = _class_network(setting)
+    found = {"network": network.name, "sha256": network.hash, "levels": list(levels(setting))}
+    return found | (network.describe() if isinstance(network, GivenClassifier) else {})
 
 
 def protocol_of_inception(setting: Setting) -> dict[str, Any]:

@@ -67,6 +67,23 @@ def _check_labels(labels: np.ndarray, num: int, info: DatasetInfo, origin: str) 
     return labels.astype(np.int32)
 
 
+def _images_file(path: pathlib.Path) -> pathlib.Path:
+    return path / "images.npy" if path.is_dir() else path
+
+
+def labels_file(path: pathlib.Path, settings: EvaluateConfig) -> pathlib.Path | None:
+    """Returns the file of the labels of `--images`, None where they have none.
+
+    Args:
+      path: what `--images` names.
+      settings: `labels` says where the labels are.
+    """
+    if settings.labels is not None:
+        return pathlib.Path(settings.labels).expanduser()
+    beside = _images_file(path).with_name("labels.npy")
+    return beside if beside.is_file() else None
+
+
 def read_images(
     path: pathlib.Path, settings: EvaluateConfig, info: DatasetInfo
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -84,18 +101,14 @@ def read_images(
     Raises:
       DataError: for files that do not fit the set.
     """
-    file = path / "images.npy" if path.is_dir() else path
+    file = _images_file(path)
     images = check_images(_load(file, "--images"), info, f"--images={file}")
-    beside = file.with_name("labels.npy")
-    if settings.labels is not None:
-        if not info.num_classes:
-            raise ConfigError(
-                "evaluate.labels", settings.labels, f"allowed: None, {info.name} has no classes"
-            )
-        source = pathlib.Path(settings.labels).expanduser()
-        labels = _check_labels(_load(source, "evaluate.labels"), len(images), info, str(source))
-    elif beside.is_file() and info.num_classes:
-        labels = _check_labels(_load(beside, "labels"), len(images), info, str(beside))
-    else:
-        labels = np.full(len(images), info.num_classes, np.int32)
-    return images, labels
+    if settings.labels is not None and not info.num_classes:
+        raise ConfigError(
+            "evaluate.labels", settings.labels, f"allowed: None, {info.name} has no classes"
+        )
+    source = labels_file(path, settings)
+    if source is None or not info.num_classes:
+        return images, np.full(len(images), info.num_classes, np.int32)
+    what = "labels" if settings.labels is None else "evaluate.labels"
+    return images, _check_labels(_load(source, what), len(images), info, str(source))

@@ -1,7 +1,6 @@
 """All measures: what each is, what it needs, and the numbers of every row."""
 
 import functools
-import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 import lensjax.metrics
+from lensjax import provenance
 from lensjax.config_evaluate import MEASURES as NAMES
 from lensjax.config_evaluate import measure_names
 from lensjax.evaluation import (
@@ -18,6 +18,7 @@ from lensjax.evaluation import (
     memory_measures,
     physics_measures,
     shape_measures,
+    taught_measures,
 )
 from lensjax.evaluation.rows import Row, Setting
 from lensjax.evaluation.tables import plain
@@ -130,9 +131,20 @@ MEASURES = (
         "What a classifier trained on real images takes the images for. More accuracy than on real "
         "images is a fault too (too much guidance). On the plain sets the radius of the ring alone "
         "gives a class away to 89 %, so that this is no evidence of seeing sub-structure.",
-        feature_measures.lens_network_missing,
+        feature_measures.classes_missing,
         feature_measures.protocol_of_classes,
         feature_measures.classes,
+    ),
+    Measure(
+        "taught",
+        "What do they teach?",
+        "A small classifier is trained on the images and asked about real ones that it has not "
+        "seen; beside it stand networks that were trained alike on as many real images. p is the "
+        "probability of an accuracy as low if the images were real; a higher one is no fault. "
+        "real_accuracy_deviation is the spread between trainings on real images.",
+        taught_measures.missing,
+        taught_measures.protocol,
+        taught_measures.taught,
     ),
     Measure(
         "c2st",
@@ -220,14 +232,11 @@ def missing_measures(setting: Setting) -> dict[str, str]:
     return found
 
 
-@functools.cache
 def _digest_of_code() -> str:
     """Returns a hash of the code that measures, so that numbers of other code are not taken."""
-    folders = [pathlib.Path(lensjax.metrics.__file__).parent, pathlib.Path(__file__).parent]
-    digest = hashlib.sha256()
-    for path in sorted(path for folder in folders for path in folder.glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
+    return provenance.code_hash(
+        pathlib.Path(lensjax.metrics.__file__).parent, pathlib.Path(__file__).parent
+    )
 
 
 def _key(measure: Measure, row: Row, setting: Setting) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from lensjax.evaluation import measures, report, tables
 from lensjax.evaluation.baselines import baseline_rows
 from lensjax.evaluation.checks import Check, check_row
 from lensjax.evaluation.drawing import draw_or_read
-from lensjax.evaluation.given import check_images, read_images
+from lensjax.evaluation.given import check_images, labels_file, read_images
 from lensjax.evaluation.real import RealImages
 from lensjax.evaluation.rows import Row, Setting
 from lensjax.evaluation.verdict import judge
@@ -34,12 +34,13 @@ GENERATED = "generated"
 _DRAWN = "drawn"
 
 
-def make_setting(config: Config, real: RealImages) -> Setting:
+def make_setting(config: Config, real: RealImages, *, labelled: bool = True) -> Setting:
     """Returns what all rows of an evaluation share.
 
     Args:
       config: the configuration.
       real: the real images.
+      labelled: whether the images that are judged have labels.
     """
     settings = config.evaluate
     return Setting(
@@ -50,6 +51,7 @@ def make_setting(config: Config, real: RealImages) -> Setting:
         cache=cache_folder(settings.cache),
         real_images=real,
         disc=config.data.exclude_source_disc,
+        labelled=labelled,
     )
 
 
@@ -148,7 +150,8 @@ def evaluate_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | N
     if images is None:
         files.check_same(folder, config)  # before a set is built for nothing
     real_images = RealImages(config, sets.prepare(config.data))
-    setting = make_setting(config, real_images)
+    labelled = images is None or labels_file(images, config.evaluate) is not None
+    setting = make_setting(config, real_images, labelled=labelled)
     missing = measures.missing_measures(setting)
     _check_required(config, missing)
     subjects, origin = _subjects(config, folder, images, setting)

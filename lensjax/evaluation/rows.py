@@ -41,6 +41,7 @@ class Setting:
       cache: folder of what is computed once.
       real_images: where training images come from.
       disc: x, y and radius in arcsec of the source positions that training left out; () for none.
+      labelled: whether the images that are judged have labels.
     """
 
     info: DatasetInfo
@@ -50,6 +51,7 @@ class Setting:
     cache: pathlib.Path
     real_images: RealImages
     disc: tuple[float, ...] = ()
+    labelled: bool = True
 
     @property
     def survey(self) -> Survey | None:

@@ -51,6 +51,14 @@ PERFECT: dict[str, Any] = {
     "classes": {
         "noise-free": {"share_p": 0.6, "accuracy_p": 0.6, "accuracy": 0.9, "real_accuracy": 0.91}
     },
+    "taught": {
+        "noise-free": {
+            "p": 0.4,
+            "accuracy": 0.91,
+            "real_accuracy": 0.913,
+            "real_accuracy_deviation": 0.005,
+        }
+    },
     "c2st": {
         "noise-free": {"accuracy": 0.9, "error": 0.02, "control_accuracy": 0.99, "has_power": True},
         "magnitude 20": {
@@ -105,7 +113,7 @@ def test_perfect_numbers_miss_nothing():
     found = outcomes(PERFECT)
     assert [name for name, outcome in found.items() if outcome == "missed"] == []
     assert found["two-sample network, magnitude 23"] == "no power"
-    assert len(found) == 22
+    assert len(found) == 23
 
 
 FAULTS = [
@@ -126,6 +134,7 @@ FAULTS = [
     (("shapes", "cdm", "gini", {"z": 20.0}), "shapes, cdm: gini"),
     (("classes", "noise-free", "share_p", 1e-5), "classes, noise-free: shares"),
     (("classes", "noise-free", "accuracy_p", 1e-5), "classes, noise-free: accuracy"),
+    (("taught", "noise-free", "p", 1e-5), "taught, noise-free: accuracy"),
     (("c2st", "magnitude 20", "accuracy", 0.7), "two-sample network, magnitude 20"),
     # Without power on its control, an accuracy above the goal counts all the same.
     (("c2st", "magnitude 23", "accuracy", 0.7), "two-sample network, magnitude 23"),

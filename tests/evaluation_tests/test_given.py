@@ -8,7 +8,7 @@ from run_support import tiny_split
 
 from lensjax.config import EvaluateConfig
 from lensjax.data.dataset import DataError
-from lensjax.evaluation.given import check_images, read_images
+from lensjax.evaluation.given import check_images, labels_file, read_images
 
 INFO = tiny_split().info  # 16 x 16 pixels, one channel, three classes
 IMAGES = np.random.default_rng(0).gamma(2.0, 1.0, (7, 16, 16, 1)).astype(np.float32)
@@ -48,6 +48,17 @@ def test_the_file_of_labels_may_lie_elsewhere(tmp_path):
     np.save(tmp_path / "other.npy", np.zeros(7, np.int64))
     settings = dataclasses.replace(EvaluateConfig(), labels=str(tmp_path / "other.npy"))
     np.testing.assert_array_equal(read_images(path, settings, INFO)[1], 0)
+
+
+def test_it_is_known_beforehand_whether_there_are_labels(tmp_path):
+    path = save(tmp_path, labels=None)
+    other = dataclasses.replace(EvaluateConfig(), labels="other.npy")
+    for named in (path, tmp_path):
+        assert labels_file(named, EvaluateConfig()) is None
+        assert str(labels_file(named, other)) == "other.npy"
+    save(tmp_path)
+    for named in (path, tmp_path):
+        assert labels_file(named, EvaluateConfig()) == tmp_path / "labels.npy"
 
 
 def test_labels_of_an_unlabelled_set_are_not_looked_for(tmp_path):

@@ -118,8 +118,10 @@ def test_images_of_any_generator_are_judged_alike(trained, prepared, tmp_path):
 
 def test_images_without_labels_are_one_group(prepared, tmp_path):
     np.save(tmp_path / "images.npy", tiny_split(60, seed=3).images[..., 0])
-    evaluate_mode(config_with(), tmp_path, tmp_path / "images.npy")
-    rows = metrics_of(tmp_path)["measures"]["shapes"]["rows"]
+    evaluate_mode(config_with(measures="shapes,taught"), tmp_path, tmp_path / "images.npy")
+    measures = metrics_of(tmp_path)["measures"]
+    assert measures["taught"]["reason"].startswith("the images have no labels; ")
+    rows = measures["shapes"]["rows"]
     assert set(rows["generated"]) == {"all"}
     assert set(rows["training"]) == {"axion", "cdm", "no_sub"}
 

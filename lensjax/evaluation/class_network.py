@@ -1,0 +1,99 @@
+"""The classifier that judges in `classes` where `evaluate.classifier` names one."""
+
+import functools
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from lensjax import workdir as files
+from lensjax.classifier import LensClassifier
+from lensjax.config import Config, ConfigError
+from lensjax.config_task import CLASSIFY
+from lensjax.evaluation.rows import Setting
+from lensjax.loading import load
+from lensjax.sample_mode import weights_hash
+from lensjax.trained import RequestError
+
+_FIELD = "evaluate.classifier"
+
+
+class GivenClassifier:
+    """A trained classifier as a judge.
+
+    Args:
+      classifier: the network.
+    """
+
+    def __init__(self, classifier: LensClassifier) -> None:
+        self._classifier = classifier
+        self.name = classifier.config.model.name
+        self.hash = weights_hash(classifier.params)
+
+    def predict_probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Maps flux `[N, H, W, C]` to class probabilities, float32 `[N, K]`."""
+        return self._classifier.predict(images).probabilities
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what its numbers depend on beside its weights, as JSON types."""
+        classifier = self._classifier
+        return {
+            "trained_on": classifier.data_name,
+            "trained_on_fingerprint": classifier.data_fingerprint,
+            "checkpoint_step": classifier.step,
+            "ema": classifier.ema,
+            "temperature": classifier.temperature,
+            "scaling": classifier.scaling.to_dict(),
+        }
+
+
+def _check_task(folder: str, config: Config) -> None:
+    if config.task != CLASSIFY:
+        raise ConfigError(
+            _FIELD,
+            folder,
+            f"its network (model.name={config.model.name}) is no classifier; allowed: the workdir "
+            "of a classifier, such as one of configs/classifier_rescnn.py",
+        )
+
+
+def _load(folder: str) -> LensClassifier:
+    path = pathlib.Path(folder).expanduser()
+    if path.exists():  # said before weights are read, which may not be there yet
+        _check_task(folder, files.load_config(path))
+    try:
+        network = load(folder)
+    except RequestError as error:  # a name that does not come with lensjax
+        raise ConfigError(_FIELD, folder, str(error)) from None
+    _check_task(folder, network.config)
+    return network
+
+
+@functools.lru_cache(maxsize=1)
+def given_classifier(setting: Setting) -> GivenClassifier | None:
+    """Loads the classifier that `evaluate.classifier` names; None where it names none.
+
+    Raises:
+      ConfigError: for a network that is no classifier, or one of other classes or another size.
+      lensjax.workdir.WorkdirError: where the folder is not that of a run.
+      lensjax.checkpoint.CheckpointError: where there is no sound checkpoint.
+    """
+    folder, info = setting.settings.classifier, setting.info
+    if folder is None:
+        return None
+    classifier = _load(folder)
+    if classifier.class_names != info.class_names:
+        raise ConfigError(
+            _FIELD,
+            folder,
+            f"it tells {', '.join(classifier.class_names)} apart; allowed: the classes of "
+            f"{info.name} in their order, {', '.join(info.class_names) or 'none (unlabelled)'}",
+        )
+    if classifier.image_shape != info.image_shape:
+        theirs, ours = (
+            "x".join(map(str, shape)) for shape in (classifier.image_shape, info.image_shape)
+        )
+        raise ConfigError(
+            _FIELD, folder, f"it takes images of {theirs}; allowed: {ours}, those of {info.name}"
+        )
+    return GivenClassifier(classifier)

@@ -1,0 +1,282 @@
+"""What images teach: a classifier is trained on them and asked about real ones.
+
+The classification accuracy score of Ravuri & Vinyals 2019 (arXiv:1905.10887), beside networks that
+were trained alike on disjoint sets of as many real images. These differ from one training to the
+next, and only what lies below their spread is a fault of the images.
+"""
+
+import dataclasses
+import math
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import lensjax
+from lensjax import provenance
+from lensjax import workdir as files
+from lensjax.classifier import LensClassifier
+from lensjax.config import Config, from_config_dict, to_dict
+from lensjax.data.catalogue import FOLDER_SET
+from lensjax.data.dataset import LensSplit
+from lensjax.evaluation.noise_levels import levels, with_noise
+from lensjax.evaluation.rows import ALL, Row, Setting
+from lensjax.metrics.classification import Scores, score
+from lensjax.metrics.intervals import disjoint_sets
+from lensjax.metrics.reference import cached_json
+from lensjax.prng import MAX_SEED
+from lensjax.state import sampling_params
+from lensjax.train import train
+from lensjax.trained import Trained
+
+LEAST_IMAGES = 20  # a class; fewer teach too little to compare
+_MOST_IMAGES = 1_000  # a class; the steps would not see more of them often
+_SIDE = 8  # of the feature maps, for images of any size
+
+
+class Lesson(NamedTuple):
+    """How each network is trained.
+
+    Attributes:
+      num_steps: steps.
+      batch_size: images a step, or all where there are fewer.
+      width: channels.
+      num_controls: trainings on disjoint sets of real images.
+    """
+
+    num_steps: int = 500
+    batch_size: int = 48
+    width: int = 32
+    num_controls: int = 6
+
+
+LESSON = Lesson()
+
+
+def missing(setting: Setting, lesson: Lesson = LESSON) -> str | None:
+    """Returns why nothing can be taught, with the remedy; None where it can."""
+    info = setting.info
+    if info.num_classes < 2:
+        return f"{info.name} has fewer than two classes to tell apart"
+    if not setting.labelled:
+        return "the images have no labels; give evaluate.labels, or labels.npy beside them"
+    found = _smallest_class(setting.train(lesson.num_controls * LEAST_IMAGES))
+    if min(found // lesson.num_controls, setting.per_class) < LEAST_IMAGES:
+        return (
+            f"it needs {LEAST_IMAGES} images a class to judge and {lesson.num_controls} times as "
+            f"many real training images; there are {setting.per_class} and {found}"
+        )
+    return None
+
+
+def _smallest_class(row: Row) -> int:
+    return min(len(places) for places in row.groups.values())
+
+
+def _images_per_class(row: Row, real: Row, setting: Setting, lesson: Lesson) -> int:
+    """Returns how many images a class are trained on: the row and each control have as many."""
+    judged = setting.per_class if row is real else _smallest_class(row)
+    most = min(judged, _MOST_IMAGES)
+    known = _smallest_class(setting.train(lesson.num_controls * most))
+    return min(most, known // lesson.num_controls)
+
+
+def _config(setting: Setting, num_images: int, seed: int, lesson: Lesson) -> Config:
+    """Returns the configuration of a training; it reads its images from no folder."""
+    values = to_dict(Config())
+    values["seed"] = seed % (MAX_SEED + 1)
+    values["data"] |= {
+        "name": FOLDER_SET,
+        "folder": "arrays",
+        "scaling": "asinh",
+        "augmentation": "none" if setting.simulated is None else "rotate_180",
+    }
+    values["model"] |= {
+        "name": "rescnn",
+        "num_classes": setting.info.num_classes,
+        "patch_size": max(1, round(min(setting.info.image_shape[:2]) / _SIDE)),
+        "widths": (lesson.width,),
+        "blocks": 1,
+        "num_features": 64,
+    }
+    values["optim"] |= {
+        "learning_rate": 3e-3,
+        "warmup_steps": min(50, lesson.num_steps),
+        "weight_decay": 1e-4,
+        "ema_half_life_images": 2_000.0,
+    }
+    every = ("log_every", "evaluate_every", "sample_every", "checkpoint_every")
+    values["train"] |= dict.fromkeys(every, lesson.num_steps) | {
+        "num_steps": lesson.num_steps,
+        # One image a class goes to the validation that every training ends with.
+        "batch_size": min(lesson.batch_size, num_images - setting.info.num_classes),
+    }
+    values["classify"] |= {"validation_share": 0.001}
+    values["parallel"] |= {"num_devices": 1}
+    return from_config_dict(values)
+
+
+def _train(row: Row, seed: int, setting: Setting, lesson: Lesson) -> LensClassifier:
+    """Trains on a row's images as they are and behind each noise, in equal shares."""
+    images = np.concatenate([with_noise(row, level) for level in levels(setting).values()])
+    labels = np.resize(row.labels, len(images))
+    info = dataclasses.replace(setting.info, parameter_names=(), name=f"{row.name} images")
+    split = LensSplit(images, labels, np.empty((len(images), 0), np.float32), info)
+    config = _config(setting, len(images), seed, lesson)
+    with tempfile.TemporaryDirectory() as folder:
+        workdir = pathlib.Path(folder)
+        state = train(config, workdir, split, quiet=True)
+        dataset = files.read_json(workdir / files.DATASET_FILE)
+    ema = config.sample.ema
+    params = sampling_params(state, ema)
+    return LensClassifier(Trained(config, dataset, params, int(state.step), ema, None), 1.0)
+
+
+def _scores(row: Row, real: Row, seed: int, setting: Setting, lesson: Lesson) -> dict[str, Scores]:
+    """Returns how well the test split is recognised by a network trained on a row, by level."""
+    names = setting.info.class_names
+    even = np.full((len(real.labels), len(names)), 1 / len(names), np.float32)
+    # From images without any contrast nothing can be learned.
+    network = _train(row, seed, setting, lesson) if np.ptp(row.images) > 0 else None
+    found = {}
+    for level, magnitude in levels(setting).items():
+        images = with_noise(real, magnitude)
+        probabilities = network.predict(images).probabilities if network else even
+        found[level] = score(real.labels, probabilities, names)
+    return found
+
+
+def _controls(real: Row, setting: Setting, per_class: int, lesson: Lesson) -> dict[str, Any]:
+    """Returns by level what networks trained on disjoint sets of real images reach, cached."""
+    seed = setting.settings.seed
+
+    def compute() -> dict[str, Any]:
+        train_row = setting.train(lesson.num_controls * per_class)
+        sets = disjoint_sets(train_row.labels, per_class, lesson.num_controls, seed)
+        found: dict[str, Any] = {level: [] for level in levels(setting)}
+        for number, places in enumerate(sets):
+            row = Row(f"real {number}", train_row.images[places], train_row.labels[places], setting)
+            for level, scores in _scores(row, real, seed + number, setting, lesson).items():
+                found[level].append(
+                    {
+                        "accuracy": scores.accuracy,
+                        "accuracy_error": scores.accuracy_error,
+                        "auc": scores.macro_auc,
+                        "recall": scores.to_dict()["recall"],
+                    }
+                )
+        return found
+
+    key: dict[str, str | int] = {
+        "what": "trainings on real images",
+        "data": setting.info.name,
+        "data_fingerprint": setting.info.fingerprint,
+        "image_shape": str(setting.info.image_shape),
+        "test_images_per_class": setting.per_class,
+        "train_images_per_class": per_class,
+        "image_scale": setting.settings.image_scale,
+        "seed": seed,
+        "lesson": str(lesson),
+        "code": _code(),
+    }
+    return cached_json(key, compute, setting.cache)
+
+
+def _summary(controls: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns mean and spread of the trainings on real images at one level."""
+    accuracies, areas = ([one[name] for one in controls] for name in ("accuracy", "auc"))
+    error = float(np.mean([one["accuracy_error"] for one in controls]))
+    return {
+        "accuracy": float(np.mean(accuracies)),
+        "accuracy_error": error,
+        "accuracy_deviation": float(np.std(accuracies, ddof=1)),
+        "auc": float(np.mean(areas)),
+        "auc_deviation": float(np.std(areas, ddof=1)),
+        "recall": {
+            name: float(np.mean([one["recall"][name] for one in controls]))
+            for name in controls[0]["recall"]
+        },
+    }
+
+
+def probability_of_so_low(accuracy: float, known: Mapping[str, float], num_controls: int) -> float:
+    """Returns how probable an accuracy so low is if the images taught as real ones do.
+
+    A training on other real images is one more draw beside `num_controls` of them: Student's t with
+    their spread, which is never taken for less than the binomial error, because few trainings may
+    agree by chance or all reach 100 %.
+
+    Args:
+      accuracy: of the training that is judged.
+      known: `accuracy`, `accuracy_deviation` and `accuracy_error` of the trainings on real images.
+      num_controls: how many these were, at least 2.
+    """
+    from scipy.stats import t
+
+    deviation = max(known["accuracy_deviation"], known["accuracy_error"])
+    below = (known["accuracy"] - accuracy) / (deviation * math.sqrt(1 + 1 / num_controls))
+    return float(t.sf(below, num_controls - 1))
+
+
+def taught(row: Row, real: Row, setting: Setting, lesson: Lesson = LESSON) -> dict[str, Any]:
+    """Returns how well a network trained on a row recognises real images, by noise level.
+
+    Args:
+      row: the images to be trained on; the real ones stand for training images of as many.
+      real: the test split.
+      setting: what all rows share.
+      lesson: how each network is trained.
+
+    Returns:
+      Nothing for a row without labels or with too few images of a class.
+    """
+    if ALL in row.groups:
+        return {}
+    per_class = _images_per_class(row, real, setting, lesson)
+    if per_class < LEAST_IMAGES:
+        return {}
+    controls = _controls(real, setting, per_class, lesson)
+    known = {level: _summary(found) for level, found in controls.items()}
+    count = {"num_images": per_class * setting.info.num_classes}
+    if row is real:
+        return {level: count | numbers for level, numbers in known.items()}
+    places = np.concatenate([places[:per_class] for places in row.groups.values()])
+    part = Row(row.name, row.images[places], row.labels[places], setting)
+    count["num_images"] = len(places)
+    found = {}
+    for level, scores in _scores(part, real, setting.settings.seed, setting, lesson).items():
+        beside = known[level]
+        found[level] = {
+            **count,
+            "accuracy": scores.accuracy,
+            "accuracy_error": scores.accuracy_error,
+            "auc": scores.macro_auc,
+            "p": probability_of_so_low(scores.accuracy, beside, lesson.num_controls),
+            "recall": scores.to_dict()["recall"],
+            **{f"real_{name}": value for name, value in beside.items()},
+        }
+    return found
+
+
+def _code() -> str:
+    """Returns a hash of the code that trains."""
+    package = pathlib.Path(lensjax.__file__).parent
+    return provenance.code_hash(package, package / "models", package / "data")
+
+
+def protocol(setting: Setting) -> dict[str, Any]:
+    """Returns what the numbers of `taught` depend on."""
+    return {
+        "network": f"rescnn, {LESSON.width} channels on about {_SIDE}x{_SIDE} patches",
+        "num_steps": LESSON.num_steps,
+        "batch_size": LESSON.batch_size,
+        "most_images_per_class": _MOST_IMAGES,
+        "trained_on": "the images as they are and behind each noise, in equal shares",
+        "scored_on": "test split",
+        "beside": f"{LESSON.num_controls} trainings on disjoint sets of as many real images",
+        "p": "one more draw of the trainings on real images is as low (Student's t)",
+        "levels": list(levels(setting)),
+        "training_code": _code(),
+    }
