@@ -22,6 +22,7 @@ from absl import logging
 
 from lensjax import provenance
 from lensjax.config import Config, from_config_dict, to_dict
+from lensjax.config_evaluate import measure_names
 from lensjax.data import sets
 from lensjax.data.dataset import LensSplit
 from lensjax.data.subset import SubsetSplit
@@ -46,6 +47,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--measures", default="all", help="as evaluate.measures")
     parser.add_argument("--only", nargs="*", default=list(CORRUPTIONS), help="names of faults")
     parser.add_argument("--table", action="store_true", help="only the table, from judge.json")
+    parser.add_argument(
+        "--update", action="store_true", help="keep what judge.json has of other measures"
+    )
     parser.add_argument("--no-files", action="store_true", help="prints the table alone")
     return parser.parse_args()
 
@@ -158,16 +162,40 @@ def _table(checks: Mapping[str, Sequence[Check]], per_class: int, data: str) -> 
 
 def _from_results() -> None:
     content = json.loads(RESULTS.read_text())
-    checks = {
+    checks = _known_checks(content)
+    TABLE.write_text(_table(checks, content["images_per_class"], content["data"]))
+
+
+def _known_checks(content: Mapping[str, Any]) -> dict[str, list[Check]]:
+    return {
         name: [Check(**{**one, "value": _number(one["value"])}) for one in found]
         for name, found in content["checks"].items()
     }
-    TABLE.write_text(_table(checks, content["images_per_class"], content["data"]))
 
 
 def _number(value: float | None) -> float:
     """Returns a number of JSON, which has no infinity."""
     return float("inf") if value is None else value
+
+
+def _with_known(
+    checks: Mapping[str, Sequence[Check]], measures: Sequence[str]
+) -> dict[str, list[Check]]:
+    """Returns new checks among those of the other measures in the result file.
+
+    Args:
+      checks: the new ones, by fault.
+      measures: names of the measures that they are of.
+    """
+    titles = tuple(name.replace("_", " ") for name in measures)
+    found = {}
+    for name, known in _known_checks(json.loads(RESULTS.read_text())).items():
+        others = [one for one in known if not one.name.startswith(titles)]
+        place = next(
+            (index for index, one in enumerate(known) if one.name.startswith(titles)), len(known)
+        )
+        found[name] = [*others[:place], *checks.get(name, ()), *others[place:]]
+    return found
 
 
 def main() -> None:
@@ -188,6 +216,8 @@ def main() -> None:
             control = unseen_images(config, splits, part)
             rows.append(Row(f"control {part}", control.images, control.labels, setting))
         checks, _ = judge(rows, setting)
+    if arguments.update:
+        checks = _with_known(checks, measure_names(arguments.measures))
     table = _table(checks, arguments.images_per_class, arguments.data)
     print(table)
     print(f"{time.monotonic() - started:.0f} s")

@@ -53,6 +53,8 @@ class Classification(NamedTuple):
 def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
     """Returns images `[N, H, W, C]` on another grid of pixels with the same total flux.
 
+    It is the same to 1 % for what is wider than a pixel; single bright pixels lose or gain more.
+
     Args:
       images: flux per pixel, float32.
       height: rows of the result.
@@ -212,11 +214,12 @@ def load_classifier(
             "vit), such as one of configs/classifier_rescnn.py",
         )
     trained = restore(folder, config, step, ema, best=True)
-    return LensClassifier(trained, _temperature(folder, trained.step))
+    return LensClassifier(trained, _temperature(folder, trained))
 
 
-def _temperature(folder: pathlib.Path, step: int) -> float:
-    """Returns the temperature that the validation of a step found; 1 where none was made then."""
+def _temperature(folder: pathlib.Path, trained: Trained) -> float:
+    """Returns the temperature that a validation found for these parameters, 1 without one."""
     path = folder / files.CLASSIFIER_FILE
     known = files.read_json(path) if path.exists() else {}
-    return float(known["temperature"]) if known.get("step") == step else 1.0
+    validated = known.get("step") == trained.step and trained.ema == trained.config.sample.ema
+    return float(known["temperature"]) if validated else 1.0

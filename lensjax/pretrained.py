@@ -17,6 +17,7 @@ from flax import traverse_util
 from lensjax import workdir as files
 from lensjax.assemble import abstract_state
 from lensjax.config import to_dict
+from lensjax.config_task import CLASSIFY
 from lensjax.trained import RequestError, Trained
 
 WEIGHTS_FOLDER = pathlib.Path(__file__).resolve().parent / "weights"
@@ -40,8 +41,13 @@ def save(folder: pathlib.Path, trained: Trained, card: Mapping[str, Any]) -> Non
       folder: to be made, such as `WEIGHTS_FOLDER / name`.
       trained: the network.
       card: what is known of it, JSON types; `sha256`, `checkpoint_step`, `ema` and
-        `num_parameters` are added.
+        `num_parameters` are added. That of a classifier has its `temperature`.
+
+    Raises:
+      RequestError: for the card of a classifier without a temperature.
     """
+    if trained.config.task == CLASSIFY and "temperature" not in card:
+        raise RequestError("card: got no temperature; a classifier needs one, 1.0 changes nothing")
     from safetensors.numpy import save as serialise
 
     flat = traverse_util.flatten_dict(jax.device_get(trained.params), sep="/")

@@ -83,7 +83,7 @@ def _has_any(folder: pathlib.Path) -> bool:
 
 
 def restore_best(workdir: pathlib.Path, expected: Any, step: int | None = None) -> Any:
-    """Returns the best state of a run, None where it has none yet.
+    """Returns the best state of a run, None where it has none yet or is of another step.
 
     Args:
       workdir: the run's folder.
@@ -91,7 +91,7 @@ def restore_best(workdir: pathlib.Path, expected: Any, step: int | None = None) 
       step: the step that it must be of; None for any.
     """
     folder = workdir / files.BEST
-    if not _has_any(folder):
+    if not _has_any(folder) or (step is not None and not (folder / str(step)).is_dir()):
         return None
     checkpoints = Checkpoints(folder, read_only=True)
     try:

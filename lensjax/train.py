@@ -179,6 +179,8 @@ def train(
     mesh = make_mesh(config)
     split = without_disc(split, config.data.exclude_source_disc)
     _check_images(config, split.info, len(split))
+    if config.classify.start_from is not None and not files.is_begun(workdir):
+        check_start(config, cut_out_shape(split.info.image_shape, config.data.shift_pixels))
     files.claim(workdir, config)
     with contextlib.ExitStack() as cleanup:
         if quiet:
@@ -252,8 +254,6 @@ def _check_images(config: Config, info: DatasetInfo, num_images: int) -> None:
         )
     check_mask(config.model, height, width)
     check_attention(config.model, height)
-    if config.classify.start_from is not None:
-        check_start(config, cut_out_shape(info.image_shape, data.shift_pixels))
 
 
 def _class_counts(config: Config, split: Split) -> list[int] | None:

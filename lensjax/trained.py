@@ -75,7 +75,8 @@ def restore(
       config: its configuration, but for what may differ on a resume.
       step: the checkpoint; None for the newest sound one.
       ema: see `generate.load`.
-      best: whether the step with the lowest validation loss is taken where `step` is None.
+      best: whether the state with the lowest validation loss is looked at first, and taken where
+        `step` is None or its own.
 
     Raises:
       RequestError: for an average that the run does not keep.
@@ -87,7 +88,7 @@ def restore(
     name = params_name(config, ema)
     dataset = files.read_json(folder / files.DATASET_FILE)
     expected = abstract_state(config, tuple(dataset["image_shape"]))
-    state: TrainState | None = restore_best(folder, expected) if best and step is None else None
+    state: TrainState | None = restore_best(folder, expected, step) if best else None
     if state is None:
         checkpoints = Checkpoints(folder / files.CHECKPOINTS, read_only=True)
         state = checkpoints.restore(expected, step)

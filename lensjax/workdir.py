@@ -59,7 +59,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         raise WorkdirError(f"{path} cannot be read: {error}") from None
 
 
-def _is_begun(workdir: pathlib.Path) -> bool:
+def is_begun(workdir: pathlib.Path) -> bool:
+    """Returns whether a workdir has a checkpoint."""
     return any((workdir / CHECKPOINTS).glob("[0-9]*"))
 
 
@@ -70,7 +71,7 @@ def check_free(workdir: pathlib.Path, config: Config) -> None:
       ConfigError: where the workdir belongs to another configuration; every difference is listed.
       WorkdirError: where the folder cannot be made or its `config.json` not be read.
     """
-    if _is_begun(workdir):
+    if is_begun(workdir):
         check_same(workdir, config)
         return
     existing = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
@@ -92,7 +93,7 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
     except OSError as error:
         raise WorkdirError(f"--workdir={workdir} cannot be made: {error.strerror}") from None
     path = workdir / CONFIG_FILE
-    if _is_begun(workdir):
+    if is_begun(workdir):
         check_same(workdir, config)
     elif path.exists():  # a run that never saved anything, such as one without room for its data
         (workdir / DATASET_FILE).unlink(missing_ok=True)
