@@ -179,18 +179,12 @@ def train(
     mesh = make_mesh(config)
     split = without_disc(split, config.data.exclude_source_disc)
     _check_images(config, split.info, len(split))
-    if config.classify.start_from is not None and not files.is_begun(workdir):
-        check_start(config, cut_out_shape(split.info.image_shape, config.data.shift_pixels))
-    files.claim(workdir, config)
+    _claim_workdir(workdir, config, split.info)
     with contextlib.ExitStack() as cleanup:
         if quiet:
             cleanup.enter_context(only_warnings())
         cleanup.enter_context(files.training_lock(workdir))
-        if config.task != GENERATE:
-            settings = config.classify
-            split, test = divide(
-                split, config.seed, settings.validation_share, settings.label_share
-            )
+        split, other = _parts(split, test, config)
         scaling = _claim_dataset(workdir / files.DATASET_FILE, split, config)
         checkpoints = Checkpoints(
             workdir / files.CHECKPOINTS,
@@ -218,11 +212,26 @@ def train(
             placement.arguments(start),
             replicated(mesh),
         )
-        watch = make_watch(config, split, test, scaling)
+        watch = make_watch(config, split, other, scaling)
         monitor = Monitor(config, workdir, start, watch, quiet=quiet)
         cleanup.callback(monitor.close)
         stop = StopRequest() if quiet else cleanup.enter_context(stop_on_signal())
         return _loop(config, state, step_fn, placement, checkpoints, monitor, stop, selection)
+
+
+def _claim_workdir(workdir: pathlib.Path, config: Config, info: DatasetInfo) -> None:
+    """Makes a workdir this run's own; a new one has the run that it starts from checked."""
+    if config.classify.start_from is not None and not files.is_begun(workdir):
+        check_start(config, cut_out_shape(info.image_shape, config.data.shift_pixels))
+    files.claim(workdir, config)
+
+
+def _parts(split: Split, test: Split | None, config: Config) -> tuple[Split, Split | None]:
+    """Returns what is trained on, and what is validated on beside it."""
+    if config.task == GENERATE:
+        return split, test
+    settings = config.classify
+    return divide(split, config.seed, settings.validation_share, settings.label_share)
 
 
 def _check_images(config: Config, info: DatasetInfo, num_images: int) -> None:
