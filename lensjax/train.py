@@ -186,11 +186,7 @@ def train(
         cleanup.enter_context(files.training_lock(workdir))
         split, other = _parts(split, test, config)
         scaling = _claim_dataset(workdir / files.DATASET_FILE, split, config)
-        checkpoints = Checkpoints(
-            workdir / files.CHECKPOINTS,
-            keep_last=config.train.keep_last,
-            keep_every=config.train.keep_every,
-        )
+        checkpoints = _open_checkpoints(workdir, config)
         cleanup.callback(checkpoints.close)
         state = _first_state(config, split, mesh, checkpoints)
         start = int(state.step)
@@ -224,6 +220,11 @@ def _claim_workdir(workdir: pathlib.Path, config: Config, info: DatasetInfo) -> 
     if config.classify.start_from is not None and not files.is_begun(workdir):
         check_start(config, cut_out_shape(info.image_shape, config.data.shift_pixels))
     files.claim(workdir, config)
+
+
+def _open_checkpoints(workdir: pathlib.Path, config: Config) -> Checkpoints:
+    keep_last, keep_every = config.train.keep_last, config.train.keep_every
+    return Checkpoints(workdir / files.CHECKPOINTS, keep_last=keep_last, keep_every=keep_every)
 
 
 def _parts(split: Split, test: Split | None, config: Config) -> tuple[Split, Split | None]:

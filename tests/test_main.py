@@ -11,7 +11,7 @@ from lensjax.config import from_config_dict
 from lensjax.data.catalogue import SIMULATED_SETS
 
 SMOKE = "--config=configs/smoke.py"
-MODES = ("train", "sample", "evaluate", "export", "build_data")
+MODES = ("train", "sample", "evaluate", "classify", "export", "build_data")
 OF_A_RUN = ("train", "sample", "evaluate")  # these belong to the configuration of a workdir
 CONFIG_FILES = {
     "raises": 'def get_config():\n    raise RuntimeError("the moon is full")\n',

@@ -285,7 +285,7 @@ def _changed_guide(runs, config=(), **dataset) -> LensGenerator:
 def test_a_guide_for_other_images_is_refused(runs, monkeypatch, changes, words):
     guide = _changed_guide(runs, **changes)
     generator = lensjax.load(runs[0])
-    monkeypatch.setattr(generation, "load", lambda folder, step: guide)
+    monkeypatch.setattr(generation, "load_generator", lambda folder, step, ema: guide)
     with pytest.raises(ConfigError, match=f"sample.guide_workdir: got 'there'; allowed: .*{words}"):
         generator.generate(guide_workdir="there")
 
@@ -294,7 +294,7 @@ def test_a_guide_for_other_images_is_refused(runs, monkeypatch, changes, words):
 def test_a_guide_may_predict_something_else(runs, monkeypatch, prediction):
     guide = _changed_guide(runs, {"model.prediction": prediction})
     generator = lensjax.load(runs[0])
-    monkeypatch.setattr(generation, "load", lambda folder, step: guide)
+    monkeypatch.setattr(generation, "load_generator", lambda folder, step, ema: guide)
     assert generator.guide(generator.settings(guide_workdir="there")) is guide
 
 
