@@ -9,9 +9,9 @@ import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# The same program is compiled once for this process and its children; one folder a process, since
-# JAX does not write these files atomically.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+# The same program is compiled once for this process and its children. JAX does not write these
+# files in one step, so a worker has a folder of its own and not that of the process it came from.
+if "PYTEST_XDIST_WORKER" in os.environ or "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="lensjax_compiled_")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
