@@ -22,15 +22,11 @@ from lensjax.guidance import (
 )
 from lensjax.losses import Batch, LossSettings, make_loss_fn
 from lensjax.models import build_model
-from lensjax.models.classifiers import ClassifierOutput
-from lensjax.models.mae import MaskedOutput
 from lensjax.preconditioning import precondition
 from lensjax.samplers import DenoiseFn
 from lensjax.state import EmaSettings, StepFn, TrainState, init_state, make_train_step
 from lensjax.task_losses import (
-    ClassifyFn,
     LossFn,
-    MaskedFn,
     make_classifier_loss_fn,
     make_masked_loss_fn,
 )
@@ -136,24 +132,17 @@ def make_classifier_init_fn(
     return init_fn
 
 
-def make_classify_fn(config: Config) -> ClassifyFn:
-    """Returns `(params, images [B, H, W, C], keys [B] or None) -> ClassifierOutput`."""
+def make_image_fn(config: Config) -> Callable[..., Any]:
+    """Returns `(params, images [B, H, W, C], keys [B] or None) -> output` of the network.
+
+    The output is a `ClassifierOutput`, or a `MaskedOutput` of an autoencoder, which needs keys.
+    """
     model = build_model(config.model)
 
-    def classify_fn(params: Any, images: Array, keys: Array | None) -> ClassifierOutput:
-        return cast(ClassifierOutput, model.apply({"params": params}, images, keys))
+    def image_fn(params: Any, images: Array, keys: Array | None) -> Any:
+        return model.apply({"params": params}, images, keys)
 
-    return classify_fn
-
-
-def make_masked_fn(config: Config) -> MaskedFn:
-    """Returns `(params, images [B, H, W, C], keys [B]) -> MaskedOutput`."""
-    model = build_model(config.model)
-
-    def masked_fn(params: Any, images: Array, keys: Array) -> MaskedOutput:
-        return cast(MaskedOutput, model.apply({"params": params}, images, keys))
-
-    return masked_fn
+    return image_fn
 
 
 def _class_weights(config: Config, class_counts: Sequence[int] | None) -> Array:
@@ -178,13 +167,13 @@ def build_loss_fn(config: Config, class_counts: Sequence[int] | None = None) -> 
         return make_loss_fn(make_network_fn(config), build_path(config), loss_settings(config))
     if config.task == CLASSIFY:
         return make_classifier_loss_fn(
-            make_classify_fn(config),
+            make_image_fn(config),
             config.classify.label_smoothing,
             _class_weights(config, class_counts),
             config.classify.train_encoder,
         )
     return make_masked_loss_fn(
-        make_masked_fn(config), config.model.patch_size, config.model.normalise_patches
+        make_image_fn(config), config.model.patch_size, config.model.normalise_patches
     )
 
 

@@ -1,5 +1,6 @@
 """What the training of a classifier or a masked autoencoder shows of itself."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +12,8 @@ from absl import logging
 from jax import Array
 
 from lensjax import prng
-from lensjax.assemble import make_classify_fn, make_masked_fn
+from lensjax.assemble import make_image_fn
+from lensjax.chunks import map_chunks
 from lensjax.config import Config
 from lensjax.data.augmentation import central_cut_out
 from lensjax.data.catalogue import SIMULATED_SETS
@@ -49,23 +51,6 @@ def _validation_images(config: Config, validation: Split) -> Examples:
     return Examples(np.asarray(jax.jit(jax.vmap(observe_fn(config)))(keys, flux)), labels)
 
 
-def in_chunks(function: Callable[..., Array], size: int, *arrays: np.ndarray) -> np.ndarray:
-    """Applies a jitted function of rows to chunks of one shape and returns all its rows.
-
-    Args:
-      function: maps arrays `[size, ...]` to `[size, ...]`, each row by itself.
-      size: rows of a chunk; the last is filled up.
-      *arrays: `[N, ...]`.
-    """
-    count = len(arrays[0])
-    found = []
-    for start in range(0, count, size):
-        rows = np.minimum(np.arange(start, start + size), count - 1)
-        output = np.asarray(function(*(array[rows] for array in arrays)))
-        found.append(output[: count - start])
-    return np.concatenate(found)
-
-
 class ClassifierWatch:
     """Validates a classifier: loss, accuracy, and the temperature that calibrates it.
 
@@ -78,7 +63,7 @@ class ClassifierWatch:
     def __init__(self, config: Config, validation: Split, scaling: Scaling) -> None:
         self._images = _validation_images(config, validation)
         self._size = min(_MAX_BATCH, len(self._images.labels))
-        classify = make_classify_fn(config)
+        classify = make_image_fn(config)
 
         def logits_fn(params: Any, flux: Array, label: Array) -> Array:
             return classify(params, to_batch(scaling, flux, label).image, None).logits
@@ -96,7 +81,9 @@ class ClassifierWatch:
     def validate(self, params: Any) -> Mapping[str, float]:
         """Returns the scalars of a validation and logs them."""
         images, labels = self._images
-        logits = in_chunks(lambda *rows: self._logits_fn(params, *rows), self._size, images, labels)
+        logits = map_chunks(
+            lambda *rows: self._logits_fn(params, *rows), self._size, images, labels
+        )
         loss = float(jnp.mean(cross_entropy(jnp.asarray(logits), jnp.asarray(labels))))
         accuracy = float(np.mean(logits.argmax(axis=1) == labels))
         logging.info(
@@ -128,7 +115,7 @@ class PretrainingWatch:
         self._images = _validation_images(config, validation)
         self._names = validation.info.class_names or ("images",)
         self._size = min(_MAX_BATCH, len(self._images.labels))
-        self._apply = make_masked_fn(config)
+        self._apply = make_image_fn(config)
         self._errors_fn = jax.jit(self._errors)
         self._found_fn = jax.jit(self._found)
 
@@ -179,9 +166,7 @@ class PretrainingWatch:
         """Returns the scalars of a validation and logs them."""
         images = self._images.images
         numbers = np.arange(len(images), dtype=np.int32)
-        errors = in_chunks(
-            lambda *rows: self._errors_fn(params, *rows), self._size, images, numbers
-        )
+        errors = map_chunks(functools.partial(self._errors_fn, params), self._size, images, numbers)
         loss = float(errors.mean())
         logging.info("validation on %d images of the training split | loss %.4f", len(images), loss)
         return {VALIDATION_LOSS: loss}

@@ -11,7 +11,8 @@ import numpy as np
 from jax import Array
 
 from lensjax import workdir as files
-from lensjax.assemble import make_classify_fn
+from lensjax.assemble import make_image_fn
+from lensjax.chunks import map_chunks
 from lensjax.config import Config, ConfigError
 from lensjax.config_task import CLASSIFY
 from lensjax.data.pipeline import to_batch
@@ -93,7 +94,7 @@ class LensClassifier:
 
     @functools.cached_property
     def _apply(self) -> Any:
-        classify, scaling = make_classify_fn(self.config), self.scaling
+        classify, scaling = make_image_fn(self.config), self.scaling
 
         def apply(params: Any, flux: Array) -> ClassifierOutput:
             images = to_batch(scaling, flux, jnp.zeros(len(flux), jnp.int32)).image
@@ -154,15 +155,11 @@ class LensClassifier:
         """
         images = self._checked(images, resize)
         size = self.config.classify.batch_size
-        outputs = []
-        for start in range(0, max(len(images), 1), size):  # no image is a chunk of none
-            chunk = images[start : start + size]
-            filled = np.pad(chunk, ((0, size - len(chunk)), (0, 0), (0, 0), (0, 0)))
-            # Accelerators would round products to fewer bits; the same features everywhere.
-            with jax.default_matmul_precision("highest"):
-                output = jax.device_get(self._apply(self.params, filled))
-            outputs.append([rows[: len(chunk)] for rows in output])
-        features, logits = (np.concatenate(rows) for rows in zip(*outputs, strict=True))
+        asked = images if len(images) else np.zeros((1, *self.image_shape), np.float32)
+        # Accelerators would round products to fewer bits; the same features everywhere.
+        with jax.default_matmul_precision("highest"):
+            output = map_chunks(functools.partial(self._apply, self.params), size, asked)
+        features, logits = (rows[: len(images)] for rows in output)
         if not len(images):
             return Prediction(features, logits, logits)
         return Prediction(features, logits, softmax(logits, self.temperature))

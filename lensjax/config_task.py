@@ -105,7 +105,7 @@ def _check_noise(config: Config) -> None:
     if not settings.noise_share:
         return
     simulated = SIMULATED_SETS.get(name)
-    if simulated is None or simulated.noisy or simulated.survey.exposure_time_s is None:
+    if simulated is None or not simulated.takes_noise:
         what = "a user's files" if name == FOLDER_SET else name
         raise ConfigError(
             "classify.noise_share",

@@ -34,6 +34,12 @@ def code_hash(*folders: pathlib.Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def code_that_measures() -> str:
+    """Returns a hash of the code that measures, so that numbers of other code are not taken."""
+    package = pathlib.Path(__file__).parent
+    return code_hash(package / "metrics", package / "evaluation")
+
+
 def git_revision() -> str | None:
     """Returns the commit of the checkout that lensjax runs from, `+changes` if edited, or None."""
 

@@ -7,12 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from lensjax import workdir as files
-from lensjax.assemble import abstract_state
-from lensjax.checkpoint import Checkpoints
 from lensjax.config import Config, ConfigError
 from lensjax.data.scaling import Scaling
-from lensjax.selection import restore_best
-from lensjax.state import TrainState, sampling_params
+from lensjax.state import TrainState
+from lensjax.trained import restore
 
 _ENCODER = "encoder"
 _ENCODER_FIELDS = ("patch_size", "width", "depth", "num_heads", "mlp_ratio")
@@ -67,20 +65,12 @@ def with_encoder(state: TrainState, config: Config) -> TrainState:
     """Returns a state before its first step with the encoder of `classify.start_from`.
 
     Raises:
-      lensjax.checkpoint.CheckpointError: where the other run has no such, or no sound, checkpoint.
+      lensjax.workdir.WorkdirError: where the other run has no checkpoint at all.
+      lensjax.checkpoint.CheckpointError: where it has no such, or no sound, checkpoint.
     """
     folder = _folder(config)
     theirs = files.load_config(folder)
-    shape = tuple(files.read_json(folder / files.DATASET_FILE)["image_shape"])
-    expected, step = abstract_state(theirs, shape), config.classify.start_step
-    found = restore_best(folder, expected, step) if step is None else None
-    if found is None:
-        checkpoints = Checkpoints(folder / files.CHECKPOINTS, read_only=True)
-        found = checkpoints.restore(expected, step)
-        checkpoints.close()
-    if found is None:
-        raise files.WorkdirError(f"{folder} has no checkpoint yet; train it first")
-    encoder = sampling_params(found, theirs.sample.ema)[_ENCODER]
+    encoder = restore(folder, theirs, config.classify.start_step, best=True).params[_ENCODER]
 
     def replaced(params: Any) -> Any:
         like = params[_ENCODER]

@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 import lensjax
 from lensjax import pretrained
-from lensjax.assemble import make_classify_fn
+from lensjax.assemble import make_image_fn
 from lensjax.classifier import LensClassifier, load_classifier, resize
 from lensjax.config import Config, ConfigError
 from lensjax.data.dataset import LensSplit
@@ -51,7 +51,7 @@ def classifier(workdir) -> LensClassifier:
 def test_a_prediction_is_what_the_network_says_of_scaled_images(classifier):
     found = classifier.predict(IMAGES)
     scaled = classifier.scaling.to_model(jnp.asarray(IMAGES))
-    expected = make_classify_fn(CONFIG)(classifier.params, scaled, None)
+    expected = make_image_fn(CONFIG)(classifier.params, scaled, None)
     np.testing.assert_allclose(found.features, expected.features, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-4, atol=1e-5)
     probabilities = softmax(found.logits.astype(np.float64) / 2.5, axis=1)

@@ -66,7 +66,7 @@ def test_the_loss_is_the_mean_weighted_by_the_class(smoothing, weights):
     ],
 )
 def test_weights_of_the_configuration(monkeypatch, text, counts, weights):
-    monkeypatch.setattr("lensjax.assemble.make_classify_fn", lambda config: logits_fn)
+    monkeypatch.setattr("lensjax.assemble.make_image_fn", lambda config: logits_fn)
     changes = {"class_weights": text, "label_smoothing": 0.2}
     config = tiny_config(model={"name": "rescnn"}, classify=changes)
     found = build_loss_fn(config, counts)(PARAMS, BATCH, jax.random.split(jax.random.key(0), 4))

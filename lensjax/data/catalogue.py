@@ -34,6 +34,11 @@ class SimulatedSet:
         return self.survey.name + "".join(part for part, present in parts if present)
 
     @property
+    def takes_noise(self) -> bool:
+        """Whether the instrument's noise can be added, with one exposure for all images."""
+        return not self.noisy and self.survey.exposure_time_s is not None
+
+    @property
     def images_per_class(self) -> dict[str, int]:
         """Number of images of each class by split."""
         return IMAGES_PER_CLASS["mini" if self.mini else "full"]

@@ -14,24 +14,22 @@ from lensjax.classifier import LensClassifier, load_classifier
 from lensjax.config import Config, DataConfig
 from lensjax.data import sets
 from lensjax.data.augmentation import central_cut_out
-from lensjax.data.catalogue import SIMULATED_SETS, SimulatedSet
+from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.dataset import DataError, LensSplit, Split
 from lensjax.data.subset import SubsetSplit
 from lensjax.evaluation import classifier_pictures as pictures
+from lensjax.evaluation.noise_levels import AS_THEY_ARE, MAGNITUDES, behind_noise
 from lensjax.evaluation.page import Picture, write_page
 from lensjax.evaluation.real import first_places
 from lensjax.evaluation.tables import Table, plain
 from lensjax.figures import save_png
 from lensjax.metrics.classification import RocCurve, Scores, reliability, roc_curves, score
-from lensjax.metrics.noise import add_instrument_noise
 from lensjax.metrics.reference import cache_folder, cached_json
 from lensjax.metrics.ring_radius import RadiusClassifier, fit_ring_radius
 from lensjax.sample_mode import weights_hash
 from lensjax.writers import show
 
 CONSERVED_SET = "deeplense/model_ii_conserved"
-AS_THEY_ARE = "as they are"
-_MAGNITUDES = (20.0, 23.0)
 _BASELINE = "the ring's radius alone"
 # Images a class of the baseline; fitting a radius takes longer than asking a network.
 _BASELINE_IMAGES = 1_000
@@ -62,7 +60,9 @@ class Level(NamedTuple):
 
     def images(self, seed: int) -> np.ndarray:
         """Returns flux `[N, H, W, C]`, with noise where the level has some."""
-        return _observed(self.split.images, self.data, self.magnitude, seed)
+        simulated = SIMULATED_SETS.get(self.data)
+        survey = simulated.survey if simulated else None
+        return behind_noise(self.split.images, survey, self.magnitude, seed)
 
 
 class LevelResult(NamedTuple):
@@ -82,27 +82,12 @@ class LevelResult(NamedTuple):
     baseline: Mapping[str, Any] | None
 
 
-def _observed(images: np.ndarray, data: str, magnitude: float | None, seed: int) -> np.ndarray:
-    if magnitude is None:
-        return images
-    survey = SIMULATED_SETS[data].survey
-    return add_instrument_noise(images[..., 0], survey, magnitude, seed)[..., None]
-
-
 def _first_images(split: Split, num: int | None, margin: int) -> LensSplit:
     """Returns the first images of each class, all for None, cut as the network sees them."""
     part = split if num is None else SubsetSplit(split, first_places(split, num))
     held = part.in_memory()
     cut = central_cut_out(held.images, margin)
     return LensSplit(cut, held.labels, held.parameters, held.info)
-
-
-def _takes_noise(simulated: SimulatedSet | None) -> bool:
-    return (
-        simulated is not None
-        and not simulated.noisy
-        and simulated.survey.exposure_time_s is not None
-    )
 
 
 def _levels(config: Config) -> list[Level]:
@@ -117,14 +102,14 @@ def _levels(config: Config) -> list[Level]:
     own = _first_images(test, num, config.data.shift_pixels)
     levels = [Level(name, own, None)]
     simulated = SIMULATED_SETS.get(name)
-    if simulated is None or not _takes_noise(simulated):
+    if simulated is None or not simulated.takes_noise:
         return levels
-    levels += [Level(name, own, magnitude) for magnitude in _MAGNITUDES]
+    levels += [Level(name, own, magnitude) for magnitude in MAGNITUDES]
     if simulated.survey.name == "model_ii" and not simulated.conserved:
         conserved = CONSERVED_SET + ("_mini" if simulated.mini else "")
         data = DataConfig(name=conserved, directory=config.data.directory)
         other = _first_images(sets.prepare(data).open_split("test"), num, 0)
-        levels.append(Level(conserved, other, _MAGNITUDES[0]))
+        levels.append(Level(conserved, other, MAGNITUDES[0]))
     return levels
 
 
@@ -134,15 +119,16 @@ def _baseline(level: Level, config: Config) -> Mapping[str, Any] | None:
     if simulated is None or not config.evaluate.baselines or simulated.survey.zero_point is None:
         return None
     survey, info, seed = simulated.survey, level.split.info, config.evaluate.seed
-    train = sets.prepare(DataConfig(name=level.data, directory=config.data.directory))
     num = min(_BASELINE_IMAGES, int(np.bincount(level.split.labels).min()))
 
     def radii(images: np.ndarray, seed: int) -> np.ndarray:
-        observed = _observed(images, level.data, level.magnitude, seed)
+        observed = behind_noise(images, survey, level.magnitude, seed)
         return fit_ring_radius(observed[..., 0], survey, free_amplitude=True)
 
     def compute() -> dict[str, Any]:
-        known = _first_images(train.open_split("train"), _BASELINE_IMAGES, 0)
+        data = DataConfig(name=level.data, directory=config.data.directory)
+        train = sets.prepare(data).open_split("train")
+        known = _first_images(train, _BASELINE_IMAGES, 0)
         asked = SubsetSplit(level.split, first_places(level.split, num)).in_memory()
         classifier = RadiusClassifier.fit(
             radii(known.images, seed + 1), known.labels, info.num_classes
@@ -160,6 +146,7 @@ def _baseline(level: Level, config: Config) -> Mapping[str, Any] | None:
         "images_per_class": num,
         "train_images_per_class": _BASELINE_IMAGES,
         "seed": seed,
+        "code": provenance.code_that_measures(),
     }
     return cached_json(key, compute, cache_folder(config.evaluate.cache))
 

@@ -2,13 +2,11 @@
 
 import functools
 import json
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absl import logging
 
-import lensjax.metrics
 from lensjax import provenance
 from lensjax.config_evaluate import MEASURES as NAMES
 from lensjax.config_evaluate import measure_names
@@ -232,13 +230,6 @@ def missing_measures(setting: Setting) -> dict[str, str]:
     return found
 
 
-def _digest_of_code() -> str:
-    """Returns a hash of the code that measures, so that numbers of other code are not taken."""
-    return provenance.code_hash(
-        pathlib.Path(lensjax.metrics.__file__).parent, pathlib.Path(__file__).parent
-    )
-
-
 def _key(measure: Measure, row: Row, setting: Setting) -> dict[str, Any]:
     """Returns what the numbers of a row depend on that is the same for every generator."""
     settings = setting.settings
@@ -252,7 +243,7 @@ def _key(measure: Measure, row: Row, setting: Setting) -> dict[str, Any]:
         "image_scale": settings.image_scale,
         "seed": settings.seed,
         "disc": str(setting.disc),
-        "code": _digest_of_code(),
+        "code": provenance.code_that_measures(),
         "protocol": json.dumps(plain(measure.protocol(setting)), sort_keys=True),
     }
 

@@ -5,15 +5,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from lensjax.data.surveys import Survey
 from lensjax.evaluation.rows import Row, Setting
 from lensjax.metrics.noise import add_instrument_noise
 
 NOISE_FREE = "noise-free"
 AS_THEY_ARE = "as they are"
-_MAGNITUDES: Mapping[str, float | None] = {
+MAGNITUDES = (20.0, 23.0)
+_LEVELS: Mapping[str, float | None] = {
     NOISE_FREE: None,
-    "magnitude 20": 20.0,
-    "magnitude 23": 23.0,
+    **{f"magnitude {magnitude:g}": magnitude for magnitude in MAGNITUDES},
 }
 # Model I draws an exposure for each image; the middle of its prior stands for all.
 _EXPOSURE_S = 10**3.25
@@ -26,17 +27,28 @@ def levels(setting: Setting) -> Mapping[str, float | None]:
     """
     if setting.survey is None or not setting.in_flux:
         return {AS_THEY_ARE: None}
-    return _MAGNITUDES
+    return _LEVELS
 
 
 def with_noise(row: Row, magnitude: float | None) -> np.ndarray:
     """Returns a row's images `[N, H, W, C]` behind the instrument's noise, of its own seed."""
-    survey = row.setting.survey
-    if magnitude is None or survey is None:
-        return row.images
     seed = zlib.crc32(f"{row.name} {row.setting.settings.seed}".encode())
+    return behind_noise(row.images, row.setting.survey, magnitude, seed)
+
+
+def behind_noise(
+    images: np.ndarray, survey: Survey | None, magnitude: float | None, seed: int
+) -> np.ndarray:
+    """Returns images `[N, H, W, 1]` behind the instrument's noise.
+
+    Args:
+      images: flux per pixel, without noise.
+      survey: the instrument; None adds no noise.
+      magnitude: of the source, which is dimmed first; None adds no noise.
+      seed: the noise of image i is a function of (seed, i).
+    """
+    if magnitude is None or survey is None:
+        return images
     exposure = _EXPOSURE_S if survey.exposure_time_s is None else None
-    noisy = add_instrument_noise(
-        row.images[..., 0], survey, magnitude, seed, exposure_time_s=exposure
-    )
+    noisy = add_instrument_noise(images[..., 0], survey, magnitude, seed, exposure_time_s=exposure)
     return noisy[..., None]

@@ -1,12 +1,11 @@
 """Radial profiles and power spectra of images, one vector an image."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lensjax.chunks import map_chunks
 from lensjax.data.raytracing import pixel_centres
 from lensjax.metrics.image_input import check_images
 
@@ -64,15 +63,6 @@ def _spectrum_chunk(images: Array) -> Array:
     return jnp.matmul(power.reshape(len(images), -1), means, precision="highest")
 
 
-def _in_chunks(function: Callable[[Array], Array], images: np.ndarray) -> np.ndarray:
-    rows = []
-    for start in range(0, len(images), _CHUNK):
-        chunk = images[start : start + _CHUNK]
-        padded = np.pad(chunk, ((0, _CHUNK - len(chunk)), (0, 0), (0, 0)))
-        rows.append(np.asarray(function(jnp.asarray(padded)))[: len(chunk)])
-    return np.concatenate(rows)
-
-
 def radial_profiles(images: np.ndarray, pixel_scale_arcsec: float) -> tuple[np.ndarray, np.ndarray]:
     """Returns azimuthal means around the image's centre, in rings one pixel wide.
 
@@ -88,7 +78,7 @@ def radial_profiles(images: np.ndarray, pixel_scale_arcsec: float) -> tuple[np.n
       ValueError: for images of another shape or that are not finite.
     """
     images = check_images(images)
-    profiles = _in_chunks(_profile_chunk, images)
+    profiles = map_chunks(_profile_chunk, _CHUNK, images)
     radii = (np.arange(profiles.shape[1]) + 0.5) * pixel_scale_arcsec
     return radii, profiles
 
@@ -108,4 +98,4 @@ def power_spectra(images: np.ndarray) -> np.ndarray:
     Raises:
       ValueError: for images of another shape or that are not finite.
     """
-    return _in_chunks(_spectrum_chunk, check_images(images))
+    return map_chunks(_spectrum_chunk, _CHUNK, check_images(images))

@@ -1,0 +1,28 @@
+"""Many rows through a function of few, in chunks of one shape."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def map_chunks(function: Callable[..., Any], size: int, *arrays: np.ndarray) -> Any:
+    """Applies a function of rows to chunks of one shape and returns all its rows.
+
+    Args:
+      function: maps arrays `[size, ...]` to an array or a tree of arrays `[size, ...]`, each row by
+        itself.
+      size: rows of a chunk; the last one is filled up with its last row.
+      *arrays: `[N, ...]`, at least one row.
+
+    Returns:
+      What the function returns, of numpy arrays `[N, ...]`.
+    """
+    count = len(arrays[0])
+    found = []
+    for start in range(0, count, size):
+        rows = np.minimum(np.arange(start, start + size), count - 1)
+        output = jax.device_get(function(*(array[rows] for array in arrays)))
+        found.append(jax.tree.map(lambda leaf, start=start: leaf[: count - start], output))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
