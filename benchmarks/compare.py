@@ -36,8 +36,8 @@ from lensjax.data.pipeline import make_batch_fn
 from lensjax.data.placement import DevicePlacement
 from lensjax.data.scaling import Scaling, fit_scaling
 from lensjax.metrics.lensing import smooth_scores
-from lensjax.parallel import make_mesh, over_batch, replicated
 from lensjax.sampling import Weights, generate_chunks, make_sample_fn, passes_per_image
+from lensjax.spread import make_spread
 from lensjax.state import sampling_params
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -190,7 +190,7 @@ class Run:
     """
 
     def __init__(self, config: Config, split: LensSplit) -> None:
-        mesh = make_mesh(config)
+        spread = make_spread(config)
         data = config.data
         self.config = config
         self.shape = split.info.image_shape
@@ -198,17 +198,16 @@ class Run:
             data.scaling, data.model_std, split.images, split.info.minimum
         )
         batch_size = config.train.batch_size
-        self.placement = DevicePlacement(split, config.seed, batch_size, replicated(mesh))
+        self.placement = DevicePlacement(split, config.seed, batch_size, spread)
         batch_fn = make_batch_fn(
             self.placement,
             self.scaling,
             make_augment_fn(data.augmentation, data.shift_pixels, self.shape),
             config.seed,
-            over_batch(mesh),
             masked=split.info.masked,
         )
         self.state = jax.jit(make_init_state(config, self.shape))()
-        self.step = jax.jit(build_train_step(config, batch_fn), donate_argnums=0)
+        self.step = jax.jit(build_train_step(config, batch_fn, spread), donate_argnums=0)
 
     def advance(self, first: int, num_steps: int) -> None:
         """Makes steps and waits for them."""

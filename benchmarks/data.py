@@ -43,15 +43,17 @@ def measure(placement_name: str, name: str, num_batches: int, found: Any) -> Non
     from lensjax.config import default_config, from_config_dict
     from lensjax.data import deeplense
     from lensjax.data.placement import place
-    from lensjax.parallel import make_mesh
+    from lensjax.losses import Places
+    from lensjax.spread import make_spread
 
     config = default_config()
     config.data.name = name
-    mesh = make_mesh(from_config_dict(config))
     split = deeplense.open_split(name, None, "train")
     before = peak_mebibytes()
-    placement = place(split, placement_name, 0, BATCH_SIZE, mesh)
-    gather = jax.jit(placement.batch)
+    spread = make_spread(from_config_dict(config))
+    placement = place(split, placement_name, 0, BATCH_SIZE, spread)
+    places = Places(jax.numpy.arange(BATCH_SIZE), BATCH_SIZE)
+    gather = jax.jit(lambda step, *arguments: placement.batch(step, places, *arguments))
     started = time.monotonic()
     for step in range(WARM_UP + num_batches):
         if step == WARM_UP:

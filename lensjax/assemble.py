@@ -20,13 +20,14 @@ from lensjax.guidance import (
     make_classifier_free_pair,
     make_denoiser,
 )
-from lensjax.losses import Batch, LossSettings, make_loss_fn
+from lensjax.losses import Batch, LossFn, LossSettings, make_loss_fn
 from lensjax.models import build_model
+from lensjax.parallel import all_devices, state_shardings
 from lensjax.preconditioning import precondition
 from lensjax.samplers import DenoiseFn
+from lensjax.spread import Spread
 from lensjax.state import EmaSettings, StepFn, TrainState, init_state, make_train_step
 from lensjax.task_losses import (
-    LossFn,
     make_classifier_loss_fn,
     make_masked_loss_fn,
 )
@@ -157,7 +158,7 @@ def _class_weights(config: Config, class_counts: Sequence[int] | None) -> Array:
 
 
 def build_loss_fn(config: Config, class_counts: Sequence[int] | None = None) -> LossFn:
-    """Returns the loss of the configured task, `(params, batch, keys [B]) -> float32 []`.
+    """Returns the loss of the configured task, `(params, batch, keys [B], places) -> float32 []`.
 
     Args:
       config: the configuration.
@@ -207,15 +208,18 @@ def make_init_state(config: Config, image_shape: tuple[int, int, int]) -> Callab
 
 
 def abstract_state(config: Config, image_shape: tuple[int, int, int]) -> TrainState:
-    """Returns shapes and dtypes of the state, on one device, without computing anything."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return with_sharding(jax.eval_shape(make_init_state(config, image_shape)), sharding)
+    """Returns shapes and dtypes of the state, on each device whole, without computing anything."""
+    # One device is enough for a single process; several share what they restore.
+    mesh = all_devices(most=1)
+    return with_shardings(jax.eval_shape(make_init_state(config, image_shape)), mesh)
 
 
-def with_sharding(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-    """Returns the shapes and dtypes of a tree, each with the given sharding."""
+def with_shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Returns the shapes and dtypes of a tree, each array as a train state lies on a mesh."""
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        state_shardings(mesh, tree),
     )
 
 
@@ -238,13 +242,19 @@ def loss_settings(config: Config) -> LossSettings:
 
 
 def build_train_step(
-    config: Config, batch_fn: Callable[..., Batch], class_counts: Sequence[int] | None = None
+    config: Config,
+    batch_fn: Callable[..., Batch],
+    spread: Spread,
+    rows: bool = False,
+    class_counts: Sequence[int] | None = None,
 ) -> StepFn:
     """Returns the pure train step, `(state, *data) -> (state, scalars)`.
 
     Args:
       config: the configuration.
-      batch_fn: `(step, *data) -> Batch` in the model's range.
+      batch_fn: `(step, places, *data) -> Batch` in the model's range.
+      spread: how the batch lies on the devices.
+      rows: whether the data are rows of the batch, see `Spread.on_parts`.
       class_counts: training images of each class, for `classify.class_weights=balanced`.
     """
     return make_train_step(
@@ -253,6 +263,8 @@ def build_train_step(
         _optimizer(config),
         _schedule(config),
         EmaSettings(config.optim.ema_half_lives, config.optim.ema_warmup_share),
+        spread=spread,
         batch_size=config.train.batch_size,
+        rows=rows,
         seed=config.seed,
     )

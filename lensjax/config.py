@@ -21,13 +21,13 @@ from lensjax.config_fields import (
     read_section,
 )
 from lensjax.config_model import ModelConfig
+from lensjax.config_parallel import ParallelConfig, check_parallel
 from lensjax.config_sections import (
     Config,
     DataConfig,
     ExportConfig,
     LossConfig,
     OptimConfig,
-    ParallelConfig,
     PathConfig,
     SampleConfig,
     TrainConfig,
@@ -155,6 +155,7 @@ def _check_ema(config: Config) -> None:
 
 def _check_combinations(config: Config) -> None:
     _check_ema(config)
+    check_parallel(config.parallel)
     model = config.model
     if config.data.name == FOLDER_SET:
         if not config.data.folder:

@@ -8,6 +8,7 @@ from lensjax.config_classify import ClassifyConfig
 from lensjax.config_evaluate import EvaluateConfig
 from lensjax.config_fields import below, between, choice, count, make_field, positive
 from lensjax.config_model import TASKS, ModelConfig
+from lensjax.config_parallel import ParallelConfig
 from lensjax.data.augmentation import SYMMETRIES, is_augmentation
 from lensjax.data.catalogue import BAD_FILE_POLICIES, FOLDER_SET, NAN_POLICIES, SIMULATED_SETS
 from lensjax.data.file_image import LAYOUTS
@@ -279,19 +280,6 @@ class ExportConfig:
     split: str = choice("all", ("train", "test", "all"))
     folder: str | None = make_field(None, bool, "allowed: None, or the name of a folder")
     scale: str = choice("flux", ("flux", "published"))
-
-
-@dataclasses.dataclass(frozen=True)
-class ParallelConfig:
-    """How the work is spread.
-
-    Attributes:
-      strategy: `jit` over a mesh of all devices.
-      num_devices: devices to use; None for all.
-    """
-
-    strategy: str = choice("jit", ("jit",))
-    num_devices: int | None = count(None)
 
 
 @dataclasses.dataclass(frozen=True)

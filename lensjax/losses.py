@@ -30,6 +30,18 @@ class Batch(NamedTuple):
     measured: Array | None = None
 
 
+class Places(NamedTuple):
+    """Where examples stand in the batch of a step, of which a device may see a part.
+
+    Attributes:
+      indices: places in the whole batch, int32 `[b]`.
+      total: examples of the whole batch.
+    """
+
+    indices: Array
+    total: int
+
+
 class LossSettings(NamedTuple):
     """The fields of the config that the loss depends on.
 
@@ -62,7 +74,9 @@ class LossSettings(NamedTuple):
     null_label: int
 
 
-def draw_times(keys: Array, settings: LossSettings, path: paths.Path) -> Array:
+def draw_times(
+    keys: Array, settings: LossSettings, path: paths.Path, places: Places | None = None
+) -> Array:
     """Draws the times of a batch, float32 `[B]`, within the usable interval of the path.
 
     `logit_normal` is that of Esser et al. 2024, arXiv:2403.03206, `log_normal_sigma` that of Karras
@@ -73,11 +87,12 @@ def draw_times(keys: Array, settings: LossSettings, path: paths.Path) -> Array:
       keys: one typed key an example, `[B]`.
       settings: distribution and stratification.
       path: the probability path.
+      places: where the examples stand in the batch; None for a whole batch in order.
     """
     share = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))(keys)
     if settings.stratified:
-        num = keys.shape[0]
-        share = (jnp.arange(num, dtype=jnp.float32) + share) / num
+        indices, num = places or Places(jnp.arange(keys.shape[0]), keys.shape[0])
+        share = (indices.astype(jnp.float32) + share) / num
     if settings.time_distribution == "uniform":
         return path.time_of_share(share)
     tiny = np.finfo(np.float32).eps
@@ -153,10 +168,12 @@ def make_error_fn(apply_fn: ApplyFn, path: paths.Path, settings: LossSettings) -
     return error_fn
 
 
-def make_loss_fn(
-    apply_fn: ApplyFn, path: paths.Path, settings: LossSettings
-) -> Callable[[object, Batch, Array], Array]:
-    """Returns `loss(params, batch, keys) -> float32 []`; arguments as for `make_error_fn`.
+# (params, batch [b], keys [b], places of the batch or None) -> the mean over the batch, float32 [].
+LossFn = Callable[..., Array]
+
+
+def make_loss_fn(apply_fn: ApplyFn, path: paths.Path, settings: LossSettings) -> LossFn:
+    """Returns `loss(params, batch, keys, places) -> float32 []`; arguments as for `make_error_fn`.
 
     The returned function takes one typed key for each example, `[B]`: times, noise and label drop
     of an example are functions of its own key (and, stratified, its place in the batch), whatever
@@ -170,9 +187,9 @@ def make_loss_fn(
         dropped = jax.random.bernoulli(drop_key, settings.label_drop)
         return time_key, eps, jnp.where(dropped, settings.null_label, label)
 
-    def loss_fn(params: object, batch: Batch, keys: Array) -> Array:
+    def loss_fn(params: object, batch: Batch, keys: Array, places: Places | None = None) -> Array:
         time_keys, eps, label = jax.vmap(draw)(keys, batch.image, batch.label)
-        t = draw_times(time_keys, settings, path)
+        t = draw_times(time_keys, settings, path, places)
         return jnp.mean(error_fn(params, batch, t, eps, label))
 
     return loss_fn

@@ -1,32 +1,88 @@
-"""Devices: the mesh, and how arrays lie on it."""
+"""Devices: the mesh, and how arrays lie on it, on one host or several."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lensjax.config import Config, ConfigError
 
+# The batch is divided over both axes, the state over the second one alone.
+DATA_AXIS, SHARD_AXIS = "data", "shard"
+BATCH_AXES = (DATA_AXIS, SHARD_AXIS)
+# Smaller arrays are not worth a transfer of their own.
+_LEAST_SHARDED_ELEMENTS = 2**10
 
-def make_mesh(config: Config) -> Mesh:
-    """Returns a mesh with the one axis `data` over the devices of the configuration.
+
+def mesh_shape(config: Config) -> tuple[int, int]:
+    """Returns the devices along the axes `data` and `shard`.
 
     Raises:
-      ConfigError: for more devices than there are, or a batch that they do not divide.
+      ConfigError: for more devices than there are, fewer than there are on several hosts, or a mesh
+        that does not multiply out.
     """
-    available = jax.device_count()
-    wanted = config.parallel.num_devices or available
+    parallel, available = config.parallel, jax.device_count()
+    wanted = parallel.num_devices or available
     if wanted > available:
         raise ConfigError(
             "parallel.num_devices", wanted, f"allowed: at most the {available} devices there are"
         )
-    if config.train.batch_size % wanted:
+    if wanted < available and jax.process_count() > 1:
+        raise ConfigError(
+            "parallel.num_devices",
+            wanted,
+            f"allowed: None or {available}, all devices of the {jax.process_count()} hosts",
+        )
+    shape = parallel.mesh or (wanted, 1)
+    if shape[0] * shape[1] != wanted:
+        raise ConfigError(
+            "parallel.mesh",
+            shape,
+            f"{shape[0]} times {shape[1]} is {shape[0] * shape[1]}; allowed: two integers whose "
+            f"product is {wanted}, the number of devices",
+        )
+    return shape[0], shape[1]
+
+
+def make_mesh(config: Config) -> Mesh:
+    """Returns the mesh of the configuration's devices, with the axes `data` and `shard`.
+
+    Raises:
+      ConfigError: see `mesh_shape`; and for a batch that the devices do not divide.
+    """
+    shape = mesh_shape(config)
+    num = shape[0] * shape[1]
+    if config.train.batch_size % num:
+        hosts = jax.process_count()
+        where = f" on {hosts} hosts" if hosts > 1 else ""
         raise ConfigError(
             "train.batch_size",
             config.train.batch_size,
-            f"allowed: a multiple of the number of devices, {wanted}",
+            f"allowed: a multiple of the number of devices, {num}{where}",
         )
+    return _mesh(tuple(jax.devices()[:num]), shape)
+
+
+@functools.cache
+def _mesh(devices: tuple[jax.Device, ...], shape: tuple[int, int]) -> Mesh:
     return jax.make_mesh(
-        (wanted,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:wanted]
+        shape, BATCH_AXES, axis_types=(AxisType.Auto, AxisType.Auto), devices=devices
     )
+
+
+def all_devices(most: int | None = None) -> Mesh:
+    """Returns a mesh of the first devices, along `data`; always of all devices on several hosts.
+
+    Args:
+      most: how many are of use; None for all.
+    """
+    devices = jax.devices()
+    if most is not None and jax.process_count() == 1:
+        devices = devices[: max(1, most)]
+    return _mesh(tuple(devices), (len(devices), 1))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -36,4 +92,89 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def over_batch(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of arrays whose first axis is the batch."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def state_shardings(mesh: Mesh, tree: Any) -> Any:
+    """Returns how each array of a train state lies on a mesh.
+
+    Along `shard`, each device holds its part of the longest axis that can be divided (as in ZeRO
+    stage 3, Rajbhandari et al. 2020, arXiv:1910.02054); along `data` all hold the same.
+
+    Args:
+      mesh: the devices.
+      tree: arrays, or their shapes and dtypes.
+    """
+    num = mesh.shape[SHARD_AXIS]
+
+    def sharding(leaf: Any) -> NamedSharding:
+        axes = [axis for axis, size in enumerate(leaf.shape) if size % num == 0]
+        if num == 1 or not axes or leaf.size < _LEAST_SHARDED_ELEMENTS:
+            return replicated(mesh)
+        longest = max(axes, key=lambda axis: leaf.shape[axis])
+        names = [SHARD_AXIS if axis == longest else None for axis in range(leaf.ndim)]
+        return NamedSharding(mesh, PartitionSpec(*names))
+
+    return jax.tree.map(sharding, tree)
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """Returns arrays that every host holds alike as arrays on the devices of all hosts.
+
+    Args:
+      tree: arrays of numpy, or on this host's devices; on a single host on any.
+      sharding: where they shall lie.
+    """
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+
+    def put_one(leaf: Any) -> jax.Array:
+        held = np.asarray(leaf)
+        return jax.make_array_from_callback(held.shape, sharding, lambda index: held[index])
+
+    return jax.tree.map(put_one, tree)
+
+
+def to_host(array: Any) -> np.ndarray:
+    """Returns an array as numpy's; one that lies in parts on several hosts is gathered by all."""
+    if isinstance(array, jax.Array) and not (
+        array.is_fully_addressable or array.is_fully_replicated
+    ):
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(jax.device_get(array))
+
+
+def on_each_device(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Returns a function that computes parts of its rows on all devices of a mesh.
+
+    Each device runs the same program on `[B, ...]`, so that rows do not depend, not even in their
+    last bits, on how many devices there are.
+
+    Args:
+      function: `(shared, *rows [B, ...]) -> rows [B, ...]`, each row by itself.
+      mesh: D devices.
+
+    Returns:
+      `(shared, *rows [D B, ...]) -> numpy rows [D B, ...]` with numpy arrays for rows; on several
+      hosts all call it with the same arguments and all get everything.
+    """
+    rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
+
+    def all_rows(shared: Any, *arrays: jax.Array) -> Any:
+        spread = jax.shard_map(
+            function,
+            mesh=mesh,
+            in_specs=(whole, *(rows for _ in arrays)),
+            out_specs=rows,
+            check_vma=False,
+        )
+        return spread(shared, *arrays)
+
+    jitted = jax.jit(all_rows, out_shardings=replicated(mesh))
+
+    def call(shared: Any, *arrays: np.ndarray) -> Any:
+        return jax.device_get(jitted(shared, *put(arrays, over_batch(mesh))))
+
+    return call

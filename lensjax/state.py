@@ -9,7 +9,8 @@ import optax
 from jax import Array
 
 from lensjax import optim, prng
-from lensjax.losses import Batch
+from lensjax.losses import Batch, LossFn, Places
+from lensjax.spread import Spread
 
 NO_BAD_STEP = -1
 
@@ -96,13 +97,15 @@ StepFn = Callable[..., tuple[TrainState, dict[str, Array]]]
 
 
 def make_train_step(
-    loss_fn: Callable[[Any, Batch, Array], Array],
+    loss_fn: LossFn,
     batch_fn: Callable[..., Batch],
     optimizer: optax.GradientTransformation,
     schedule: Callable[[Array], Array],
     ema: EmaSettings,
     *,
+    spread: Spread,
     batch_size: int,
+    rows: bool = False,
     seed: int,
 ) -> StepFn:
     """Returns the pure step `(state, *data) -> (state, scalars)`.
@@ -111,22 +114,27 @@ def make_train_step(
     marks the step in the state; the host decides what to do.
 
     Args:
-      loss_fn: `(params, batch, keys [B]) -> []`.
-      batch_fn: `(step, *data) -> Batch`.
+      loss_fn: `(params, batch, keys [b], places) -> []`.
+      batch_fn: `(step, places, *data) -> Batch`.
       optimizer: the optimizer.
       schedule: the learning rate of a step, for the log.
       ema: half-lives and warm-up of the averages; the state has the same names.
-      batch_size: images a step.
+      spread: how the batch lies on the devices.
+      batch_size: images a step, on all devices together.
+      rows: whether the data are rows of the batch, see `Spread.on_parts`.
       seed: the run's seed.
 
     Returns:
       The step; its scalars are `loss`, `gradient_norm` and `learning_rate`, float32 `[]`.
     """
 
+    def part(places: Places, params: Any, step: Array, *data: Any) -> tuple[Array, Any]:
+        batch = batch_fn(step, places, *data)
+        example_keys = prng.keys(prng.key(seed, "loss", step), places.indices)
+        return jax.value_and_grad(loss_fn)(params, batch, example_keys, places)
+
     def train_step(state: TrainState, *data: Any) -> tuple[TrainState, dict[str, Array]]:
-        batch = batch_fn(state.step, *data)
-        example_keys = prng.keys(prng.key(seed, "loss", state.step), jnp.arange(batch_size))
-        loss, gradient = jax.value_and_grad(loss_fn)(state.params, batch, example_keys)
+        loss, gradient = spread.on_parts(part, rows)(state.params, state.step, *data)
         gradient_norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
 

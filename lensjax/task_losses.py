@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from lensjax.losses import Batch
+from lensjax.losses import Batch, LossFn, Places
 from lensjax.models.classifiers import ClassifierOutput
 from lensjax.models.mae import MaskedOutput, normalised
 from lensjax.models.vit import to_patches
@@ -16,7 +16,6 @@ from lensjax.models.vit import to_patches
 # (params, images [B, H, W, C], keys [B] or None) -> output.
 ClassifyFn = Callable[[Any, Array, Array | None], ClassifierOutput]
 MaskedFn = Callable[[Any, Array, Array], MaskedOutput]
-LossFn = Callable[[Any, Batch, Array], Array]
 
 
 def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> Array:
@@ -35,7 +34,7 @@ def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> Array
 def make_classifier_loss_fn(
     apply_fn: ClassifyFn, smoothing: float, class_weights: Array, train_encoder: bool = True
 ) -> LossFn:
-    """Returns `loss(params, batch, keys [B]) -> float32 []`.
+    """Returns `loss(params, batch, keys [B], places) -> float32 []`.
 
     Args:
       apply_fn: the classifier.
@@ -44,7 +43,8 @@ def make_classifier_loss_fn(
       train_encoder: False keeps everything under `encoder` as it is.
     """
 
-    def loss_fn(params: Any, batch: Batch, keys: Array) -> Array:
+    def loss_fn(params: Any, batch: Batch, keys: Array, places: Places | None = None) -> Array:
+        del places
         if not train_encoder:
             params = {**params, "encoder": jax.lax.stop_gradient(params["encoder"])}
         logits = apply_fn(params, batch.image, keys).logits
@@ -80,9 +80,10 @@ def masked_errors(
 
 
 def make_masked_loss_fn(apply_fn: MaskedFn, patch_size: int, normalise: bool) -> LossFn:
-    """Returns `loss(params, batch, keys [B]) -> float32 []`; see `masked_errors`."""
+    """Returns `loss(params, batch, keys [B], places) -> float32 []`; see `masked_errors`."""
 
-    def loss_fn(params: Any, batch: Batch, keys: Array) -> Array:
+    def loss_fn(params: Any, batch: Batch, keys: Array, places: Places | None = None) -> Array:
+        del places
         errors = masked_errors(apply_fn, params, batch.image, keys, patch_size, normalise)
         return jnp.mean(errors)
 

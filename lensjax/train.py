@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 
 from lensjax import workdir as files
-from lensjax.assemble import build_train_step, make_init_state, with_sharding
+from lensjax.assemble import build_train_step, make_init_state, with_shardings
 from lensjax.checkpoint import Checkpoints
 from lensjax.class_watch import observe_fn
 from lensjax.config import Config, ConfigError, DataConfig, check_attention, check_mask
@@ -31,8 +31,9 @@ from lensjax.data.scaling import Scaling, fit_scaling, num_reference_images
 from lensjax.data.subset import without_disc
 from lensjax.losses import Batch
 from lensjax.monitor import Monitor, make_watch
-from lensjax.parallel import make_mesh, over_batch, replicated
+from lensjax.parallel import state_shardings
 from lensjax.selection import Selection
+from lensjax.spread import Spread, make_spread
 from lensjax.state import NO_BAD_STEP, StepFn, TrainingError, TrainState, sampling_params
 from lensjax.transfer import check_start, scaling_of, with_encoder
 from lensjax.writers import only_warnings
@@ -135,14 +136,13 @@ def _check_finite(state: TrainState) -> None:
 def _compile(
     step_fn: StepFn,
     state: TrainState,
-    arguments: tuple[Any, ...],
-    sharding: jax.sharding.Sharding,
+    placement: Placement,
+    spread: Spread,
 ) -> Any:
     """Compiles the step once; a compiled step refuses other shapes instead of compiling again."""
     started = time.monotonic()
-    # The sharding is pinned: the step must accept its own output.
-    jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=sharding)
-    compiled = jitted.lower(state, *arguments).compile()
+    arguments = placement.arguments(int(state.step))
+    compiled = spread.compile(step_fn, state, arguments, placement.gives_rows)
     logging.info("compiled the train step once, in %.1f s", time.monotonic() - started)
     return compiled
 
@@ -176,7 +176,7 @@ def train(
       TrainingError: where a loss or gradient was not finite.
       lensjax.checkpoint.CheckpointError: where there are checkpoints but none is sound.
     """
-    mesh = make_mesh(config)
+    spread = make_spread(config)
     split = without_disc(split, config.data.exclude_source_disc)
     _check_images(config, split.info, len(split))
     _claim_workdir(workdir, config, split.info)
@@ -188,7 +188,7 @@ def train(
         scaling = _claim_dataset(workdir / files.DATASET_FILE, split, config)
         checkpoints = _open_checkpoints(workdir, config)
         cleanup.callback(checkpoints.close)
-        state = _first_state(config, split, mesh, checkpoints)
+        state = _first_state(config, split, spread.mesh, checkpoints)
         start = int(state.step)
         logging.info("resumed at step %d" if start else "starting at step %d", start)
         selection = None
@@ -199,15 +199,15 @@ def train(
             logging.info("nothing to do: the run ended after %d steps", start)
             return state
         files.record_start(workdir, start, config, split.info)
-        placement = place(split, config.data.placement, config.seed, config.train.batch_size, mesh)
-        cleanup.callback(placement.close)
-        batch_fn = _batch_fn(config, placement, scaling, split.info, mesh)
-        step_fn = _compile(
-            build_train_step(config, batch_fn, _class_counts(config, split)),
-            state,
-            placement.arguments(start),
-            replicated(mesh),
+        placement = place(
+            split, config.data.placement, config.seed, config.train.batch_size, spread
         )
+        cleanup.callback(placement.close)
+        batch_fn = _batch_fn(config, placement, scaling, split.info)
+        train_step = build_train_step(
+            config, batch_fn, spread, placement.gives_rows, _class_counts(config, split)
+        )
+        step_fn = _compile(train_step, state, placement, spread)
         watch = make_watch(config, split, other, scaling)
         monitor = Monitor(config, workdir, start, watch, quiet=quiet)
         cleanup.callback(monitor.close)
@@ -278,7 +278,6 @@ def _batch_fn(
     placement: Placement,
     scaling: Scaling,
     info: DatasetInfo,
-    mesh: jax.sharding.Mesh,
 ) -> Callable[..., Batch]:
     data = config.data
     augment_fn = make_augment_fn(data.augmentation, data.shift_pixels, info.image_shape)
@@ -287,9 +286,7 @@ def _batch_fn(
     def prepare(key: jax.Array, image: jax.Array) -> jax.Array:
         return observe(jax.random.fold_in(key, 1), augment_fn(key, image))
 
-    return make_batch_fn(
-        placement, scaling, prepare, config.seed, over_batch(mesh), masked=info.masked
-    )
+    return make_batch_fn(placement, scaling, prepare, config.seed, masked=info.masked)
 
 
 def _first_state(
@@ -298,10 +295,10 @@ def _first_state(
     """Returns the state of the newest sound checkpoint, or a new one."""
     shape = cut_out_shape(split.info.image_shape, config.data.shift_pixels)
     init = make_init_state(config, shape)
-    expected = with_sharding(jax.eval_shape(init), replicated(mesh))
+    expected = with_shardings(jax.eval_shape(init), mesh)
     state = checkpoints.restore(expected)
     if state is None:
-        state = jax.jit(init, out_shardings=replicated(mesh))()
+        state = jax.jit(init, out_shardings=state_shardings(mesh, expected))()
         if config.classify.start_from is not None:
             state = with_encoder(state, config)
         _log_parameters(state)

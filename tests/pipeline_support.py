@@ -1,10 +1,13 @@
 """Small splits and their orders, for the tests of batches and placements."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lensjax import prng
 from lensjax.data.dataset import DatasetInfo, LensSplit
+from lensjax.data.pipeline import Placement
+from lensjax.losses import Batch, Places
 
 NUM_EPOCHS = 4
 
@@ -27,11 +30,14 @@ def split_of(num: int, shape=(3, 2, 2), num_classes: int = 3) -> LensSplit:
     return LensSplit(images, labels, np.zeros((num, 0), np.float32), info)
 
 
-def sharding(*names: str) -> jax.sharding.NamedSharding:
-    mesh = jax.make_mesh(
-        (1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:1]
-    )
-    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*names))
+def batch_at(placement: Placement, batch_size: int, step: int) -> Batch:
+    """The batch that a placement gives a step on one device."""
+    return placement.batch(jnp.int32(step), whole(batch_size), *placement.arguments(step))
+
+
+def whole(batch_size: int) -> Places:
+    """The places of a batch that is in one piece."""
+    return Places(jnp.arange(batch_size), batch_size)
 
 
 def permutation(seed: int, epoch: int, num: int) -> np.ndarray:

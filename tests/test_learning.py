@@ -16,6 +16,7 @@ from lensjax.guidance import ApplyFn, make_denoiser
 from lensjax.losses import Batch, make_loss_fn, squared_error
 from lensjax.models import build_model
 from lensjax.samplers import Problem, SamplerSettings, sample
+from lensjax.spread import single_device
 from lensjax.state import EmaSettings, TrainState, init_state, make_train_step
 from lensjax.time_grids import time_grid
 
@@ -57,6 +58,7 @@ def train(model: ModelConfig, loss_fn_of, batch_fn, num_steps: int, rate: float)
         optimizer,
         schedule,
         EmaSettings({"main": 20_000.0}, warmup_share=0.05),
+        spread=single_device(BATCH_SIZE),
         batch_size=BATCH_SIZE,
         seed=1,
     )
@@ -82,7 +84,7 @@ def class_labels(num: int) -> jax.Array:
 def trained_on_gaussian() -> Trained:
     """A tiny DiT that sees new images in every step, and so has nothing to memorize."""
 
-    def batch_fn(step):
+    def batch_fn(step, places):
         labels = class_labels(BATCH_SIZE)
         return Batch(GAUSSIAN.draw_in_step(5, step, labels), labels)
 
@@ -175,10 +177,10 @@ def test_one_batch_can_be_overfitted(model, prediction, space):
     def loss_fn_of(apply_fn):
         loss_fn = make_loss_fn(apply_fn, FLOW, settings)
 
-        def with_fixed_keys(params, batch, _):
+        def with_fixed_keys(params, batch, keys, places):
             return loss_fn(params, batch, prng.keys(prng.key(0, "test"), jnp.arange(num)))
 
         return with_fixed_keys
 
-    losses = train(model, loss_fn_of, lambda step: Batch(images, labels), 100, 5e-3).losses
+    losses = train(model, loss_fn_of, lambda step, places: Batch(images, labels), 100, 5e-3).losses
     assert losses[-1] < 0.01 * losses[0]

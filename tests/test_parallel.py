@@ -1,6 +1,7 @@
-"""Devices: what is refused, and that a run does not depend on their number."""
+"""Devices: what is refused, and that a run does not depend on their number or its form."""
 
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,10 +9,12 @@ import pytest
 from run_support import ROOT, metrics_of, run_python, tiny_config
 
 from lensjax.config import ConfigError
-from lensjax.parallel import make_mesh, over_batch, replicated
+from lensjax.parallel import make_mesh, over_batch, replicated, to_host
+from lensjax.spread import make_spread
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-TWO = "--xla_force_host_platform_device_count=2"
+EIGHT = "--xla_force_host_platform_device_count=8"
+NUM_STEPS = 20
 
 
 def test_more_devices_than_there_are_are_refused():
@@ -25,78 +28,203 @@ def test_more_devices_than_there_are_are_refused():
 
 def test_one_device_holds_everything():
     mesh = make_mesh(tiny_config())
-    assert mesh.shape == {"data": 1}
+    assert mesh.shape == {"data": 1, "shard": 1}
     assert replicated(mesh).is_fully_replicated
     assert over_batch(mesh).shard_shape((8, 2)) == (8, 2)
 
 
+@pytest.mark.parametrize(
+    ("parallel", "message"),
+    [
+        ({"mesh": (1, 2)}, "1 times 2 is 2; allowed: two integers whose product is "),
+        ({"mesh": (2,)}, "allowed: () or two integers of at least 1, such as (8, 1)"),
+        ({"mesh": (0, 1)}, "allowed: () or two integers of at least 1, such as (8, 1)"),
+        (
+            {"mesh": (2, 4), "num_devices": 8, "strategy": "pmap"},
+            "allowed: (8, 1) with parallel.strategy=pmap",
+        ),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_refused(parallel, message):
+    with pytest.raises(ConfigError, match=r"parallel\.mesh: got \(") as caught:
+        make_mesh(tiny_config(parallel=parallel))
+    assert message in str(caught.value)
+
+
+def test_arrays_of_one_host_come_back_as_they_are():
+    rows = np.arange(6, dtype=np.float32).reshape(3, 2)
+    for array in (rows, jax.numpy.asarray(rows)):
+        np.testing.assert_array_equal(to_host(array), rows)
+
+
 CHECK_MESH = f"""
-import dataclasses, sys
+import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from run_support import tiny_config
 import jax
+import numpy as np
 from lensjax.config import ConfigError
-from lensjax.parallel import make_mesh, over_batch, replicated
+from lensjax.parallel import all_devices, make_mesh, on_each_device, over_batch, replicated
+from lensjax.parallel import state_shardings
 
-assert jax.device_count() == 2
-for asked, devices in ((None, 2), (1, 1), (2, 2)):
-    mesh = make_mesh(tiny_config(parallel={{"num_devices": asked}}))
-    assert mesh.shape == {{"data": devices}}
+assert jax.device_count() == 8
+for asked, shape in ((None, ()), (1, ()), (2, ()), (8, (2, 4)), (8, (1, 8)), (None, (4, 2))):
+    mesh = make_mesh(tiny_config(parallel={{"num_devices": asked, "mesh": shape}}))
+    devices = asked or 8
+    assert tuple(mesh.shape.values()) == (shape or (devices, 1))
     assert over_batch(mesh).shard_shape((8, 3)) == (8 // devices, 3)
     assert replicated(mesh).shard_shape((8, 3)) == (8, 3)
-try:
-    make_mesh(tiny_config(parallel={{"num_devices": None}}, train={{"batch_size": 7}}))
-except ConfigError as error:
-    message = "train.batch_size: got 7; allowed: a multiple of the number of devices, 2"
-    assert str(error) == message, error
-else:
-    raise AssertionError("a batch that the devices do not divide was taken")
+    leaves = {{
+        "kernel": np.zeros((24, 64)), "tall": np.zeros((64, 24)), "odd": np.zeros((33, 35)),
+        "bias": np.zeros(64), "step": np.zeros(()),
+    }}
+    shards = {{
+        name: one.shard_shape(leaves[name].shape)
+        for name, one in state_shardings(mesh, leaves).items()
+    }}
+    part = 64 // mesh.shape["shard"]
+    assert shards["kernel"] == (24, part) and shards["tall"] == (part, 24), shards
+    assert (shards["odd"], shards["bias"], shards["step"]) == ((33, 35), (64,), ())
+
+for batch_size, shape, message in (
+    (7, (), "train.batch_size: got 7; allowed: a multiple of the number of devices, 8"),
+    (8, (4, 4), "parallel.mesh: got (4, 4); 4 times 4 is 16; allowed: two integers whose "
+        "product is 8, the number of devices"),
+):
+    try:
+        make_mesh(tiny_config(
+            parallel={{"num_devices": None, "mesh": shape}}, train={{"batch_size": batch_size}}
+        ))
+    except ConfigError as error:
+        assert str(error) == message, error
+    else:
+        raise AssertionError(message)
+
+# Each device runs the same program, so that bits do not depend on their number.
+def rows_fn(weights, rows, numbers):
+    return jax.numpy.tanh(rows @ weights) * numbers[:, None], numbers
+rng = np.random.default_rng(0)
+weights = rng.normal(size=(64, 64)).astype(np.float32)
+rows, numbers = rng.normal(size=(24, 64)).astype(np.float32), np.arange(24, dtype=np.int32)
+found = {{}}
+for most in (1, 2, 8):
+    mesh = all_devices(most)
+    assert mesh.size == most
+    step = 3 * most
+    parts = [
+        on_each_device(rows_fn, mesh)(weights, rows[i : i + step], numbers[i : i + step])
+        for i in range(0, 24, step)
+    ]
+    found[most] = np.concatenate([part for part, _ in parts]).tobytes()
+    np.testing.assert_array_equal(np.concatenate([part for _, part in parts]), numbers)
+assert found[1] == found[2] == found[8]
 """
 
 
-def test_a_batch_is_spread_over_two_devices_or_refused():
-    done = run_python("-c", CHECK_MESH, XLA_FLAGS=TWO)
+def test_rows_and_states_are_spread_over_eight_devices_or_refused():
+    done = run_python("-c", CHECK_MESH, XLA_FLAGS=EIGHT)
     assert done.returncode == 0, done.stderr
 
 
+# The forms by name: fields of the `parallel` section.
+FORMS = {
+    "one": {"num_devices": 1},
+    "jit": {"num_devices": 8},
+    "pmap": {"num_devices": 8, "strategy": "pmap"},
+    "sharded": {"num_devices": 8, "mesh": (2, 4)},
+    "wholly sharded": {"num_devices": 8, "mesh": (1, 8)},
+}
 TRAIN = f"""
-import json, os, pathlib, signal, sys
+import json, pathlib, sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from run_support import hide_tensorboard, signal_at, tiny_config, tiny_split
+import jax
 from lensjax import monitor, train, writers
 
 hide_tensorboard()
 monitor.Samples.draw = lambda self, params: (monitor.np.zeros((4, 4, 3), "uint8"), {{}})
-write = writers.MetricWriters.scalars
-for folder, devices, end_after in json.loads(sys.argv[1]):
+write, pmap = writers.MetricWriters.scalars, jax.pmap
+mapped = []
+for folder, parallel, placement, end_after in json.loads(sys.argv[1]):
     writers.MetricWriters.scalars = write
+    jax.pmap = lambda *args, **more: mapped.append(pmap(*args, **more)) or mapped[-1]
     if end_after:
         signal_at(end_after)
-    config = tiny_config(parallel={{"num_devices": devices}})
-    train.train(config, pathlib.Path(folder), tiny_split())
+    config = tiny_config(
+        parallel=parallel,
+        data={{"placement": placement}},
+        loss={{"stratified": True}},
+        model={{"width": 32}},
+        train={{"num_steps": {NUM_STEPS}, "batch_size": 16, "checkpoint_every": 100}},
+    )
+    state = train.train(config, pathlib.Path(folder), tiny_split())
+    assert len(mapped) == (parallel.get("strategy") == "pmap"), (parallel, mapped)
+    mapped.clear()
+    kernels = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.size >= 2**10]
+    parts = {{leaf.size // leaf.addressable_shards[0].data.size for leaf in kernels}}
+    assert parts == {{parallel.get("mesh", (1, 1))[1]}}, parts
 """
 
 
 @pytest.fixture(scope="module")
 def losses(tmp_path_factory):
-    """The losses of twelve steps on one device, on two, and on another number after six steps."""
+    """The losses of twenty steps in each form, and in two forms one after the other."""
     folder = tmp_path_factory.mktemp("devices")
-    runs = [
-        ("1", 1, None),
-        ("2", 2, None),
-        ("1 then 2", 1, 5),
-        ("1 then 2", 2, None),
-        ("2 then 1", 2, 5),
-        ("2 then 1", 1, None),
+    runs = [(form, form, placement) for form in FORMS for placement in ("device", "stream")]
+    given: list[tuple[Any, ...]] = [
+        (str(folder / f"{name}-{placement}"), FORMS[form], placement, None)
+        for name, form, placement in runs
     ]
-    given = [(str(folder / name), devices, end_after) for name, devices, end_after in runs]
-    done = run_python("-c", TRAIN, json.dumps(given), XLA_FLAGS=TWO)
-    assert done.returncode == 0, done.stderr
-    names = {name for name, _, _ in runs}
-    return {name: [line["loss"] for line in metrics_of(folder / name)] for name in names}
+    for first, then in CHANGES:
+        path = str(folder / f"{first} then {then}")
+        given.append((path, FORMS[first], "device", 9))
+        given.append((path, FORMS[then], "device", None))
+    done = run_python("-c", TRAIN, json.dumps(given), XLA_FLAGS=EIGHT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {
+        path.name: np.asarray([line["loss"] for line in metrics_of(path)])
+        for path in folder.iterdir()
+    }
 
 
-@pytest.mark.parametrize("name", ["2", "1 then 2", "2 then 1"])
-def test_the_losses_do_not_depend_on_the_number_of_devices(losses, name):
-    assert len(losses[name]) == 12
-    np.testing.assert_allclose(losses[name], losses["1"], rtol=1e-5)
+# The issue's pairs: either form in the other, eight devices on one and back, whole and in parts.
+CHANGES = (
+    ("jit", "pmap"),
+    ("pmap", "jit"),
+    ("one", "jit"),
+    ("jit", "one"),
+    ("one", "pmap"),
+    ("pmap", "one"),
+    ("sharded", "one"),
+    ("one", "sharded"),
+    ("sharded", "wholly sharded"),
+)
+
+
+@pytest.mark.parametrize("placement", ["device", "stream"])
+@pytest.mark.parametrize("form", ["pmap", "sharded", "wholly sharded"])
+def test_the_form_of_the_step_does_not_change_the_losses(losses, form, placement):
+    found = losses[f"{form}-{placement}"]
+    assert len(found) == NUM_STEPS
+    np.testing.assert_allclose(found, losses[f"jit-{placement}"], rtol=1e-7)
+
+
+@pytest.mark.parametrize("placement", ["device", "stream"])
+def test_the_number_of_devices_does_not_change_the_losses(losses, placement):
+    np.testing.assert_allclose(losses[f"jit-{placement}"], losses[f"one-{placement}"], rtol=1e-5)
+    np.testing.assert_array_equal(losses[f"jit-{placement}"], losses["jit-device"])
+
+
+@pytest.mark.parametrize(("first", "then"), CHANGES)
+def test_a_checkpoint_goes_on_in_another_form(losses, first, then):
+    found = losses[f"{first} then {then}"]
+    assert len(found) == NUM_STEPS
+    np.testing.assert_allclose(found, losses["one-device"], rtol=1e-5)
+
+
+def test_a_spread_is_chosen_by_the_strategy():
+    names = {
+        strategy: type(make_spread(tiny_config(parallel={"strategy": strategy}))).__name__
+        for strategy in ("jit", "pmap")
+    }
+    assert names == {"jit": "JitSpread", "pmap": "PmapSpread"}

@@ -9,6 +9,7 @@ import pytest
 
 from lensjax import optim, prng
 from lensjax.losses import Batch
+from lensjax.spread import single_device
 from lensjax.state import (
     NO_BAD_STEP,
     EmaSettings,
@@ -32,11 +33,11 @@ def init_fn(key):
     return {"w": jax.random.normal(first, (3,)), "b": jax.random.normal(second, (1,))}
 
 
-def batch_fn(step, images):
+def batch_fn(step, places, images):
     return Batch(images[step % len(images)], jnp.zeros(BATCH_SIZE, jnp.int32))
 
 
-def quadratic_loss(params, batch, keys):
+def quadratic_loss(params, batch, keys, places=None):
     return jnp.mean(jnp.square(batch.image * params["w"][None] + params["b"][None]))
 
 
@@ -47,7 +48,14 @@ def images(num: int = 8) -> np.ndarray:
 
 def make_step(loss_fn=quadratic_loss, seed=0, ema=EMA):
     return make_train_step(
-        loss_fn, batch_fn, OPTIMIZER, SCHEDULE, ema, batch_size=BATCH_SIZE, seed=seed
+        loss_fn,
+        batch_fn,
+        OPTIMIZER,
+        SCHEDULE,
+        ema,
+        spread=single_device(BATCH_SIZE),
+        batch_size=BATCH_SIZE,
+        seed=seed,
     )
 
 
@@ -100,7 +108,7 @@ def test_step_is_gradient_and_optimizer():
     params = states[0].params
     opt_state = OPTIMIZER.init(params)
     for number in range(NUM_STEPS):
-        batch = batch_fn(number, jnp.asarray(data))
+        batch = batch_fn(number, None, jnp.asarray(data))
         loss, gradient = jax.value_and_grad(quadratic_loss)(params, batch, None)
         updates, opt_state = OPTIMIZER.update(gradient, opt_state, params)
         params = optax.apply_updates(params, updates)
@@ -152,7 +160,7 @@ def test_each_name_gives_its_parameters():
         sampling_params(state, "9")
 
 
-def root_loss(params, batch, keys):
+def root_loss(params, batch, keys, places):
     """Finite with an infinite gradient where the images are zero."""
     return jnp.sqrt(jnp.abs(jnp.sum(batch.image * params["w"][None]))) + jnp.sum(params["b"] ** 2)
 
@@ -181,7 +189,7 @@ def test_bad_step_changes_nothing_and_is_marked(loss_fn, poison):
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(states[-1]))
 
 
-def key_loss(params, batch, keys):
+def key_loss(params, batch, keys, places):
     return jnp.mean(jax.vmap(lambda key: jax.random.uniform(key, ()))(keys)) + 0 * params["b"][0]
 
 

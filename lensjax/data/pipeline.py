@@ -16,7 +16,7 @@ from jax import Array
 from lensjax import prng
 from lensjax.data.order import whole_order
 from lensjax.data.scaling import Scaling
-from lensjax.losses import Batch
+from lensjax.losses import Batch, Places
 
 
 class EpochOrder(NamedTuple):
@@ -56,21 +56,33 @@ def epoch_order(seed: int, epoch: int, batch_size: int, num_examples: int) -> Ep
     )
 
 
-def batch_indices(epoch: EpochOrder, step: Array, batch_size: int) -> Array:
-    """Returns which examples a step reads, int32 `[batch_size]`; `step` begins in the epoch."""
-    place = epoch.first_place + (step - epoch.first_step) * batch_size
-    return jax.lax.dynamic_slice(epoch.order, (place,), (batch_size,))
+def batch_indices(epoch: EpochOrder, step: Array, places: Places) -> Array:
+    """Returns which examples stand at places of a step's batch, int32 `[b]`.
+
+    Args:
+      epoch: the epoch in which the step begins.
+      step: int32 `[]`.
+      places: of the batch.
+    """
+    first = epoch.first_place + (step - epoch.first_step) * places.total
+    return epoch.order[first + places.indices]
 
 
 class Placement(Protocol):
-    """Where the images live; the train step is the same for each."""
+    """Where the images live; the train step is the same for each.
+
+    Attributes:
+      gives_rows: whether the arguments are rows of the batch; else each device needs all of them.
+    """
+
+    gives_rows: bool
 
     def arguments(self, step: int) -> tuple[Any, ...]:
         """Returns what the step receives beside the state, shapes alike for every step."""
         ...
 
-    def batch(self, step: Array, *arguments: Any) -> Batch:
-        """Returns the batch in flux units; traced inside the step."""
+    def batch(self, step: Array, places: Places, *arguments: Any) -> Batch:
+        """Returns what stands at places of the batch, in flux units; traced inside the step."""
         ...
 
     def close(self) -> None:
@@ -96,26 +108,22 @@ def make_batch_fn(
     scaling: Scaling,
     augment_fn: Callable[[Array, Array], Array],
     seed: int,
-    batch_sharding: jax.sharding.Sharding,
     *,
     masked: bool,
 ) -> Callable[..., Batch]:
-    """Returns `(step, *arguments) -> Batch` in the model's range, spread over the devices.
+    """Returns `(step, places, *arguments) -> Batch` in the model's range.
 
     Args:
       placement: where the images live.
       scaling: from flux to the model's range.
       augment_fn: `(key, image) -> image`, from `augmentation.make_augment_fn`.
       seed: the run's seed.
-      batch_sharding: how a batch lies on the devices.
       masked: whether the images hold NaN where there is no measurement.
     """
 
-    def batch_fn(step: Array, *arguments: Any) -> Batch:
-        examples = jax.lax.with_sharding_constraint(
-            placement.batch(step, *arguments), batch_sharding
-        )
-        keys = prng.keys(prng.key(seed, "augmentation", step), jnp.arange(len(examples.label)))
+    def batch_fn(step: Array, places: Places, *arguments: Any) -> Batch:
+        examples = placement.batch(step, places, *arguments)
+        keys = prng.keys(prng.key(seed, "augmentation", step), places.indices)
         image = jax.vmap(augment_fn)(keys, examples.image)
         if masked:
             return to_batch(scaling, image, examples.label)

@@ -20,9 +20,10 @@ from lensjax.data.pipeline import (
     epoch_of,
     epoch_order,
 )
-from lensjax.losses import Batch
-from lensjax.parallel import over_batch, replicated
+from lensjax.losses import Batch, Places
+from lensjax.parallel import put, replicated
 from lensjax.provenance import memory_bytes
+from lensjax.spread import Spread, own_places
 
 # The images may take this share of the memory; the rest is for the network and its activations.
 _MEMORY_SHARE = 0.25
@@ -38,18 +39,18 @@ class DevicePlacement:
       split: the examples.
       seed: the run's seed.
       batch_size: images a step, at most those of the split.
-      sharding: how the arrays lie on the devices; each needs all of them.
+      spread: the devices; each needs all of the arrays.
     """
 
-    def __init__(
-        self, split: LensSplit, seed: int, batch_size: int, sharding: jax.sharding.Sharding
-    ) -> None:
+    gives_rows = False
+
+    def __init__(self, split: LensSplit, seed: int, batch_size: int, spread: Spread) -> None:
         self._seed = seed
         self._batch_size = batch_size
         self._num_examples = len(split)
-        self._sharding = sharding
-        self._images = jax.device_put(split.images, sharding)
-        self._labels = jax.device_put(split.labels, sharding)
+        self._sharding = replicated(spread.mesh)
+        self._images = put(split.images, self._sharding)
+        self._labels = put(split.labels, self._sharding)
         self._epoch = -1
         self._order: EpochOrder | None = None
 
@@ -58,13 +59,13 @@ class DevicePlacement:
         epoch = epoch_of(step, self._batch_size, self._num_examples)
         if epoch != self._epoch:
             order = epoch_order(self._seed, epoch, self._batch_size, self._num_examples)
-            self._order, self._epoch = jax.device_put(order, self._sharding), epoch
+            self._order, self._epoch = put(order, self._sharding), epoch
         return self._images, self._labels, self._order
 
-    def batch(self, step: Array, *arguments: Any) -> Batch:
+    def batch(self, step: Array, places: Places, *arguments: Any) -> Batch:
         """Gathers the step's examples, in flux units."""
         images, labels, order = arguments
-        indices = batch_indices(order, step, self._batch_size)
+        indices = batch_indices(order, step, places)
         return Batch(images[indices], labels[indices])
 
     def close(self) -> None:
@@ -72,21 +73,22 @@ class DevicePlacement:
 
 
 class _StepBatches:
-    """The batches of a run as a sequence that Grain reads from: item k is the batch of step k."""
+    """This host's part of each batch as a sequence that Grain reads from: item k is step k."""
 
-    def __init__(self, split: Split, seed: int, batch_size: int) -> None:
+    def __init__(self, split: Split, seed: int, batch_size: int, own: np.ndarray) -> None:
         self._split = split
         self._seed = seed
         self._batch_size = batch_size
+        self._own = own
 
     def __len__(self) -> int:
         return _LAST_STEP
 
     def indices(self, step: int) -> np.ndarray:
-        """Returns which examples a step reads; what `batch_indices` gives on a device."""
+        """Returns which examples this host reads; what `batch_indices` gives on its devices."""
         num_examples = len(self._split)
         epoch, first = divmod(step * self._batch_size, num_examples)
-        places = np.arange(first, first + self._batch_size)
+        places = first + self._own
         here, beyond = places[places < num_examples], places[places >= num_examples]
         indices = examples_at(self._seed, epoch, num_examples, here)
         if len(beyond):
@@ -101,31 +103,33 @@ class _StepBatches:
 class StreamPlacement:
     """Leaves a split where it is and reads each step's batch ahead of its step.
 
-    Threads of Grain read and decode while the devices compute.
+    Threads of Grain read and decode while the devices compute; each host reads what its own
+    devices need.
 
     Args:
       split: the examples; threads read from it.
       seed: the run's seed.
       batch_size: images a step, at most those of the split.
-      sharding: how a batch lies on the devices.
+      spread: how a batch lies on the devices.
     """
 
-    def __init__(
-        self, split: Split, seed: int, batch_size: int, sharding: jax.sharding.Sharding
-    ) -> None:
+    gives_rows = True
+
+    def __init__(self, split: Split, seed: int, batch_size: int, spread: Spread) -> None:
         import grain
 
-        self._batches = grain.MapDataset.source(_StepBatches(split, seed, batch_size))
+        own = own_places(spread.mesh, batch_size)
+        self._batches = grain.MapDataset.source(_StepBatches(split, seed, batch_size, own))
         self._options = grain.ReadOptions(
             num_threads=_READ_THREADS, prefetch_buffer_size=_BATCHES_AHEAD
         )
-        self._sharding = sharding
+        self._spread = spread
         self._iterator: Iterator[Examples] | None = None
         self._step = -1
         self._newest: tuple[Any, ...] = ()
 
     def arguments(self, step: int) -> tuple[Any, ...]:
-        """Returns images `[B, H, W, C]` and labels `[B]` of the step.
+        """Returns images and labels of the step as `Spread.put_rows` lays them.
 
         Steps one after the other are read ahead; any other step starts the reading anew.
         """
@@ -133,13 +137,13 @@ class StreamPlacement:
             if self._iterator is None or step != self._step + 1:
                 self.close()
                 self._iterator = iter(self._batches[step:].to_iter_dataset(self._options))
-            self._newest = jax.device_put(tuple(next(self._iterator)), self._sharding)
+            self._newest = self._spread.put_rows(tuple(next(self._iterator)))
             self._step = step
         return self._newest
 
-    def batch(self, step: Array, *arguments: Any) -> Batch:
+    def batch(self, step: Array, places: Places, *arguments: Any) -> Batch:
         """Returns the arguments as a batch, in flux units."""
-        del step
+        del step, places
         return Batch(*arguments)
 
     def close(self) -> None:
@@ -191,9 +195,7 @@ def check_batch_size(batch_size: int, info: DatasetInfo, num_images: int) -> Non
         )
 
 
-def place(
-    split: Split, name: str, seed: int, batch_size: int, mesh: jax.sharding.Mesh
-) -> Placement:
+def place(split: Split, name: str, seed: int, batch_size: int, spread: Spread) -> Placement:
     """Returns the placement of the training images.
 
     Args:
@@ -201,15 +203,15 @@ def place(
       name: `device`, `stream`, or `auto` to choose by memory.
       seed: the run's seed.
       batch_size: images a step.
-      mesh: the devices.
+      spread: the devices.
 
     Raises:
       DataError: for a batch larger than the split.
     """
     check_batch_size(batch_size, split.info, len(split))
     if name == "auto":
-        name, reason = choose_placement(split.info, len(split), mesh)
+        name, reason = choose_placement(split.info, len(split), spread.mesh)
         logging.info("data.placement=auto: %s, because %s", name, reason)
     if name == "device":
-        return DevicePlacement(split.in_memory(), seed, batch_size, replicated(mesh))
-    return StreamPlacement(split, seed, batch_size, over_batch(mesh))
+        return DevicePlacement(split.in_memory(), seed, batch_size, spread)
+    return StreamPlacement(split, seed, batch_size, spread)

@@ -1,19 +1,26 @@
 """Batches as a function of the step, against a plain list of permutations."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pipeline_support import all_examples, permutation, sharding, split_of, steps_of
+from pipeline_support import all_examples, permutation, split_of, steps_of, whole
 
 from lensjax.data.augmentation import make_augment_fn
 from lensjax.data.pipeline import batch_indices, epoch_of, epoch_order, make_batch_fn, to_batch
 from lensjax.data.placement import DevicePlacement
 from lensjax.data.scaling import Scaling
+from lensjax.spread import single_device
 
 SIZES = (7, 12)
 CASES = [(n, batch) for n in SIZES for batch in (1, 2, 3, 5, n - 1, n)]
-indices_of = jax.jit(batch_indices, static_argnames="batch_size")
+
+
+@functools.partial(jax.jit, static_argnames="batch_size")
+def indices_of(order, step, batch_size):
+    return batch_indices(order, step, whole(batch_size))
 
 
 @pytest.mark.parametrize(("num", "batch_size"), CASES)
@@ -44,17 +51,17 @@ def test_late_steps_do_not_overflow(num, batch_size):
     assert 0 <= place < num
     order = epoch_order(0, epoch, batch_size, num)
     pair = np.concatenate([permutation(0, number, num) for number in (epoch, epoch + 1)])
-    found = batch_indices(order, jnp.int32(step), batch_size)
+    found = indices_of(order, jnp.int32(step), batch_size)
     np.testing.assert_array_equal(found, pair[place : place + batch_size])
 
 
 def test_batch_is_in_the_range_of_the_model():
     split = split_of(8)
-    placement = DevicePlacement(split, 0, 8, sharding())
+    placement = DevicePlacement(split, 0, 8, single_device(8))
     scaling = Scaling("linear", 3.0, 7.0)
     augment_fn = make_augment_fn("none", 0, split.info.image_shape)
-    batch_fn = make_batch_fn(placement, scaling, augment_fn, 0, sharding("data"), masked=False)
-    batch = jax.jit(batch_fn)(jnp.int32(0), *placement.arguments(0))
+    batch_fn = make_batch_fn(placement, scaling, augment_fn, 0, masked=False)
+    batch = batch_fn(jnp.int32(0), whole(8), *placement.arguments(0))
     expected = (split.images[permutation(0, 0, 8)] - 3) / 7
     np.testing.assert_allclose(batch.image, expected, rtol=1e-6)
     assert batch.measured is None

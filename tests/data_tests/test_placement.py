@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pipeline_support import all_examples, sharding, split_of, steps_of
+from pipeline_support import all_examples, batch_at, split_of, steps_of
 
 from lensjax.data import placement as placements
 from lensjax.data.dataset import DataError
 from lensjax.data.placement import DevicePlacement, StreamPlacement, choose_placement, place
+from lensjax.spread import single_device
 
 PLACEMENTS: dict[str, Any] = {"device": DevicePlacement, "stream": StreamPlacement}
 
@@ -22,8 +23,7 @@ def make_placement(request):
     made = []
 
     def make(split, seed, batch_size):
-        names = () if request.param == "device" else ("data",)
-        made.append(PLACEMENTS[request.param](split, seed, batch_size, sharding(*names)))
+        made.append(PLACEMENTS[request.param](split, seed, batch_size, single_device(batch_size)))
         return made[-1]
 
     yield make
@@ -35,12 +35,10 @@ def make_placement(request):
 def test_placement_gives_the_examples_of_the_order(make_placement, num, batch_size):
     split, stream = split_of(num), all_examples(5, num)
     placement = make_placement(split, 5, batch_size)
-    batch = jax.jit(placement.batch)
     shapes = set()
     for step in steps_of(num, batch_size):
-        arguments = placement.arguments(step)
-        shapes.add(str(jax.tree.map(jnp.shape, arguments)))
-        image, label, measured = batch(jnp.int32(step), *arguments)
+        shapes.add(str(jax.tree.map(jnp.shape, placement.arguments(step))))
+        image, label, measured = batch_at(placement, batch_size, step)
         expected = stream[step * batch_size : (step + 1) * batch_size]
         np.testing.assert_array_equal(image, split.images[expected])
         np.testing.assert_array_equal(label, split.labels[expected])
@@ -53,8 +51,8 @@ def test_placement_may_start_anywhere(make_placement):
     split = split_of(12)
     whole, resumed = make_placement(split, 0, 5), make_placement(split, 0, 5)
     for step in range(8):
-        before = whole.batch(jnp.int32(step), *whole.arguments(step))
-    after = resumed.batch(jnp.int32(7), *resumed.arguments(7))
+        before = batch_at(whole, 5, step)
+    after = batch_at(resumed, 5, 7)
     np.testing.assert_array_equal(before.image, after.image)
 
 
@@ -62,18 +60,14 @@ def test_steps_may_repeat_and_jump(make_placement):
     split, stream = split_of(12), all_examples(0, 12)
     placement = make_placement(split, 0, 5)
     for step in (3, 3, 4, 2, 7, 8, 0):
-        image, _, _ = placement.batch(jnp.int32(step), *placement.arguments(step))
+        image, _, _ = batch_at(placement, 5, step)
         np.testing.assert_array_equal(image, split.images[stream[5 * step : 5 * step + 5]])
 
 
 def test_both_placements_read_the_last_step_there_can_be():
     split, step = split_of(12), 2**31 - 2
-    device = DevicePlacement(split, 1, 5, sharding())
-    stream = StreamPlacement(split, 1, 5, sharding("data"))
-    one, other = (
-        placement.batch(jnp.int32(step), *placement.arguments(step))
-        for placement in (device, stream)
-    )
+    device, stream = (kind(split, 1, 5, single_device(5)) for kind in PLACEMENTS.values())
+    one, other = (batch_at(placement, 5, step) for placement in (device, stream))
     stream.close()
     np.testing.assert_array_equal(one.image, other.image)
 
@@ -81,18 +75,18 @@ def test_both_placements_read_the_last_step_there_can_be():
 @pytest.mark.parametrize("name", ["device", "stream", "auto"])
 def test_batch_larger_than_the_set_is_refused(name):
     with pytest.raises(DataError, match=r"train\.batch_size: got 8; allowed: at most the 7 images"):
-        place(split_of(7), name, 0, 8, sharding().mesh)
+        place(split_of(7), name, 0, 8, single_device(8))
 
 
 @pytest.mark.parametrize(("share", "expected"), [(1.0, "device"), (1e-12, "stream")])
 def test_auto_chooses_by_memory_and_says_why(monkeypatch, caplog, share, expected):
     monkeypatch.setattr(placements, "_MEMORY_SHARE", share)
     split = split_of(12)
-    choice = choose_placement(split.info, len(split), sharding().mesh)
+    choice = choose_placement(split.info, len(split), single_device(5).mesh)
     assert choice.name == expected
     assert "GiB of images are 0 % of the" in choice.reason
     with caplog.at_level(std_logging.INFO, logger="absl"):
-        placement = place(split, "auto", 0, 5, sharding().mesh)
+        placement = place(split, "auto", 0, 5, single_device(5))
     placement.close()
     assert isinstance(placement, PLACEMENTS[expected])
     assert f"data.placement=auto: {expected}, because " in caplog.text
@@ -101,12 +95,12 @@ def test_auto_chooses_by_memory_and_says_why(monkeypatch, caplog, share, expecte
 def test_what_is_chosen_depends_on_the_images(monkeypatch):
     monkeypatch.setattr(placements, "_memory_bytes", lambda mesh: (4 * 4 * 12 * 12, "a toy"))
     split = split_of(12)  # 3 x 2 x 2 floats each
-    mesh = sharding().mesh
+    mesh = single_device(5).mesh
     assert choose_placement(split.info, 12, mesh).name == "device"
     assert choose_placement(split.info, 13, mesh).name == "stream"
 
 
 def test_a_machine_that_does_not_say_its_memory_streams(monkeypatch):
     monkeypatch.setattr(placements, "_memory_bytes", lambda mesh: (None, "a toy"))
-    choice = choose_placement(split_of(12).info, 12, sharding().mesh)
+    choice = choose_placement(split_of(12).info, 12, single_device(5).mesh)
     assert choice == ("stream", "a toy does not say how much memory it has")

@@ -5,10 +5,9 @@ import json
 import re
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from pipeline_support import all_examples, sharding, split_of, steps_of
+from pipeline_support import all_examples, batch_at, split_of, steps_of
 from run_support import captured_log, states_differ, tiny_config, tiny_split
 
 from lensjax import monitor as monitoring
@@ -18,6 +17,7 @@ from lensjax.data import catalogue, deeplense
 from lensjax.data.dataset import DataError, LensSplit
 from lensjax.data.placement import DevicePlacement, StreamPlacement, place
 from lensjax.data.subset import SOURCE_POSITION, SubsetSplit, without_disc
+from lensjax.spread import single_device
 from lensjax.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -81,17 +81,19 @@ def test_a_part_is_read_in_several_chunks():
 def test_no_batch_of_either_placement_has_an_image_of_the_disc(batch_size):
     whole = with_sources(split_of(40))
     kept, part = kept_of(whole), without_disc(whole, DISC)
-    names = {"device": (), "stream": ("data",)}
     stream = all_examples(5, len(kept))
     made = {
         name: kind(
-            part.in_memory() if name == "device" else part, 5, batch_size, sharding(*names[name])
+            part.in_memory() if name == "device" else part,
+            5,
+            batch_size,
+            single_device(batch_size),
         )
         for name, kind in PLACEMENTS.items()
     }
     seen: list[int] = []
     for step in steps_of(len(kept), batch_size):
-        one, other = (each.batch(jnp.int32(step), *each.arguments(step)) for each in made.values())
+        one, other = (batch_at(each, batch_size, step) for each in made.values())
         assert np.asarray(one.image).tobytes() == np.asarray(other.image).tobytes()
         np.testing.assert_array_equal(one.label, other.label)
         expected = kept[stream[step * batch_size : (step + 1) * batch_size]]
@@ -105,7 +107,7 @@ def test_no_batch_of_either_placement_has_an_image_of_the_disc(batch_size):
 def test_a_batch_may_not_be_larger_than_what_is_left(name):
     part = without_disc(with_sources(split_of(40)), DISC)
     with pytest.raises(DataError, match=rf"got 40; allowed: at most the {len(part)} images"):
-        place(part, name, 0, 40, sharding().mesh)
+        place(part, name, 0, 40, single_device(40))
 
 
 @pytest.mark.parametrize(
