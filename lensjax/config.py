@@ -62,6 +62,7 @@ __all__ = [
     "check_overrides",
     "default_config",
     "differences",
+    "flat",
     "from_config_dict",
     "missing_fields",
     "to_dict",
@@ -321,6 +322,22 @@ def missing_fields(saved: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the fields of nested values by their full paths.
+
+    Args:
+      values: `to_dict` of a configuration.
+      prefix: stands before each path.
+    """
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{name}.")
+        else:
+            result[prefix + name] = value
+    return result
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Returns a line for each field that differs and may not differ when a run resumes.
 
@@ -328,16 +345,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
       old: `to_dict` of the configuration in the workdir.
       new: `to_dict` of the configuration of this run.
     """
-
-    def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        result: dict[str, Any] = {}
-        for name, value in values.items():
-            if isinstance(value, Mapping):
-                result |= flat(value, f"{prefix}{name}.")
-            else:
-                result[prefix + name] = value
-        return result
-
     before, now = flat(old), flat(new)
     pairs = {
         name: (before.get(name, "nothing"), now.get(name, "nothing"))

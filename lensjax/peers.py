@@ -1,0 +1,186 @@
+"""Notices that another process of a run is gone, and says which and how to go on.
+
+JAX ends the other processes too, but later and by an abort that names no host. Here each process
+keeps a connection to process 0 and says a few times a second that it lives. A connection that ends
+without a goodbye is a process that was killed; one that is silent is a host that hangs or is cut
+off.
+"""
+
+import atexit
+import contextlib
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Listener
+from typing import Any
+
+import jax
+from absl import logging
+
+_BEATS_PER_TIMEOUT = 4
+# For a process that fails by itself with the same error: its own words come first.
+_GRACE_SECONDS = 2.0
+_CONNECT_SECONDS = 5.0
+_BEAT, _LOST, _GOODBYE = "beat", "lost", "goodbye"
+GatherFn = Callable[[str], list[str]]
+
+
+class Peers:
+    """The other processes of a run.
+
+    Args:
+      connections: by the number of the process at their other end.
+      names: host and number of every process, for messages.
+      timeout_s: how long one may be silent.
+    """
+
+    def __init__(
+        self, connections: dict[int, Connection], names: Sequence[str], timeout_s: float
+    ) -> None:
+        self._connections = connections
+        self._names = names
+        self._timeout_s = timeout_s
+        self._sending = threading.Lock()
+        self._closed = threading.Event()
+        self._done: set[int] = set()
+        threads = [threading.Thread(target=self._beat, daemon=True)]
+        threads += [
+            threading.Thread(target=self._listen, args=pair, daemon=True)
+            for pair in connections.items()
+        ]
+        for thread in threads:
+            thread.start()
+
+    @classmethod
+    def meet(cls, host: str, timeout_s: float, gather_texts: GatherFn) -> "Peers":
+        """Connects all processes with process 0; each must call it.
+
+        Args:
+          host: the name or address of process 0, as the others know it.
+          timeout_s: how long a process may be silent.
+          gather_texts: see `hosts.gather_texts`.
+        """
+        names = [
+            f"process {number} of {jax.process_count()} (host {name})"
+            for number, name in enumerate(gather_texts(socket.gethostname()))
+        ]
+        if jax.process_index() == 0:
+            connections = _accept_all(gather_texts)
+        else:
+            port, key = gather_texts("")[0].split()
+            connections = _connect(host, int(port), key)
+        together = gather_texts("1" if connections else "")
+        deadline = time.monotonic() + timeout_s
+        while jax.process_index() == 0 and len(connections) < sum(map(bool, together[1:])):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.01)
+        if not all(together[1:]):
+            blind = [name for name, text in zip(names, together, strict=True) if not text]
+            logging.warning(
+                "%s cannot be watched: no connection to process 0; a lost process is noticed by "
+                "JAX alone",
+                ", ".join(blind),
+            )
+        return cls(connections, names, timeout_s)
+
+    def close(self, reason: str = "") -> None:
+        """Says goodbye.
+
+        Args:
+          reason: why this process cannot go on; the others then end as well. Empty for the regular
+            end.
+        """
+        self._closed.set()
+        for number in self._connections:
+            self._send(number, (_GOODBYE, reason))
+        if reason:
+            # JAX's own end would wait for processes that are about to be ended.
+            atexit.register(_leave)
+            return
+        deadline = time.monotonic() + self._timeout_s
+        while len(self._done) < len(self._connections) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _send(self, number: int, message: tuple[Any, ...]) -> None:
+        with self._sending, contextlib.suppress(OSError):
+            self._connections[number].send(message)
+
+    def _beat(self) -> None:
+        while not self._closed.wait(self._timeout_s / _BEATS_PER_TIMEOUT):
+            for number in self._connections:
+                self._send(number, (_BEAT,))
+
+    def _listen(self, number: int, connection: Connection) -> None:
+        why = ""
+        try:
+            while connection.poll(self._timeout_s):
+                kind, *rest = connection.recv()
+                if kind == _GOODBYE:
+                    self._done.add(number)
+                    if rest[0] and not self._closed.is_set():
+                        time.sleep(_GRACE_SECONDS)
+                        self._end(number, f"stopped: {rest[0]}", told=True)
+                    return
+                if kind == _LOST:
+                    self._end(*rest, told=True)
+            why = f"was silent for {self._timeout_s:g} s: it hangs, or its host cannot be reached"
+        except (EOFError, OSError):
+            why = "was lost: its connection ended, so it was killed or its host went down"
+        if not self._closed.is_set():
+            self._end(number, why, told=False)
+
+    def _end(self, number: int, why: str, told: bool) -> None:
+        """Ends this process, which waits within JAX for one that will not come."""
+        if not told:
+            for other in self._connections:
+                if other != number:
+                    self._send(other, (_LOST, number, why))
+        print(
+            f"{self._names[number]} {why}. {self._names[jax.process_index()]} cannot go on alone "
+            "and ends. To go on, run the same command again on every host: a training goes on from "
+            "its newest checkpoint.",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
+
+
+def _accept_all(gather_texts: GatherFn) -> dict[int, Connection]:
+    """Opens a port, tells the others, and waits for them."""
+    key = secrets.token_hex(16)
+    listener = Listener(("", 0), backlog=jax.process_count(), authkey=key.encode())
+    connections: dict[int, Connection] = {}
+
+    def accept() -> None:
+        while len(connections) < jax.process_count() - 1:
+            with contextlib.suppress(OSError, EOFError, AuthenticationError):
+                connection = listener.accept()
+                connections[connection.recv()] = connection
+
+    threading.Thread(target=accept, daemon=True).start()
+    gather_texts(f"{listener.address[1]} {key}")
+    return connections
+
+
+def _connect(host: str, port: int, key: str) -> dict[int, Connection]:
+    """Returns the connection to process 0, nothing where there is none."""
+    address = (host.strip("[]"), port)
+    try:
+        socket.create_connection(address, _CONNECT_SECONDS).close()  # `Client` would wait minutes
+        connection = Client(address, authkey=key.encode())
+        connection.send(jax.process_index())
+    except OSError:
+        return {}
+    return {0: connection}
+
+
+def _leave() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
