@@ -81,6 +81,8 @@ RESUMABLE_FIELDS = (
     "train.keep_every",
     "data.folder",  # a set of files is known by its content
     "data.directory",
+    "data.num_parts",
+    "data.part",
     "data.placement",
     "parallel.",
     "sample.",
@@ -154,9 +156,31 @@ def _check_ema(config: Config) -> None:
         raise ConfigError("sample.ema", config.sample.ema, f"allowed: {', '.join(choices)}")
 
 
+def _check_parts(data: DataConfig) -> None:
+    if data.num_parts is None and data.part is not None:
+        raise ConfigError(
+            "data.part", data.part, "allowed: None without data.num_parts, the number of all parts"
+        )
+    if data.num_parts is None:
+        return
+    if data.name == FOLDER_SET:
+        raise ConfigError(
+            "data.num_parts",
+            data.num_parts,
+            f"allowed: None for {FOLDER_SET}; only simulated sets are built in parts",
+        )
+    if data.part is not None and data.part >= data.num_parts:
+        raise ConfigError(
+            "data.part",
+            data.part,
+            f"allowed: 0 to {data.num_parts - 1} with data.num_parts={data.num_parts}",
+        )
+
+
 def _check_combinations(config: Config) -> None:
     _check_ema(config)
     check_parallel(config.parallel)
+    _check_parts(config.data)
     model = config.model
     if config.data.name == FOLDER_SET:
         if not config.data.folder:

@@ -34,6 +34,9 @@ class DataConfig:
       on_bad_file: a file that cannot be used: `refuse`, or `skip` and list it.
       test_share: share of the images that becomes the test split where the folder has none.
       directory: where TFDS keeps sets; None for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+      num_parts: for `--mode=build_data` of a simulated set: how many parts independent jobs build
+        it in; None for a single build.
+      part: the part that this job builds, from 0; None to join the parts that are there.
       placement: `device` keeps the set on the accelerator, `stream` reads it from disk; `auto`
         chooses.
       augmentation: symmetries that leave the data as they are, names of
@@ -55,6 +58,8 @@ class DataConfig:
     on_bad_file: str = choice("refuse", BAD_FILE_POLICIES)
     test_share: float = between(0.1, 0.001, 0.9)
     directory: str | None = None
+    num_parts: int | None = count(None)
+    part: int | None = count(None, least=0)
     placement: str = choice("auto", ("auto", "device", "stream"))
     augmentation: str = make_field(
         "none", is_augmentation, f"allowed: {', '.join(SYMMETRIES)} with commas between, or all"

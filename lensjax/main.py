@@ -32,7 +32,8 @@ _MODE = flags.DEFINE_enum(
     "images, or those of --images, beside real ones; scores a classifier on the test split. "
     "classify: says the class of the images of --images. export: writes the data set, or drawn "
     "images, as npy, HDF5 or FITS files (--config.export.*). build_data: builds the data set "
-    "alone.",
+    "alone, or part P of N of a simulated one with --config.data.num_parts=N --config.data.part=P; "
+    "the last part joins them.",
 )
 _IMAGES = flags.DEFINE_string(
     "images",

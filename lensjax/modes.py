@@ -31,7 +31,16 @@ def run(
       workdir: the run's folder.
       images: for `evaluate`, a file of images to judge; None for those of the run. For `classify`,
         a file or a folder.
+
+    Raises:
+      ConfigError: for parts of a data set in a mode that builds none.
     """
+    if config.data.num_parts is not None and mode != "build_data":
+        raise ConfigError(
+            "data.num_parts",
+            config.data.num_parts,
+            f"allowed: None with --mode={mode}; --mode=build_data builds a data set in parts",
+        )
     if config.train.deterministic:  # before the first use of a device
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DETERMINISTIC_FLAG}"
     functions: dict[str, Callable[[Config, pathlib.Path], None]] = {
@@ -69,7 +78,12 @@ def _log_devices(config: Config) -> None:
 def _build_data(config: Config, workdir: pathlib.Path) -> None:
     from lensjax.data import report, sets
 
-    text, sheet = report.show(sets.prepare(config.data))
+    prepared = (
+        sets.prepare_in_parts(config.data) if config.data.num_parts else sets.prepare(config.data)
+    )
+    if prepared is None:  # the log says which parts are missing
+        return
+    text, sheet = report.show(prepared)
     print(f"{text}\ncontact sheet: {sheet}", flush=True)
 
 

@@ -52,6 +52,8 @@ LIMITS: dict[str, tuple[tuple, tuple]] = {
     "data.nan_policy": OTHER_WORD,
     "data.on_bad_file": OTHER_WORD,
     "data.test_share": ((0.0, 1.0, math.nan), (0.1,)),
+    "data.num_parts": ((0, -1), (None, 1)),
+    "data.part": ((-1,), (None, 0)),
     "data.shift_pixels": COUNT_OR_ZERO,
     "data.placement": OTHER_WORD,
     "data.augmentation": (("", "flip", "rotate_180;flip_x", "all"), ("none", "rotate_180")),
@@ -218,6 +220,8 @@ RESUMABLE = {
     "train.keep_every",
     "data.folder",
     "data.directory",
+    "data.num_parts",
+    "data.part",
     "data.placement",
     "classify.layout",
     "classify.image_scale",
@@ -262,6 +266,7 @@ OTHER_WORDS = {
 }
 # What a field, or one of its words, has to stand beside.
 NEEDED: dict[str, dict[str, typing.Any]] = {
+    "data.part": {"data.num_parts": 1},
     "model.attention_resolutions": UNET,
     "path.betas": {"path.name": "vp"},
     "path.table_steps": {
@@ -394,6 +399,29 @@ def test_what_is_for_folders_is_refused_for_simulated_sets(path):
 def test_a_folder_set_needs_a_folder():
     with pytest.raises(ConfigError, match=r"data\.folder: got None; allowed: a folder of images"):
         from_config_dict(nested(TINY | {"data.name": "deeplense/folder"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.part": 0}, r"data\.part: got 0; allowed: None without data\.num_parts"),
+        (
+            {"data.part": 8, "data.num_parts": 8},
+            r"data\.part: got 8; allowed: 0 to 7 with data\.num_parts=8",
+        ),
+        (
+            FOLDER | {"data.num_parts": 2},
+            r"data\.num_parts: got 2; allowed: None for deeplense/folder; only simulated sets",
+        ),
+        (FOLDER | {"data.part": 2}, r"data\.part: got 2; allowed: None without"),
+    ],
+    ids=str,
+)
+def test_parts_of_a_set_are_numbered_from_0_and_those_of_simulated_sets(changes, message):
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        from_config_dict(nested(TINY | changes))
+    config = from_config_dict(nested(TINY | {"data.part": 7, "data.num_parts": 8}))
+    assert (config.data.part, config.data.num_parts) == (7, 8)
 
 
 @pytest.mark.parametrize("names", ["rotate_90", "flip_x", "all", "rotate_180,flip_x"])

@@ -116,6 +116,8 @@ ALLOWED = {
     "deeplense_builder.py": {"tensorflow_datasets"},
     "folder_builder.py": {"tensorflow_datasets"},
     "ordered_builder.py": {"tensorflow_datasets", "array_record", "tqdm"},
+    "parts.py": {"tensorflow_datasets", "absl"},
+    "parts_builder.py": {"tensorflow_datasets"},
     "prepared.py": {"tensorflow_datasets", "absl"},
     "records.py": {"tensorflow_datasets", "array_record"},
 }

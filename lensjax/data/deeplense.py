@@ -23,7 +23,12 @@ def available_sets() -> tuple[str, ...]:
     return tuple(SIMULATED_SETS)
 
 
-def _config_of(name: str) -> DeeplenseConfig:
+def config_of(name: str) -> DeeplenseConfig:
+    """Returns what a set is made of.
+
+    Raises:
+      DataError: for an unknown name.
+    """
     for full_name, config in zip(available_sets(), Deeplense.BUILDER_CONFIGS, strict=True):
         if name == full_name:
             return config
@@ -42,7 +47,7 @@ def locate(name: str, directory: str | None = None) -> PreparedSet:
     Raises:
       DataError: for an unknown name.
     """
-    folder = root_of(directory) / Deeplense.name / _config_of(name).name / VERSION
+    folder = root_of(directory) / Deeplense.name / config_of(name).name / VERSION
     command = f"--mode=build_data --config.data.name={name}"
     return PreparedSet(name, folder, fingerprint(), command)
 
@@ -62,7 +67,7 @@ def prepare(
       DataError: for an unknown name, a disk without room, a folder that cannot be written, or a
         finished set that is stale or damaged.
     """
-    wanted, config = locate(name, directory), _config_of(name)
+    wanted, config = locate(name, directory), config_of(name)
 
     def build() -> None:
         builder = Deeplense(
