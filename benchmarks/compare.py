@@ -36,7 +36,8 @@ from lensjax.data.pipeline import make_batch_fn
 from lensjax.data.placement import DevicePlacement
 from lensjax.data.scaling import Scaling, fit_scaling
 from lensjax.metrics.lensing import smooth_scores
-from lensjax.sampling import Weights, generate_chunks, make_sample_fn, passes_per_image
+from lensjax.parallel import all_devices
+from lensjax.sampling import Drawing, Weights, generate_chunks, make_sample_fn, passes_per_image
 from lensjax.spread import make_spread
 from lensjax.state import sampling_params
 
@@ -197,8 +198,7 @@ class Run:
         self.scaling: Scaling = fit_scaling(
             data.scaling, data.model_std, split.images, split.info.minimum
         )
-        batch_size = config.train.batch_size
-        self.placement = DevicePlacement(split, config.seed, batch_size, spread)
+        self.placement = DevicePlacement(split, config.seed, spread)
         batch_fn = make_batch_fn(
             self.placement,
             self.scaling,
@@ -224,9 +224,11 @@ class Run:
         config = self.config
         names = ("axion", "cdm", "no_sub")
         labels = np.repeat(np.arange(len(names), dtype=np.int32), IMAGES_PER_CLASS)
-        sample_fn = jax.jit(make_sample_fn(config, self.scaling, self.shape, config.sample))
-        weights = Weights(sampling_params(self.state, config.sample.ema))
-        images = generate_chunks(sample_fn, weights, labels, seed=0, batch_size=48)
+        sample_fn = make_sample_fn(config, self.scaling, self.shape, config.sample)
+        drawing = Drawing(sample_fn, all_devices(most=1))
+        weights = drawing.placed(Weights(sampling_params(self.state, config.sample.ema)))
+        numbers = np.arange(len(labels), dtype=np.int32)
+        images = generate_chunks(drawing, weights, numbers, labels, seed=0, batch_size=48)
         survey = SIMULATED_SETS[config.data.name].survey
         return {
             name: dict(smooth_scores(images[labels == label, ..., 0], survey))

@@ -51,7 +51,7 @@ def measure(placement_name: str, name: str, num_batches: int, found: Any) -> Non
     split = deeplense.open_split(name, None, "train")
     before = peak_mebibytes()
     spread = make_spread(from_config_dict(config))
-    placement = place(split, placement_name, 0, BATCH_SIZE, spread)
+    placement = place(split, placement_name, 0, spread)
     places = Places(jax.numpy.arange(BATCH_SIZE), BATCH_SIZE)
     gather = jax.jit(lambda step, *arguments: placement.batch(step, places, *arguments))
     started = time.monotonic()

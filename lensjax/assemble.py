@@ -264,7 +264,6 @@ def build_train_step(
         _schedule(config),
         EmaSettings(config.optim.ema_half_lives, config.optim.ema_warmup_share),
         spread=spread,
-        batch_size=config.train.batch_size,
         rows=rows,
         seed=config.seed,
     )

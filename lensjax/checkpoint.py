@@ -15,6 +15,8 @@ import jax
 import numpy as np
 from absl import logging
 
+from lensjax.hosts import all_agree, barrier, is_main
+from lensjax.parallel import to_host
 from lensjax.state import TrainState
 
 
@@ -33,7 +35,7 @@ def _describe(state: Any) -> dict[str, dict[str, Any]]:
     """Returns shape, dtype and checksum of each leaf as JSON types."""
     result = {}
     for name, leaf in _leaves(state).items():
-        array = np.ascontiguousarray(jax.device_get(leaf))
+        array = np.ascontiguousarray(to_host(leaf))
         checksum = zlib.crc32(array.tobytes())
         result[name] = {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "crc32": checksum}
     return result
@@ -153,16 +155,18 @@ class Checkpoints:
             steps = [step]
         damaged: list[int] = []
         for candidate in steps:
+            state = None
             try:
                 state = self._restore_sound(candidate, expected)
-                self._set_aside(damaged)
-                return state
             except (CheckpointError, PermissionError, MemoryError):
                 raise
             except Exception as error:  # Orbax raises plain Exception for an array cut short
                 reason = str(error).strip().partition("\n")[0][:200]
                 logging.warning("checkpoint %d is damaged (%s)", candidate, reason)
-                damaged.append(candidate)
+            if all_agree(state is not None):
+                self._set_aside(damaged)
+                return state
+            damaged.append(candidate)
         if steps:
             raise CheckpointError(
                 f"no sound checkpoint in {self._directory}: {', '.join(map(str, steps))} damaged"
@@ -190,10 +194,12 @@ class Checkpoints:
         if self._read_only or not damaged:
             return
         target = self._directory.parent / "damaged_checkpoints"
-        target.mkdir(exist_ok=True)
-        for step in damaged:
-            shutil.rmtree(target / str(step), ignore_errors=True)
-            shutil.move(self._directory / str(step), target / str(step))
+        if is_main():
+            target.mkdir(exist_ok=True)
+            for step in damaged:
+                shutil.rmtree(target / str(step), ignore_errors=True)
+                shutil.move(self._directory / str(step), target / str(step))
+        barrier("damaged checkpoints are set aside")
         logging.warning("moved to %s: %s", target, ", ".join(map(str, damaged)))
         self._manager.close()
         self._manager = self._open()

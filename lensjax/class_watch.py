@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax import Array
+from jax.sharding import Mesh
 
 from lensjax import prng
 from lensjax.assemble import make_image_fn
@@ -25,6 +26,7 @@ from lensjax.figures import flux_rows
 from lensjax.metrics.classification import fit_temperature
 from lensjax.models.layers import depth_to_space
 from lensjax.models.vit import to_patches
+from lensjax.parallel import on_each_device
 from lensjax.selection import VALIDATION_LOSS
 from lensjax.task_losses import cross_entropy, masked_errors
 
@@ -58,17 +60,18 @@ class ClassifierWatch:
       config: the configuration.
       validation: the part of the training split that is not trained on.
       scaling: from flux to the model's range.
+      mesh: the devices.
     """
 
-    def __init__(self, config: Config, validation: Split, scaling: Scaling) -> None:
+    def __init__(self, config: Config, validation: Split, scaling: Scaling, mesh: Mesh) -> None:
         self._images = _validation_images(config, validation)
-        self._size = min(_MAX_BATCH, len(self._images.labels))
+        self._turn = mesh.size * min(_MAX_BATCH, -(-len(self._images.labels) // mesh.size))
         classify = make_image_fn(config)
 
         def logits_fn(params: Any, flux: Array, label: Array) -> Array:
             return classify(params, to_batch(scaling, flux, label).image, None).logits
 
-        self._logits_fn = jax.jit(logits_fn)
+        self._logits_fn = on_each_device(logits_fn, mesh)
 
     def __len__(self) -> int:
         """Returns the number of images that are validated on."""
@@ -82,7 +85,7 @@ class ClassifierWatch:
         """Returns the scalars of a validation and logs them."""
         images, labels = self._images
         logits = map_chunks(
-            lambda *rows: self._logits_fn(params, *rows), self._size, images, labels
+            lambda *rows: self._logits_fn(params, *rows), self._turn, images, labels
         )
         loss = float(jnp.mean(cross_entropy(jnp.asarray(logits), jnp.asarray(labels))))
         accuracy = float(np.mean(logits.argmax(axis=1) == labels))
@@ -108,16 +111,17 @@ class PretrainingWatch:
       config: the configuration.
       validation: the part of the training split that is not trained on.
       scaling: from flux to the model's range.
+      mesh: the devices.
     """
 
-    def __init__(self, config: Config, validation: Split, scaling: Scaling) -> None:
-        self._config, self._scaling = config, scaling
+    def __init__(self, config: Config, validation: Split, scaling: Scaling, mesh: Mesh) -> None:
+        self._config, self._scaling, self._mesh = config, scaling, mesh
         self._images = _validation_images(config, validation)
         self._names = validation.info.class_names or ("images",)
-        self._size = min(_MAX_BATCH, len(self._images.labels))
+        self._turn = mesh.size * min(_MAX_BATCH, -(-len(self._images.labels) // mesh.size))
         self._apply = make_image_fn(config)
-        self._errors_fn = jax.jit(self._errors)
-        self._found_fn = jax.jit(self._found)
+        self._errors_fn = on_each_device(self._errors, mesh)
+        self._found_fn = on_each_device(self._found, mesh)
 
     def _prepared(self, flux: Array, numbers: Array) -> tuple[Array, Array]:
         """Returns images in the model's range and the keys of their masks."""
@@ -158,7 +162,9 @@ class PretrainingWatch:
         for label, name in enumerate(self._names):
             places = np.flatnonzero(self._images.labels == label)[:columns]
             flux = self._images.images[places]
-            seen, found = jax.device_get(self._found_fn(params, flux, places.astype(np.int32)))
+            turn = self._mesh.size * -(-len(places) // self._mesh.size)
+            find = functools.partial(self._found_fn, params)
+            seen, found = map_chunks(find, turn, flux, places.astype(np.int32))
             rows += [(f"{name}\nreal", flux), (f"{name}\nseen", seen), (f"{name}\nfound", found)]
         return flux_rows(rows, float(np.nanmax(self._images.images))), {}
 
@@ -166,7 +172,7 @@ class PretrainingWatch:
         """Returns the scalars of a validation and logs them."""
         images = self._images.images
         numbers = np.arange(len(images), dtype=np.int32)
-        errors = map_chunks(functools.partial(self._errors_fn, params), self._size, images, numbers)
+        errors = map_chunks(functools.partial(self._errors_fn, params), self._turn, images, numbers)
         loss = float(errors.mean())
         logging.info("validation on %d images of the training split | loss %.4f", len(images), loss)
         return {VALIDATION_LOSS: loss}

@@ -7,8 +7,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from lensjax import prng
 from lensjax import workdir as files
@@ -17,10 +17,10 @@ from lensjax.config import Config, ConfigError, SampleConfig, from_config_dict
 from lensjax.config_fields import is_integer
 from lensjax.config_task import CLASSIFY, GENERATE
 from lensjax.data.scaling import Scaling
+from lensjax.parallel import all_devices
 from lensjax.sampling import (
-    SampleFn,
+    Drawing,
     Weights,
-    generate_chunk,
     generate_chunks,
     make_sample_fn,
 )
@@ -76,13 +76,15 @@ class LensGenerator:
         self.data_name: str = dataset["name"]
         self.data_fingerprint: str = dataset["fingerprint"]
         self.scaling = Scaling(**dataset["scaling"])
-        self._jitted = functools.lru_cache(maxsize=16)(self._jit)
+        self._drawings = functools.lru_cache(maxsize=16)(self._make_drawing)
+        self._placed = functools.lru_cache(maxsize=2)(self._place)
         self._guides = functools.lru_cache(maxsize=2)(self._load_guide)
 
-    def _jit(self, sample: SampleConfig) -> SampleFn:
+    def _make_drawing(self, sample: SampleConfig, mesh: Mesh) -> Drawing:
         guide = self.guide(sample)
         weaker = guide.config if guide else None
-        return jax.jit(make_sample_fn(self.config, self.scaling, self.image_shape, sample, weaker))
+        sample_fn = make_sample_fn(self.config, self.scaling, self.image_shape, sample, weaker)
+        return Drawing(sample_fn, mesh)
 
     def guide(self, sample: SampleConfig) -> "LensGenerator | None":
         """Returns the weaker run of autoguidance, None where the settings name none.
@@ -106,9 +108,13 @@ class LensGenerator:
         _check_guide(self, guide, str(folder))
         return guide
 
-    def _weights(self, sample: SampleConfig) -> Weights:
-        guide = self.guide(sample)
-        return Weights(self.params, guide.params if guide else None)
+    def _place(self, drawing: Drawing, guide: "LensGenerator | None") -> Weights:
+        return drawing.placed(Weights(self.params, guide.params if guide else None))
+
+    def _ready(self, sample: SampleConfig, num_chunks: int) -> tuple[Drawing, Weights]:
+        """Returns what draws, on as many devices as have something to do, and its weights."""
+        drawing = self._drawings(sample, all_devices(most=num_chunks))
+        return drawing, self._placed(drawing, self.guide(sample))
 
     def labels(self, label: int | str | Sequence[int] | np.ndarray | None, num: int) -> np.ndarray:
         """Returns labels int32 `[num]` for an index, a class name, an array, or None.
@@ -194,7 +200,9 @@ class LensGenerator:
         """Draws images.
 
         Image i is a function of (seed, i) and its label. Images are computed in chunks of
-        `sample.batch_size`, the last one padded, so that they agree bit for bit whatever `num` is.
+        `sample.batch_size`, the last one padded, so that they agree bit for bit whatever `num` and
+        the number of devices are; each device computes chunks of its own. On several hosts all
+        call this with the same arguments, and all get all images.
 
         Args:
           label: a class index or name for all images, an array `[num]`, or None for labels that
@@ -221,24 +229,31 @@ class LensGenerator:
             if name in others:
                 raise RequestError(f"{name}: got {others[name]!r}; allowed: nothing; say {instead}")
         sample = self.settings(steps, guidance, sampler, **others)
+        drawing, weights = self._ready(sample, -(-num // sample.batch_size))
         return generate_chunks(
-            self._jitted(sample),
-            self._weights(sample),
+            drawing,
+            weights,
+            np.arange(num, dtype=np.int32),
             self.labels(label, num),
             seed=seed,
             batch_size=sample.batch_size,
             progress=True,
         )
 
-    def generate_chunk(self, number: int, sample: SampleConfig) -> np.ndarray:
-        """Draws chunk `number`: images `[B, H, W, C]` from `number * B`, B = `sample.batch_size`.
+    def generate_numbers(self, numbers: np.ndarray, sample: SampleConfig) -> np.ndarray:
+        """Draws the images of `generate(None, ..., sample.seed)` with the given numbers.
 
-        Image i is that of `generate(None, num, sample.seed)`, whose labels cycle.
+        Args:
+          numbers: int32 `[N]`; those of a chunk are computed together.
+          sample: the settings.
+
+        Returns:
+          float32 `[N, H, W, C]`, flux.
         """
-        first, size = number * sample.batch_size, sample.batch_size
-        labels = self.labels(None, first + size)[first:]
-        return generate_chunk(
-            self._jitted(sample), self._weights(sample), labels, seed=sample.seed, first=first
+        drawing, weights = self._ready(sample, -(-len(numbers) // sample.batch_size))
+        labels = self.labels(numbers % max(len(self.class_names), 1), len(numbers))
+        return generate_chunks(
+            drawing, weights, numbers, labels, seed=sample.seed, batch_size=sample.batch_size
         )
 
     def log_prob(

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -32,6 +32,7 @@ _SPARE_SECONDS = 30
 # What SLURM tells each task of a job step.
 _SLURM_NAMES = ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS")
 _MOST_DIFFERENCES = 8
+T = TypeVar("T")
 
 
 class HostError(RuntimeError):
@@ -249,6 +250,16 @@ def from_main(compute: Callable[[], Any]) -> Any:
     """Returns what process 0 computes, of JSON types; the others do not compute."""
     text = json.dumps(compute()) if is_main() else ""
     return json.loads(gather_texts(text)[0])
+
+
+def main_first(function: Callable[[], T]) -> T:
+    """Runs a function on process 0 and then on the others, which meet what it wrote."""
+    if is_main():
+        result = function()
+        barrier("process 0 has been first")
+        return result
+    barrier("process 0 has been first")
+    return function()
 
 
 def _description(config: Config) -> dict[str, str]:

@@ -8,6 +8,7 @@ python -m lensjax.main --config=configs/NAME.py --workdir=DIR [--mode=MODE]
 
 import os
 import pathlib
+import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -28,12 +29,12 @@ _MODE = flags.DEFINE_enum(
     "train",
     MODES,
     "train: trains, or goes on where the run in the workdir stopped; builds a missing simulated "
-    "data set first. sample: draws images from the newest checkpoint. evaluate: judges drawn "
-    "images, or those of --images, beside real ones; scores a classifier on the test split. "
-    "classify: says the class of the images of --images. export: writes the data set, or drawn "
-    "images, as npy, HDF5 or FITS files (--config.export.*). build_data: builds the data set "
-    "alone, or part P of N of a simulated one with --config.data.num_parts=N --config.data.part=P; "
-    "the last part joins them.",
+    "data set first; ends with status 75 where a signal stopped it before its last step. sample: "
+    "draws images from the newest checkpoint. evaluate: judges drawn images, or those of --images, "
+    "beside real ones; scores a classifier on the test split. classify: says the class of the "
+    "images of --images. export: writes the data set, or drawn images, as npy, HDF5 or FITS files "
+    "(--config.export.*). build_data: builds the data set alone, or one of its parts "
+    "(--config.data.num_parts, --config.data.part), the last of which joins them.",
 )
 _IMAGES = flags.DEFINE_string(
     "images",
@@ -82,9 +83,10 @@ def main(arguments: list[str]) -> None:
                 f"--images is for --mode=evaluate and classify; got --mode={_MODE.value}"
             )
         images = pathlib.Path(_IMAGES.value).expanduser() if _IMAGES.value else None
-        modes.run(_MODE.value, config, pathlib.Path(_WORKDIR.value or "."), images)
+        status = modes.run(_MODE.value, config, pathlib.Path(_WORKDIR.value or "."), images)
     except modes.USER_ERRORS as error:
         command_line.fail(str(error))
+    sys.exit(status)
 
 
 if __name__ == "__main__":

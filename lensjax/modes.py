@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from absl import logging
 
+from lensjax import hosts, memory
 from lensjax.checkpoint import CheckpointError
 from lensjax.config import Config, ConfigError
 from lensjax.config_task import CLASSIFY, PRETRAIN
@@ -15,14 +16,23 @@ from lensjax.train import TrainingError
 from lensjax.workdir import WorkdirError
 
 # What a user can put right: said in one message, without a traceback.
-USER_ERRORS = (ConfigError, DataError, WorkdirError, CheckpointError, TrainingError)
+USER_ERRORS = (
+    ConfigError,
+    DataError,
+    WorkdirError,
+    CheckpointError,
+    TrainingError,
+    hosts.HostError,
+    memory.OutOfMemoryError,
+)
+_FOR_SEVERAL_HOSTS = ("train", "sample", "evaluate")
 
 _DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops=true"
 
 
 def run(
     mode: str, config: Config, workdir: pathlib.Path, images: pathlib.Path | None = None
-) -> None:
+) -> int:
     """Runs a mode, one of `main.MODES`, with a checked configuration.
 
     Args:
@@ -32,8 +42,12 @@ def run(
       images: for `evaluate`, a file of images to judge; None for those of the run. For `classify`,
         a file or a folder.
 
+    Returns:
+      The exit status: 0, or `stopping.RUN_AGAIN` where a signal stopped a training.
+
     Raises:
-      ConfigError: for parts of a data set in a mode that builds none.
+      ConfigError: for parts of a data set in a mode that builds none, or several hosts in a mode
+        for one.
     """
     if config.data.num_parts is not None and mode != "build_data":
         raise ConfigError(
@@ -43,7 +57,13 @@ def run(
         )
     if config.train.deterministic:  # before the first use of a device
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DETERMINISTIC_FLAG}"
-    functions: dict[str, Callable[[Config, pathlib.Path], None]] = {
+    if mode not in _FOR_SEVERAL_HOSTS and hosts.find_address(config.parallel, os.environ):
+        raise ConfigError(
+            "parallel.hosts",
+            config.parallel.hosts,
+            f"allowed: one with --mode={mode}; several hosts can {', '.join(_FOR_SEVERAL_HOSTS)}",
+        )
+    functions: dict[str, Callable[[Config, pathlib.Path], int | None]] = {
         "train": _train,
         "sample": _sample,
         "evaluate": functools.partial(_evaluate, images=images),
@@ -51,7 +71,10 @@ def run(
         "export": _export,
         "build_data": _build_data,
     }
-    functions[mode](config, workdir)
+    with hosts.joined(config), memory.advising(mode, config):
+        if not hosts.is_main():
+            logging.set_verbosity(logging.WARNING)  # one process speaks for all
+        return functions[mode](config, workdir) or 0
 
 
 def needs_workdir(mode: str, config: Config) -> bool:
@@ -64,13 +87,23 @@ def needs_workdir(mode: str, config: Config) -> bool:
 def _log_devices(config: Config) -> None:
     import jax
 
-    backend = jax.default_backend()
-    exact = backend == "cpu" or config.train.deterministic
+    from lensjax.parallel import mesh_shape
+
+    device = jax.devices()[0]
+    exact = device.platform == "cpu" or config.train.deterministic
+    data, shard = mesh_shape(config)
     logging.info(
-        "%d %s device(s), parallel.strategy=%s; a resumed run is %s",
+        "%d %s devices (%s) on %d host(s), %s | parallel.strategy=%s over %d x %d | parameters "
+        "float32, computed in %s | a resumed run is %s",
         jax.device_count(),
-        backend,
+        device.platform,
+        device.device_kind,
+        jax.process_count(),
+        memory.describe_memory(),
         config.parallel.strategy,
+        data,
+        shard,
+        config.model.dtype,
         "bit-identical" if exact else "equal to rounding (train.deterministic=True makes it exact)",
     )
 
@@ -87,10 +120,11 @@ def _build_data(config: Config, workdir: pathlib.Path) -> None:
     print(f"{text}\ncontact sheet: {sheet}", flush=True)
 
 
-def _train(config: Config, workdir: pathlib.Path) -> None:
+def _train(config: Config, workdir: pathlib.Path) -> int:
     from lensjax import workdir as files
     from lensjax.data import sets
     from lensjax.parallel import make_mesh
+    from lensjax.stopping import RUN_AGAIN, StopRequest
     from lensjax.train import train
 
     _log_devices(config)
@@ -98,7 +132,11 @@ def _train(config: Config, workdir: pathlib.Path) -> None:
     _check_apart(workdir, config)
     files.check_free(workdir, config)  # before a build that may take minutes
     prepared = sets.prepare(config.data)
-    train(config, workdir, prepared.open_split("train"), prepared.open_split("test"))
+    stop = StopRequest()
+    splits = prepared.open_split("train"), prepared.open_split("test")
+    state = train(config, workdir, *splits, stop=stop)
+    unfinished = stop.signal_name is not None and int(state.step) < config.train.num_steps
+    return RUN_AGAIN if unfinished else 0
 
 
 def _check_apart(workdir: pathlib.Path, config: Config) -> None:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from absl import logging
 from jax import Array
+from jax.sharding import Mesh
 
 from lensjax import workdir as files
 from lensjax.class_watch import ClassifierWatch, PretrainingWatch
@@ -20,9 +21,10 @@ from lensjax.data.dataset import Split, first_of_each_class
 from lensjax.data.scaling import Scaling
 from lensjax.evaluation.light import light_scores
 from lensjax.figures import lens_grid, save_png, training_curves
-from lensjax.sampling import Weights, generate_chunks, make_sample_fn
+from lensjax.hosts import is_main
+from lensjax.sampling import Drawing, Weights, generate_chunks, make_sample_fn
 from lensjax.validation import Report, Validation
-from lensjax.writers import MetricWriters, read_metrics
+from lensjax.writers import MetricWriters, NoWriters, Writers, read_metrics
 
 
 class Samples:
@@ -32,9 +34,10 @@ class Samples:
       config: the configuration.
       split: training images, for the rows of real ones.
       scaling: from the model's range back to flux.
+      mesh: the devices that draw.
     """
 
-    def __init__(self, config: Config, split: Split, scaling: Scaling) -> None:
+    def __init__(self, config: Config, split: Split, scaling: Scaling, mesh: Mesh) -> None:
         # A guide is a checkpoint that need not be there yet.
         sample = config.sample
         unguided = dataclasses.replace(sample, guidance=1.0, guidance_rescale=0.0)
@@ -49,18 +52,19 @@ class Samples:
         ]
         self._names = split.info.class_names or ("images",)
         shape = cut_out_shape(split.info.image_shape, margin)
-        self._sample_fn = jax.jit(make_sample_fn(config, scaling, shape, self._sample))
+        self._drawing = Drawing(make_sample_fn(config, scaling, shape, self._sample), mesh)
 
     def draw(self, params: Any) -> tuple[np.ndarray, Mapping[str, float]]:
         """Returns the picture, uint8 `[height, width, 3]`, and the scores of these parameters."""
         count, columns = self._per_class, self._sample.grid_columns
         labels = np.repeat(np.arange(len(self._names), dtype=np.int32), count)
         images = generate_chunks(
-            self._sample_fn,
-            Weights(params),
+            self._drawing,
+            self._drawing.placed(Weights(params)),
+            np.arange(len(labels), dtype=np.int32),
             labels,
             seed=self._sample.seed,
-            batch_size=min(self._sample.batch_size, len(labels)),
+            batch_size=min(self._sample.batch_size, -(-len(labels) // self._drawing.mesh.size)),
         )
         generated = np.split(images, len(self._names))
         real = self._real
@@ -143,11 +147,14 @@ class GeneratorWatch:
       train: training images.
       test: test images; None leaves validation out.
       scaling: from flux to the model's range.
+      mesh: the devices.
     """
 
-    def __init__(self, config: Config, train: Split, test: Split | None, scaling: Scaling) -> None:
-        self._samples = Samples(config, train, scaling)
-        self._validation = Validation(config, train, test, scaling) if test else None
+    def __init__(
+        self, config: Config, train: Split, test: Split | None, scaling: Scaling, mesh: Mesh
+    ) -> None:
+        self._samples = Samples(config, train, scaling, mesh)
+        self._validation = Validation(config, train, test, scaling, mesh) if test else None
 
     def draw(self, params: Any) -> tuple[np.ndarray | None, Mapping[str, float]]:
         """Returns images beside real ones, and a few scores."""
@@ -162,7 +169,9 @@ class GeneratorWatch:
         return report.scalars()
 
 
-def make_watch(config: Config, train: Split, other: Split | None, scaling: Scaling) -> Watch:
+def make_watch(
+    config: Config, train: Split, other: Split | None, scaling: Scaling, mesh: Mesh
+) -> Watch:
     """Returns what the configured task shows.
 
     Args:
@@ -171,12 +180,13 @@ def make_watch(config: Config, train: Split, other: Split | None, scaling: Scali
       other: images that are not trained on: the test split for generators, the validation part of
         the training split for the others.
       scaling: from flux to the model's range.
+      mesh: the devices that validate and draw; on several hosts all of them call what it returns.
     """
     if config.task == GENERATE:
-        return GeneratorWatch(config, train, other, scaling)
+        return GeneratorWatch(config, train, other, scaling, mesh)
     assert other is not None  # `divide` leaves at least one image of each class
     watch = ClassifierWatch if config.task == CLASSIFY else PretrainingWatch
-    return watch(config, other, scaling)
+    return watch(config, other, scaling, mesh)
 
 
 def _log_report(report: Report, num_images: int) -> None:
@@ -194,7 +204,7 @@ def _log_report(report: Report, num_images: int) -> None:
 
 
 class Monitor:
-    """Writes down a run while it trains.
+    """Writes down a run while it trains; on several hosts one writes, and all take part.
 
     Args:
       config: the configuration.
@@ -217,7 +227,11 @@ class Monitor:
         self._workdir = workdir
         self._watch = watch
         self._quiet = quiet
-        self._writers = MetricWriters(workdir / files.METRICS_FILE, start, tensorboard=not quiet)
+        self._main = is_main()
+        self._writers: Writers = NoWriters()
+        if self._main:
+            path = workdir / files.METRICS_FILE
+            self._writers = MetricWriters(path, start, tensorboard=not quiet)
 
     def write_line(
         self, step: int, params: Any | None, scores: Mapping[str, float] | None = None
@@ -236,7 +250,7 @@ class Monitor:
             validation = self._watch.validate(params)
             values |= validation
         self._writers.scalars(step, values)
-        if validation and not self._quiet:
+        if validation and self._main and not self._quiet:
             self.draw_curves(step)
         self.progress.go_on()
         return values
@@ -251,7 +265,7 @@ class Monitor:
         """Draws the picture of a step from the given parameters; returns its scores."""
         self.progress.pause()
         picture, scores = self._watch.draw(params)
-        if picture is not None:
+        if picture is not None and self._main:
             save_png(self._workdir / files.SAMPLES / f"step_{step:08d}.png", picture)
             self._writers.image(step, "samples", picture)
         ratios = {name: value for name, value in scores.items() if name.endswith("_ratio")}

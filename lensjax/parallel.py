@@ -122,13 +122,15 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
     """Returns arrays that every host holds alike as arrays on the devices of all hosts.
 
     Args:
-      tree: arrays of numpy, or on this host's devices; on a single host on any.
+      tree: arrays of numpy, on devices of this host, or on those of all.
       sharding: where they shall lie.
     """
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
 
     def put_one(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
         held = np.asarray(leaf)
         return jax.make_array_from_callback(held.shape, sharding, lambda index: held[index])
 
@@ -175,6 +177,7 @@ def on_each_device(function: Callable[..., Any], mesh: Mesh) -> Callable[..., An
     jitted = jax.jit(all_rows, out_shardings=replicated(mesh))
 
     def call(shared: Any, *arrays: np.ndarray) -> Any:
-        return jax.device_get(jitted(shared, *put(arrays, over_batch(mesh))))
+        spread = put(arrays, over_batch(mesh))
+        return jax.device_get(jitted(put(shared, replicated(mesh)), *spread))
 
     return call

@@ -128,7 +128,8 @@ class Peers:
                         self._end(number, f"stopped: {rest[0]}", told=True)
                     return
                 if kind == _LOST:
-                    self._end(*rest, told=True)
+                    lost, reason = rest
+                    self._end(lost, reason, told=True)
             why = f"was silent for {self._timeout_s:g} s: it hangs, or its host cannot be reached"
         except (EOFError, OSError):
             why = "was lost: its connection ended, so it was killed or its host went down"
@@ -142,7 +143,7 @@ class Peers:
                 if other != number:
                     self._send(other, (_LOST, number, why))
         print(
-            f"{self._names[number]} {why}. {self._names[jax.process_index()]} cannot go on alone "
+            f"{self._names[number]} {why.rstrip('.')}. {self._names[jax.process_index()]} cannot go on alone "
             "and ends. To go on, run the same command again on every host: a training goes on from "
             "its newest checkpoint.",
             file=sys.stderr,

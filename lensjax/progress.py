@@ -7,18 +7,20 @@ if TYPE_CHECKING:
     import tqdm
 
 
-def progress_bar(total: int, description: str, unit: str = " images") -> "tqdm.tqdm":
+def progress_bar(total: int, description: str, done: int = 0, unit: str = " images") -> "tqdm.tqdm":
     """Returns a bar for a terminal; a log file gets a line now and then.
 
     Args:
       total: how much there is to do.
       description: what is done.
+      done: how much was done before.
       unit: of the total, with a space before it.
     """
     import tqdm
 
     return tqdm.tqdm(
         total=total,
+        initial=done,
         desc=description,
         unit=unit,
         mininterval=0.5 if sys.stderr.isatty() else 10.0,

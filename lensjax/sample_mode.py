@@ -13,6 +13,7 @@ from lensjax import workdir as files
 from lensjax.config import Config, SampleConfig
 from lensjax.figures import lens_grid, save_png
 from lensjax.generate import LensGenerator, load_generator
+from lensjax.hosts import is_main
 from lensjax.sampling import describe_solver, passes_per_image
 
 
@@ -66,7 +67,10 @@ def describe(generator: LensGenerator, sample: SampleConfig) -> dict[str, Any]:
 
 
 def sample_mode(config: Config, folder: pathlib.Path) -> None:
-    """Writes `generated/` in a workdir: images, labels, a picture, and what made them."""
+    """Writes `generated/` in a workdir: images, labels, a picture, and what made them.
+
+    On several hosts all draw and one writes.
+    """
     generator = load_generator(folder, config)
     sample = config.sample
     logging.info(
@@ -82,7 +86,17 @@ def sample_mode(config: Config, folder: pathlib.Path) -> None:
     )
     labels = generator.labels(None, sample.num_images)
     images = generator.generate(labels, sample.num_images, sample.seed)
-    target = folder / files.GENERATED
+    if is_main():
+        _write(folder / files.GENERATED, images, labels, generator, sample)
+
+
+def _write(
+    target: pathlib.Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    generator: LensGenerator,
+    sample: SampleConfig,
+) -> None:
     target.mkdir(exist_ok=True)
     # Away first and back last: it never stands beside images that it does not describe.
     (target / "meta.json").unlink(missing_ok=True)

@@ -11,10 +11,12 @@ from jax import Array
 
 from lensjax import prng, samplers
 from lensjax.assemble import build_path, guidance_settings, make_guided_fn
+from lensjax.chunks import map_chunks
 from lensjax.config import Config, SampleConfig
 from lensjax.config_diffusion import sample_times
 from lensjax.data.scaling import Scaling
 from lensjax.guidance import count_passes
+from lensjax.parallel import on_each_device, put, replicated
 from lensjax.progress import progress_bar
 
 
@@ -103,57 +105,79 @@ def passes_per_image(config: Config, sample: SampleConfig) -> int:
     return count_passes(guidance_settings(sample), asked)
 
 
-def generate_chunk(
-    sample_fn: SampleFn, weights: Weights, labels: np.ndarray, *, seed: int, first: int
-) -> np.ndarray:
-    """Draws the images `first` to `first + B` at once.
+class Drawing:
+    """Draws chunks of images, one on each device of a mesh at a time.
+
+    Each device runs the program of a chunk, so that images do not depend on how many devices there
+    are. On several hosts all draw together and all get the images.
 
     Args:
-      sample_fn: jitted, from `make_sample_fn`.
-      weights: what is drawn from.
-      labels: int32 `[B]`.
-      seed: in [0, 2**31 - 1].
-      first: the number of the first image.
-
-    Returns:
-      float32 `[B, H, W, C]`, flux.
+      sample_fn: from `make_sample_fn`.
+      mesh: the devices.
     """
-    numbers = np.arange(first, first + len(labels), dtype=np.int32)
-    images = sample_fn(weights, jnp.int32(seed), jnp.asarray(numbers), jnp.asarray(labels))
-    return np.asarray(images)
+
+    def __init__(self, sample_fn: SampleFn, mesh: jax.sharding.Mesh) -> None:
+        def draw(shared: tuple[Weights, Array], numbers: Array, labels: Array) -> Array:
+            weights, seed = shared
+            return sample_fn(weights, seed, numbers, labels)
+
+        self.mesh = mesh
+        self._draw = on_each_device(draw, mesh)
+
+    def placed(self, weights: Weights) -> Weights:
+        """Returns weights of which each device has a copy."""
+        return put(weights, replicated(self.mesh))
+
+    def __call__(
+        self, weights: Weights, numbers: np.ndarray, labels: np.ndarray, *, seed: int
+    ) -> np.ndarray:
+        """Draws a chunk on each device.
+
+        Args:
+          weights: from `placed`.
+          numbers: of the images, int32 `[D B]`.
+          labels: int32 `[D B]`.
+          seed: in [0, 2**31 - 1].
+
+        Returns:
+          float32 `[D B, H, W, C]`, flux.
+        """
+        return self._draw((weights, np.int32(seed)), numbers, labels)
 
 
 def generate_chunks(
-    sample_fn: SampleFn,
+    drawing: Drawing,
     weights: Weights,
+    numbers: np.ndarray,
     labels: np.ndarray,
     *,
     seed: int,
     batch_size: int,
     progress: bool = False,
 ) -> np.ndarray:
-    """Draws images in chunks of one shape, the last one padded.
+    """Draws images in chunks of one shape, the last ones padded.
 
     Args:
-      sample_fn: jitted, from `make_sample_fn`.
-      weights: what is drawn from.
-      labels: int32 `[N]`; image i gets label i.
+      drawing: draws a chunk on each device.
+      weights: from `Drawing.placed`.
+      numbers: of the images, int32 `[N]`.
+      labels: int32 `[N]`.
       seed: in [0, 2**31 - 1].
-      batch_size: images computed at once.
-      progress: whether to show how far it is and how long it takes, where there are several chunks.
+      batch_size: images that a device computes at once.
+      progress: whether to show how far it is and how long it takes, where it takes several turns.
 
     Returns:
       float32 `[N, H, W, C]`, flux.
     """
-    chunks = []
-    total = len(labels)
+    total, turn = len(labels), batch_size * drawing.mesh.size
     with contextlib.ExitStack() as stack:
-        shown = progress and total > batch_size
+        shown = progress and total > turn
         bar = stack.enter_context(progress_bar(total, "Drawing")) if shown else None
-        for start in range(0, total, batch_size):
-            places = np.minimum(np.arange(start, start + batch_size), total - 1)
-            images = generate_chunk(sample_fn, weights, labels[places], seed=seed, first=start)
-            chunks.append(images[: total - start])
+
+        def draw(numbers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+            images = drawing(weights, numbers, labels, seed=seed)
             if bar is not None:
-                bar.update(len(chunks[-1]))
-    return np.concatenate(chunks)
+                bar.update(min(turn, total - bar.n))
+            return images
+
+        return map_chunks(draw, turn, numbers, labels)

@@ -11,6 +11,7 @@ from typing import Any
 
 from lensjax import workdir as files
 from lensjax.checkpoint import Checkpoints
+from lensjax.hosts import is_main
 from lensjax.state import TrainState
 from lensjax.writers import read_metrics
 
@@ -63,7 +64,8 @@ class Selection:
                 for name, value in values.items()
                 if name.startswith(_PREFIX)
             }
-            files.write_json(self._workdir / files.CLASSIFIER_FILE, {"step": step, **found})
+            if is_main():
+                files.write_json(self._workdir / files.CLASSIFIER_FILE, {"step": step, **found})
 
     @property
     def exhausted(self) -> bool:

@@ -31,6 +31,11 @@ class Spread(Protocol):
         """The devices."""
         ...
 
+    @property
+    def batch_size(self) -> int:
+        """Images a step, on all devices together."""
+        ...
+
     def on_parts(self, part_fn: PartFn, rows: bool) -> PartFn:
         """Returns `(params, step, *arguments) -> mean` over the devices; traced.
 
@@ -101,20 +106,18 @@ class JitSpread:
 
     def __init__(self, mesh: Mesh, batch_size: int) -> None:
         self.mesh = mesh
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._own = own_places(mesh, batch_size)
 
     def on_parts(self, part_fn: PartFn, rows: bool) -> PartFn:
         """Returns the part mapped over the mesh; a single device sees the batch whole."""
         if self.mesh.size == 1:
-            return functools.partial(
-                part_fn, Places(jnp.arange(self._batch_size), self._batch_size)
-            )
+            return functools.partial(part_fn, Places(jnp.arange(self.batch_size), self.batch_size))
         whole, divided = PartitionSpec(), PartitionSpec(BATCH_AXES)
 
         def mapped(params: Any, step: Array, *arguments: Any) -> Any:
             spread = jax.shard_map(
-                functools.partial(_mean_of_part, part_fn, BATCH_AXES, self._batch_size),
+                functools.partial(_mean_of_part, part_fn, BATCH_AXES, self.batch_size),
                 mesh=self.mesh,
                 in_specs=(whole, whole, *(divided if rows else whole for _ in arguments)),
                 out_specs=whole,
@@ -126,7 +129,7 @@ class JitSpread:
 
     def put_rows(self, rows: Any) -> Any:
         """Returns arrays `[B, ...]`, of which this host has given its rows."""
-        return _put(rows, self.mesh, self._own, self._batch_size, None)
+        return _put(rows, self.mesh, self._own, self.batch_size, None)
 
     def compile(
         self, step_fn: Callable[..., Any], state: Any, arguments: tuple[Any, ...], rows: bool
@@ -149,17 +152,17 @@ class PmapSpread:
 
     def __init__(self, mesh: Mesh, batch_size: int) -> None:
         self.mesh = mesh
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._own = own_places(mesh, batch_size)
 
     def on_parts(self, part_fn: PartFn, rows: bool) -> PartFn:
         """Returns the part as it is: the whole step is mapped."""
         del rows
-        return functools.partial(_mean_of_part, part_fn, (_AXIS,), self._batch_size)
+        return functools.partial(_mean_of_part, part_fn, (_AXIS,), self.batch_size)
 
     def put_rows(self, rows: Any) -> Any:
         """Returns arrays `[devices, B / devices, ...]`, of which this host has given its rows."""
-        return _put(rows, self.mesh, self._own, self._batch_size, self.mesh.size)
+        return _put(rows, self.mesh, self._own, self.batch_size, self.mesh.size)
 
     def compile(
         self, step_fn: Callable[..., Any], state: Any, arguments: tuple[Any, ...], rows: bool
@@ -195,15 +198,3 @@ def make_spread(config: Config) -> Spread:
       ConfigError: see `parallel.make_mesh`.
     """
     return _SPREADS[config.parallel.strategy](make_mesh(config), config.train.batch_size)
-
-
-@functools.cache
-def single_device(batch_size: int) -> Spread:
-    """Returns whole batches on the first device of this host."""
-    mesh = jax.make_mesh(
-        (1, 1),
-        ("data", "shard"),
-        axis_types=(jax.sharding.AxisType.Auto,) * 2,
-        devices=jax.local_devices()[:1],
-    )
-    return JitSpread(mesh, batch_size)

@@ -104,7 +104,6 @@ def make_train_step(
     ema: EmaSettings,
     *,
     spread: Spread,
-    batch_size: int,
     rows: bool = False,
     seed: int,
 ) -> StepFn:
@@ -120,7 +119,6 @@ def make_train_step(
       schedule: the learning rate of a step, for the log.
       ema: half-lives and warm-up of the averages; the state has the same names.
       spread: how the batch lies on the devices.
-      batch_size: images a step, on all devices together.
       rows: whether the data are rows of the batch, see `Spread.on_parts`.
       seed: the run's seed.
 
@@ -140,7 +138,7 @@ def make_train_step(
 
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        averages = _updated_averages(state.ema, params, state.step, batch_size, ema)
+        averages = _updated_averages(state.ema, params, state.step, spread.batch_size, ema)
         updated = (params, averages, opt_state)
         kept = (state.params, state.ema, state.opt_state)
         params, averages, opt_state = jax.tree.map(

@@ -6,15 +6,15 @@ at any moment goes on from its newest checkpoint as if nothing had happened.
 
 import contextlib
 import pathlib
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
 
+from lensjax import hosts
 from lensjax import workdir as files
 from lensjax.assemble import build_train_step, make_init_state, with_shardings
 from lensjax.checkpoint import Checkpoints
@@ -34,33 +34,10 @@ from lensjax.monitor import Monitor, make_watch
 from lensjax.parallel import state_shardings
 from lensjax.selection import Selection
 from lensjax.spread import Spread, make_spread
-from lensjax.state import NO_BAD_STEP, StepFn, TrainingError, TrainState, sampling_params
+from lensjax.state import NO_BAD_STEP, TrainingError, TrainState, sampling_params
+from lensjax.stopping import StopRequest, stop_on_signal
 from lensjax.transfer import check_start, scaling_of, with_encoder
 from lensjax.writers import only_warnings
-
-
-class StopRequest:
-    """Set by the handler of SIGTERM and SIGINT; the loop looks at it after each step."""
-
-    def __init__(self) -> None:
-        self.signal_name: str | None = None
-
-    def __call__(self, number: int, frame: object) -> None:
-        """Notes the signal; the second one ends the process as if there were no handler."""
-        self.signal_name = signal.Signals(number).name
-        signal.signal(number, signal.SIG_DFL)
-
-
-@contextlib.contextmanager
-def stop_on_signal() -> Iterator[StopRequest]:
-    """Yields a request that SIGTERM or SIGINT sets."""
-    request = StopRequest()
-    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _describe_dataset(
@@ -134,15 +111,18 @@ def _check_finite(state: TrainState) -> None:
 
 
 def _compile(
-    step_fn: StepFn,
+    config: Config,
     state: TrainState,
+    split: Split,
+    scaling: Scaling,
     placement: Placement,
     spread: Spread,
 ) -> Any:
     """Compiles the step once; a compiled step refuses other shapes instead of compiling again."""
+    batch_fn, rows = _batch_fn(config, placement, scaling, split.info), placement.gives_rows
+    train_step = build_train_step(config, batch_fn, spread, rows, _class_counts(config, split))
     started = time.monotonic()
-    arguments = placement.arguments(int(state.step))
-    compiled = spread.compile(step_fn, state, arguments, placement.gives_rows)
+    compiled = spread.compile(train_step, state, placement.arguments(int(state.step)), rows)
     logging.info("compiled the train step once, in %.1f s", time.monotonic() - started)
     return compiled
 
@@ -154,6 +134,7 @@ def train(
     test: Split | None = None,
     *,
     quiet: bool = False,
+    stop: StopRequest | None = None,
 ) -> TrainState:
     """Trains, or goes on with, the run in a workdir.
 
@@ -165,6 +146,7 @@ def train(
         out. Classifiers and pre-training validate on a part of `split`, and never see these.
       quiet: for a training that is a part of something else: logs warnings alone, shows nothing in
         TensorBoard, draws no curves, and leaves signals to its caller.
+      stop: knows afterwards which signal stopped the run; None where nobody asks.
 
     Returns:
       The state at the end, or where a signal stopped the run.
@@ -173,19 +155,24 @@ def train(
       ConfigError: where the workdir belongs to another configuration or data set.
       lensjax.data.dataset.DataError: for data that the configuration cannot take.
       lensjax.workdir.WorkdirError: where another process trains in the workdir.
+      lensjax.hosts.HostError: where the hosts do not share the workdir.
       TrainingError: where a loss or gradient was not finite.
       lensjax.checkpoint.CheckpointError: where there are checkpoints but none is sound.
     """
     spread = make_spread(config)
     split = without_disc(split, config.data.exclude_source_disc)
     _check_images(config, split.info, len(split))
-    _claim_workdir(workdir, config, split.info)
+    hosts.check_shared(workdir)
+    if hosts.is_main():
+        _claim_workdir(workdir, config, split.info)
     with contextlib.ExitStack() as cleanup:
         if quiet:
             cleanup.enter_context(only_warnings())
-        cleanup.enter_context(files.training_lock(workdir))
+        if hosts.is_main():
+            cleanup.enter_context(files.training_lock(workdir))
         split, other = _parts(split, test, config)
-        scaling = _claim_dataset(workdir / files.DATASET_FILE, split, config)
+        path = workdir / files.DATASET_FILE
+        scaling = hosts.main_first(lambda: _claim_dataset(path, split, config))
         checkpoints = _open_checkpoints(workdir, config)
         cleanup.callback(checkpoints.close)
         state = _first_state(config, split, spread.mesh, checkpoints)
@@ -198,20 +185,17 @@ def train(
         if start >= config.train.num_steps or (selection and selection.exhausted):
             logging.info("nothing to do: the run ended after %d steps", start)
             return state
-        files.record_start(workdir, start, config, split.info)
-        placement = place(
-            split, config.data.placement, config.seed, config.train.batch_size, spread
-        )
+        if hosts.is_main():
+            files.record_start(workdir, start, config, split.info)
+        placement = place(split, config.data.placement, config.seed, spread)
         cleanup.callback(placement.close)
-        batch_fn = _batch_fn(config, placement, scaling, split.info)
-        train_step = build_train_step(
-            config, batch_fn, spread, placement.gives_rows, _class_counts(config, split)
-        )
-        step_fn = _compile(train_step, state, placement, spread)
-        watch = make_watch(config, split, other, scaling)
+        step_fn = _compile(config, state, split, scaling, placement, spread)
+        watch = make_watch(config, split, other, scaling, spread.mesh)
         monitor = Monitor(config, workdir, start, watch, quiet=quiet)
         cleanup.callback(monitor.close)
-        stop = StopRequest() if quiet else cleanup.enter_context(stop_on_signal())
+        stop = stop or StopRequest()
+        if not quiet:
+            cleanup.enter_context(stop_on_signal(stop))
         return _loop(config, state, step_fn, placement, checkpoints, monitor, stop, selection)
 
 
@@ -322,7 +306,7 @@ def _loop(
         progress.pending.append(scalars)
         # Looked at once a step: a signal that comes during a save or a picture is for the next one,
         # or this step would be called saved without being so.
-        signal_name = stop.signal_name
+        signal_name = stop.reached(step)
         done = step == settings.num_steps
         last = done or signal_name is not None
 

@@ -4,12 +4,15 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import jax
+
 from lensjax import optim
 from lensjax import workdir as files
 from lensjax.assemble import abstract_state
 from lensjax.checkpoint import Checkpoints
 from lensjax.config import Config
 from lensjax.data.scaling import Scaling
+from lensjax.parallel import to_host
 from lensjax.selection import restore_best
 from lensjax.state import TrainState, sampling_params
 
@@ -96,4 +99,6 @@ def restore(
     if state is None:
         raise files.WorkdirError(f"{folder} has no checkpoint yet; train first")
     params = sampling_params(state, name)
+    if jax.process_count() > 1:  # each process may do with them what it likes
+        params = jax.tree.map(to_host, params)
     return Trained(config, dataset, params, int(state.step), name, folder)

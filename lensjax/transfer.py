@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from lensjax import workdir as files
 from lensjax.config import Config, ConfigError
 from lensjax.data.scaling import Scaling
+from lensjax.parallel import put
 from lensjax.state import TrainState
 from lensjax.trained import restore
 
@@ -74,7 +75,7 @@ def with_encoder(state: TrainState, config: Config) -> TrainState:
 
     def replaced(params: Any) -> Any:
         like = params[_ENCODER]
-        new = jax.tree.map(lambda leaf, old: jax.device_put(leaf, old.sharding), encoder, like)
+        new = jax.tree.map(lambda leaf, old: put(leaf, old.sharding), encoder, like)
         return {**params, _ENCODER: jax.tree.map(jnp.copy, new)}
 
     averages = {name: replaced(average) for name, average in state.ema.items()}

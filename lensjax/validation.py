@@ -11,15 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from lensjax import prng
 from lensjax.assemble import build_path, loss_settings, make_network_fn
+from lensjax.chunks import map_chunks
 from lensjax.config import Config
 from lensjax.data.augmentation import central_cut_out
 from lensjax.data.dataset import Examples, Split, first_of_each_class
 from lensjax.data.pipeline import to_batch
 from lensjax.data.scaling import Scaling
 from lensjax.losses import make_error_fn
+from lensjax.parallel import on_each_device, put, replicated
 
 NUM_BINS = 10
 # The alarm: a gap of this many standard errors that is also this share of the training loss.
@@ -64,7 +67,7 @@ class Report(NamedTuple):
 
 
 def _make_losses_fn(config: Config, scaling: Scaling) -> Callable[..., Array]:
-    """Returns `(params, flux [B], labels [B], numbers [B], bin []) -> losses [B]`."""
+    """Returns `((params, bin []), flux [B], labels [B], numbers [B]) -> losses [B]`."""
     path = build_path(config)
     error_fn = make_error_fn(make_network_fn(config), path, loss_settings(config))
 
@@ -73,7 +76,8 @@ def _make_losses_fn(config: Config, scaling: Scaling) -> Callable[..., Array]:
         unit = (t_bin + jax.random.uniform(time_key, (), jnp.float32)) / NUM_BINS
         return path.time_of_share(unit), jax.random.normal(noise_key, shape, jnp.float32)
 
-    def losses_fn(params: Any, flux: Array, label: Array, numbers: Array, t_bin: Array) -> Array:
+    def losses_fn(shared: tuple[Any, Array], flux: Array, label: Array, numbers: Array) -> Array:
+        params, t_bin = shared
         batch = to_batch(scaling, flux, label)
         keys = prng.keys(prng.key(config.seed, "validation", t_bin), numbers)
         t, eps = jax.vmap(lambda key: draw(key, flux.shape[1:], t_bin))(keys)
@@ -104,14 +108,19 @@ class Validation:
       train: training images; they should be first in the split's order, as the test images are.
       test: test images.
       scaling: from flux to the model's range.
+      mesh: the devices.
     """
 
-    def __init__(self, config: Config, train: Split, test: Split, scaling: Scaling) -> None:
+    def __init__(
+        self, config: Config, train: Split, test: Split, scaling: Scaling, mesh: Mesh
+    ) -> None:
         self._train, self._test = _equal_parts(
             train, test, config.train.evaluate_images, config.data.shift_pixels
         )
-        self._losses_fn = jax.jit(_make_losses_fn(config, scaling))
-        self._batch = min(config.train.batch_size, _MAX_BATCH, len(self._test.labels))
+        self._mesh = mesh
+        self._losses_fn = on_each_device(_make_losses_fn(config, scaling), mesh)
+        share = -(-len(self._test.labels) // mesh.size)
+        self._turn = mesh.size * min(config.train.batch_size, _MAX_BATCH, share)
 
     def __len__(self) -> int:
         """Returns the number of images of either split."""
@@ -119,20 +128,18 @@ class Validation:
 
     def _losses(self, params: Any, examples: Examples) -> np.ndarray:
         """Returns the losses of each image in each bin, float64 `[N, NUM_BINS]`."""
-        count = len(examples.labels)
-        result = np.empty((count, NUM_BINS))
-        for start in range(0, count, self._batch):
-            numbers = np.arange(start, start + self._batch, dtype=np.int32)
-            rows = np.minimum(numbers, count - 1)  # the last chunk is padded to the one shape
-            for t_bin in range(NUM_BINS):
-                losses = self._losses_fn(
-                    params, examples.images[rows], examples.labels[rows], numbers, jnp.int32(t_bin)
-                )
-                result[start : start + self._batch, t_bin] = np.asarray(losses)[: count - start]
-        return result
+        numbers = np.arange(len(examples.labels), dtype=np.int32)
+
+        def losses_in_bins(*rows: np.ndarray) -> np.ndarray:
+            bins = [self._losses_fn((params, np.int32(one)), *rows) for one in range(NUM_BINS)]
+            return np.stack(bins, axis=1)
+
+        losses = map_chunks(losses_in_bins, self._turn, *examples, numbers)
+        return losses.astype(np.float64)
 
     def run(self, params: Any) -> Report:
         """Returns the losses with the given parameters."""
+        params = put(params, replicated(self._mesh))  # once, where they lie in parts
         train, test = self._losses(params, self._train), self._losses(params, self._test)
         per_image = np.mean(test - train, axis=1)
         error = np.std(per_image, ddof=1) / np.sqrt(len(self)) if len(self) > 1 else np.inf

@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from absl import logging
@@ -87,6 +87,35 @@ def show(
         if pictures:
             tensorboard.write_images(step, {name: one[None] for name, one in pictures.items()})
         tensorboard.close()
+
+
+class Writers(Protocol):
+    """Where the metrics of a run go."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes the numbers of a step."""
+        ...
+
+    def image(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Shows a picture, uint8 `[H, W, 3]`."""
+        ...
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        ...
+
+
+class NoWriters:
+    """For all processes of a run but the one that writes."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Does nothing."""
+
+    def image(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
 
 
 class MetricWriters:

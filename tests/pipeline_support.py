@@ -1,13 +1,17 @@
 """Small splits and their orders, for the tests of batches and placements."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from run_support import tiny_config
 
 from lensjax import prng
 from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.data.pipeline import Placement
 from lensjax.losses import Batch, Places
+from lensjax.spread import Spread, make_spread
 
 NUM_EPOCHS = 4
 
@@ -33,6 +37,12 @@ def split_of(num: int, shape=(3, 2, 2), num_classes: int = 3) -> LensSplit:
 def batch_at(placement: Placement, batch_size: int, step: int) -> Batch:
     """The batch that a placement gives a step on one device."""
     return placement.batch(jnp.int32(step), whole(batch_size), *placement.arguments(step))
+
+
+@functools.cache
+def single_device(batch_size: int) -> Spread:
+    """Whole batches on the first device."""
+    return make_spread(tiny_config(train={"batch_size": batch_size}))
 
 
 def whole(batch_size: int) -> Places:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pipeline_support import single_device
 from support import loss_settings, smooth_gaussian
 
 from lensjax import optim, paths, prng
@@ -16,7 +17,6 @@ from lensjax.guidance import ApplyFn, make_denoiser
 from lensjax.losses import Batch, make_loss_fn, squared_error
 from lensjax.models import build_model
 from lensjax.samplers import Problem, SamplerSettings, sample
-from lensjax.spread import single_device
 from lensjax.state import EmaSettings, TrainState, init_state, make_train_step
 from lensjax.time_grids import time_grid
 
@@ -59,7 +59,6 @@ def train(model: ModelConfig, loss_fn_of, batch_fn, num_steps: int, rate: float)
         schedule,
         EmaSettings({"main": 20_000.0}, warmup_share=0.05),
         spread=single_device(BATCH_SIZE),
-        batch_size=BATCH_SIZE,
         seed=1,
     )
 

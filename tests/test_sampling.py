@@ -16,6 +16,7 @@ from lensjax import monitor, writers
 from lensjax.config import ConfigError, from_config_dict
 from lensjax.data.scaling import Scaling
 from lensjax.generate import LensGenerator
+from lensjax.parallel import all_devices
 from lensjax.sample_mode import describe, sample_mode, weights_hash
 from lensjax.sampling import passes_per_image
 from lensjax.train import train
@@ -316,7 +317,8 @@ def test_grids_while_training_are_drawn_without_a_guide(generator, tmp_path):
 
     def grid(**sample):
         config = dataclasses.replace(CONFIG, sample=dataclasses.replace(CONFIG.sample, **sample))
-        return monitor.Samples(config, tiny_split(), generator.scaling).draw(generator.params)[0]
+        samples = monitor.Samples(config, tiny_split(), generator.scaling, all_devices(most=1))
+        return samples.draw(generator.params)[0]
 
     missing = {"guide_workdir": str(tmp_path / "none"), "guidance_rescale": 0.5}
     alone = grid(guidance=1.0)

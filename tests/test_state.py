@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from pipeline_support import single_device
 
 from lensjax import optim, prng
 from lensjax.losses import Batch
-from lensjax.spread import single_device
 from lensjax.state import (
     NO_BAD_STEP,
     EmaSettings,
@@ -54,7 +54,6 @@ def make_step(loss_fn=quadratic_loss, seed=0, ema=EMA):
         SCHEDULE,
         ema,
         spread=single_device(BATCH_SIZE),
-        batch_size=BATCH_SIZE,
         seed=seed,
     )
 

@@ -10,6 +10,7 @@ from run_support import captured_log, metrics_of, tiny_config, tiny_split
 
 from lensjax import assemble, writers
 from lensjax.data.scaling import Scaling
+from lensjax.parallel import all_devices
 from lensjax.train import train
 from lensjax.validation import NUM_BINS, Report, Validation
 
@@ -39,6 +40,9 @@ class Blind:
         return jnp.zeros_like(x_t)
 
 
+MESH = all_devices(most=1)
+
+
 def config_of(prediction="x0", space="x0", **train_fields):
     model = {"name": "unet", "prediction": prediction}
     fields = {"evaluate_images": 24} | train_fields
@@ -47,7 +51,7 @@ def config_of(prediction="x0", space="x0", **train_fields):
 
 def validate(monkeypatch, model, train_split, test_split, config=None):
     monkeypatch.setattr(assemble, "build_model", lambda settings: model)
-    return Validation(config or config_of(), train_split, test_split, SCALING).run({})
+    return Validation(config or config_of(), train_split, test_split, SCALING, MESH).run({})
 
 
 def test_loss_of_a_blind_network_is_the_power_of_the_images(monkeypatch):
@@ -131,7 +135,7 @@ def test_losses_do_not_depend_on_the_batch(monkeypatch):
 )
 def test_both_parts_are_equal_class_by_class(num_train, num_test, asked, used):
     config = config_of(evaluate_images=asked)
-    one = Validation(config, tiny_split(num_train), tiny_split(num_test, seed=1), SCALING)
+    one = Validation(config, tiny_split(num_train), tiny_split(num_test, seed=1), SCALING, MESH)
     assert len(one) == used
     train_part, test_part = one._train, one._test
     np.testing.assert_array_equal(train_part.labels, test_part.labels)

@@ -133,7 +133,7 @@ def prepare(folder: str, reading: Reading, directory: str | None = None) -> Prep
         known = _located(fingerprint, root, directory)
         if known.open_finished() is not None:
             return dataclasses.replace(known, report=report)
-    with progress_bar(len(listing.files), f"Checking {root}", " files") as bar:
+    with progress_bar(len(listing.files), f"Checking {root}", unit=" files") as bar:
         found = scan(listing, reading, bar.update)
     report = report_of(found)
     wanted = _located(found.fingerprint, root, directory)

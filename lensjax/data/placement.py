@@ -20,6 +20,7 @@ from lensjax.data.pipeline import (
     epoch_of,
     epoch_order,
 )
+from lensjax.hosts import from_main
 from lensjax.losses import Batch, Places
 from lensjax.parallel import put, replicated
 from lensjax.provenance import memory_bytes
@@ -38,15 +39,14 @@ class DevicePlacement:
     Args:
       split: the examples.
       seed: the run's seed.
-      batch_size: images a step, at most those of the split.
-      spread: the devices; each needs all of the arrays.
+      spread: the devices, each of which needs all of the arrays, and images a step.
     """
 
     gives_rows = False
 
-    def __init__(self, split: LensSplit, seed: int, batch_size: int, spread: Spread) -> None:
+    def __init__(self, split: LensSplit, seed: int, spread: Spread) -> None:
         self._seed = seed
-        self._batch_size = batch_size
+        self._batch_size = spread.batch_size
         self._num_examples = len(split)
         self._sharding = replicated(spread.mesh)
         self._images = put(split.images, self._sharding)
@@ -109,17 +109,17 @@ class StreamPlacement:
     Args:
       split: the examples; threads read from it.
       seed: the run's seed.
-      batch_size: images a step, at most those of the split.
-      spread: how a batch lies on the devices.
+      spread: how a batch lies on the devices, and images a step.
     """
 
     gives_rows = True
 
-    def __init__(self, split: Split, seed: int, batch_size: int, spread: Spread) -> None:
+    def __init__(self, split: Split, seed: int, spread: Spread) -> None:
         import grain
 
-        own = own_places(spread.mesh, batch_size)
-        self._batches = grain.MapDataset.source(_StepBatches(split, seed, batch_size, own))
+        own = own_places(spread.mesh, spread.batch_size)
+        batches = _StepBatches(split, seed, spread.batch_size, own)
+        self._batches = grain.MapDataset.source(batches)
         self._options = grain.ReadOptions(
             num_threads=_READ_THREADS, prefetch_buffer_size=_BATCHES_AHEAD
         )
@@ -162,7 +162,7 @@ class Choice(NamedTuple):
 
 def _memory_bytes(mesh: jax.sharding.Mesh) -> tuple[int | None, str]:
     """Returns the memory of a device, None where nobody says it, and what to call it."""
-    device = mesh.devices.flat[0]
+    device = mesh.local_devices[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if limit:
         return limit, f"each {device.platform} device"
@@ -195,23 +195,24 @@ def check_batch_size(batch_size: int, info: DatasetInfo, num_images: int) -> Non
         )
 
 
-def place(split: Split, name: str, seed: int, batch_size: int, spread: Spread) -> Placement:
+def place(split: Split, name: str, seed: int, spread: Spread) -> Placement:
     """Returns the placement of the training images.
 
     Args:
       split: the training images.
       name: `device`, `stream`, or `auto` to choose by memory.
       seed: the run's seed.
-      batch_size: images a step.
-      spread: the devices.
+      spread: the devices, and images a step.
 
     Raises:
       DataError: for a batch larger than the split.
     """
-    check_batch_size(batch_size, split.info, len(split))
+    check_batch_size(spread.batch_size, split.info, len(split))
     if name == "auto":
-        name, reason = choose_placement(split.info, len(split), spread.mesh)
+        name, reason = from_main(
+            lambda: list(choose_placement(split.info, len(split), spread.mesh))
+        )
         logging.info("data.placement=auto: %s, because %s", name, reason)
     if name == "device":
-        return DevicePlacement(split.in_memory(), seed, batch_size, spread)
-    return StreamPlacement(split, seed, batch_size, spread)
+        return DevicePlacement(split.in_memory(), seed, spread)
+    return StreamPlacement(split, seed, spread)

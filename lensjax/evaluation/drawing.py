@@ -8,12 +8,14 @@ import pathlib
 import shutil
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 
 from lensjax import workdir as files
 from lensjax.config import SampleConfig
 from lensjax.generate import LensGenerator
+from lensjax.hosts import barrier, from_main, is_main
 from lensjax.progress import progress_bar
 from lensjax.sample_mode import describe
 
@@ -62,21 +64,27 @@ def draw_or_read(
     """
     description = describe(generator, sample)
     own = folder / _key_of(description)
-    for other in folder.glob("*"):
-        if other != own:
-            shutil.rmtree(other)
-    own.mkdir(parents=True, exist_ok=True)
-    files.write_json(own / "meta.json", description)
-    size = sample.batch_size
-    chunks = []
-    with progress_bar(num, "Drawing") as bar:
-        for number in range(-(-num // size)):
-            path = own / f"{number:06d}.npy"
-            images = _read_chunk(path, (size, *generator.image_shape))
-            if images is None:
-                images = generator.generate_chunk(number, sample)
-                _write_chunk(path, images)
-            chunks.append(images[: num - number * size])
-            bar.update(len(chunks[-1]))
+    if is_main():
+        for other in folder.glob("*"):
+            if other != own:
+                shutil.rmtree(other)
+        own.mkdir(parents=True, exist_ok=True)
+        files.write_json(own / "meta.json", description)
+    size, turn = sample.batch_size, jax.device_count()
+    paths = [own / f"{number:06d}.npy" for number in range(-(-num // size))]
+    shape = (size, *generator.image_shape)
+    missing = from_main(
+        lambda: [number for number, path in enumerate(paths) if _read_chunk(path, shape) is None]
+    )
+    with progress_bar(len(paths) * size, "Drawing", (len(paths) - len(missing)) * size) as bar:
+        for start in range(0, len(missing), turn):
+            chunks = missing[start : start + turn]
+            numbers = np.concatenate([number * size + np.arange(size) for number in chunks])
+            images = generator.generate_numbers(numbers.astype(np.int32), sample)
+            for number, chunk in zip(chunks, np.split(images, len(chunks)), strict=True):
+                if is_main():
+                    _write_chunk(paths[number], chunk)
+            bar.update(len(images))
+    barrier("all images are drawn")
     logging.info("drew or read %d images in %s", num, own)
-    return np.concatenate(chunks)
+    return np.concatenate([np.load(path, allow_pickle=False) for path in paths])[:num]

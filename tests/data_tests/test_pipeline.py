@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pipeline_support import all_examples, permutation, split_of, steps_of, whole
+from pipeline_support import all_examples, permutation, single_device, split_of, steps_of, whole
 
 from lensjax.data.augmentation import make_augment_fn
 from lensjax.data.pipeline import batch_indices, epoch_of, epoch_order, make_batch_fn, to_batch
 from lensjax.data.placement import DevicePlacement
 from lensjax.data.scaling import Scaling
-from lensjax.spread import single_device
 
 SIZES = (7, 12)
 CASES = [(n, batch) for n in SIZES for batch in (1, 2, 3, 5, n - 1, n)]
@@ -57,7 +56,7 @@ def test_late_steps_do_not_overflow(num, batch_size):
 
 def test_batch_is_in_the_range_of_the_model():
     split = split_of(8)
-    placement = DevicePlacement(split, 0, 8, single_device(8))
+    placement = DevicePlacement(split, 0, single_device(8))
     scaling = Scaling("linear", 3.0, 7.0)
     augment_fn = make_augment_fn("none", 0, split.info.image_shape)
     batch_fn = make_batch_fn(placement, scaling, augment_fn, 0, masked=False)

@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pipeline_support import all_examples, batch_at, split_of, steps_of
+from pipeline_support import all_examples, batch_at, single_device, split_of, steps_of
 
 from lensjax.data import placement as placements
 from lensjax.data.dataset import DataError
 from lensjax.data.placement import DevicePlacement, StreamPlacement, choose_placement, place
-from lensjax.spread import single_device
 
 PLACEMENTS: dict[str, Any] = {"device": DevicePlacement, "stream": StreamPlacement}
 
@@ -23,7 +22,7 @@ def make_placement(request):
     made = []
 
     def make(split, seed, batch_size):
-        made.append(PLACEMENTS[request.param](split, seed, batch_size, single_device(batch_size)))
+        made.append(PLACEMENTS[request.param](split, seed, single_device(batch_size)))
         return made[-1]
 
     yield make
@@ -66,7 +65,7 @@ def test_steps_may_repeat_and_jump(make_placement):
 
 def test_both_placements_read_the_last_step_there_can_be():
     split, step = split_of(12), 2**31 - 2
-    device, stream = (kind(split, 1, 5, single_device(5)) for kind in PLACEMENTS.values())
+    device, stream = (kind(split, 1, single_device(5)) for kind in PLACEMENTS.values())
     one, other = (batch_at(placement, 5, step) for placement in (device, stream))
     stream.close()
     np.testing.assert_array_equal(one.image, other.image)
@@ -75,7 +74,7 @@ def test_both_placements_read_the_last_step_there_can_be():
 @pytest.mark.parametrize("name", ["device", "stream", "auto"])
 def test_batch_larger_than_the_set_is_refused(name):
     with pytest.raises(DataError, match=r"train\.batch_size: got 8; allowed: at most the 7 images"):
-        place(split_of(7), name, 0, 8, single_device(8))
+        place(split_of(7), name, 0, single_device(8))
 
 
 @pytest.mark.parametrize(("share", "expected"), [(1.0, "device"), (1e-12, "stream")])
@@ -86,7 +85,7 @@ def test_auto_chooses_by_memory_and_says_why(monkeypatch, caplog, share, expecte
     assert choice.name == expected
     assert "GiB of images are 0 % of the" in choice.reason
     with caplog.at_level(std_logging.INFO, logger="absl"):
-        placement = place(split, "auto", 0, 5, single_device(5))
+        placement = place(split, "auto", 0, single_device(5))
     placement.close()
     assert isinstance(placement, PLACEMENTS[expected])
     assert f"data.placement=auto: {expected}, because " in caplog.text

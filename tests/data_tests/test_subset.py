@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pipeline_support import all_examples, batch_at, split_of, steps_of
+from pipeline_support import all_examples, batch_at, single_device, split_of, steps_of
 from run_support import captured_log, states_differ, tiny_config, tiny_split
 
 from lensjax import monitor as monitoring
@@ -17,7 +17,6 @@ from lensjax.data import catalogue, deeplense
 from lensjax.data.dataset import DataError, LensSplit
 from lensjax.data.placement import DevicePlacement, StreamPlacement, place
 from lensjax.data.subset import SOURCE_POSITION, SubsetSplit, without_disc
-from lensjax.spread import single_device
 from lensjax.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -86,7 +85,6 @@ def test_no_batch_of_either_placement_has_an_image_of_the_disc(batch_size):
         name: kind(
             part.in_memory() if name == "device" else part,
             5,
-            batch_size,
             single_device(batch_size),
         )
         for name, kind in PLACEMENTS.items()
@@ -107,7 +105,7 @@ def test_no_batch_of_either_placement_has_an_image_of_the_disc(batch_size):
 def test_a_batch_may_not_be_larger_than_what_is_left(name):
     part = without_disc(with_sources(split_of(40)), DISC)
     with pytest.raises(DataError, match=rf"got 40; allowed: at most the {len(part)} images"):
-        place(part, name, 0, 40, single_device(40))
+        place(part, name, 0, single_device(40))
 
 
 @pytest.mark.parametrize(

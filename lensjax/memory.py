@@ -1,0 +1,62 @@
+"""What a machine that has no memory left asks its user to change."""
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+
+from lensjax.config import Config
+from lensjax.provenance import memory_bytes
+
+_WORDS = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")
+
+
+class OutOfMemoryError(RuntimeError):
+    """Arrays that do not fit into the memory of a device or a host."""
+
+
+def describe_memory() -> str:
+    """Returns the memory of a device where JAX says it, else that of the machine."""
+    device = jax.local_devices()[0]
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    if limit:
+        return f"{limit / 2**30:.0f} GiB each device"
+    held = memory_bytes()
+    return f"{held / 2**30:.0f} GiB each host" if held else "memory not known"
+
+
+def _advice(mode: str, config: Config) -> str:
+    if mode == "train":
+        fields = [f"train.batch_size ({config.train.batch_size})"]
+        if config.data.placement != "stream":
+            fields.append("or set data.placement=stream")
+        if jax.device_count() > 1 and config.parallel.strategy == "jit":
+            fields.append("or divide the state by parallel.mesh, such as (1, devices)")
+        if config.model.dtype != "bfloat16":
+            fields.append("or set model.dtype=bfloat16")
+        return ", ".join(fields)
+    if mode == "classify":
+        return f"classify.batch_size ({config.classify.batch_size})"
+    return f"sample.batch_size ({config.sample.batch_size})"
+
+
+@contextlib.contextmanager
+def advising(mode: str, config: Config) -> Iterator[None]:
+    """Says what to lower where memory runs out while it is open.
+
+    Args:
+      mode: of the command line.
+      config: the configuration.
+
+    Raises:
+      OutOfMemoryError: instead of JAX's own error.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        if not isinstance(error, MemoryError) and not any(word in reason for word in _WORDS):
+            raise
+        raise OutOfMemoryError(
+            f"out of memory ({describe_memory()}): lower {_advice(mode, config)}. {reason}"
+        ) from error
