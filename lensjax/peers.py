@@ -142,10 +142,11 @@ class Peers:
             for other in self._connections:
                 if other != number:
                     self._send(other, (_LOST, number, why))
+        here = self._names[jax.process_index()]
         print(
-            f"{self._names[number]} {why.rstrip('.')}. {self._names[jax.process_index()]} cannot go on alone "
-            "and ends. To go on, run the same command again on every host: a training goes on from "
-            "its newest checkpoint.",
+            f"{self._names[number]} {why.rstrip('.')}. {here} cannot go on alone and ends. To go "
+            "on, run the same command again on every host: a training goes on from its newest "
+            "checkpoint.",
             file=sys.stderr,
             flush=True,
         )

@@ -1,5 +1,6 @@
 """`--mode=evaluate` of a classifier: the test split once, behind noise, and beside a baseline."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from lensjax.evaluation.page import Picture, write_page
 from lensjax.evaluation.real import first_places
 from lensjax.evaluation.tables import Table, plain
 from lensjax.figures import save_png
+from lensjax.hosts import is_main, share_rows
 from lensjax.metrics.classification import RocCurve, Scores, reliability, roc_curves, score
 from lensjax.metrics.reference import cache_folder, cached_json
 from lensjax.metrics.ring_radius import RadiusClassifier, fit_ring_radius
@@ -123,7 +125,8 @@ def _baseline(level: Level, config: Config) -> Mapping[str, Any] | None:
 
     def radii(images: np.ndarray, seed: int) -> np.ndarray:
         observed = behind_noise(images, survey, level.magnitude, seed)
-        return fit_ring_radius(observed[..., 0], survey, free_amplitude=True)
+        fit = functools.partial(fit_ring_radius, survey=survey, free_amplitude=True)
+        return share_rows(fit, observed[..., 0])
 
     def compute() -> dict[str, Any]:
         data = DataConfig(name=level.data, directory=config.data.directory)
@@ -153,7 +156,8 @@ def _baseline(level: Level, config: Config) -> Mapping[str, Any] | None:
 
 def _result(level: Level, classifier: LensClassifier, config: Config) -> LevelResult:
     logging.info("scoring %d images of %s", len(level.split), level.name)
-    probabilities = classifier.predict(level.images(config.evaluate.seed)).probabilities
+    images = level.images(config.evaluate.seed)
+    probabilities = share_rows(lambda part: classifier.predict(part).probabilities, images)
     scores = score(level.split.labels, probabilities, classifier.class_names)
     return LevelResult(level, scores, probabilities, _baseline(level, config))
 
@@ -269,8 +273,15 @@ def evaluate_classifier(config: Config, folder: pathlib.Path) -> None:
     """
     classifier = load_classifier(folder, config)
     results = [_result(level, classifier, config) for level in _levels(config)]
+    if is_main():
+        _write(config, classifier, results, folder / files.EVALUATION)
+
+
+def _write(
+    config: Config, classifier: LensClassifier, results: list[LevelResult], target: pathlib.Path
+) -> None:
+    """Writes numbers, pictures and report into a folder, and prints the table."""
     protocol = _protocol(config, classifier)
-    target = folder / files.EVALUATION
     content = {
         "scores": {found.level.name: found.scores.to_dict() for found in results},
         "baseline": {found.level.name: found.baseline for found in results},

@@ -13,6 +13,7 @@ from lensjax.data.dataset import DataError
 from lensjax.evaluation.class_network import GivenClassifier, given_classifier
 from lensjax.evaluation.noise_levels import AS_THEY_ARE, levels, with_noise
 from lensjax.evaluation.rows import Row, Setting
+from lensjax.hosts import share_rows
 from lensjax.metrics.features import Extractor, LensExtractor
 from lensjax.metrics.frechet import Moments, few_images_warning, frechet_distance
 from lensjax.metrics.inception_features import InceptionExtractor
@@ -115,7 +116,7 @@ def _floors(
     sets = disjoint_sets(train.labels, setting.per_class, num_sets, setting.settings.seed)
     moments: dict[str, list[Moments]] = {name: [] for name in reference}
     for places in sets:
-        features = extractor(images[places])
+        features = share_rows(extractor, images[places])
         part = Row("floor", images[places], train.labels[places], setting)
         for name, values in _by_group(features, part).items():
             moments[name].append(Moments.of(values))
@@ -147,7 +148,9 @@ def _real_features(
 ) -> dict[str, np.ndarray]:
     """Returns the features of the real images by group, from the cache where they are there."""
     key = _key("features of the test split", extractor, level, setting)
-    features = cached_features(key, lambda: extractor(with_noise(real, magnitude)), setting.cache)
+    features = cached_features(
+        key, lambda: share_rows(extractor, with_noise(real, magnitude)), setting.cache
+    )
     return _by_group(features, real)
 
 
@@ -203,7 +206,7 @@ def _scores(
     for level, magnitude in chosen.items():
         floors = _cached_floors(extractor, real, level, magnitude, setting)
         theirs = _real_features(extractor, real, level, magnitude, setting)
-        ours = _by_group(extractor(with_noise(row, magnitude)), row)
+        ours = _by_group(share_rows(extractor, with_noise(row, magnitude)), row)
         found[level] = {
             name: _score(theirs[name], values, floors.get(name), setting.settings.seed)
             for name, values in ours.items()
@@ -248,7 +251,8 @@ def classes(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for level, magnitude in levels(setting).items():
         seen, known = (
-            network.predict_probabilities(with_noise(one, magnitude)) for one in (row, real)
+            share_rows(network.predict_probabilities, with_noise(one, magnitude))
+            for one in (row, real)
         )
         taken, taken_real = seen.argmax(axis=1), known.argmax(axis=1)
         counts = [np.bincount(one, minlength=len(names)) for one in (taken, taken_real)]

@@ -25,6 +25,7 @@ from lensjax.evaluation.rows import Row, Setting
 from lensjax.evaluation.verdict import judge
 from lensjax.figures import save_png
 from lensjax.generate import LensGenerator, load_generator
+from lensjax.hosts import is_main
 from lensjax.metrics.reference import cache_folder
 from lensjax.sample_mode import describe
 from lensjax.writers import show
@@ -159,6 +160,19 @@ def evaluate_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | N
     references = [real, *baseline_rows(setting)]
     results = measures.measure_rows(subjects, references, setting, missing)
 
+    if is_main():
+        _write(folder / files.EVALUATION, setting, subjects, real, results, origin)
+
+
+def _write(
+    target: pathlib.Path,
+    setting: Setting,
+    subjects: Sequence[Row],
+    real: Row,
+    results: Mapping[str, Any],
+    origin: Mapping[str, Any],
+) -> None:
+    """Writes numbers and report into a folder, and prints the verdict."""
     survey = setting.survey.name if setting.survey else None
     checks = {row.name: check_row(results, row.name, survey) for row in subjects}
     verdict = judge(results, GENERATED, checks[GENERATED], survey)
@@ -169,7 +183,6 @@ def evaluate_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | N
         "measures": results,
         "protocol": _protocol(origin, setting),
     }
-    target = folder / files.EVALUATION
     files.write_json(target / "metrics.json", tables.plain(content))
     save_png(target / "grid.png", report.grid(subjects[0], real))
     report.write(target / "report.html", content, subjects[0], real, setting, checks[GENERATED])

@@ -1,5 +1,6 @@
 """Measures by the exact forward model: what fits leave, and what they find."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from lensjax.data.simulator import (
 )
 from lensjax.evaluation.rows import ALL, Row, Setting
 from lensjax.evaluation.shape_measures import beside_real, log_spectra, vectors_beside_real
+from lensjax.hosts import share_rows
 from lensjax.metrics.axion_fit import fit_axion
-from lensjax.metrics.free_fit import fit_free
-from lensjax.metrics.lensing import faint_pixel_rms, uniform_ks_distance
+from lensjax.metrics.free_fit import FreeFit, fit_free
+from lensjax.metrics.lensing import SmoothFit, faint_pixel_rms, uniform_ks_distance
 
 POSSIBLE_RATIO = 0.03
 _TRUTH = {
@@ -70,7 +72,9 @@ def axion_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     if not len(images):
         return {}
     conserved = setting.simulated is not None and setting.simulated.conserved
-    fit = fit_axion(images, survey, conserved=conserved, free_amplitude=not setting.in_flux)
+    free = not setting.in_flux
+    fit_fn = functools.partial(fit_axion, survey=survey, conserved=conserved, free_amplitude=free)
+    fit = share_rows(fit_fn, images)
     low, high = LOG10_AXION_MASS_RANGE
     allowed = (fit.log10_axion_mass >= low) & (fit.log10_axion_mass <= high)
     possible = allowed & (fit.ratio < POSSIBLE_RATIO)
@@ -109,7 +113,11 @@ def free_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for group in row.groups:
         free = not setting.in_flux
-        fit = fit_free(row.of(group), survey, row.smooth(group), free_amplitude=free)
+
+        def fit_fn(images: np.ndarray, smooth: SmoothFit, free: bool = free) -> FreeFit:
+            return fit_free(images, survey, smooth, free_amplitude=free)
+
+        fit = share_rows(fit_fn, row.of(group), row.smooth(group))
         score: dict[str, Any] = {"num_images": len(fit.ratio), **_percentiles(fit.ratio)}
         for name, truth in _TRUTH.items():
             values = getattr(fit, name)

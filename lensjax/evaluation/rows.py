@@ -12,6 +12,7 @@ from lensjax.data.catalogue import SimulatedSet
 from lensjax.data.dataset import DatasetInfo
 from lensjax.data.surveys import Survey
 from lensjax.evaluation.real import RealImages
+from lensjax.hosts import share_rows
 from lensjax.metrics.lensing import SmoothFit, fit_smooth
 from lensjax.metrics.potential_fit import fit_potential
 
@@ -117,7 +118,8 @@ class Row:
             survey = self.setting.survey
             assert survey is not None  # the measures that ask for fits have checked it
             free = not self.setting.in_flux
-            self._fits[group] = fit_smooth(self.of(group), survey, free_amplitude=free)
+            fit = functools.partial(fit_smooth, survey=survey, free_amplitude=free)
+            self._fits[group] = share_rows(fit, self.of(group))
         return self._fits[group]
 
     def potential_ratio(self, group: str) -> np.ndarray:
@@ -127,8 +129,11 @@ class Row:
             assert survey is not None
             free = not self.setting.in_flux
             images, smooth = self.of(group), self.smooth(group)
-            fit = fit_potential(images, survey, smooth, free_amplitude=free)
-            self._potential_ratios[group] = fit.ratio
+
+            def ratios(images: np.ndarray, smooth: SmoothFit) -> np.ndarray:
+                return fit_potential(images, survey, smooth, free_amplitude=free).ratio
+
+            self._potential_ratios[group] = share_rows(ratios, images, smooth)
         return self._potential_ratios[group]
 
     def residuals(self, group: str) -> np.ndarray:

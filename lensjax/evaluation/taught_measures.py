@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 import lensjax
@@ -62,6 +63,8 @@ def missing(setting: Setting, lesson: Lesson = LESSON) -> str | None:
         return f"{info.name} has fewer than two classes to tell apart"
     if not setting.labelled:
         return "the images have no labels; give evaluate.labels, or labels.npy beside them"
+    if jax.process_count() > 1:
+        return "its classifiers are trained on one host; run --mode=evaluate on one"
     found = _smallest_class(setting.train(lesson.num_controls * LEAST_IMAGES))
     if min(found // lesson.num_controls, setting.per_class) < LEAST_IMAGES:
         return (

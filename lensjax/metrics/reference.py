@@ -18,9 +18,11 @@ from typing import IO, Any
 import numpy as np
 from absl import logging
 
+from lensjax.hosts import all_agree
 from lensjax.metrics.frechet import check_features
 
 CACHE_VARIABLE = "LENSJAX_CACHE"
+
 Key = Mapping[str, str | int | float | bool | None]
 # What numpy, zipfile and json raise on a file that is not what it should be.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile)
@@ -109,7 +111,7 @@ def cached_features(
     text = _canonical(key)
     path = _path(text, "features", ".npz", folder)
     found = _read_features(path, text)
-    if found is not None:
+    if all_agree(found is not None) and found is not None:
         return found
     features = compute()
     _write(path, lambda file: np.savez(file, key=np.asarray(text), features=features))
@@ -149,7 +151,7 @@ def cached_json(
     text = _canonical(key)
     path = _path(text, "result", ".json", folder)
     there, found = _read_json(path, text)
-    if there:
+    if all_agree(there):  # what is computed may need all hosts
         return found
     content = {"key": json.loads(text), "result": compute()}
     encoded = json.dumps(content, indent=2, allow_nan=False)
