@@ -203,6 +203,8 @@ def joined(config: Config) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            peers.explain()
         peers.close(str(error) or type(error).__name__)
         raise
     else:

@@ -107,6 +107,13 @@ class Peers:
         while len(self._done) < len(self._connections) and time.monotonic() < deadline:
             time.sleep(0.01)
 
+    def explain(self) -> None:
+        """Gives the news of a lost process time to come where JAX has failed without it.
+
+        If one is lost, this process ends here with a message about it.
+        """
+        time.sleep(2 * _GRACE_SECONDS)
+
     def _send(self, number: int, message: tuple[Any, ...]) -> None:
         with self._sending, contextlib.suppress(OSError):
             self._connections[number].send(message)

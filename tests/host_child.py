@@ -21,6 +21,7 @@ from run_support import TINY, hide_tensorboard, nested, tiny_split
 from lensjax import hosts, modes, stopping
 from lensjax.config import Config, from_config_dict
 from lensjax.sample_mode import sample_mode
+from lensjax.state import TrainingError
 from lensjax.train import train
 
 # The issue's pair: a batch over eight devices, a checkpoint every fourth step.
@@ -72,7 +73,23 @@ def _agree(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     return {"rows": seen, "main": hosts.is_main()}
 
 
-TASKS = {"train": _train, "sample": _sample, "agree": _agree}
+def _wait(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+    """Waits for the others within JAX, as a training does; the second process does not come."""
+    workdir.mkdir(exist_ok=True)
+    (workdir / f"joined_{jax.process_index()}").touch()
+    if jax.process_index() == 1:
+        time.sleep(60)
+    hosts.barrier("the second process")
+    return {}
+
+
+def _fail(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+    if jax.process_index() == 1:
+        raise TrainingError("the disk of this host is full")
+    return _wait(config, workdir)
+
+
+TASKS = {"train": _train, "sample": _sample, "agree": _agree, "wait": _wait, "fail": _fail}
 
 
 def main(arguments: list[str]) -> None:

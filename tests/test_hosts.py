@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_support import ROOT, metrics_of, start_python
+from run_support import ROOT, metrics_of, start_python, tiny_config, wait_for
 
 from lensjax import hosts
 from lensjax.config import ConfigError
@@ -177,8 +177,13 @@ class Pair:
         try:
             return [process.wait(seconds) for process in self.processes]
         finally:
-            for process in self.processes:
-                process.kill()
+            self.kill()
+
+    def kill(self) -> None:
+        """Ends what still runs."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
 
     def log(self, number: int) -> str:
         return self.logs[number].read_text()
@@ -223,6 +228,44 @@ def test_a_lost_process_ends_the_other_with_a_message(lost):
     assert f"process 1 of 2 (host {socket.gethostname()}) was lost" in text
     assert "To go on, run the same command again on every host" in text
     assert "newest checkpoint" in text
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [(signal.SIGKILL, "was lost"), (signal.SIGSTOP, "was silent for 2 s")],
+)
+def test_whoever_is_lost_is_named(tmp_path, number, ending, words):
+    pair = Pair(tmp_path, ["wait"], changes={"parallel.heartbeat_timeout_s": 2.0})
+    for one in (0, 1):
+        wait_for(pair.workdir / f"joined_{one}", pair.processes[one])
+    started = time.monotonic()
+    pair.processes[number].send_signal(ending)
+    assert pair.processes[1 - number].wait(30) == 1
+    assert time.monotonic() - started < 30
+    pair.kill()
+    text = pair.log(1 - number)
+    assert f"process {number} of 2 (host {socket.gethostname()}) {words}" in text
+    assert "To go on, run the same command again on every host" in text
+
+
+def test_an_error_of_one_host_is_told_on_the_other(tmp_path):
+    pair = Pair(tmp_path, ["fail"])
+    assert pair.ended(30) == [1, 1]
+    assert "error: the disk of this host is full" in pair.log(1)
+    assert "process 1 of 2" in pair.log(0)
+    assert "stopped: the disk of this host is full. process 0 of 2" in pair.log(0)
+
+
+def test_other_code_is_refused_by_its_hash(monkeypatch):
+    config = tiny_config()
+    other = json.loads(json.dumps(hosts._description(config)))
+    assert other["train.batch_size"] == "8"
+    assert not any("process_id" in name for name in other)
+    other |= {"the code of lensjax": "0123", "host": "node2"}
+    monkeypatch.setattr(hosts, "gather_texts", lambda text: [text, json.dumps(other)])
+    with pytest.raises(HostError, match=r"the code of lensjax: 0123 on process 1 \(node2\), "):
+        hosts._check_alike(config)
 
 
 def test_they_go_on_from_the_checkpoint_and_agree_with_one_process(alone, lost, resumed):
