@@ -23,7 +23,6 @@ from absl import logging
 
 from lensjax.config import Config, ConfigError, flat, to_dict
 from lensjax.config_parallel import ADDRESS, AUTO, ONE, OWN_FIELDS, SLURM, TPU, ParallelConfig
-from lensjax.peers import Peers
 from lensjax.provenance import code_hash, versions
 
 _PROBE_SECONDS = 1.0
@@ -196,6 +195,8 @@ def joined(config: Config) -> Iterator[None]:
     if address is None:
         yield
         return
+    from lensjax.peers import Peers
+
     _join(address, config.parallel)
     _check_alike(config)
     host = (address.coordinator or socket.gethostname()).rpartition(":")[0] or socket.gethostname()

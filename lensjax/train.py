@@ -7,7 +7,7 @@ at any moment goes on from its newest checkpoint as if nothing had happened.
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -73,8 +73,9 @@ def _fit_scaling(split: Split, data: DataConfig) -> Scaling:
     return fit_scaling(data.scaling, data.model_std, reference, info.minimum, masked=info.masked)
 
 
-def _claim_dataset(path: pathlib.Path, split: Split, config: Config) -> Scaling:
+def _claim_dataset(workdir: pathlib.Path, split: Split, config: Config) -> Scaling:
     """Writes `dataset.json`, or checks that a resumed run meets the data that it began with."""
+    path = workdir / files.DATASET_FILE
     if path.exists():
         known = files.read_json(path)
         if known["fingerprint"] != split.info.fingerprint:
@@ -159,20 +160,15 @@ def train(
       TrainingError: where a loss or gradient was not finite.
       lensjax.checkpoint.CheckpointError: where there are checkpoints but none is sound.
     """
-    spread = make_spread(config)
+    spread, stop = make_spread(config), stop or StopRequest()
     split = without_disc(split, config.data.exclude_source_disc)
     _check_images(config, split.info, len(split))
-    hosts.check_shared(workdir)
-    if hosts.is_main():
-        _claim_workdir(workdir, config, split.info)
     with contextlib.ExitStack() as cleanup:
         if quiet:
             cleanup.enter_context(only_warnings())
-        if hosts.is_main():
-            cleanup.enter_context(files.training_lock(workdir))
+        cleanup.enter_context(_claimed(workdir, config, split.info))
         split, other = _parts(split, test, config)
-        path = workdir / files.DATASET_FILE
-        scaling = hosts.main_first(lambda: _claim_dataset(path, split, config))
+        scaling = hosts.main_first(lambda: _claim_dataset(workdir, split, config))
         checkpoints = _open_checkpoints(workdir, config)
         cleanup.callback(checkpoints.close)
         state = _first_state(config, split, spread.mesh, checkpoints)
@@ -193,17 +189,23 @@ def train(
         watch = make_watch(config, split, other, scaling, spread.mesh)
         monitor = Monitor(config, workdir, start, watch, quiet=quiet)
         cleanup.callback(monitor.close)
-        stop = stop or StopRequest()
         if not quiet:
             cleanup.enter_context(stop_on_signal(stop))
         return _loop(config, state, step_fn, placement, checkpoints, monitor, stop, selection)
 
 
-def _claim_workdir(workdir: pathlib.Path, config: Config, info: DatasetInfo) -> None:
-    """Makes a workdir this run's own; a new one has the run that it starts from checked."""
+@contextlib.contextmanager
+def _claimed(workdir: pathlib.Path, config: Config, info: DatasetInfo) -> Iterator[None]:
+    """Makes a workdir this run's own, and keeps other trainings out while it is open."""
+    hosts.check_shared(workdir)
+    if not hosts.is_main():
+        yield
+        return
     if config.classify.start_from is not None and not files.is_begun(workdir):
         check_start(config, cut_out_shape(info.image_shape, config.data.shift_pixels))
     files.claim(workdir, config)
+    with files.training_lock(workdir):
+        yield
 
 
 def _open_checkpoints(workdir: pathlib.Path, config: Config) -> Checkpoints:

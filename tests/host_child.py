@@ -37,7 +37,7 @@ def _send_at(number: int, step: int) -> None:
             time.sleep(0.5)  # a signal's news take a moment to the other host
         return reached(self, at)
 
-    stopping.StopRequest.reached = send  # type: ignore[method-assign]
+    stopping.StopRequest.reached = send  # type: ignore[method-assign, assignment]
 
 
 def _train(config: Config, workdir: pathlib.Path) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def saved_run(
     from lensjax.checkpoint import Checkpoints
 
     workdirs.claim(workdir, config)
-    training._claim_dataset(workdir / workdirs.DATASET_FILE, split, config)
+    training._claim_dataset(workdir, split, config)
     shapes = abstract_state(config, split.info.image_shape)
     state = random_like(shapes, seed=step)._replace(step=jax.numpy.int32(step))
     checkpoints = Checkpoints(workdir / workdirs.CHECKPOINTS)

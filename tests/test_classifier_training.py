@@ -227,7 +227,7 @@ def test_patience_ends_a_run_for_good_and_its_best_step_is_loaded(tmp_path, monk
 def counts_that_train_uses(monkeypatch, tmp_path, split: LensSplit, text: str) -> Any:
     seen = []
 
-    def build(config, batch_fn, counts):
+    def build(config, batch_fn, spread, rows, counts):
         seen.append(counts)
         raise KeyboardInterrupt
 

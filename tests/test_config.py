@@ -189,6 +189,16 @@ LIMITS: dict[str, tuple[tuple, tuple]] = {
     "export.scale": OTHER_WORD,
     "parallel.strategy": OTHER_WORD,
     "parallel.num_devices": ((0, -1), (None, 1)),
+    "parallel.mesh": (((0, 1), (1,), (2, 2, 2), (-1, 1)), ((4, 2), (1, 1), ())),
+    "parallel.hosts": OTHER_WORD,
+    "parallel.coordinator": (
+        ("", "node7", ":70", "node7:", "node7:x"),
+        (None, "node7:7654", "[::1]:7"),
+    ),
+    "parallel.num_processes": ((0, -1), (2,)),
+    "parallel.process_id": ((-1,), (0,)),
+    "parallel.start_timeout_s": POSITIVE,
+    "parallel.heartbeat_timeout_s": POSITIVE,
 }
 WITHOUT_LIMITS = {
     "data.directory",
@@ -267,6 +277,9 @@ OTHER_WORDS = {
 # What a field, or one of its words, has to stand beside.
 NEEDED: dict[str, dict[str, typing.Any]] = {
     "data.part": {"data.num_parts": 1},
+    "parallel.mesh": {"parallel.num_devices": None},
+    "parallel.num_processes": {"parallel.process_id": 1},
+    "parallel.process_id": {"parallel.num_processes": 2},
     "model.attention_resolutions": UNET,
     "path.betas": {"path.name": "vp"},
     "path.table_steps": {

@@ -154,7 +154,7 @@ class Pair:
                 "parallel.start_timeout_s": 60.0,
             }
             more = (of_one or {}) if number else {}
-            settings = {
+            settings: dict[str, Any] = {
                 "changes": (address if num > 1 else {}) | (changes or {}) | more,
                 "tasks": tasks,
                 "report": os.fspath(self.reports[number]),

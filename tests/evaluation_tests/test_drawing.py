@@ -29,13 +29,13 @@ def generator(tmp_path_factory):
 def drawn(generator, monkeypatch):
     """The numbers of the chunks that were really drawn."""
     numbers: list[int] = []
-    real = type(generator).generate_chunk
+    real = type(generator).generate_numbers
 
-    def generate_chunk(self, number, sample):
-        numbers.append(number)
-        return real(self, number, sample)
+    def generate_numbers(self, wanted, sample):
+        numbers.extend(wanted[:: sample.batch_size] // sample.batch_size)
+        return real(self, wanted, sample)
 
-    monkeypatch.setattr(type(generator), "generate_chunk", generate_chunk)
+    monkeypatch.setattr(type(generator), "generate_numbers", generate_numbers)
     return numbers
 
 
