@@ -113,7 +113,8 @@ class LensGenerator:
 
     def _ready(self, sample: SampleConfig, num_chunks: int) -> tuple[Drawing, Weights]:
         """Returns what draws, on as many devices as have something to do, and its weights."""
-        drawing = self._drawings(sample, all_devices(most=num_chunks))
+        most = min(num_chunks, self.config.parallel.num_devices or num_chunks)
+        drawing = self._drawings(sample, all_devices(most=most))
         return drawing, self._placed(drawing, self.guide(sample))
 
     def labels(self, label: int | str | Sequence[int] | np.ndarray | None, num: int) -> np.ndarray:

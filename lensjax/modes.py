@@ -26,6 +26,7 @@ USER_ERRORS = (
     memory.OutOfMemoryError,
 )
 _FOR_SEVERAL_HOSTS = ("train", "sample", "evaluate")
+_COMPUTING = (*_FOR_SEVERAL_HOSTS, "classify")
 
 _DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops=true"
 
@@ -74,6 +75,8 @@ def run(
     with hosts.joined(config), memory.advising(mode, config):
         if not hosts.is_main():
             logging.set_verbosity(logging.WARNING)  # one process speaks for all
+        if mode in _COMPUTING:
+            _log_devices(config)
         return functions[mode](config, workdir) or 0
 
 
@@ -87,23 +90,28 @@ def needs_workdir(mode: str, config: Config) -> bool:
 def _log_devices(config: Config) -> None:
     import jax
 
-    from lensjax.parallel import mesh_shape
-
     device = jax.devices()[0]
-    exact = device.platform == "cpu" or config.train.deterministic
-    data, shard = mesh_shape(config)
     logging.info(
-        "%d %s devices (%s) on %d host(s), %s | parallel.strategy=%s over %d x %d | parameters "
-        "float32, computed in %s | a resumed run is %s",
+        "%d %s devices (%s) on %d host(s), %s | parameters float32, computed in %s",
         jax.device_count(),
         device.platform,
         device.device_kind,
         jax.process_count(),
         memory.describe_memory(),
-        config.parallel.strategy,
-        data,
-        shard,
         config.model.dtype,
+    )
+
+
+def _log_strategy(config: Config) -> None:
+    import jax
+
+    from lensjax.parallel import mesh_shape
+
+    exact = jax.default_backend() == "cpu" or config.train.deterministic
+    logging.info(
+        "parallel.strategy=%s over %d x %d devices (data, shard); a resumed run is %s",
+        config.parallel.strategy,
+        *mesh_shape(config),
         "bit-identical" if exact else "equal to rounding (train.deterministic=True makes it exact)",
     )
 
@@ -127,7 +135,7 @@ def _train(config: Config, workdir: pathlib.Path) -> int:
     from lensjax.stopping import RUN_AGAIN, StopRequest
     from lensjax.train import train
 
-    _log_devices(config)
+    _log_strategy(config)
     make_mesh(config)  # refuses what the devices cannot do before anything is written
     _check_apart(workdir, config)
     files.check_free(workdir, config)  # before a build that may take minutes

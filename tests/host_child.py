@@ -24,8 +24,8 @@ from lensjax.sample_mode import sample_mode
 from lensjax.state import TrainingError
 from lensjax.train import train
 
-# The pair: a batch over eight devices, a checkpoint every fourth step.
-PAIR = {"parallel.num_devices": None, "train.batch_size": 16}
+# A batch over eight devices, and a network large enough to be divided among them.
+PAIR = {"parallel.num_devices": None, "train.batch_size": 16, "model.width": 32}
 
 
 def _send_at(number: int, step: int) -> None:

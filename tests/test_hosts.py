@@ -202,9 +202,10 @@ def alone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lost(tmp_path_factory):
-    """Two processes, the second of which is killed after step 6; how long the first lived on."""
+    """Two processes under pmap; the second is killed after step 6. How long the first lived on."""
     folder = tmp_path_factory.mktemp("pair")
-    pair = Pair(folder, ["train"], signals={1: (signal.SIGKILL, 6)})
+    pmap = {"parallel.strategy": "pmap"}
+    pair = Pair(folder, ["train"], changes=pmap, signals={1: (signal.SIGKILL, 6)})
     assert pair.processes[1].wait(200) == -signal.SIGKILL
     died = time.monotonic()
     code = pair.processes[0].wait(60)
@@ -213,9 +214,9 @@ def lost(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def resumed(lost):
-    """The same command again."""
+    """The same workdir again, under jit and with the state divided over both processes."""
     folder = lost[0].workdir.parent
-    pair = Pair(folder, ["train", "sample", "agree"])
+    pair = Pair(folder, ["train", "sample", "agree"], changes={"parallel.mesh": (1, 8)})
     assert pair.ended() == [0, 0], pair.log(0) + pair.log(1)
     return pair
 
@@ -296,7 +297,8 @@ def test_one_writes_and_both_compute(alone, resumed):
 
 
 def test_a_preemption_of_one_saves_the_same_step_on_both(tmp_path, alone):
-    pair = Pair(tmp_path, ["train"], signals={1: (signal.SIGTERM, 2)})
+    stream = {"data.placement": "stream"}
+    pair = Pair(tmp_path, ["train"], changes=stream, signals={1: (signal.SIGTERM, 2)})
     assert pair.ended() == [75, 75], pair.log(0) + pair.log(1)
     steps = [pair.report(number)["step"] for number in (0, 1)]
     assert steps[0] == steps[1]

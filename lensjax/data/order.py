@@ -44,9 +44,16 @@ def _enciphered(seed: int, epoch: int, num_examples: int, places: np.ndarray) ->
     return values.astype(np.int64)
 
 
+def _host_device() -> jax.Device:
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out; the integers are the same anywhere
+        return jax.local_devices()[0]
+
+
 @functools.lru_cache(maxsize=3)  # a batch crosses into the next epoch, read-ahead further
 def _drawn(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with jax.default_device(_host_device()):
         return np.asarray(jax.random.permutation(prng.key(seed, "data", epoch), num_examples))
 
 
