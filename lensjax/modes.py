@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from absl import logging
 
-from lensjax import hosts, memory
+from lensjax import hosts, memory, rendezvous
 from lensjax.checkpoint import CheckpointError
 from lensjax.config import Config, ConfigError
 from lensjax.config_task import CLASSIFY, PRETRAIN
@@ -58,7 +58,7 @@ def run(
         )
     if config.train.deterministic:  # before the first use of a device
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DETERMINISTIC_FLAG}"
-    if mode not in _FOR_SEVERAL_HOSTS and hosts.find_address(config.parallel, os.environ):
+    if mode not in _FOR_SEVERAL_HOSTS and rendezvous.find_address(config.parallel, os.environ):
         raise ConfigError(
             "parallel.hosts",
             config.parallel.hosts,
@@ -72,7 +72,7 @@ def run(
         "export": _export,
         "build_data": _build_data,
     }
-    with hosts.joined(config), memory.advising(mode, config):
+    with rendezvous.joined(config), memory.advising(mode, config):
         if not hosts.is_main():
             logging.set_verbosity(logging.WARNING)  # one process speaks for all
         if mode in _COMPUTING:

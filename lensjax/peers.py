@@ -57,23 +57,25 @@ class Peers:
             thread.start()
 
     @classmethod
-    def meet(cls, host: str, timeout_s: float, gather_texts: GatherFn) -> "Peers":
+    def meet(cls, host: str | None, timeout_s: float, gather_texts: GatherFn) -> "Peers":
         """Connects all processes with process 0; each must call it.
 
         Args:
-          host: the name or address of process 0, as the others know it.
+          host: the name or address of process 0, as the others know it; None for what it calls
+            itself.
           timeout_s: how long a process may be silent.
           gather_texts: see `hosts.gather_texts`.
         """
+        known = gather_texts(socket.gethostname())
         names = [
             f"process {number} of {jax.process_count()} (host {name})"
-            for number, name in enumerate(gather_texts(socket.gethostname()))
+            for number, name in enumerate(known)
         ]
         if jax.process_index() == 0:
             connections = _accept_all(gather_texts)
         else:
             port, key = gather_texts("")[0].split()
-            connections = _connect(host, int(port), key)
+            connections = _connect(host or known[0], int(port), key)
         together = gather_texts("1" if connections else "")
         deadline = time.monotonic() + timeout_s
         while jax.process_index() == 0 and len(connections) < sum(map(bool, together[1:])):

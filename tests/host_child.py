@@ -18,7 +18,7 @@ from absl import app
 from absl import logging as absl_logging
 from run_support import TINY, hide_tensorboard, nested, tiny_split
 
-from lensjax import hosts, modes, stopping
+from lensjax import hosts, modes, rendezvous, stopping
 from lensjax.config import Config, from_config_dict
 from lensjax.sample_mode import sample_mode
 from lensjax.state import TrainingError
@@ -102,7 +102,7 @@ def main(arguments: list[str]) -> None:
     try:
         config = from_config_dict(nested(TINY | PAIR | settings.get("changes", {})))
         found: dict[str, Any] = {}
-        with hosts.joined(config):
+        with rendezvous.joined(config):
             for task in settings["tasks"]:
                 found |= TASKS[task](config, workdir)
     except modes.USER_ERRORS as error:

@@ -1,5 +1,6 @@
 """Several processes as one run, for real: two of them with four virtual devices each."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 from run_support import ROOT, metrics_of, start_python, tiny_config, wait_for
 
-from lensjax import hosts
+from lensjax import hosts, rendezvous
 from lensjax.config import ConfigError
 from lensjax.config_parallel import ParallelConfig
-from lensjax.hosts import Address, HostError, find_address
+from lensjax.hosts import HostError
+from lensjax.rendezvous import Address, find_address
 
 CHILD = ROOT / "tests" / "host_child.py"
 STEP = {
@@ -101,8 +103,19 @@ def free_port() -> int:
 def test_a_coordinator_that_does_not_answer_is_named_in_time(host):
     coordinator, started = f"{host}:{free_port()}", time.monotonic()
     with pytest.raises(HostError, match=f"nobody answers at {coordinator} after 1 s"):
-        hosts._probe(coordinator, 1.0)
+        rendezvous._probe(coordinator, 1.0)
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("port", ["taken", "70000"])
+def test_a_port_that_cannot_be_had_is_named(port):
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        number = other.getsockname()[1] if port == "taken" else port
+        with pytest.raises(HostError, match=f"process 0 cannot listen at node7:{number}"):
+            rendezvous._check_port(f"node7:{number}")
+    rendezvous._check_port(f"node7:{free_port()}")
 
 
 def test_a_process_alone_agrees_with_itself():
@@ -119,6 +132,15 @@ def test_a_process_alone_agrees_with_itself():
 # Real processes.
 
 
+def free_job() -> int:
+    """The number of a SLURM job whose port, 61,440 + number mod 4,096, nobody uses."""
+    for job in range(os.getpid(), os.getpid() + 4096):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", 61_440 + job % 4096))
+            return job
+    raise AssertionError("no port is free")
+
+
 class Pair:
     """Two processes of four devices each in one workdir.
 
@@ -127,6 +149,7 @@ class Pair:
       tasks: what both do.
       changes: of the configuration, by full path; `of_one` for the second process alone.
       signals: `(number, step)` by process.
+      slurm: whether they find each other by what srun sets.
     """
 
     def __init__(
@@ -137,12 +160,13 @@ class Pair:
         changes: dict[str, Any] | None = None,
         of_one: dict[str, Any] | None = None,
         signals: dict[int, tuple[int, int]] | None = None,
+        slurm: bool = False,
         num: int = 2,
         devices: int = 4,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.workdir = folder / "run"
-        port = free_port()
+        port, job = free_port(), free_job()
         self.reports = [folder / f"report_{number}.json" for number in range(num)]
         self.logs = [folder / f"log_{number}.txt" for number in range(num)]
         self.processes: list[subprocess.Popen] = []
@@ -151,8 +175,18 @@ class Pair:
                 "parallel.coordinator": f"localhost:{port}",
                 "parallel.num_processes": num,
                 "parallel.process_id": number,
-                "parallel.start_timeout_s": 60.0,
             }
+            environment = {}
+            if slurm:
+                address = {}
+                environment = {
+                    "SLURM_JOB_ID": str(job),
+                    "SLURM_PROCID": str(number),
+                    "SLURM_LOCALID": str(number),
+                    "SLURM_STEP_NODELIST": "localhost",
+                    "SLURM_STEP_NUM_TASKS": str(num),
+                    "SLURM_STEP_TASKS_PER_NODE": str(num),
+                }
             more = (of_one or {}) if number else {}
             settings: dict[str, Any] = {
                 "changes": (address if num > 1 else {}) | (changes or {}) | more,
@@ -169,6 +203,7 @@ class Pair:
                     json.dumps(settings),
                     XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}",
                     JAX_DISABLE_MOST_OPTIMIZATIONS="1",
+                    **environment,
                 )
             )
 
@@ -260,13 +295,13 @@ def test_an_error_of_one_host_is_told_on_the_other(tmp_path):
 
 def test_other_code_is_refused_by_its_hash(monkeypatch):
     config = tiny_config()
-    other = json.loads(json.dumps(hosts._description(config)))
+    other = json.loads(json.dumps(rendezvous._description(config)))
     assert other["train.batch_size"] == "8"
     assert not any("process_id" in name for name in other)
     other |= {"the code of lensjax": "0123", "host": "node2"}
-    monkeypatch.setattr(hosts, "gather_texts", lambda text: [text, json.dumps(other)])
+    monkeypatch.setattr(rendezvous, "gather_texts", lambda text: [text, json.dumps(other)])
     with pytest.raises(HostError, match=r"the code of lensjax: 0123 on process 1 \(node2\), "):
-        hosts._check_alike(config)
+        rendezvous._check_alike(config)
 
 
 def test_they_go_on_from_the_checkpoint_and_agree_with_one_process(alone, lost, resumed):
@@ -298,7 +333,8 @@ def test_one_writes_and_both_compute(alone, resumed):
 
 def test_a_preemption_of_one_saves_the_same_step_on_both(tmp_path, alone):
     stream = {"data.placement": "stream"}
-    pair = Pair(tmp_path, ["train"], changes=stream, signals={1: (signal.SIGTERM, 2)})
+    signals = {1: (int(signal.SIGTERM), 2)}
+    pair = Pair(tmp_path, ["train"], changes=stream, signals=signals, slurm=True)
     assert pair.ended() == [75, 75], pair.log(0) + pair.log(1)
     steps = [pair.report(number)["step"] for number in (0, 1)]
     assert steps[0] == steps[1]
