@@ -1,6 +1,7 @@
 """What the processes of a run agree on, and how they share work.
 
-A process that is alone agrees with itself. All of them make the same calls, since each of these functions waits for every process.
+A process that is alone agrees with itself. All of them make the same calls, since each of these
+functions waits for every process.
 """
 
 import json

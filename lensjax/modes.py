@@ -73,9 +73,9 @@ def run(
         "build_data": _build_data,
     }
     with rendezvous.joined(config), memory.advising(mode, config):
-        if not hosts.is_main():
-            logging.set_verbosity(logging.WARNING)  # one process speaks for all
         if mode in _COMPUTING:
+            if not hosts.is_main():
+                logging.set_verbosity(logging.WARNING)  # one process speaks for all
             _log_devices(config)
         return functions[mode](config, workdir) or 0
 
