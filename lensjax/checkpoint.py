@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from absl import logging
 
-from lensjax.hosts import all_agree, barrier, is_main
-from lensjax.parallel import to_host
+from lensjax.hosts import all_agree, barrier, check_seen, from_main, is_main
+from lensjax.parallel import put, to_host
 from lensjax.state import TrainState
 
 
@@ -84,27 +84,44 @@ class Checkpoints:
         self._read_only = read_only
         if read_only and not directory.is_dir():
             raise CheckpointError(f"there are no checkpoints in {directory}; train first")
-        self._options = ocp.CheckpointManagerOptions(
-            max_to_keep=None if read_only else keep_last,
-            keep_period=keep_every,
+        self._keeping = {"max_to_keep": keep_last, "keep_period": keep_every}
+        self._manager = self._open(read_only)
+
+    def _open(self, read_only: bool) -> Any:
+        """Returns Orbax's manager; a reader is of this process alone and waits for no other."""
+        options = self._ocp.CheckpointManagerOptions(
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
             save_interval_steps=0 if read_only else 1,
             create=not read_only,
+            multiprocessing_options=self._alone() if read_only else self._together(),
+            **({} if read_only else self._keeping),
         )
-        self._manager = self._open()
-
-    def _open(self) -> Any:
         logger = logging.get_absl_logger()
         before = logger.level
-        if self._read_only:  # Orbax would warn that it is
+        if read_only:  # Orbax would warn that it is
             logger.setLevel("ERROR")
         try:
-            return self._ocp.CheckpointManager(
-                self._directory, options=self._options, item_names=("state", "leaves")
+            manager = self._ocp.CheckpointManager(
+                self._directory, options=options, item_names=("state", "leaves")
             )
         finally:
             logger.setLevel(before)
+        # The loop asks for signals after each step; Orbax would ask for an older step in between,
+        # and JAX would forget the newer one.
+        manager.reached_preemption = lambda step: False
+        return manager
+
+    def _together(self) -> Any:
+        return self._ocp.options.MultiprocessingOptions()
+
+    def _alone(self) -> Any:
+        number = jax.process_index()
+        return self._ocp.options.MultiprocessingOptions(
+            primary_host=number,
+            active_processes={number} if jax.process_count() > 1 else None,
+            barrier_sync_key_prefix=f"reader_{number}",
+        )
 
     def save(self, step: int, state: TrainState) -> None:
         """Starts to write the state after `step` updates; returns before it is on disk.
@@ -147,7 +164,15 @@ class Checkpoints:
           CheckpointError: where none is sound, the given one is missing or damaged, or the
             configuration needs other shapes or dtypes.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        reader = self._manager if self._read_only else self._open(read_only=True)
+        try:
+            return self._restore(reader, expected, step)
+        finally:
+            if reader is not self._manager:
+                reader.close()
+
+    def _restore(self, reader: Any, expected: TrainState, step: int | None) -> TrainState | None:
+        steps = from_main(lambda: sorted(map(int, reader.all_steps()), reverse=True), "checkpoints")
         if step is not None:
             if step not in steps:
                 there = ", ".join(map(str, sorted(steps))) or "none"
@@ -155,17 +180,18 @@ class Checkpoints:
             steps = [step]
         damaged: list[int] = []
         for candidate in steps:
-            state = None
+            check_seen(self._directory / str(candidate))
+            found = None
             try:
-                state = self._restore_sound(candidate, expected)
-            except (CheckpointError, PermissionError, MemoryError):
+                found = self._read_sound(reader, candidate, expected)
+            except (CheckpointError, PermissionError, MemoryError, jax.errors.JaxRuntimeError):
                 raise
             except Exception as error:  # Orbax raises plain Exception for an array cut short
                 reason = str(error).strip().partition("\n")[0][:200]
                 logging.warning("checkpoint %d is damaged (%s)", candidate, reason)
-            if all_agree(state is not None):
+            if all_agree(found is not None, f"checkpoint {candidate}"):
                 self._set_aside(damaged)
-                return state
+                return jax.tree.map(lambda leaf, like: put(leaf, like.sharding), found, expected)
             damaged.append(candidate)
         if steps:
             raise CheckpointError(
@@ -173,17 +199,16 @@ class Checkpoints:
             )
         return None
 
-    def _restore_sound(self, step: int, expected: TrainState) -> TrainState:
+    def _read_sound(self, reader: Any, step: int, expected: TrainState) -> TrainState:
+        """Returns a state as numpy arrays; each process reads and checks all of it by itself."""
         args = self._ocp.args
-        leaves = self._manager.restore(step, args=args.Composite(leaves=args.JsonRestore()))
+        leaves = reader.restore(step, args=args.Composite(leaves=args.JsonRestore()))
         saved = leaves["leaves"]["arrays"]
         if _checksum_of(saved) != leaves["leaves"]["crc32"]:
             raise ValueError("the checksum of its list of arrays differs")
         _check_fits(saved, expected, step)
-        restored = self._manager.restore(
-            step, args=args.Composite(state=args.StandardRestore(expected))
-        )
-        state = restored["state"]
+        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), expected)
+        state = reader.restore(step, args=args.Composite(state=args.StandardRestore(like)))["state"]
         changed = [name for name, leaf in _describe(state).items() if leaf != saved[name]]
         if changed:
             raise ValueError(f"checksum of {changed[0]} differs, {len(changed)} arrays in all")
@@ -202,7 +227,7 @@ class Checkpoints:
         barrier("damaged checkpoints are set aside")
         logging.warning("moved to %s: %s", target, ", ".join(map(str, damaged)))
         self._manager.close()
-        self._manager = self._open()
+        self._manager = self._open(read_only=False)
 
     def wait(self) -> None:
         """Waits until what was saved is on disk.

@@ -26,7 +26,7 @@ from lensjax.figures import flux_rows
 from lensjax.metrics.classification import fit_temperature
 from lensjax.models.layers import depth_to_space
 from lensjax.models.vit import to_patches
-from lensjax.parallel import on_each_device
+from lensjax.parallel import on_each_device, put, replicated
 from lensjax.selection import VALIDATION_LOSS
 from lensjax.task_losses import cross_entropy, masked_errors
 
@@ -71,6 +71,7 @@ class ClassifierWatch:
         def logits_fn(params: Any, flux: Array, label: Array) -> Array:
             return classify(params, to_batch(scaling, flux, label).image, None).logits
 
+        self._mesh = mesh
         self._logits_fn = on_each_device(logits_fn, mesh)
 
     def __len__(self) -> int:
@@ -84,6 +85,7 @@ class ClassifierWatch:
     def validate(self, params: Any) -> Mapping[str, float]:
         """Returns the scalars of a validation and logs them."""
         images, labels = self._images
+        params = put(params, replicated(self._mesh))  # once, where they lie in parts
         logits = map_chunks(
             lambda *rows: self._logits_fn(params, *rows), self._turn, images, labels
         )
@@ -171,6 +173,7 @@ class PretrainingWatch:
     def validate(self, params: Any) -> Mapping[str, float]:
         """Returns the scalars of a validation and logs them."""
         images = self._images.images
+        params = put(params, replicated(self._mesh))
         numbers = np.arange(len(images), dtype=np.int32)
         errors = map_chunks(functools.partial(self._errors_fn, params), self._turn, images, numbers)
         loss = float(errors.mean())

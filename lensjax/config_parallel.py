@@ -45,7 +45,7 @@ class ParallelConfig:
     num_processes: int | None = count(None)
     process_id: int | None = count(None, 0)
     start_timeout_s: float = positive(300.0)
-    heartbeat_timeout_s: float = positive(10.0)
+    heartbeat_timeout_s: float = positive(20.0)
 
 
 def check_parallel(parallel: ParallelConfig) -> None:

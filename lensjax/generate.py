@@ -112,8 +112,9 @@ class LensGenerator:
         return drawing.placed(Weights(self.params, guide.params if guide else None))
 
     def _ready(self, sample: SampleConfig, num_chunks: int) -> tuple[Drawing, Weights]:
-        """Returns what draws, on as many devices as have something to do, and its weights."""
-        most = min(num_chunks, self.config.parallel.num_devices or num_chunks)
+        """Returns what draws, and its weights."""
+        # One device for one chunk, else all: each number of devices is a compilation.
+        most = 1 if num_chunks == 1 else self.config.parallel.num_devices
         drawing = self._drawings(sample, all_devices(most=most))
         return drawing, self._placed(drawing, self.guide(sample))
 

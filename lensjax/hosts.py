@@ -5,8 +5,11 @@ functions waits for every process.
 """
 
 import json
+import os
 import pathlib
 import socket
+import time
+import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,6 +17,8 @@ import jax
 import numpy as np
 
 T = TypeVar("T")
+# As long as network disks remember that a file was not there.
+_SHARED_SECONDS = 60.0
 
 
 class HostError(RuntimeError):
@@ -37,12 +42,33 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def gather_texts(text: str) -> list[str]:
-    """Returns the texts of all processes, in their order."""
+def _come_together(what: str) -> None:
+    """Refuses processes that do different things, which would mix up their numbers or hang."""
+    from jax.experimental import multihost_utils
+
+    tags = multihost_utils.process_allgather(np.uint32(zlib.crc32(what.encode())))
+    if len(set(tags.tolist())) > 1:
+        raise HostError(
+            f"the processes do different things: this one comes to {what}; do they see the same "
+            "files?"
+        )
+
+
+def gather_texts(text: str, what: str = "a text") -> list[str]:
+    """Returns the texts of all processes, in their order.
+
+    Args:
+      text: of this process.
+      what: what it is about, the same in each process.
+
+    Raises:
+      HostError: where another process comes to something else.
+    """
     if jax.process_count() == 1:
         return [text]
     from jax.experimental import multihost_utils
 
+    _come_together(what)
     data = np.frombuffer(text.encode(), np.uint8)
     sizes = multihost_utils.process_allgather(np.asarray(len(data)))
     padded = np.zeros(int(sizes.max()), np.uint8)
@@ -51,15 +77,22 @@ def gather_texts(text: str) -> list[str]:
     return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
 
-def all_agree(flag: bool) -> bool:
-    """Returns whether a flag is set on every process."""
-    return all(text == "1" for text in gather_texts("1" if flag else "0"))
+def all_agree(flag: bool, what: str = "a question") -> bool:
+    """Returns whether a flag is set on every process; `what` as for `gather_texts`."""
+    return all(text == "1" for text in gather_texts("1" if flag else "0", what))
 
 
-def from_main(compute: Callable[[], Any]) -> Any:
-    """Returns what process 0 computes, of JSON types; the others do not compute."""
+def from_main(compute: Callable[[], Any], what: str = "an answer") -> Any:
+    """Returns what process 0 computes, of JSON types; the others do not compute.
+
+    Args:
+      compute: makes it.
+      what: as for `gather_texts`.
+    """
+    if jax.process_count() == 1:
+        return compute()
     text = json.dumps(compute()) if is_main() else ""
-    return json.loads(gather_texts(text)[0])
+    return json.loads(gather_texts(text, what)[0])
 
 
 def share_rows(function: Callable[..., T], *trees: Any) -> T:
@@ -75,14 +108,18 @@ def share_rows(function: Callable[..., T], *trees: Any) -> T:
         return function(*trees)
     from jax.experimental import multihost_utils
 
+    _come_together(f"{total} rows of {[leaf.shape for leaf in jax.tree.leaves(trees)]}")
     own = np.arange(number, total, num)
     found = function(*jax.tree.map(lambda leaf: leaf[own], trees))
     most = -(-total // num)
 
     def gathered(leaf: np.ndarray) -> np.ndarray:
         padded = np.concatenate([leaf, leaf[-1:].repeat(most - len(leaf), axis=0)])
-        parts = multihost_utils.process_allgather(padded)  # [processes, most, ...]
-        return np.swapaxes(parts, 0, 1).reshape(num * most, *leaf.shape[1:])[:total]
+        # As bytes: JAX would round 64 bits to 32.
+        raw = np.ascontiguousarray(padded).reshape(most, -1).view(np.uint8)
+        parts = np.asarray(multihost_utils.process_allgather(raw))  # [processes, most, bytes]
+        rows = np.ascontiguousarray(np.swapaxes(parts, 0, 1)).reshape(num * most, -1)
+        return rows.view(leaf.dtype).reshape(num * most, *leaf.shape[1:])[:total]
 
     return jax.tree.map(gathered, found)
 
@@ -95,6 +132,33 @@ def main_first(function: Callable[[], T]) -> T:
         return result
     barrier("process 0 has been first")
     return function()
+
+
+def _comes(path: pathlib.Path, timeout_s: float) -> bool:
+    """Returns whether a file comes in time; a network disk shows new ones late."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if path.parent.is_dir() and path.name in os.listdir(path.parent):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def check_seen(path: pathlib.Path) -> None:
+    """Checks that all processes see a file that process 0 sees.
+
+    Raises:
+      HostError: where one does not, even after a while.
+    """
+    if jax.process_count() == 1:
+        return
+    sees = is_main() or _comes(path, _SHARED_SECONDS)
+    blind = [host for host in gather_texts("" if sees else socket.gethostname(), path.name) if host]
+    if blind:
+        raise HostError(
+            f"{path} is not there on {', '.join(blind)}, though process 0 sees it; take a workdir "
+            "on a disk that all hosts share"
+        )
 
 
 def check_shared(folder: pathlib.Path) -> None:
@@ -113,7 +177,8 @@ def check_shared(folder: pathlib.Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         token.write_text("")
     barrier("a file that all see is written")
-    seen = gather_texts(socket.gethostname() if not token.exists() else "")
+    sees = _comes(token, _SHARED_SECONDS)
+    seen = gather_texts("" if sees else socket.gethostname())
     if is_main():
         token.unlink()
     blind = [f"process {number} ({host})" for number, host in enumerate(seen) if host]

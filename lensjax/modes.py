@@ -72,7 +72,7 @@ def run(
         "export": _export,
         "build_data": _build_data,
     }
-    with rendezvous.joined(config), memory.advising(mode, config):
+    with rendezvous.joined(config, preemptible=mode == "train"), memory.advising(mode, config):
         if mode in _COMPUTING:
             if not hosts.is_main():
                 logging.set_verbosity(logging.WARNING)  # one process speaks for all
@@ -135,8 +135,8 @@ def _train(config: Config, workdir: pathlib.Path) -> int:
     from lensjax.stopping import RUN_AGAIN, StopRequest
     from lensjax.train import train
 
-    _log_strategy(config)
     make_mesh(config)  # refuses what the devices cannot do before anything is written
+    _log_strategy(config)
     _check_apart(workdir, config)
     files.check_free(workdir, config)  # before a build that may take minutes
     prepared = sets.prepare(config.data)

@@ -68,20 +68,21 @@ def make_mesh(config: Config) -> Mesh:
 
 @functools.cache
 def _mesh(devices: tuple[jax.Device, ...], shape: tuple[int, int]) -> Mesh:
-    return jax.make_mesh(
-        shape, BATCH_AXES, axis_types=(AxisType.Auto, AxisType.Auto), devices=devices
-    )
+    # In JAX's order, which has a host's devices together; `jax.make_mesh` refuses on TPUs what does
+    # not fit their wiring, and the only exchange is a mean over all of them.
+    grid = np.asarray(devices).reshape(shape)
+    return Mesh(grid, BATCH_AXES, axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def all_devices(most: int | None = None) -> Mesh:
-    """Returns a mesh of the first devices, along `data`; always of all devices on several hosts.
+    """Returns a mesh of all devices along `data`, on one host at most of the first few.
 
     Args:
-      most: how many are of use; None for all.
+      most: how many may be used; None for all.
     """
     devices = jax.devices()
-    if most is not None and jax.process_count() == 1:
-        devices = devices[: max(1, most)]
+    if jax.process_count() == 1:
+        devices = devices[:most]
     return _mesh(tuple(devices), (len(devices), 1))
 
 
@@ -125,11 +126,13 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
       tree: arrays of numpy, on devices of this host, or on those of all.
       sharding: where they shall lie.
     """
-    if jax.process_count() == 1:
-        return jax.device_put(tree, sharding)
+    alone = jax.process_count() == 1
 
     def put_one(leaf: Any) -> jax.Array:
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        on_devices = isinstance(leaf, jax.Array)
+        if on_devices and leaf.sharding == sharding:
+            return leaf
+        if alone or (on_devices and not leaf.is_fully_addressable):
             return jax.device_put(leaf, sharding)
         held = np.asarray(leaf)
         return jax.make_array_from_callback(held.shape, sharding, lambda index: held[index])

@@ -2,8 +2,8 @@
 
 JAX ends the other processes too, but later and by an abort that names no host. Here each process
 keeps a connection to process 0 and says a few times a second that it lives. A connection that ends
-without a goodbye is a process that was killed; one that is silent is a host that hangs or is cut
-off.
+without a goodbye is a process that was killed; one that is silent is a host that is frozen or cut
+off. A process that says goodbye with a reason has failed.
 """
 
 import atexit
@@ -16,7 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import (
+    Client,
+    Connection,
+    Listener,
+    answer_challenge,
+    deliver_challenge,
+)
 from typing import Any
 
 import jax
@@ -27,6 +33,7 @@ _BEATS_PER_TIMEOUT = 4
 _GRACE_SECONDS = 2.0
 _CONNECT_SECONDS = 5.0
 _BEAT, _LOST, _GOODBYE = "beat", "lost", "goodbye"
+_NO_CONNECTION = (OSError, EOFError, AuthenticationError)
 GatherFn = Callable[[str], list[str]]
 
 
@@ -42,16 +49,16 @@ class Peers:
     def __init__(
         self, connections: dict[int, Connection], names: Sequence[str], timeout_s: float
     ) -> None:
-        self._connections = connections
+        self._connections = dict(connections)
         self._names = names
         self._timeout_s = timeout_s
         self._sending = threading.Lock()
         self._closed = threading.Event()
-        self._done: set[int] = set()
+        self._done = {number: threading.Event() for number in self._connections}
         threads = [threading.Thread(target=self._beat, daemon=True)]
         threads += [
             threading.Thread(target=self._listen, args=pair, daemon=True)
-            for pair in connections.items()
+            for pair in self._connections.items()
         ]
         for thread in threads:
             thread.start()
@@ -75,7 +82,7 @@ class Peers:
             connections = _accept_all(gather_texts)
         else:
             port, key = gather_texts("")[0].split()
-            connections = _connect(host or known[0], int(port), key)
+            connections = _connect(host or known[0], int(port), key.encode())
         together = gather_texts("1" if connections else "")
         deadline = time.monotonic() + timeout_s
         while jax.process_index() == 0 and len(connections) < sum(map(bool, together[1:])):
@@ -83,7 +90,7 @@ class Peers:
                 break
             time.sleep(0.01)
         if not all(together[1:]):
-            blind = [name for name, text in zip(names, together, strict=True) if not text]
+            blind = [names[number] for number, text in enumerate(together) if number and not text]
             logging.warning(
                 "%s cannot be watched: no connection to process 0; a lost process is noticed by "
                 "JAX alone",
@@ -92,22 +99,34 @@ class Peers:
         return cls(connections, names, timeout_s)
 
     def close(self, reason: str = "") -> None:
-        """Says goodbye.
+        """Says goodbye, and at the regular end waits until all others have.
 
         Args:
           reason: why this process cannot go on; the others then end as well. Empty for the regular
             end.
         """
-        self._closed.set()
-        for number in self._connections:
-            self._send(number, (_GOODBYE, reason))
         if reason:
+            self._say_goodbye(reason)
             # JAX's own end would wait for processes that are about to be ended.
             atexit.register(_leave)
-            return
-        deadline = time.monotonic() + self._timeout_s
-        while len(self._done) < len(self._connections) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        elif jax.process_index() == 0:
+            self._wait_for_all()
+            self._say_goodbye("")
+        else:
+            self._say_goodbye("")
+            self._wait_for_all()
+        self._closed.set()
+
+    def _say_goodbye(self, reason: str) -> None:
+        if reason:
+            self._closed.set()
+        for number in self._connections:
+            self._send(number, (_GOODBYE, reason))
+
+    def _wait_for_all(self) -> None:
+        """Waits for the goodbyes; a process that is lost meanwhile ends this one too."""
+        for done in self._done.values():
+            done.wait()
 
     def explain(self) -> None:
         """Gives the news of a lost process time to come where JAX has failed without it.
@@ -126,36 +145,40 @@ class Peers:
                 self._send(number, (_BEAT,))
 
     def _listen(self, number: int, connection: Connection) -> None:
-        why = ""
         try:
             while connection.poll(self._timeout_s):
                 kind, *rest = connection.recv()
                 if kind == _GOODBYE:
-                    self._done.add(number)
                     if rest[0] and not self._closed.is_set():
                         time.sleep(_GRACE_SECONDS)
-                        self._end(number, f"stopped: {rest[0]}", told=True)
+                        self._end(number, f"stopped: {rest[0]}", failed=True)
+                    self._done[number].set()
                     return
                 if kind == _LOST:
-                    lost, reason = rest
-                    self._end(lost, reason, told=True)
-            why = f"was silent for {self._timeout_s:g} s: it hangs, or its host cannot be reached"
+                    lost, why = rest
+                    self._end(lost, why, told=True)
+            why = f"was silent for {self._timeout_s:g} s: it is frozen or cannot be reached"
         except (EOFError, OSError):
             why = "was lost: its connection ended, so it was killed or its host went down"
         if not self._closed.is_set():
-            self._end(number, why, told=False)
+            self._end(number, why)
 
-    def _end(self, number: int, why: str, told: bool) -> None:
+    def _end(self, number: int, why: str, *, told: bool = False, failed: bool = False) -> None:
         """Ends this process, which waits within JAX for one that will not come."""
         if not told:
             for other in self._connections:
                 if other != number:
                     self._send(other, (_LOST, number, why))
         here = self._names[jax.process_index()]
+        advice = (
+            "Put that right, then run the same command again on every host."
+            if failed
+            else "To go on, run the same command again on every host: a training goes on from its "
+            "newest checkpoint."
+        )
+        what = f"{self._names[number]} {why.rstrip('.')}."
         print(
-            f"{self._names[number]} {why.rstrip('.')}. {here} cannot go on alone and ends. To go "
-            "on, run the same command again on every host: a training goes on from its newest "
-            "checkpoint.",
+            f"{what} {here} cannot go on alone and ends. {advice}",
             file=sys.stderr,
             flush=True,
         )
@@ -163,30 +186,37 @@ class Peers:
 
 
 def _accept_all(gather_texts: GatherFn) -> dict[int, Connection]:
-    """Opens a port, tells the others, and waits for them."""
+    """Opens a port, tells the others, and takes in whoever knows the key."""
     key = secrets.token_hex(16)
-    listener = Listener(("", 0), backlog=jax.process_count(), authkey=key.encode())
+    listener = Listener(("", 0), backlog=jax.process_count())
     connections: dict[int, Connection] = {}
+
+    def take_in(connection: Connection) -> None:
+        with contextlib.suppress(*_NO_CONNECTION):
+            deliver_challenge(connection, key.encode())
+            answer_challenge(connection, key.encode())
+            connections[connection.recv()] = connection
 
     def accept() -> None:
         while len(connections) < jax.process_count() - 1:
-            with contextlib.suppress(OSError, EOFError, AuthenticationError):
+            with contextlib.suppress(*_NO_CONNECTION):
                 connection = listener.accept()
-                connections[connection.recv()] = connection
+                # A stranger that says nothing must not keep the others waiting.
+                threading.Thread(target=take_in, args=(connection,), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
     gather_texts(f"{listener.address[1]} {key}")
     return connections
 
 
-def _connect(host: str, port: int, key: str) -> dict[int, Connection]:
+def _connect(host: str, port: int, key: bytes) -> dict[int, Connection]:
     """Returns the connection to process 0, nothing where there is none."""
     address = (host.strip("[]"), port)
     try:
         socket.create_connection(address, _CONNECT_SECONDS).close()  # `Client` would wait minutes
-        connection = Client(address, authkey=key.encode())
+        connection = Client(address, authkey=key)
         connection.send(jax.process_index())
-    except OSError:
+    except _NO_CONNECTION:
         return {}
     return {0: connection}
 

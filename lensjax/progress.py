@@ -16,6 +16,7 @@ def progress_bar(total: int, description: str, done: int = 0, unit: str = " imag
       done: how much was done before.
       unit: of the total, with a space before it.
     """
+    import jax
     import tqdm
 
     return tqdm.tqdm(
@@ -23,5 +24,6 @@ def progress_bar(total: int, description: str, done: int = 0, unit: str = " imag
         initial=done,
         desc=description,
         unit=unit,
+        disable=jax.distributed.is_initialized() and jax.process_index() > 0,
         mininterval=0.5 if sys.stderr.isatty() else 10.0,
     )

@@ -98,16 +98,27 @@ def _slurm_address(given: str | None, environment: Mapping[str, str]) -> Address
     found = re.match(r"([^,\[]+)(?:\[([^,\-\]]+))?", environment["SLURM_STEP_NODELIST"])
     assert found is not None
     port = 61_440 + int(environment["SLURM_JOB_ID"]) % 4096
-    local = None
-    tasks_here = environment.get("SLURM_STEP_TASKS_PER_NODE", "1")
-    if tasks_here.split("(")[0] != "1" and "SLURM_LOCALID" in environment:
-        local = (int(environment["SLURM_LOCALID"]),)  # a task for each accelerator
     return Address(
         given or f"{found[1]}{found[2] or ''}:{port}",
         int(environment["SLURM_STEP_NUM_TASKS"]),
         int(environment["SLURM_PROCID"]),
-        local,
+        _slurm_devices(environment),
     )
+
+
+def _slurm_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
+    """Returns a task's own accelerator where a node has several tasks that see several of them."""
+    counts: list[int] = []  # of a list such as 8(x2),4
+    for part in environment.get("SLURM_STEP_TASKS_PER_NODE", "1").split(","):
+        tasks, _, times = part.rstrip(")").partition("(x")
+        counts += [int(tasks)] * int(times or 1)
+    node, local = int(environment.get("SLURM_NODEID", 0)), int(environment.get("SLURM_LOCALID", 0))
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if counts[min(node, len(counts) - 1)] == 1:
+        return None
+    if visible is not None and len(visible.split(",")) <= local:
+        return None  # SLURM has bound each task to its own
+    return (local,)
 
 
 def _probe(coordinator: str, timeout_s: float) -> None:
@@ -165,38 +176,43 @@ def _deadline(address: Address, timeout_s: float) -> Iterator[None]:
         met.set()
 
 
-def _join(address: Address, parallel: ParallelConfig) -> None:
-    timeout = parallel.start_timeout_s
+def _look_ahead(address: Address, timeout: float) -> None:
+    """Finds what JAX would only abort over."""
     if address.coordinator is not None and address.process_id:
         _probe(address.coordinator, timeout)
     elif address.coordinator is not None:
         _check_port(address.coordinator)
         logging.info("waiting for %d processes at %s", address.num_processes, address.coordinator)
+
+
+def _join(address: Address, parallel: ParallelConfig, preemptible: bool) -> None:
+    # JAX takes SIGTERM for itself and tells the others; what nobody asks for would be lost.
+    jax.config.update("jax_enable_preemption_service", preemptible)
     try:
-        with _deadline(address, timeout):
-            jax.distributed.initialize(
-                coordinator_address=address.coordinator,
-                num_processes=address.num_processes,
-                process_id=address.process_id,
-                local_device_ids=address.local_devices,
-                # Where the address is known, there is nothing to find out; JAX would take a device.
-                cluster_detection_method="deactivate" if address.coordinator else None,
-                initialization_timeout=int(timeout) + _SPARE_SECONDS,
-                heartbeat_timeout_seconds=int(2 * parallel.heartbeat_timeout_s) + 1,
-            )
+        jax.distributed.initialize(
+            coordinator_address=address.coordinator,
+            num_processes=address.num_processes,
+            process_id=address.process_id,
+            local_device_ids=address.local_devices,
+            # Where the address is known, there is nothing to find out; JAX would take a device.
+            cluster_detection_method="deactivate" if address.coordinator else None,
+            initialization_timeout=int(parallel.start_timeout_s) + _SPARE_SECONDS,
+            heartbeat_timeout_seconds=int(2 * parallel.heartbeat_timeout_s) + 1,
+        )
     except (RuntimeError, ValueError) as error:
         where = address.coordinator or "the pod"
         raise HostError(f"parallel.hosts: JAX cannot join {where}: {error}") from error
 
 
 @contextmanager
-def joined(config: Config) -> Iterator[None]:
+def joined(config: Config, *, preemptible: bool = False) -> Iterator[None]:
     """Joins the processes of a run for as long as it is open; alone it does nothing.
 
     Must be entered before JAX looks at its devices.
 
     Args:
       config: the configuration.
+      preemptible: whether a training asks for signals, see `stopping`; else SIGTERM ends a process.
 
     Raises:
       ConfigError: for an address that is not complete.
@@ -209,10 +225,12 @@ def joined(config: Config) -> Iterator[None]:
         return
     from lensjax.peers import Peers
 
-    _join(address, config.parallel)
-    _check_alike(config)
-    host = address.coordinator.rpartition(":")[0] if address.coordinator else None
-    peers = Peers.meet(host, config.parallel.heartbeat_timeout_s, gather_texts)
+    _look_ahead(address, config.parallel.start_timeout_s)
+    with _deadline(address, config.parallel.start_timeout_s):
+        _join(address, config.parallel, preemptible)
+        _check_alike(config)
+        host = address.coordinator.rpartition(":")[0] if address.coordinator else None
+        peers = Peers.meet(host, config.parallel.heartbeat_timeout_s, gather_texts)
     try:
         yield
     except BaseException as error:
@@ -253,6 +271,6 @@ def _check_alike(config: Config) -> None:
         shown = "\n  ".join(lines[:_MOST_DIFFERENCES])
         raise HostError(
             "the processes of this run differ; allowed: the same configuration, code and packages "
-            f"on every host. Different are\n  {shown}"
-            + (f"\n  and {more} more" if more > 0 else "")
+            "on every host (parallel.hosts=one lets each run alone). Different are\n"
+            f"  {shown}" + (f"\n  and {more} more" if more > 0 else "")
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 from lensjax import workdir as files
 from lensjax.checkpoint import Checkpoints
-from lensjax.hosts import is_main
+from lensjax.hosts import from_main, is_main
 from lensjax.state import TrainState
 from lensjax.writers import read_metrics
 
@@ -31,16 +31,14 @@ class Selection:
     def __init__(self, workdir: pathlib.Path, start: int, patience: int) -> None:
         self._workdir, self._patience = workdir, patience
         self._losses: list[float] = []
-        path = workdir / files.METRICS_FILE
-        for line in read_metrics(path) if path.exists() else []:
-            if line["step"] <= start and VALIDATION_LOSS in line:
-                loss = line[VALIDATION_LOSS]
-                self._losses.append(math.inf if loss is None else loss)  # JSON has no infinity
+        # What one process has seen and decided holds for all, to the last bit.
+        for loss in from_main(lambda: _losses(workdir / files.METRICS_FILE, start), "losses"):
+            self._losses.append(math.inf if loss is None else loss)  # JSON has no infinity
         self._checkpoints = Checkpoints(workdir / files.BEST, keep_last=1)
         self._checkpoints.drop_after(start)
         # Where a later state was dropped, the one before it is gone as well: until the later one
         # comes again, the next will do.
-        kept = _has_any(workdir / files.BEST)
+        kept = from_main(lambda: _has_any(workdir / files.BEST), "the best state")
         self._lowest = min(self._losses, default=math.inf) if kept else math.inf
 
     def add(self, step: int, values: Mapping[str, float], state: TrainState) -> None:
@@ -52,8 +50,8 @@ class Selection:
             the best.
           state: the state after that step.
         """
-        loss = values[VALIDATION_LOSS]
-        loss = loss if math.isfinite(loss) else math.inf
+        loss = from_main(lambda: _plain(values[VALIDATION_LOSS]), f"the loss of step {step}")
+        loss = math.inf if loss is None else loss
         self._losses.append(loss)
         if loss < self._lowest:
             self._lowest = loss
@@ -80,6 +78,18 @@ class Selection:
         self._checkpoints.close()
 
 
+def _plain(loss: float) -> float | None:
+    return loss if math.isfinite(loss) else None
+
+
+def _losses(path: pathlib.Path, start: int) -> list[float | None]:
+    """Returns the validation losses up to a step, None where one was not finite."""
+    lines = read_metrics(path) if path.exists() else []
+    return [
+        line[VALIDATION_LOSS] for line in lines if line["step"] <= start and VALIDATION_LOSS in line
+    ]
+
+
 def _has_any(folder: pathlib.Path) -> bool:
     return any(folder.glob("[0-9]*"))
 
@@ -93,7 +103,11 @@ def restore_best(workdir: pathlib.Path, expected: Any, step: int | None = None) 
       step: the step that it must be of; None for any.
     """
     folder = workdir / files.BEST
-    if not _has_any(folder) or (step is not None and not (folder / str(step)).is_dir()):
+
+    def is_there() -> bool:
+        return _has_any(folder) if step is None else (folder / str(step)).is_dir()
+
+    if not from_main(is_there, "the best state"):
         return None
     checkpoints = Checkpoints(folder, read_only=True)
     try:

@@ -72,6 +72,8 @@ def own_places(mesh: Mesh, batch_size: int) -> np.ndarray:
 def _put(rows: Any, mesh: Mesh, places: np.ndarray, batch_size: int, parts: int | None) -> Any:
     """Puts this host's rows on its devices, `[B, ...]`, or `[parts, B / parts, ...]`."""
     sharding = over_batch(mesh)
+    if jax.process_count() == 1 and parts is None:
+        return jax.device_put(rows, sharding)
     first = 1 if parts is None else batch_size // parts
 
     def put_one(held: np.ndarray) -> Array:

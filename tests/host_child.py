@@ -102,7 +102,7 @@ def main(arguments: list[str]) -> None:
     try:
         config = from_config_dict(nested(TINY | PAIR | settings.get("changes", {})))
         found: dict[str, Any] = {}
-        with rendezvous.joined(config):
+        with rendezvous.joined(config, preemptible="train" in settings["tasks"]):
             for task in settings["tasks"]:
                 found |= TASKS[task](config, workdir)
     except modes.USER_ERRORS as error:

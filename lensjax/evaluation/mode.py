@@ -1,6 +1,7 @@
 """`--mode=evaluate`: draws or takes images, measures them, and writes numbers and report."""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ from lensjax.evaluation.rows import Row, Setting
 from lensjax.evaluation.verdict import judge
 from lensjax.figures import save_png
 from lensjax.generate import LensGenerator, load_generator
-from lensjax.hosts import is_main
+from lensjax.hosts import gather_texts, is_main
 from lensjax.metrics.reference import cache_folder
 from lensjax.sample_mode import describe
 from lensjax.writers import show
@@ -96,6 +97,14 @@ def _subjects(
     return rows, describe(generator, config.sample)
 
 
+def _missing_anywhere(missing: Mapping[str, str]) -> dict[str, str]:
+    """Returns what a host cannot measure: then none does, since all measure together."""
+    found: dict[str, str] = {}
+    for text in reversed(gather_texts(json.dumps(dict(missing)), "what is missing")):
+        found |= json.loads(text)
+    return found
+
+
 def _check_required(config: Config, missing: Mapping[str, str]) -> None:
     wanted = [name for name in measure_names(config.evaluate.require) if name in missing]
     if wanted:
@@ -153,7 +162,7 @@ def evaluate_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | N
     real_images = RealImages(config, sets.prepare(config.data))
     labelled = images is None or labels_file(images, config.evaluate) is not None
     setting = make_setting(config, real_images, labelled=labelled)
-    missing = measures.missing_measures(setting)
+    missing = _missing_anywhere(measures.missing_measures(setting))
     _check_required(config, missing)
     subjects, origin = _subjects(config, folder, images, setting)
     real = Row("real", real_images.test.images, real_images.test.labels, setting)

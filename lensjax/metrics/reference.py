@@ -111,7 +111,7 @@ def cached_features(
     text = _canonical(key)
     path = _path(text, "features", ".npz", folder)
     found = _read_features(path, text)
-    if all_agree(found is not None) and found is not None:
+    if all_agree(found is not None, text) and found is not None:
         return found
     features = compute()
     _write(path, lambda file: np.savez(file, key=np.asarray(text), features=features))
@@ -151,7 +151,7 @@ def cached_json(
     text = _canonical(key)
     path = _path(text, "result", ".json", folder)
     there, found = _read_json(path, text)
-    if all_agree(there):  # what is computed may need all hosts
+    if all_agree(there, text):  # what is computed may need all hosts
         return found
     content = {"key": json.loads(text), "result": compute()}
     encoded = json.dumps(content, indent=2, allow_nan=False)
