@@ -1,7 +1,8 @@
 """One process of a run on several: `host_child.py WORKDIR SETTINGS`, a child of a test.
 
 SETTINGS: `changes` to the tiny configuration by full path, the `tasks` to do, a `signal` (number,
-step) that this process sends itself, and a `report` for what the tasks found.
+step) that this process sends itself, a checkpoint that is `damaged` for it, and a `report` for what
+the tasks found.
 """
 
 import dataclasses
@@ -19,8 +20,11 @@ from absl import logging as absl_logging
 from run_support import TINY, hide_tensorboard, nested, tiny_split
 
 from lensjax import hosts, modes, rendezvous, stopping
+from lensjax.assemble import make_init_state, with_shardings
+from lensjax.checkpoint import Checkpoints
 from lensjax.config import Config, from_config_dict
 from lensjax.sample_mode import sample_mode
+from lensjax.spread import make_spread
 from lensjax.state import TrainingError
 from lensjax.train import train
 
@@ -89,7 +93,37 @@ def _fail(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     return _wait(config, workdir)
 
 
-TASKS = {"train": _train, "sample": _sample, "agree": _agree, "wait": _wait, "fail": _fail}
+def _fail_at(step: int) -> None:
+    """Makes one checkpoint look damaged to this process, as a bad disk of one host would."""
+    read = Checkpoints._read_sound
+
+    def read_sound(self: Checkpoints, reader: Any, at: int, expected: Any) -> Any:
+        if at == step:
+            raise ValueError("the disk of this host is bad")
+        return read(self, reader, at, expected)
+
+    Checkpoints._read_sound = read_sound  # type: ignore[method-assign]
+
+
+def _restore(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+    """Reads the newest sound checkpoint as a training does that divides its state."""
+    mesh = make_spread(config).mesh
+    init = make_init_state(config, tiny_split().info.image_shape)
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    state = checkpoints.restore(with_shardings(jax.eval_shape(init), mesh))
+    checkpoints.close()
+    assert state is not None
+    return {"step": int(state.step)}
+
+
+TASKS = {
+    "restore": _restore,
+    "train": _train,
+    "sample": _sample,
+    "agree": _agree,
+    "wait": _wait,
+    "fail": _fail,
+}
 
 
 def main(arguments: list[str]) -> None:
@@ -99,6 +133,8 @@ def main(arguments: list[str]) -> None:
     hide_tensorboard()
     if "signal" in settings:
         _send_at(*settings["signal"])
+    if "damaged" in settings:
+        _fail_at(settings["damaged"])
     try:
         config = from_config_dict(nested(TINY | PAIR | settings.get("changes", {})))
         found: dict[str, Any] = {}

@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_support import ROOT, metrics_of, start_python, tiny_config, wait_for
+from run_support import (
+    ROOT,
+    metrics_of,
+    saved_run,
+    start_python,
+    tiny_config,
+    tiny_split,
+    wait_for,
+)
 
 from lensjax import hosts, rendezvous
 from lensjax.config import ConfigError
@@ -149,6 +157,7 @@ class Pair:
       tasks: what both do.
       changes: of the configuration, by full path; `of_one` for the second process alone.
       signals: `(number, step)` by process.
+      damaged: the checkpoint that only the second process cannot read.
       slurm: whether they find each other by what srun sets.
     """
 
@@ -160,6 +169,7 @@ class Pair:
         changes: dict[str, Any] | None = None,
         of_one: dict[str, Any] | None = None,
         signals: dict[int, tuple[int, int]] | None = None,
+        damaged: int | None = None,
         slurm: bool = False,
         num: int = 2,
         devices: int = 4,
@@ -193,6 +203,8 @@ class Pair:
                 "tasks": tasks,
                 "report": os.fspath(self.reports[number]),
             }
+            if number and damaged is not None:
+                settings["damaged"] = damaged
             if number in (signals or {}):
                 settings["signal"] = (signals or {})[number]
             self.processes.append(
@@ -291,6 +303,25 @@ def test_an_error_of_one_host_is_told_on_the_other(tmp_path):
     assert "error: the disk of this host is full" in pair.log(1)
     assert "process 1 of 2" in pair.log(0)
     assert "stopped: the disk of this host is full. process 0 of 2" in pair.log(0)
+
+
+@pytest.mark.parametrize("place", ["on disk", "for one host"])
+def test_a_damaged_checkpoint_is_set_aside_by_all(tmp_path, place):
+    split = tiny_split()
+    workdir = tmp_path / "run"
+    for step in (3, 5):
+        saved_run(workdir, tiny_config(model={"width": 32}), split, step)
+    if place == "on disk":
+        files = [path for path in (workdir / "checkpoints" / "5").rglob("*") if path.is_file()]
+        largest = max(files, key=lambda path: path.stat().st_size)
+        largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    damaged = 5 if place == "for one host" else None
+    pair = Pair(tmp_path, ["restore"], changes={"parallel.mesh": (1, 8)}, damaged=damaged)
+    assert pair.ended() == [0, 0], pair.log(0) + pair.log(1)
+    assert [pair.report(number)["step"] for number in (0, 1)] == [3, 3]
+    assert (workdir / "damaged_checkpoints" / "5").is_dir()
+    assert not (workdir / "checkpoints" / "5").exists()
+    assert "checkpoint 5 is damaged" in pair.log(1)
 
 
 def test_other_code_is_refused_by_its_hash(monkeypatch):
