@@ -102,7 +102,7 @@ def _fail_at(step: int) -> None:
             raise ValueError("the disk of this host is bad")
         return read(self, reader, at, expected)
 
-    Checkpoints._read_sound = read_sound  # type: ignore[method-assign]
+    Checkpoints._read_sound = read_sound  # type: ignore[method-assign, assignment]
 
 
 def _restore(config: Config, workdir: pathlib.Path) -> dict[str, Any]:

@@ -281,7 +281,11 @@ def test_a_lost_process_ends_the_other_with_a_message(lost):
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize(
     ("ending", "words"),
-    [(signal.SIGKILL, "was lost"), (signal.SIGSTOP, "was silent for 2 s")],
+    [
+        (signal.SIGKILL, "was lost"),
+        (signal.SIGTERM, "was lost"),  # nobody trains, so that nobody would ask for it
+        (signal.SIGSTOP, "was silent for 2 s"),
+    ],
 )
 def test_whoever_is_lost_is_named(tmp_path, number, ending, words):
     pair = Pair(tmp_path, ["wait"], changes={"parallel.heartbeat_timeout_s": 2.0})
