@@ -59,6 +59,16 @@ def _check_fits(saved: dict[str, dict[str, Any]], expected: Any, step: int) -> N
             )
 
 
+def _alone() -> dict[str, Any]:
+    """Returns Orbax's words for a manager of this process alone."""
+    number = jax.process_index()
+    return {
+        "primary_host": number,
+        "active_processes": {number} if jax.process_count() > 1 else None,
+        "barrier_sync_key_prefix": f"reader_{number}",
+    }
+
+
 class Checkpoints:
     """The checkpoints of one run.
 
@@ -89,12 +99,13 @@ class Checkpoints:
 
     def _open(self, read_only: bool) -> Any:
         """Returns Orbax's manager; a reader is of this process alone and waits for no other."""
+        hosts = self._ocp.options.MultiprocessingOptions
         options = self._ocp.CheckpointManagerOptions(
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
             save_interval_steps=0 if read_only else 1,
             create=not read_only,
-            multiprocessing_options=self._alone() if read_only else self._together(),
+            multiprocessing_options=hosts(**_alone()) if read_only else hosts(),
             **({} if read_only else self._keeping),
         )
         logger = logging.get_absl_logger()
@@ -111,17 +122,6 @@ class Checkpoints:
         # and JAX would forget the newer one.
         manager.reached_preemption = lambda step: False
         return manager
-
-    def _together(self) -> Any:
-        return self._ocp.options.MultiprocessingOptions()
-
-    def _alone(self) -> Any:
-        number = jax.process_index()
-        return self._ocp.options.MultiprocessingOptions(
-            primary_host=number,
-            active_processes={number} if jax.process_count() > 1 else None,
-            barrier_sync_key_prefix=f"reader_{number}",
-        )
 
     def save(self, step: int, state: TrainState) -> None:
         """Starts to write the state after `step` updates; returns before it is on disk.
