@@ -164,7 +164,8 @@ class Checkpoints:
           CheckpointError: where none is sound, the given one is missing or damaged, or the
             configuration needs other shapes or dtypes.
         """
-        reader = self._manager if self._read_only else self._open(read_only=True)
+        alone = self._read_only or jax.process_count() == 1
+        reader = self._manager if alone else self._open(read_only=True)
         try:
             return self._restore(reader, expected, step)
         finally:

@@ -26,7 +26,7 @@ from lensjax.figures import flux_rows
 from lensjax.metrics.classification import fit_temperature
 from lensjax.models.layers import depth_to_space
 from lensjax.models.vit import to_patches
-from lensjax.parallel import on_each_device, put, replicated
+from lensjax.parallel import on_each_device, put, replicated, rows_of_a_turn
 from lensjax.selection import VALIDATION_LOSS
 from lensjax.task_losses import cross_entropy, masked_errors
 
@@ -65,7 +65,7 @@ class ClassifierWatch:
 
     def __init__(self, config: Config, validation: Split, scaling: Scaling, mesh: Mesh) -> None:
         self._images = _validation_images(config, validation)
-        self._turn = mesh.size * min(_MAX_BATCH, -(-len(self._images.labels) // mesh.size))
+        self._turn = rows_of_a_turn(mesh, len(self._images.labels), _MAX_BATCH)
         classify = make_image_fn(config)
 
         def logits_fn(params: Any, flux: Array, label: Array) -> Array:
@@ -120,7 +120,7 @@ class PretrainingWatch:
         self._config, self._scaling, self._mesh = config, scaling, mesh
         self._images = _validation_images(config, validation)
         self._names = validation.info.class_names or ("images",)
-        self._turn = mesh.size * min(_MAX_BATCH, -(-len(self._images.labels) // mesh.size))
+        self._turn = rows_of_a_turn(mesh, len(self._images.labels), _MAX_BATCH)
         self._apply = make_image_fn(config)
         self._errors_fn = on_each_device(self._errors, mesh)
         self._found_fn = on_each_device(self._found, mesh)
@@ -164,7 +164,7 @@ class PretrainingWatch:
         for label, name in enumerate(self._names):
             places = np.flatnonzero(self._images.labels == label)[:columns]
             flux = self._images.images[places]
-            turn = self._mesh.size * -(-len(places) // self._mesh.size)
+            turn = rows_of_a_turn(self._mesh, len(places), columns)
             find = functools.partial(self._found_fn, params)
             seen, found = map_chunks(find, turn, flux, places.astype(np.int32))
             rows += [(f"{name}\nreal", flux), (f"{name}\nseen", seen), (f"{name}\nfound", found)]

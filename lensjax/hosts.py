@@ -144,6 +144,13 @@ def _comes(path: pathlib.Path, timeout_s: float) -> bool:
     return False
 
 
+def _blind(path: pathlib.Path) -> list[str]:
+    """Returns the processes that do not see a file of process 0."""
+    sees = is_main() or _comes(path, _SHARED_SECONDS)
+    hosts = gather_texts("" if sees else socket.gethostname(), path.name)
+    return [f"process {number} ({host})" for number, host in enumerate(hosts) if host]
+
+
 def check_seen(path: pathlib.Path) -> None:
     """Checks that all processes see a file that process 0 sees.
 
@@ -152,8 +159,7 @@ def check_seen(path: pathlib.Path) -> None:
     """
     if jax.process_count() == 1:
         return
-    sees = is_main() or _comes(path, _SHARED_SECONDS)
-    blind = [host for host in gather_texts("" if sees else socket.gethostname(), path.name) if host]
+    blind = _blind(path)
     if blind:
         raise HostError(
             f"{path} is not there on {', '.join(blind)}, though process 0 sees it; take a workdir "
@@ -177,11 +183,9 @@ def check_shared(folder: pathlib.Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         token.write_text("")
     barrier("a file that all see is written")
-    sees = _comes(token, _SHARED_SECONDS)
-    seen = gather_texts("" if sees else socket.gethostname())
+    blind = _blind(token)
     if is_main():
         token.unlink()
-    blind = [f"process {number} ({host})" for number, host in enumerate(seen) if host]
     if blind:
         raise HostError(
             f"--workdir={folder} is not the same folder on every host: {', '.join(blind)} cannot "

@@ -151,6 +151,17 @@ def to_host(array: Any) -> np.ndarray:
     return np.asarray(jax.device_get(array))
 
 
+def rows_of_a_turn(mesh: Mesh, total: int, most: int) -> int:
+    """Returns how many rows `on_each_device` should be given at once.
+
+    Args:
+      mesh: the devices.
+      total: rows in all; fewer than all devices could take are divided among them.
+      most: rows for a device.
+    """
+    return mesh.size * min(most, -(-total // mesh.size))
+
+
 def on_each_device(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """Returns a function that computes parts of its rows on all devices of a mesh.
 

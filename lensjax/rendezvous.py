@@ -132,7 +132,7 @@ def _probe(coordinator: str, timeout_s: float) -> None:
             return
         except OSError as error:
             reason = str(error)
-        time.sleep(min(0.2, _PROBE_SECONDS))
+        time.sleep(0.2)
     raise HostError(
         f"parallel.coordinator: nobody answers at {coordinator} after {timeout_s:g} s ({reason}). "
         "Is process 0 running there, is the name right, and may this host connect to the port? "

@@ -98,8 +98,8 @@ def _mean_of_part(part_fn: PartFn, axes: tuple[str, ...], batch_size: int, *argu
     return jax.lax.pmean(part_fn(places, *arguments), axes)
 
 
-class JitSpread:
-    """A step over a mesh, whose state may be divided.
+class _OnMesh:
+    """What both forms know.
 
     Args:
       mesh: the devices.
@@ -110,6 +110,10 @@ class JitSpread:
         self.mesh = mesh
         self.batch_size = batch_size
         self._own = own_places(mesh, batch_size)
+
+
+class JitSpread(_OnMesh):
+    """A step over a mesh, whose state may be divided."""
 
     def on_parts(self, part_fn: PartFn, rows: bool) -> PartFn:
         """Returns the part mapped over the mesh; a single device sees the batch whole."""
@@ -144,18 +148,8 @@ class JitSpread:
         return jitted.lower(state, *arguments).compile()
 
 
-class PmapSpread:
-    """A step on each device.
-
-    Args:
-      mesh: the devices; each holds the whole state.
-      batch_size: images a step, on all devices together.
-    """
-
-    def __init__(self, mesh: Mesh, batch_size: int) -> None:
-        self.mesh = mesh
-        self.batch_size = batch_size
-        self._own = own_places(mesh, batch_size)
+class PmapSpread(_OnMesh):
+    """A step on each device, which holds the whole state."""
 
     def on_parts(self, part_fn: PartFn, rows: bool) -> PartFn:
         """Returns the part as it is: the whole step is mapped."""

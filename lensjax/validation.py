@@ -22,7 +22,7 @@ from lensjax.data.dataset import Examples, Split, first_of_each_class
 from lensjax.data.pipeline import to_batch
 from lensjax.data.scaling import Scaling
 from lensjax.losses import make_error_fn
-from lensjax.parallel import on_each_device, put, replicated
+from lensjax.parallel import on_each_device, put, replicated, rows_of_a_turn
 
 NUM_BINS = 10
 # The alarm: a gap of this many standard errors that is also this share of the training loss.
@@ -119,8 +119,8 @@ class Validation:
         )
         self._mesh = mesh
         self._losses_fn = on_each_device(_make_losses_fn(config, scaling), mesh)
-        share = -(-len(self._test.labels) // mesh.size)
-        self._turn = mesh.size * min(config.train.batch_size, _MAX_BATCH, share)
+        most = min(config.train.batch_size, _MAX_BATCH)
+        self._turn = rows_of_a_turn(mesh, len(self._test.labels), most)
 
     def __len__(self) -> int:
         """Returns the number of images of either split."""

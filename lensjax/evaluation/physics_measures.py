@@ -110,13 +110,12 @@ def free_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     """Returns what lens each group's images show when nothing but the source's shape is known."""
     survey = setting.survey
     assert survey is not None
+
+    def fit_fn(images: np.ndarray, smooth: SmoothFit) -> FreeFit:
+        return fit_free(images, survey, smooth, free_amplitude=not setting.in_flux)
+
     found: dict[str, Any] = {}
     for group in row.groups:
-        free = not setting.in_flux
-
-        def fit_fn(images: np.ndarray, smooth: SmoothFit, free: bool = free) -> FreeFit:
-            return fit_free(images, survey, smooth, free_amplitude=free)
-
         fit = share_rows(fit_fn, row.of(group), row.smooth(group))
         score: dict[str, Any] = {"num_images": len(fit.ratio), **_percentiles(fit.ratio)}
         for name, truth in _TRUTH.items():

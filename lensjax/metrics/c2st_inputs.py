@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lensjax.chunks import map_chunks
 from lensjax.metrics.spectra import band_means
 
 NUM_COMPONENTS = 100
@@ -58,12 +59,7 @@ def log_band_powers(images: np.ndarray) -> np.ndarray:
     Args:
       images: float32 `[N, H, W]`, in units in which real images have an RMS of about 1.
     """
-    rows = []
-    for start in range(0, len(images), _CHUNK):
-        chunk = images[start : start + _CHUNK]
-        padded = np.pad(chunk, ((0, _CHUNK - len(chunk)), (0, 0), (0, 0)))
-        rows.append(np.asarray(_log_power_chunk(jnp.asarray(padded)))[: len(chunk)])
-    return np.concatenate(rows)
+    return map_chunks(_log_power_chunk, _CHUNK, images)
 
 
 @functools.partial(jax.jit, static_argnames="num_components")

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lensjax.chunks import map_chunks
 from lensjax.data.raytracing import render
 from lensjax.data.simulator import SOURCE_POSITION_LIMIT, smooth_lens
 from lensjax.data.surveys import Survey
@@ -77,12 +78,8 @@ def _starts(images: np.ndarray, survey: Survey, free_amplitude: bool) -> np.ndar
     """Returns the best places of a grid of positions, float32 `[N, S, 2]`."""
     positions = np.asarray(starts.position_grid(_STARTS_PER_AXIS))
     candidates = jnp.asarray(fitting.map_rows(_make_render(survey), positions))
-    costs = []
-    for first in range(0, len(images), _CHUNK):
-        part = images[first : first + _CHUNK]
-        padded = jnp.asarray(fitting.pad(part, _CHUNK))
-        costs.append(np.asarray(_grid_costs(padded, candidates, free_amplitude))[: len(part)])
-    grid = np.concatenate(costs).reshape(-1, _STARTS_PER_AXIS, _STARTS_PER_AXIS)
+    costs = map_chunks(lambda part: _grid_costs(part, candidates, free_amplitude), _CHUNK, images)
+    grid = costs.reshape(-1, _STARTS_PER_AXIS, _STARTS_PER_AXIS)
     return positions[starts.local_minima(grid, _STARTS)]
 
 

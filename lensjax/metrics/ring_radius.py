@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lensjax.chunks import map_chunks
 from lensjax.data import raytracing
 from lensjax.data.raytracing import render
 from lensjax.data.simulator import (
@@ -76,12 +77,8 @@ def _starts(images: np.ndarray, survey: Survey, free_amplitude: bool) -> np.ndar
     """Returns the best lens of a grid for each image, float32 `[N, 1, 3]`."""
     parameters = _candidates()
     candidates = jnp.asarray(fitting.map_rows(_make_render(survey), parameters))
-    best = []
-    for first in range(0, len(images), _CHUNK):
-        part = images[first : first + _CHUNK]
-        padded = jnp.asarray(fitting.pad(part, _CHUNK))
-        best.append(np.asarray(_nearest(padded, candidates, free_amplitude))[: len(part)])
-    return parameters[np.concatenate(best)][:, None]
+    best = map_chunks(lambda part: _nearest(part, candidates, free_amplitude), _CHUNK, images)
+    return parameters[best][:, None]
 
 
 def fit_ring_radius(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lensjax.chunks import map_chunks
 from lensjax.data.raytracing import pixel_centres
 from lensjax.metrics.image_input import check_images
 
@@ -278,10 +279,5 @@ def measure_shapes(images: np.ndarray, pixel_scale_arcsec: float) -> dict[str, n
       ValueError: for images of another shape or that are not finite.
     """
     images = check_images(images)
-    chunks = []
-    for start in range(0, len(images), _CHUNK):
-        chunk = images[start : start + _CHUNK]
-        padded = np.pad(chunk, ((0, _CHUNK - len(chunk)), (0, 0), (0, 0)))
-        measured = _measure_chunk(padded, float(pixel_scale_arcsec))
-        chunks.append({name: np.asarray(values)[: len(chunk)] for name, values in measured.items()})
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    scale = float(pixel_scale_arcsec)
+    return map_chunks(lambda chunk: _measure_chunk(chunk, scale), _CHUNK, images)
