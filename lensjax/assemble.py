@@ -1,5 +1,6 @@
 """Puts the parts together as a configuration says; every function here is pure."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -55,6 +56,12 @@ def make_network_fn(config: Config) -> ApplyFn:
         config.model.preconditioning,
         config.data.model_std,
     )
+
+
+def with_forward_mode(config: Config) -> Config:
+    """Returns a configuration of the same network that has forward-mode derivatives."""
+    model = dataclasses.replace(config.model, attention="xla")
+    return dataclasses.replace(config, model=model)
 
 
 # (params, labels [B]) -> denoiser.
@@ -265,5 +272,6 @@ def build_train_step(
         EmaSettings(config.optim.ema_half_lives, config.optim.ema_warmup_share),
         spread=spread,
         rows=rows,
+        num_parts=config.train.accumulate_steps,
         seed=config.seed,
     )

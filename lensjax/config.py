@@ -33,11 +33,11 @@ from lensjax.config_sections import (
     TrainConfig,
 )
 from lensjax.config_task import GENERATE, TRANSFORMERS, check_task
+from lensjax.config_train import check_ema, check_steps
 from lensjax.data.augmentation import EXACT_FOR_SIMULATED
 from lensjax.data.catalogue import FOLDER_SET, SIMULATED_SETS, SimulatedSet
 from lensjax.data.disc import covers, overlaps
 from lensjax.data.simulator import CLASS_NAMES, SOURCE_POSITION_LIMIT
-from lensjax.optim import RAW_PARAMS
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -84,6 +84,8 @@ RESUMABLE_FIELDS = (
     "data.num_parts",
     "data.part",
     "data.placement",
+    "model.attention",
+    "model.remat",
     "parallel.",
     "sample.",
     "classify.layout",
@@ -105,7 +107,16 @@ ADDED_FIELDS = (
     "model.mask_share",
     "model.decoder_",
     "model.normalise_patches",
+    "model.attention",
+    "model.remat",
+    "train.steps_per_dispatch",
+    "train.accumulate_steps",
 )
+
+
+def is_among(path: str, names: tuple[str, ...]) -> bool:
+    """Returns whether a field's path is one of `names`, or begins like one that ends in . or _."""
+    return path in names or path.startswith(tuple(name for name in names if name[-1] in "._"))
 
 
 def default_config() -> "ConfigDict":
@@ -143,19 +154,6 @@ def from_config_dict(config_dict: Mapping[str, Any]) -> Config:
     return config
 
 
-def _check_ema(config: Config) -> None:
-    main, more = config.optim.ema_half_life_images, config.optim.ema_more_half_lives_images
-    if main in more:
-        raise ConfigError(
-            "optim.ema_more_half_lives_images",
-            more,
-            f"allowed: half-lives other than optim.ema_half_life_images, {main}",
-        )
-    choices = (*config.optim.ema_half_lives, RAW_PARAMS)
-    if config.sample.ema not in choices:
-        raise ConfigError("sample.ema", config.sample.ema, f"allowed: {', '.join(choices)}")
-
-
 def _check_parts(data: DataConfig) -> None:
     if data.num_parts is None and data.part is not None:
         raise ConfigError(
@@ -178,7 +176,8 @@ def _check_parts(data: DataConfig) -> None:
 
 
 def _check_combinations(config: Config) -> None:
-    _check_ema(config)
+    check_ema(config)
+    check_steps(config.train)
     check_parallel(config.parallel)
     _check_parts(config.data)
     model = config.model
@@ -322,7 +321,7 @@ def add_missing(saved: Mapping[str, Any]) -> dict[str, Any]:
         known = result.get(section, {})
         if isinstance(defaults, dict) and isinstance(known, Mapping):
             names = [f"{section}.{name}" for name in defaults if name not in known]
-            added = [name for name in names if name.startswith((*RESUMABLE_FIELDS, *ADDED_FIELDS))]
+            added = [name for name in names if is_among(name, RESUMABLE_FIELDS + ADDED_FIELDS)]
             if added:
                 values = {
                     name.partition(".")[2]: defaults[name.partition(".")[2]] for name in added
@@ -377,5 +376,5 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [
         f"{name}: the workdir has {was!r}, this run {is_now!r}"
         for name, (was, is_now) in pairs.items()
-        if was != is_now and not name.startswith(RESUMABLE_FIELDS)
+        if was != is_now and not is_among(name, RESUMABLE_FIELDS)
     ]

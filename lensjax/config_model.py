@@ -16,6 +16,8 @@ TASKS = {
     "vit": "classify",
     "mae": "pretrain",
 }
+# See `models.attention`.
+ATTENTIONS = ("auto", "xla", "chunked", "pallas")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,12 @@ class ModelConfig:
       attention_resolutions: UNet: rows of the feature maps with self-attention after each residual
         block. Level L has `ceil(H / m) m / patch_size / 2^L` rows for images of H rows, where
         `m = patch_size 2^(levels - 1)`.
+      attention: how attention between tokens is computed: `auto`, the best for the device and the
+        number of tokens (cuDNN's on a GPU in bfloat16, `chunked` on a CPU in float32); `xla`;
+        `chunked`, one head after the other with few scores in memory; `pallas`, a kernel for TPUs.
+        What a device cannot do becomes `xla`.
+      remat: denoisers: whether the gradient computes each block again instead of keeping what is in
+        it: about a third more work, and memory that hardly grows with depth.
       attention_head_width: UNet: channels of an attention head; a level has
         `width // attention_head_width` heads, at least one, which divide its channels.
       num_features: CNN, ResCNN: length of the penultimate layer.
@@ -78,6 +86,8 @@ class ModelConfig:
         "allowed: integers of at least 1, such as (16, 8), or none",
     )
     attention_head_width: int = count(64)
+    attention: str = choice("auto", ATTENTIONS)
+    remat: bool = False
     num_features: int = count(128)
     cells: int = count(4)
     dropout: float = below(0.0, 0.0, 1.0)

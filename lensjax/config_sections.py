@@ -177,6 +177,10 @@ class TrainConfig:
     Attributes:
       batch_size: images a step, over all devices.
       num_steps: steps of the whole run.
+      steps_per_dispatch: steps that are made without the host; divides `num_steps` and every
+        `..._every` of this section. More than 1 is worth it where a step takes milliseconds.
+      accumulate_steps: equal parts of each device's share of the batch whose gradients are computed
+        one after the other and averaged, for batches that do not fit into memory at once.
       log_every: steps between lines of metrics; a line holds the mean loss since the last one.
       evaluate_every: steps between validations, with curves drawn beside the samples; the last step
         always has one.
@@ -190,6 +194,8 @@ class TrainConfig:
 
     batch_size: int = count(160)
     num_steps: int = count(100_000, most=2**31 - 1)
+    steps_per_dispatch: int = count(1)
+    accumulate_steps: int = count(1)
     log_every: int = count(50)
     evaluate_every: int = count(2_500)
     evaluate_images: int = count(510)

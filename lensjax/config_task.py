@@ -24,6 +24,8 @@ _FIELDS_OF_MODEL = {
     "normalise_patches": ("mae",),
     "prediction": ("dit", "unet"),
     "preconditioning": ("dit", "unet"),
+    "attention": ("dit", "unet", "vit", "mae"),
+    "remat": ("dit", "unet"),
     "attention_resolutions": ("unet", "dit"),  # a DiT has its own words for them
 }
 # Fields of `classify` that pre-training reads as well.

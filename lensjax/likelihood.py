@@ -27,7 +27,7 @@ import numpy as np
 from jax import Array
 
 from lensjax import paths, prng
-from lensjax.assemble import build_path, make_denoiser_fn
+from lensjax.assemble import build_path, make_denoiser_fn, with_forward_mode
 from lensjax.config import Config
 from lensjax.config_fields import is_integer
 from lensjax.data.scaling import Scaling
@@ -189,7 +189,7 @@ def make_log_density_fn(config: Config, integration: Integration) -> LogDensityF
       integration: see `Integration`.
     """
     path = build_path(config)
-    denoiser_fn = make_denoiser_fn(config)
+    denoiser_fn = make_denoiser_fn(with_forward_mode(config))
     times = time_grid(path, integration.steps, integration.t_min)
 
     def log_density_fn(params: Any, images: Array, labels: Array, keys: Array) -> Array:

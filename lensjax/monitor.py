@@ -78,7 +78,7 @@ class Samples:
 
 @dataclasses.dataclass
 class Progress:
-    """Gathers the scalars of the steps since the last line of the log."""
+    """Gathers the scalars of the dispatches since the last line of the log, each `[steps]`."""
 
     num_steps: int
     batch_size: int
@@ -98,15 +98,15 @@ class Progress:
     def summary(self, step: int) -> dict[str, float]:
         """Returns the scalars of a line and logs them; begins the next line."""
         # Reading the values waits for the steps, so that the clock is right after it.
-        scalars = jax.device_get(self.pending)
+        found = jax.device_get(self.pending)
+        scalars = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
         self.pause()
-        self.seconds_per_step = self.seconds / len(scalars)
+        self.seconds_per_step = self.seconds / len(scalars["loss"])
         rate = self.batch_size / self.seconds_per_step
-        latest = scalars[-1]
         values = {
-            "loss": float(np.mean([one["loss"] for one in scalars])),
-            "gradient_norm": float(latest["gradient_norm"]),
-            "learning_rate": float(latest["learning_rate"]),
+            "loss": float(np.mean(scalars["loss"])),
+            "gradient_norm": float(scalars["gradient_norm"][-1]),
+            "learning_rate": float(scalars["learning_rate"][-1]),
             "images_per_second": rate,
         }
         left = time.gmtime((self.num_steps - step) * self.seconds_per_step)

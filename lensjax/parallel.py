@@ -55,12 +55,15 @@ def make_mesh(config: Config) -> Mesh:
     """
     shape = mesh_shape(config)
     num = shape[0] * shape[1]
-    if config.train.batch_size % num:
+    train = config.train
+    if train.batch_size % (num * train.accumulate_steps):
         hosts = jax.process_count()
         where = f" on {hosts} hosts" if hosts > 1 else ""
+        parts = train.accumulate_steps
+        where += f", times train.accumulate_steps, {parts}" if parts > 1 else ""
         raise ConfigError(
             "train.batch_size",
-            config.train.batch_size,
+            train.batch_size,
             f"allowed: a multiple of the number of devices, {num}{where}",
         )
     return _mesh(tuple(jax.devices()[:num]), shape)

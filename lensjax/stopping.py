@@ -13,7 +13,7 @@ RUN_AGAIN = 75
 
 
 class StopRequest:
-    """Set by the handler of SIGTERM and SIGINT; the loop asks after each step."""
+    """Set by the handler of SIGTERM and SIGINT; the loop asks after each dispatch."""
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
@@ -23,19 +23,20 @@ class StopRequest:
         self.signal_name = signal.Signals(number).name
         signal.signal(number, signal.SIG_DFL)
 
-    def reached(self, step: int) -> str | None:
-        """Returns the signal that ends the training after this step, None to go on.
+    def reached(self, count: int) -> str | None:
+        """Returns the signal that ends the training now, None to go on.
 
         On several hosts a signal to one of them ends all, after the same step; each must ask after
-        each step.
+        each dispatch.
 
         Args:
-          step: the steps done.
+          count: how often steps were dispatched, from the run's beginning; JAX lets the hosts agree
+            on the next number.
         """
         if jax.process_count() > 1 and self.signal_name is None:
             from jax.experimental import multihost_utils
 
-            if multihost_utils.reached_preemption_sync_point(step):
+            if multihost_utils.reached_preemption_sync_point(count):
                 self.signal_name = "SIGTERM"
         return self.signal_name
 

@@ -34,7 +34,13 @@ from lensjax.monitor import Monitor, make_watch
 from lensjax.parallel import state_shardings
 from lensjax.selection import Selection
 from lensjax.spread import Spread, make_spread
-from lensjax.state import NO_BAD_STEP, TrainingError, TrainState, sampling_params
+from lensjax.state import (
+    NO_BAD_STEP,
+    TrainingError,
+    TrainState,
+    make_dispatch,
+    sampling_params,
+)
 from lensjax.stopping import StopRequest, stop_on_signal
 from lensjax.transfer import check_start, scaling_of, with_encoder
 from lensjax.writers import only_warnings
@@ -111,6 +117,13 @@ def _check_finite(state: TrainState) -> None:
         )
 
 
+def _arguments(placement: Placement, step: int, num_steps: int) -> tuple[Any, ...]:
+    """Returns what a dispatch receives beside the state, see `state.make_dispatch`."""
+    if placement.gives_rows:
+        return tuple(placement.arguments(step + number) for number in range(num_steps))
+    return placement.arguments(step)
+
+
 def _compile(
     config: Config,
     state: TrainState,
@@ -122,8 +135,10 @@ def _compile(
     """Compiles the step once; a compiled step refuses other shapes instead of compiling again."""
     batch_fn, rows = _batch_fn(config, placement, scaling, split.info), placement.gives_rows
     train_step = build_train_step(config, batch_fn, spread, rows, _class_counts(config, split))
+    dispatch = make_dispatch(train_step, config.train.steps_per_dispatch, rows)
     started = time.monotonic()
-    compiled = spread.compile(train_step, state, placement.arguments(int(state.step)), rows)
+    arguments = _arguments(placement, int(state.step), config.train.steps_per_dispatch)
+    compiled = spread.compile(dispatch, state, arguments, rows)
     logging.info("compiled the train step once, in %.1f s", time.monotonic() - started)
     return compiled
 
@@ -224,6 +239,14 @@ def _parts(split: Split, test: Split | None, config: Config) -> tuple[Split, Spl
 def _check_images(config: Config, info: DatasetInfo, num_images: int) -> None:
     """Checks what depends on the images and is known only once the data is there."""
     check_batch_size(config.train.batch_size, info, num_images)
+    if config.train.batch_size * config.train.steps_per_dispatch > num_images:
+        # A dispatch knows the order of this epoch and the next.
+        raise ConfigError(
+            "train.steps_per_dispatch",
+            config.train.steps_per_dispatch,
+            f"allowed: at most {num_images // config.train.batch_size}, the batches in the "
+            f"{num_images} images of {info.name}",
+        )
     if config.task == CLASSIFY and info.num_classes < 2:
         raise DataError(
             f"{info.name} has {info.num_classes or 'no'} class"
@@ -303,12 +326,13 @@ def _loop(
 ) -> TrainState:
     settings, ema, progress = config.train, config.sample.ema, monitor.progress
     patience = config.classify.patience
-    for step in range(int(state.step) + 1, settings.num_steps + 1):
-        state, scalars = step_fn(state, *placement.arguments(step - 1))
+    at_once = settings.steps_per_dispatch
+    for step in range(int(state.step) + at_once, settings.num_steps + 1, at_once):
+        state, scalars = step_fn(state, *_arguments(placement, step - at_once, at_once))
         progress.pending.append(scalars)
         # Looked at once a step: a signal that comes during a save or a picture is for the next one,
         # or this step would be called saved without being so.
-        signal_name = stop.reached(step)
+        signal_name = stop.reached(step // at_once)
         done = step == settings.num_steps
         last = done or signal_name is not None
 

@@ -16,11 +16,11 @@ from lensjax.models.unet import UNet
 if TYPE_CHECKING:
     from lensjax.config import ModelConfig
 
-_TRANSFORMER = ("patch_size", "width", "depth", "num_heads", "mlp_ratio")
+_TRANSFORMER = ("patch_size", "width", "depth", "num_heads", "mlp_ratio", "attention")
 _HEAD = ("num_features", "num_classes", "cells", "dropout")
 # The class of each network and the fields of the configuration that it takes.
 _MODELS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
-    "dit": (DiT, (*_TRANSFORMER, "num_classes")),
+    "dit": (DiT, (*_TRANSFORMER, "num_classes", "remat")),
     "unet": (
         UNet,
         (
@@ -30,6 +30,8 @@ _MODELS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
             "condition_width",
             "attention_resolutions",
             "attention_head_width",
+            "attention",
+            "remat",
             "num_classes",
         ),
     ),

@@ -283,6 +283,7 @@ class ViT(nn.Module):
       num_classes: classes.
       dropout: share of features dropped in training.
       dtype: of the computation; parameters and output are float32.
+      attention: one of `config_model.ATTENTIONS`.
     """
 
     patch_size: int
@@ -293,6 +294,7 @@ class ViT(nn.Module):
     num_classes: int
     dropout: float
     dtype: Any = jnp.float32
+    attention: str = "auto"
 
     @nn.compact
     def __call__(self, images: Array, keys: Array | None = None) -> ClassifierOutput:
@@ -304,6 +306,7 @@ class ViT(nn.Module):
             self.num_heads,
             self.mlp_ratio,
             self.dtype,
+            self.attention,
             name="encoder",
         )
         features = jnp.mean(encoder(images), axis=1)

@@ -32,11 +32,13 @@ class DiTBlock(nn.Module):
       num_heads: attention heads.
       mlp_ratio: width of the perceptron over that of the tokens.
       dtype: of the computation.
+      attention: one of `config_model.ATTENTIONS`.
     """
 
     num_heads: int
     mlp_ratio: int
     dtype: Any = jnp.float32
+    attention: str = "auto"
 
     @nn.compact
     def __call__(self, x: Array, condition: Array) -> Array:
@@ -47,7 +49,7 @@ class DiTBlock(nn.Module):
         )
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, axis=-1)
         h = modulate(_layer_norm(self.dtype)(x), shift_a, scale_a)
-        h = SelfAttention(self.num_heads, self.dtype, name="attention")(h)
+        h = SelfAttention(self.num_heads, self.dtype, attention=self.attention, name="attention")(h)
         x = x + gate_a[:, None, :] * h
         h = modulate(_layer_norm(self.dtype)(x), shift_m, scale_m)
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=xavier)
@@ -67,6 +69,8 @@ class DiT(nn.Module):
       mlp_ratio: width of a block's perceptron over `width`.
       num_classes: classes without the null label.
       dtype: of the computation; parameters and output are float32.
+      attention: one of `config_model.ATTENTIONS`.
+      remat: whether the gradient computes each block again instead of keeping what is in it.
     """
 
     patch_size: int
@@ -76,6 +80,8 @@ class DiT(nn.Module):
     mlp_ratio: int
     num_classes: int
     dtype: Any = jnp.float32
+    attention: str = "auto"
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array, t: Array, condition: Condition) -> Array:
@@ -101,9 +107,12 @@ class DiT(nn.Module):
         vector = ConditionEmbedding(self.width, self.num_classes, self.dtype, name="condition")(
             t, condition
         )
+        block = nn.remat(DiTBlock) if self.remat else DiTBlock
+        sizes = self.num_heads, self.mlp_ratio
         for index in range(self.depth):
-            block = DiTBlock(self.num_heads, self.mlp_ratio, self.dtype, name=f"block_{index}")
-            tokens = block(tokens, vector)
+            tokens = block(*sizes, self.dtype, self.attention, name=f"block_{index}")(
+                tokens, vector
+            )
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=_zeros)
         shift, scale = jnp.split(
             dense(2 * self.width, name="final_modulation")(nn.silu(vector)), 2, axis=-1

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from lensjax.guidance import Condition
+from lensjax.models.attention import attend
 
 Initializer = Callable[..., Any]
 TIME_SCALE = 1000.0  # times in [0, 1] would give nearly equal embeddings
@@ -127,11 +127,13 @@ class SelfAttention(nn.Module):
       num_heads: heads; divides the width.
       dtype: of the computation; parameters are float32.
       out_init: initializer of the output's kernel.
+      attention: one of `config_model.ATTENTIONS`.
     """
 
     num_heads: int
     dtype: Any = jnp.float32
     out_init: Initializer = xavier
+    attention: str = "auto"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -140,6 +142,6 @@ class SelfAttention(nn.Module):
         qkv = nn.Dense(3 * width, dtype=self.dtype, kernel_init=xavier, name="qkv")(x)
         qkv = qkv.reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
         query, key, value = (qkv[:, :, part] for part in range(3))  # each [B, T, heads, D / heads]
-        mixed = jax.nn.dot_product_attention(query, key, value)
+        mixed = attend(query, key, value, self.attention)
         out = nn.Dense(width, dtype=self.dtype, kernel_init=self.out_init, name="out")
         return out(mixed.reshape(batch, tokens, width))

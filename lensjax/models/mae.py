@@ -65,6 +65,7 @@ class MAE(nn.Module):
       decoder_depth: number of its blocks.
       decoder_heads: its attention heads.
       dtype: of the computation; parameters and output are float32.
+      attention: one of `config_model.ATTENTIONS`.
     """
 
     patch_size: int
@@ -77,6 +78,7 @@ class MAE(nn.Module):
     decoder_depth: int
     decoder_heads: int
     dtype: Any = jnp.float32
+    attention: str = "auto"
 
     @nn.compact
     def __call__(self, images: Array, keys: Array) -> MaskedOutput:
@@ -97,6 +99,7 @@ class MAE(nn.Module):
             self.num_heads,
             self.mlp_ratio,
             self.dtype,
+            self.attention,
             name="encoder",
         )(images, kept)
         tokens = nn.Dense(
@@ -109,10 +112,13 @@ class MAE(nn.Module):
         positions = position_embedding(rows, columns, self.decoder_width)
         filled = filled + jnp.asarray(positions, self.dtype)[None]
         for index in range(self.decoder_depth):
-            block = Block(
-                self.decoder_heads, self.mlp_ratio, self.dtype, name=f"decoder_block_{index}"
-            )
-            filled = block(filled)
+            filled = Block(
+                self.decoder_heads,
+                self.mlp_ratio,
+                self.dtype,
+                self.attention,
+                name=f"decoder_block_{index}",
+            )(filled)
         filled = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="decoder_norm")(filled)
         size = to_patches(images, self.patch_size).shape[-1]
         patches = nn.Dense(size, dtype=self.dtype, kernel_init=xavier, name="patches_out")(filled)

@@ -4,7 +4,7 @@ The blocks are those of Dhariwal & Nichol 2021 (arXiv:2105.05233): group norm, m
 and label, residual 3x3 convolutions, and self-attention at chosen resolutions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -123,10 +123,12 @@ class AttentionBlock(nn.Module):
     Attributes:
       num_heads: heads; divides the channels.
       dtype: of the computation.
+      attention: one of `config_model.ATTENTIONS`.
     """
 
     num_heads: int
     dtype: Any = jnp.float32
+    attention: str = "auto"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -134,7 +136,9 @@ class AttentionBlock(nn.Module):
         batch, rows, columns, width = x.shape
         tokens = _group_norm(width, self.dtype, name="norm")(x)
         tokens = tokens.reshape(batch, rows * columns, width)
-        attention = SelfAttention(self.num_heads, self.dtype, _zeros, name="attention")
+        attention = SelfAttention(
+            self.num_heads, self.dtype, _zeros, self.attention, name="attention"
+        )
         return x + attention(tokens).reshape(x.shape)
 
 
@@ -158,6 +162,8 @@ class UNet(nn.Module):
         see `feature_rows`.
       attention_head_width: channels of an attention head.
       dtype: of the computation; parameters and output are float32.
+      attention: one of `config_model.ATTENTIONS`.
+      remat: whether the gradient computes each block again instead of keeping what is in it.
     """
 
     patch_size: int
@@ -168,6 +174,8 @@ class UNet(nn.Module):
     attention_resolutions: Sequence[int] = ()
     attention_head_width: int = 64
     dtype: Any = jnp.float32
+    attention: str = "auto"
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array, t: Array, condition: Condition) -> Array:
@@ -215,11 +223,13 @@ class UNet(nn.Module):
     def _descend_and_rise(self, h: Array, vector: Array, heads: Sequence[int]) -> Array:
         skips = []
         levels = list(enumerate(self.widths))
+        kept: Callable[[type[nn.Module]], Any] = nn.remat if self.remat else lambda block: block
+        residual, attention = kept(ResBlock), kept(AttentionBlock)
 
         def block_at(h: Array, level: int, name: str) -> Array:
-            h = ResBlock(self.widths[level], self.dtype, name=name)(h, vector)
+            h = residual(self.widths[level], self.dtype, name=name)(h, vector)
             if heads[level]:
-                h = AttentionBlock(heads[level], self.dtype, name=f"{name}_attention")(h)
+                h = attention(heads[level], self.dtype, self.attention, name=f"{name}_attention")(h)
             return h
 
         for level, width in levels:

@@ -17,11 +17,13 @@ class Block(nn.Module):
       num_heads: attention heads.
       mlp_ratio: width of the perceptron over that of the tokens.
       dtype: of the computation.
+      attention: one of `config_model.ATTENTIONS`.
     """
 
     num_heads: int
     mlp_ratio: int
     dtype: Any = jnp.float32
+    attention: str = "auto"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -30,7 +32,10 @@ class Block(nn.Module):
         norm = partial(nn.LayerNorm, epsilon=1e-6, dtype=self.dtype)
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=xavier)
         h = norm(name="norm_attention")(x)
-        x = x + SelfAttention(self.num_heads, self.dtype, name="attention")(h)
+        attention = SelfAttention(
+            self.num_heads, self.dtype, attention=self.attention, name="attention"
+        )
+        x = x + attention(h)
         h = dense(self.mlp_ratio * width, name="mlp_in")(norm(name="norm_mlp")(x))
         return x + dense(width, name="mlp_out")(nn.gelu(h, approximate=False))
 
@@ -51,6 +56,7 @@ class Encoder(nn.Module):
       num_heads: attention heads.
       mlp_ratio: width of a block's perceptron over `width`.
       dtype: of the computation; parameters are float32.
+      attention: one of `config_model.ATTENTIONS`.
     """
 
     patch_size: int
@@ -59,6 +65,7 @@ class Encoder(nn.Module):
     num_heads: int
     mlp_ratio: int
     dtype: Any = jnp.float32
+    attention: str = "auto"
 
     @nn.compact
     def __call__(self, images: Array, kept: Array | None = None) -> Array:
@@ -80,6 +87,11 @@ class Encoder(nn.Module):
         if kept is not None:
             tokens = jnp.take_along_axis(tokens, kept[..., None], axis=1)
         for index in range(self.depth):
-            block = Block(self.num_heads, self.mlp_ratio, self.dtype, name=f"block_{index}")
-            tokens = block(tokens)
+            tokens = Block(
+                self.num_heads,
+                self.mlp_ratio,
+                self.dtype,
+                self.attention,
+                name=f"block_{index}",
+            )(tokens)
         return nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(tokens)

@@ -1,0 +1,141 @@
+"""Attention between the tokens of an image, computed as the device does it best."""
+
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+_CHUNK = 256  # queries whose scores are held at once
+# From here on, a CPU gains more by holding few scores than it loses by a loop over heads.
+_LEAST_CHUNKED = 512
+_PALLAS_BLOCK = 128
+_HALF = (jnp.bfloat16, jnp.float16)
+_MOST_CUDNN_WIDTH = 128
+
+
+def choose(name: str, platform: str, num_tokens: int, head_width: int, dtype: jnp.dtype) -> str:
+    """Returns how attention is computed: `xla`, `chunked`, `pallas` or `cudnn`.
+
+    What a device cannot do becomes `xla`, so that a run can be loaded anywhere.
+
+    Args:
+      name: one of `config_model.ATTENTIONS`.
+      platform: `cpu`, `gpu` or `tpu`.
+      num_tokens: T.
+      head_width: channels of a head.
+      dtype: of queries, keys and values.
+    """
+    if name == "pallas":
+        fits = platform == "tpu" and num_tokens % _PALLAS_BLOCK == 0
+        return "pallas" if fits else "xla"
+    if name != "auto":
+        return name
+    if platform == "gpu" and dtype in _HALF:
+        fits = head_width % 8 == 0 and head_width <= _MOST_CUDNN_WIDTH
+        return "cudnn" if fits else "xla"
+    if platform == "cpu" and dtype == jnp.float32 and num_tokens >= _LEAST_CHUNKED:
+        return "chunked"
+    return "xla"
+
+
+def attend(query: Array, key: Array, value: Array, name: str = "auto") -> Array:
+    """Returns `softmax(query key^T / sqrt(D)) value`, `[B, T, heads, D]`.
+
+    Args:
+      query: `[B, T, heads, D]`.
+      key: as `query`.
+      value: as `query`.
+      name: one of `config_model.ATTENTIONS`; all but `xla` lack forward-mode derivatives.
+    """
+    how = choose(name, jax.default_backend(), query.shape[1], query.shape[-1], query.dtype)
+    if how == "chunked":
+        return _over_heads(query, key, value)
+    if how == "pallas":
+        return _pallas(query, key, value)
+    implementation: Literal["xla", "cudnn"] = "cudnn" if how == "cudnn" else "xla"
+    return jax.nn.dot_product_attention(query, key, value, implementation=implementation)
+
+
+def _pallas(query: Array, key: Array, value: Array) -> Array:
+    from jax.experimental.pallas.ops.tpu.flash_attention import flash_attention
+
+    heads_first = (x.swapaxes(1, 2) for x in (query, key, value))
+    mixed = flash_attention(*heads_first, sm_scale=1 / math.sqrt(query.shape[-1]))
+    return mixed.swapaxes(1, 2)
+
+
+def _over_heads(query: Array, key: Array, value: Array) -> Array:
+    batch, tokens, heads, width = query.shape
+
+    def split(x: Array) -> Array:  # [B, T, heads, D] -> [B heads, T, D]
+        return x.swapaxes(1, 2).reshape(batch * heads, tokens, width)
+
+    mixed = chunked_attention(split(query), split(key), split(value))
+    return mixed.reshape(batch, heads, tokens, width).swapaxes(1, 2)
+
+
+def _chunks(num_tokens: int) -> list[slice]:
+    starts = range(0, num_tokens, _CHUNK)
+    return [slice(start, min(start + _CHUNK, num_tokens)) for start in starts]
+
+
+@jax.custom_vjp
+def chunked_attention(query: Array, key: Array, value: Array) -> Array:
+    """Returns attention, one head after the other and a chunk of queries at a time.
+
+    The scores of a chunk stay in the processor's cache, and are found again for the gradient from
+    their normalisation alone, as in Dao et al. 2022, arXiv:2205.14135.
+
+    Args:
+      query: `[N, T, D]`, float32; N counts the heads of all examples.
+      key: as `query`.
+      value: as `query`.
+
+    Returns:
+      `[N, T, D]`.
+    """
+    return _forward(query, key, value)[0]
+
+
+def _forward(query: Array, key: Array, value: Array) -> tuple[Array, tuple[Array, ...]]:
+    scale = 1 / math.sqrt(query.shape[-1])
+
+    def head(carry: None, qkv: tuple[Array, Array, Array]) -> tuple[None, tuple[Array, Array]]:
+        q, k, v = qkv
+        mixed, normalisation = [], []
+        for chunk in _chunks(q.shape[0]):
+            scores = (q[chunk] * scale) @ k.T
+            largest = jnp.max(scores, axis=-1, keepdims=True)
+            weights = jnp.exp(scores - largest)
+            total = jnp.sum(weights, axis=-1, keepdims=True)
+            mixed.append((weights @ v) / total)
+            normalisation.append(largest + jnp.log(total))
+        return carry, (jnp.concatenate(mixed), jnp.concatenate(normalisation))
+
+    _, (mixed, normalisation) = jax.lax.scan(head, None, (query, key, value))
+    return mixed, (query, key, value, mixed, normalisation)
+
+
+def _backward(saved: tuple[Array, ...], push: Array) -> tuple[Array, Array, Array]:
+    scale = 1 / math.sqrt(saved[0].shape[-1])
+
+    def head(carry: None, inputs: tuple[Array, ...]) -> tuple[None, tuple[Array, Array, Array]]:
+        q, k, v, mixed, normalisation, d_mixed = inputs
+        d_query, d_key, d_value = [], jnp.zeros_like(k), jnp.zeros_like(v)
+        for chunk in _chunks(q.shape[0]):
+            scaled, d_out = q[chunk] * scale, d_mixed[chunk]
+            # Keys are the rows, so that each product reads its factors as they lie in memory.
+            weights = jnp.exp(k @ scaled.T - normalisation[chunk].T)
+            d_value += weights @ d_out
+            along = jnp.sum(d_out * mixed[chunk], axis=-1)
+            d_scores = weights * (v @ d_out.T - along[None, :])
+            d_key += d_scores @ scaled
+            d_query.append((d_scores.T @ k) * scale)
+        return carry, (jnp.concatenate(d_query), d_key, d_value)
+
+    return jax.lax.scan(head, None, (*saved, push))[1]
+
+
+chunked_attention.defvjp(_forward, _backward)
