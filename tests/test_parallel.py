@@ -14,7 +14,10 @@ from lensjax.spread import make_spread
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 EIGHT = "--xla_force_host_platform_device_count=8"
-NUM_STEPS = 20
+NUM_STEPS, NUM_IMAGES = 20, 40
+# Two steps a dispatch, each in two parts.
+AT_ONCE = {"steps_per_dispatch": 2, "accumulate_steps": 2, "log_every": 2}
+AT_ONCE_FORMS = (("jit", "stream"), ("pmap", "stream"), ("pmap", "device"), ("sharded", "device"))
 
 
 def test_more_devices_than_there_are_are_refused():
@@ -88,12 +91,15 @@ for asked, shape in ((None, ()), (1, ()), (2, ()), (8, (2, 4)), (8, (1, 8)), (No
 
 for batch_size, shape, message in (
     (7, (), "train.batch_size: got 7; allowed: a multiple of the number of devices, 8"),
+    (24, (), "train.batch_size: got 24; allowed: a multiple of the number of devices, 8, times "
+        "train.accumulate_steps, 2"),
     (8, (4, 4), "parallel.mesh: got (4, 4); 4 times 4 is 16; allowed: two integers whose "
         "product is 8, the number of devices"),
 ):
     try:
         make_mesh(tiny_config(
-            parallel={{"num_devices": None, "mesh": shape}}, train={{"batch_size": batch_size}}
+            parallel={{"num_devices": None, "mesh": shape}},
+            train={{"batch_size": batch_size, "accumulate_steps": 2 if batch_size == 24 else 1}},
         ))
     except ConfigError as error:
         assert str(error) == message, error
@@ -145,7 +151,7 @@ hide_tensorboard()
 monitor.Samples.draw = lambda self, params: (monitor.np.zeros((4, 4, 3), "uint8"), {{}})
 write, pmap = writers.MetricWriters.scalars, jax.pmap
 mapped = []
-for folder, parallel, placement, end_after in json.loads(sys.argv[1]):
+for folder, parallel, placement, end_after, changes in json.loads(sys.argv[1]):
     writers.MetricWriters.scalars = write
     jax.pmap = lambda *args, **more: mapped.append(pmap(*args, **more)) or mapped[-1]
     if end_after:
@@ -155,9 +161,9 @@ for folder, parallel, placement, end_after in json.loads(sys.argv[1]):
         data={{"placement": placement}},
         loss={{"stratified": True}},
         model={{"width": 32}},
-        train={{"num_steps": {NUM_STEPS}, "batch_size": 16, "checkpoint_every": 100}},
+        train={{"num_steps": {NUM_STEPS}, "batch_size": 16, "checkpoint_every": 100}} | changes,
     )
-    state = train.train(config, pathlib.Path(folder), tiny_split())
+    state = train.train(config, pathlib.Path(folder), tiny_split({NUM_IMAGES}))
     assert len(mapped) == (parallel.get("strategy") == "pmap"), (parallel, mapped)
     mapped.clear()
     kernels = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.size >= 2**10]
@@ -176,14 +182,18 @@ def losses(tmp_path_factory):
     """The losses of twenty steps in each form, and in one run that changes its form."""
     folder = tmp_path_factory.mktemp("devices")
     runs: list[tuple[Any, ...]] = [
-        (str(folder / f"{form}-{placement}"), FORMS[form], placement, None)
+        (str(folder / f"{form}-{placement}"), FORMS[form], placement, None, {})
         for form in FORMS
         for placement in ("device", "stream")
+    ]
+    runs += [
+        (str(folder / f"at once {form}-{placement}"), FORMS[form], placement, None, AT_ONCE)
+        for form, placement in AT_ONCE_FORMS
     ]
     for number, form in enumerate(CHAIN):
         # A signal while a step is written down ends the run after the next one.
         end_after = (number + 1) * CHAIN_STEPS - 1 if number + 1 < len(CHAIN) else None
-        runs.append((str(folder / "chain"), FORMS[form], "device", end_after))
+        runs.append((str(folder / "chain"), FORMS[form], "device", end_after, {}))
     done = run_python("-c", TRAIN, json.dumps(runs), XLA_FLAGS=EIGHT)
     assert done.returncode == 0, done.stderr[-3000:]
     return {
@@ -204,6 +214,12 @@ def test_the_form_of_the_step_does_not_change_the_losses(losses, form, placement
 def test_the_number_of_devices_does_not_change_the_losses(losses, placement):
     np.testing.assert_allclose(losses[f"jit-{placement}"], losses[f"one-{placement}"], rtol=1e-5)
     np.testing.assert_array_equal(losses[f"jit-{placement}"], losses["jit-device"])
+
+
+@pytest.mark.parametrize(("form", "placement"), AT_ONCE_FORMS)
+def test_steps_at_once_and_gradients_in_parts_are_the_same_in_each_form(losses, form, placement):
+    expected = losses["one-device"].reshape(-1, 2).mean(axis=1)
+    np.testing.assert_allclose(losses[f"at once {form}-{placement}"], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("number", range(len(CHAIN)), ids=lambda number: CHAIN[number])
