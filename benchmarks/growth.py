@@ -100,11 +100,11 @@ def measure(options: argparse.Namespace, config: Config, row: Row) -> Numbers:
             first = child.ask("round", count=1, timeout=left)["seconds"]
             steps = int(min(options.steps, (deadline - time.monotonic()) / max(first, 1e-9)))
             if steps < 1:
-                return {"stopped": f"longer than {limit:.0f} s"}
+                return {"stopped": f"longer than {limit:g} s"}
             seconds = child.ask("round", count=steps, timeout=limit)["seconds"] / steps
             numbers = child.ask("memory")
         except ChildTimeoutError:
-            return {"stopped": f"longer than {limit:.0f} s"}
+            return {"stopped": f"longer than {limit:g} s"}
         except ChildError as error:
             if not any(word in str(error) for word in _NO_MEMORY):
                 raise

@@ -38,7 +38,7 @@ def parser(description: str) -> argparse.ArgumentParser:
         made.add_argument(f"--{name}", type=int, help="of the network; as configured by default")
     made.add_argument("--side", type=int, default=64, help="pixels")
     made.add_argument("--batch", type=int, help="images; 4 on a CPU")
-    made.add_argument("--precisions", nargs="*", choices=("float32", "tf32", "bfloat16"))
+    made.add_argument("--precisions", nargs="+", choices=("float32", "tf32", "bfloat16"))
     made.add_argument("--rounds", type=int, default=7, help="timed rounds of each framework")
     made.add_argument("--sleep", type=float, default=0.0, help="seconds between rounds")
     made.add_argument("--product-size", type=int, help="rows of the matrices of the product")
@@ -241,24 +241,25 @@ def _shown(arguments: Sequence[str]) -> list[str]:
 def run(
     options: argparse.Namespace,
     name: str,
-    measure: Callable[[argparse.Namespace, str, str], Numbers],
+    measure: Callable[[Children, argparse.Namespace, str, str], Numbers],
 ) -> None:
-    """Measures every precision and saves the device's entry after each.
+    """Measures every precision, each in fresh children, and saves the device's entry after each.
 
     Args:
       options: of `parser`; gets the size of the product for the platform.
       name: of the file of results.
-      measure: `(options, platform, precision) -> case`.
+      measure: `(children, options, platform, precision) -> case`.
     """
-    with both(options) as (_, hello):
-        platform = platform_of(hello[LENSJAX])
-    options.product_size = options.product_size or _PRODUCT_SIZE[platform]
-    entry = {"platform": platform, "command": command(), "children": hello}
+    left = options.precisions
     cases = []
-    for precision in options.precisions or PRECISIONS[platform]:
-        cases.append(measure(options, platform, precision))
-        device = device_name(hello[LENSJAX])
-        save(options.results / name, device, entry | {"cases": cases})
+    while left is None or left:
+        with both(options) as (children, hello):
+            platform = platform_of(hello[LENSJAX])
+            precision, *left = left or PRECISIONS[platform]
+            options.product_size = options.product_size or _PRODUCT_SIZE[platform]
+            cases.append(measure(children, options, platform, precision))
+        entry = {"platform": platform, "command": command(), "children": hello, "cases": cases}
+        save(options.results / name, device_name(hello[LENSJAX]), entry)
 
 
 def save(path: pathlib.Path, device: str, entry: Numbers) -> None:

@@ -15,7 +15,7 @@ import networks
 import numpy as np
 import pairs
 from flops import sample_flops
-from pairs import LENSJAX, TORCH, Numbers
+from pairs import LENSJAX, TORCH, Children, Numbers
 
 from lensjax.config import Config, ConfigError, to_dict
 from lensjax.config_diffusion import sample_times
@@ -47,7 +47,9 @@ def config_for(options: argparse.Namespace, platform: str, precision: str) -> Co
     return config
 
 
-def measure(options: argparse.Namespace, platform: str, precision: str) -> Numbers:
+def measure(
+    children: Children, options: argparse.Namespace, platform: str, precision: str
+) -> Numbers:
     """Measures sampling in one precision."""
     config = config_for(options, platform, precision)
     shape, num = (options.side, options.side, 1), options.images or IMAGES[platform]
@@ -62,8 +64,7 @@ def measure(options: argparse.Namespace, platform: str, precision: str) -> Numbe
     }
     flops = num * sample_flops(to_dict(config)["model"], shape, passes)
     settings = {LENSJAX: common, TORCH: common}
-    with pairs.both(options) as (children, _):
-        case = pairs.measured(children, "sample", settings, 1, options, flops)
+    case = pairs.measured(children, "sample", settings, 1, options, flops)
     speed = {name: num / seconds for name, seconds in case["median_seconds"].items()}
     print(pairs.shown_case(case, speed), flush=True)
     for name, seconds in case["median_seconds"].items():

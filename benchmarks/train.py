@@ -57,34 +57,39 @@ def config_for(options: argparse.Namespace, platform: str, precision: str) -> Co
     return config
 
 
-def measure(options: argparse.Namespace, platform: str, precision: str) -> Numbers:
+def measure(
+    children: Children, options: argparse.Namespace, platform: str, precision: str
+) -> Numbers:
     """Measures training in one precision."""
     config = config_for(options, platform, precision)
     batch, model = config.train.batch_size, to_dict(config)["model"]
     flops = batch * train_flops(model, (options.side, options.side, 1))
     settings = settings_for(config, options, precision)
     steps = options.round_steps or ROUND_STEPS[platform]
-    with pairs.both(options) as (children, _):
-        case = pairs.measured(children, "train", settings, steps, options, flops)
+    case = pairs.measured(children, "train", settings, steps, options, flops)
     speed = {name: batch / seconds for name, seconds in case["median_seconds"].items()}
     print(pairs.shown_case(case, speed), flush=True)
     case |= {"batch_size": batch, "side": options.side, "images_per_second": speed}
     if options.operations:
-        case["operations"] = operations(options, config, settings, case["median_seconds"])
+        step = case["median_seconds"]
+        case["operations"] = operations(children, options, config, settings, step)
     return case | {"config": to_dict(config)}
 
 
 def operations(
-    options: argparse.Namespace, config: Config, settings: dict[str, Numbers], step: Numbers
+    children: Children,
+    options: argparse.Namespace,
+    config: Config,
+    settings: dict[str, Numbers],
+    step: Numbers,
 ) -> list[Numbers]:
     """Times each operation by itself, and prints milliseconds of a step."""
     rows: list[Numbers] = []
-    with pairs.both(options) as (children, _):
-        for name, title, times in OPERATIONS:
-            seconds = _operation(children, settings, name, options)
-            factor = times * config.model.depth
-            rows.append(_row(title, {key: factor * value for key, value in seconds.items()}))
-        rows.append(_row(_UPDATE[1], _operation(children, settings, _UPDATE[0], options)))
+    for name, title, times in OPERATIONS:
+        seconds = _operation(children, settings, name, options)
+        factor = times * config.model.depth
+        rows.append(_row(title, {key: factor * value for key, value in seconds.items()}))
+    rows.append(_row(_UPDATE[1], _operation(children, settings, _UPDATE[0], options)))
     sums = {key: sum(row["milliseconds"][key] for row in rows) / 1e3 for key in (LENSJAX, TORCH)}
     rows.append(_row("the rest", {key: step[key] - value for key, value in sums.items()}))
     rows.append(_row("all of it", step))
