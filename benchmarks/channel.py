@@ -150,7 +150,7 @@ class Child:
         try:
             self._process.stdin.write(json.dumps({"do": do, **more}) + "\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
+        except (BrokenPipeError, ValueError):  # it ended by itself, or by `close`
             raise ChildError(self._ended(do)) from None
         if timeout is not None:
             # One line answers one request, so that nothing waits in a buffer of Python's.

@@ -6,8 +6,8 @@ Batches of 1 to 1,024 images of 64x64 pixels, images of 32 to 256 pixels, and 1 
 devices, each row in a process of its own. A row that would not fit into the memory, or would take
 longer than `--row-seconds`, says so, and the larger ones of its axis are not tried. The network is
 that of `--config`: by default the quickstart's on a CPU and NanoDiT on a GPU. Results go to
-`benchmarks/results/growth.json` under the device's name, the table to `growth.md` beside it, the
-picture to `docs/growth.png`.
+`growth.json` in `benchmarks/results/` under the device's name, the table to `growth.md` beside it,
+the picture `growth.png` to `docs/`.
 """
 
 import argparse

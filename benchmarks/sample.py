@@ -6,7 +6,7 @@
 Both frameworks draw with NanoDiT of `configs/dit_flow.py` by Euler's rule at 20 network passes an
 image, every evaluation counted: with guidance that is 10 steps of two passes. On a CPU a round is 4
 images in float32; on a GPU it is 1,000, in batches of 250, with TF32 and with bfloat16. Images end
-on the host. Results go to `benchmarks/results/sample.json` under the device's name.
+on the host. Results go to `sample.json` in `benchmarks/results/` under the device's name.
 """
 
 import argparse
