@@ -27,6 +27,7 @@ CONFIG = {"cpu": "configs/quickstart.py", "gpu": "configs/dit_flow.py"}
 BASE_BATCH = {"cpu": 16, "gpu": 64}  # of the rows over side
 DEVICES_BATCH = 64  # of the rows over devices
 BASE_SIDE = 64
+PICTURE = "growth.png"
 _MEMORY_SHARE = 0.9  # what is left of the memory is the system's
 _NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "code -9", "MemoryError")
 
@@ -160,7 +161,7 @@ def report(devices: dict[str, Numbers]) -> str:
     parts = [
         "# How training grows\n\nEach row is a process of its own, steps of training on synthetic "
         "images. Peak memory is the process's\non a CPU, Python and JAX included, and the device's "
-        "on a GPU.\n\n![growth](../../docs/growth.png)\n"
+        f"on a GPU.\n\n![growth](../../docs/{PICTURE})\n"
     ]
     for device, entry in devices.items():
         jax_version = entry["child"]["versions"]["jax"]
@@ -211,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--steps", type=int, default=20, help="timed steps of a row at most")
     made.add_argument("--row-seconds", type=float, default=120.0)
     made.add_argument("--results", type=pathlib.Path, default=pairs.RESULTS)
-    made.add_argument("--picture", type=pathlib.Path, default=ROOT / "docs" / "growth.png")
+    made.add_argument("--picture", type=pathlib.Path, default=ROOT / "docs" / PICTURE)
     return made
 
 

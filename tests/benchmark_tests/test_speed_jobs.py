@@ -195,6 +195,11 @@ class TestGrowth:
         late = growth.measure(made, config, row)
         assert late == {"stopped": "longer than 0.01 s"}
         rows = [row._asdict() | found, row._asdict() | late]
+        child = {"versions": {"jax": "1.2.3"}}
+        entry = {"rows": rows, "config": "c", "precision": "float32", "child": child}
+        page = growth.report({"a CPU": entry | {"command": "python growth.py"}})
+        assert "## a CPU" in page
+        assert growth.table(rows) in page
         growth.draw({"a CPU": {"rows": rows}}, tmp_path / "growth.png")
         assert (tmp_path / "growth.png").stat().st_size > 1000
 
