@@ -144,12 +144,19 @@ def _train_and_score(group: str, name: str, runs: pathlib.Path, size: str) -> No
         subprocess.run(_command(group, name, runs, size, mode), cwd=ROOT, check=True)
 
 
-def training_minutes(folder: pathlib.Path) -> float:
-    """Returns how long a run trained, without validation and checkpoints, by its metrics."""
+def training_minutes(folder: pathlib.Path, last: int | None = None) -> float:
+    """Returns how long a run trained, without validation and checkpoints, by its metrics.
+
+    Args:
+      folder: its workdir.
+      last: the last step that counts; None for all.
+    """
     batch = json.loads((folder / "config.json").read_text())["config"]["train"]["batch_size"]
     seconds, before = 0.0, 0
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         values = json.loads(line)
+        if last is not None and values["step"] > last:
+            break
         seconds += (values["step"] - before) * batch / values["images_per_second"]
         before = values["step"]
     return seconds / 60

@@ -1,6 +1,7 @@
 """Several steps a dispatch, gradients in parts, and what a loop asks of compiler and host."""
 
 import signal
+from typing import Any
 
 import jax
 import jax.monitoring
@@ -119,11 +120,11 @@ def test_nothing_is_compiled_or_read_between_lines_of_the_log(
     compiled, read = [], []
     counts = {}
 
-    def on_event(event, duration, **kwargs):
+    def on_event(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(event)
 
-    owner = type(jax.numpy.zeros(()))
+    owner: Any = type(jax.numpy.zeros(()))
     value = owner._value.fget
 
     def counted(self):

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +14,13 @@ from lensjax.assemble import make_apply_fn, make_init_fn
 from lensjax.config import ModelConfig
 from lensjax.models import attention, build_model
 
+QKV = tuple[jax.Array, jax.Array, jax.Array]
 
-def _inputs(num_tokens: int, dtype: str = "float32", width: int = 8) -> list[jax.Array]:
+
+def _inputs(num_tokens: int, dtype: str = "float32", width: int = 8) -> QKV:
     rng = np.random.default_rng(num_tokens)
-    shape = (2, num_tokens, 3, width)
-    return [jnp.asarray(rng.normal(size=shape), dtype) for _ in range(3)]
+    qkv = jnp.asarray(rng.normal(size=(3, 2, num_tokens, 3, width)), dtype)
+    return qkv[0], qkv[1], qkv[2]
 
 
 def _formula(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -27,7 +30,7 @@ def _formula(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarra
     return np.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
-def _float64(arrays: list[jax.Array]) -> list[np.ndarray]:
+def _float64(arrays: QKV) -> list[np.ndarray]:
     return [np.asarray(array, np.float64) for array in arrays]
 
 
@@ -35,7 +38,7 @@ def _float64(arrays: list[jax.Array]) -> list[np.ndarray]:
 @pytest.mark.parametrize("name", ["xla", "chunked", "auto"])
 def test_attention_is_the_formula(name, num_tokens):
     inputs = _inputs(num_tokens)
-    found = jax.jit(lambda *qkv: attention.attend(*qkv, name))(*inputs)
+    found = jax.jit(lambda q, k, v: attention.attend(q, k, v, name))(*inputs)
     np.testing.assert_allclose(found, _formula(*_float64(inputs)), atol=5e-6)
 
 
@@ -54,8 +57,8 @@ def test_the_gradient_is_that_of_the_plain_form(num_tokens):
     push = jnp.asarray(np.random.default_rng(5).normal(size=inputs[0].shape), jnp.float32)
 
     def gradient(name):
-        def value(*qkv):
-            return jnp.vdot(push, attention.attend(*qkv, name))
+        def value(query, key, value):
+            return jnp.vdot(push, attention.attend(query, key, value, name))
 
         return jax.jit(jax.grad(value, argnums=(0, 1, 2)))(*inputs)
 
@@ -104,7 +107,10 @@ def _lowered_for(platform: str, name: str, monkeypatch: pytest.MonkeyPatch) -> s
     shape = jax.ShapeDtypeStruct((1, 1024, 2, 64), jnp.bfloat16)
 
     def gradient(*qkv):
-        return jax.grad(lambda *a: attention.attend(*a, name).astype("float32").sum())(*qkv)
+        def total(query, key, value):
+            return attention.attend(query, key, value, name).astype("float32").sum()
+
+        return jax.grad(total)(*qkv)
 
     unchecked = [jax.export.DisabledSafetyCheck.custom_call(kernel) for kernel in CUDNN]
     export = jax.export.export(jax.jit(gradient), platforms=[platform], disabled_checks=unchecked)
@@ -128,10 +134,10 @@ def test_cudnn_is_lowered_for_a_gpu(monkeypatch):
 def test_the_kernel_for_tpus_is_the_formula():
     from jax.experimental.pallas import tpu
 
-    inputs = [x[:1, :, :1] for x in _inputs(128)]
+    query, key, value = (x[:1, :, :1] for x in _inputs(128))
     with tpu.force_tpu_interpret_mode():
-        found = attention._pallas(*inputs)
-    np.testing.assert_allclose(found, _formula(*_float64(inputs)), atol=5e-6)
+        found = attention._pallas(query, key, value)
+    np.testing.assert_allclose(found, _formula(*_float64((query, key, value))), atol=5e-6)
 
 
 NETWORKS = {
@@ -161,7 +167,7 @@ def test_attention_and_remat_leave_a_network_and_its_gradient_as_they_are(networ
     """576 tokens, so that `auto` is `chunked`."""
     plain, params = _loss_fn(network, (24, 24, 1), attention="xla")
     changed, others = _loss_fn(network, (24, 24, 1), **({"attention": "xla"} | fields))
-    assert jax.tree.structure(others) == jax.tree.structure(params)
+    chex.assert_trees_all_equal_structs(others, params)
     loss, gradient = jax.jit(jax.value_and_grad(changed))(params)
     expected, expected_gradient = jax.jit(jax.value_and_grad(plain))(params)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)

@@ -1,0 +1,47 @@
+"""The best lenses that an hour of two CPU cores gives.
+
+    python -m lensjax.main --config=configs/cpu_fast.py --workdir=runs/cpu_fast
+
+A UNet of 5.7 million parameters on patches of 8x8 pixels, trained on `deeplense/model_ii`.
+"""
+
+from ml_collections import ConfigDict
+
+from lensjax.config import default_config
+
+
+def get_config() -> ConfigDict:
+    config = default_config()
+    config.data.name = "deeplense/model_ii"
+    config.data.scaling = "sqrt"
+    config.model.name = "unet"
+    config.model.prediction = "x0"
+    config.model.patch_size = 8
+    config.model.widths = (128, 256)
+    config.model.blocks = 1
+    config.model.condition_width = 256
+    config.loss.space = "velocity"
+    config.loss.time_distribution = "logit_normal"
+    config.loss.time_mean = -0.5
+    config.loss.stratified = True
+    config.optim.learning_rate = 1e-3
+    config.optim.warmup_steps = 150
+    config.optim.weight_decay = 0.0
+    config.optim.ema_half_life_images = 10_000
+    config.optim.ema_warmup_share = 0.1
+    config.train.batch_size = 32
+    config.train.num_steps = 15_000
+    config.train.evaluate_every = 1_000
+    config.train.evaluate_images = 510
+    config.train.sample_every = 1_000
+    config.train.checkpoint_every = 500
+    config.train.keep_every = 1_000
+    config.train.log_every = 100
+    config.sample.sampler = "dpmpp_2m"
+    config.sample.steps = 20
+    config.sample.time_grid = "karras"
+    config.sample.guidance = 1.0
+    config.sample.num_images = 48
+    config.sample.batch_size = 48
+    config.evaluate.num_images = 500
+    return config
