@@ -37,7 +37,8 @@ SPLITS = {"train": tiny_split(60, seed=1), "test": tiny_split(3 * NUM, seed=2)}
 CONFIG = tiny_config(
     data={"name": "deeplense/folder", "folder": "images"},
     train={"num_steps": 3, "checkpoint_every": 3},
-    evaluate={"num_images": NUM, "measures": "shapes", "baselines": False},
+    sample={"guidance": 1.0},
+    evaluate={"num_images": NUM, "measures": "copies", "baselines": False},
 )
 COMMAND = "python -m lensjax.main --config=mine.py"
 
@@ -100,8 +101,8 @@ def test_the_card_holds_what_was_measured_of_these_weights(shipped, workdir, loa
     assert card["protocol"]["generated"]["weights_sha256"] == weights_hash(loaded.params)
     measured = json.loads((workdir / "shipped" / "evaluation" / "metrics.json").read_text())
     for row in ("generated", "real"):
-        expected = measured["measures"]["shapes"]["rows"][row]
-        assert card["measures"]["shapes"][row] == expected
+        expected = measured["measures"]["copies"]["rows"][row]
+        assert card["measures"]["copies"][row] == expected
     assert card["checks"] == measured["checks"]["generated"]
     assert (card["verdict"], card["passed"]) == (measured["verdict"], measured["passed"])
     run = files.read_json(workdir / files.CONFIG_FILE)
