@@ -1,11 +1,15 @@
 """lensjax: strong-gravitational-lensing images by diffusion and flow-matching models in JAX."""
 
-from lensjax import config, models
-from lensjax.arrays import load_data, simulate
-from lensjax.classifier import LensClassifier
-from lensjax.data.lenstronomy import to_lenstronomy
-from lensjax.generate import LensGenerator
-from lensjax.loading import load
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lensjax import config, models
+    from lensjax.arrays import load_data, simulate
+    from lensjax.classifier import LensClassifier
+    from lensjax.data.lenstronomy import to_lenstronomy
+    from lensjax.generate import LensGenerator
+    from lensjax.loading import load
 
 __all__ = [
     "LensClassifier",
@@ -17,3 +21,30 @@ __all__ = [
     "simulate",
     "to_lenstronomy",
 ]
+
+# Imported at the first use: `python -m lensjax.main --help` begins here and needs no JAX.
+_HOMES = {
+    "LensClassifier": "classifier",
+    "LensGenerator": "generate",
+    "load": "loading",
+    "load_data": "arrays",
+    "simulate": "arrays",
+    "to_lenstronomy": "data.lenstronomy",
+}
+_PARTS = frozenset({"config", "data", "models"})
+
+
+def __getattr__(name: str) -> Any:
+    """Returns a public name, imported now."""
+    if name in _PARTS:
+        return importlib.import_module(f"lensjax.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lensjax' has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"lensjax.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """Returns the names of the module with those that were not used yet."""
+    return sorted({*globals(), *__all__})

@@ -11,6 +11,8 @@ from typing import NoReturn
 
 from absl import flags
 
+_HELP = frozenset({"help", "helpshort", "helpfull", "helpxml", "?"})
+
 
 def _flags_of(arguments: list[str]) -> dict[str, str]:
     """Returns the values of the `--name=value` and `--name value` arguments by name."""
@@ -50,6 +52,16 @@ def fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
+def _show_help(arguments: list[str]) -> None:
+    """Prints what the flags are and ends the process, if that is asked for; imports nothing."""
+    asked = [one for one in arguments if one.startswith("-") and one.lstrip("-") in _HELP]
+    if asked:
+        try:
+            flags.FLAGS([arguments[0], *asked])
+        except SystemExit:  # absl's code is 1
+            sys.exit(0)
+
+
 def parse(arguments: list[str]) -> list[str]:
     """Parses the flags; what is wrong ends the process with one message that names the field.
 
@@ -59,6 +71,7 @@ def parse(arguments: list[str]) -> list[str]:
     Returns:
       The arguments that are no flags, with the program's name first.
     """
+    _show_help(arguments)
     from ml_collections import ConfigDict
 
     from lensjax.config import ConfigError, check_overrides

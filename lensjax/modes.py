@@ -9,6 +9,7 @@ from absl import logging
 
 from lensjax import hosts, memory, rendezvous
 from lensjax.checkpoint import CheckpointError
+from lensjax.compilation_cache import keep_programs
 from lensjax.config import Config, ConfigError
 from lensjax.config_task import CLASSIFY, PRETRAIN
 from lensjax.data.dataset import DataError
@@ -64,6 +65,7 @@ def run(
             config.parallel.hosts,
             f"allowed: one with --mode={mode}; several hosts can {', '.join(_FOR_SEVERAL_HOSTS)}",
         )
+    keep_programs()
     functions: dict[str, Callable[[Config, pathlib.Path], int | None]] = {
         "train": _train,
         "sample": _sample,

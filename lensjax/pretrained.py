@@ -1,9 +1,11 @@
 """Networks that come with lensjax: a folder of `weights/` for each.
 
-`weights.safetensors` holds the parameters, `config.json` and `dataset.json` what a workdir holds,
-and `card.json` what is known of the network: numbers, the command that made it, SHA-256.
+`weights.safetensors` holds the parameters, a generator's as bfloat16; `config.json` and
+`dataset.json` hold what those of a workdir do, and `card.json` what is known of the network:
+numbers, the command that made it, SHA-256.
 """
 
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -11,18 +13,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
 from lensjax import workdir as files
 from lensjax.assemble import abstract_state
 from lensjax.config import to_dict
-from lensjax.config_task import CLASSIFY
+from lensjax.config_task import CLASSIFY, GENERATE
 from lensjax.trained import RequestError, Trained
 
 WEIGHTS_FOLDER = pathlib.Path(__file__).resolve().parent / "weights"
 PREFIX = "pretrained/"
+MAX_BYTES = 20_000_000  # everyone who installs lensjax gets them
 _WEIGHTS, _CARD = "weights.safetensors", "card.json"
+_DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(jnp.bfloat16)}
 
 
 def names(weights: pathlib.Path = WEIGHTS_FOLDER) -> list[str]:
@@ -34,25 +39,59 @@ def names(weights: pathlib.Path = WEIGHTS_FOLDER) -> list[str]:
     return sorted(path.parent.name for path in weights.glob(f"*/{_CARD}"))
 
 
+def rounded(trained: Trained) -> Trained:
+    """Returns a network with the parameters that it has once it comes with lensjax.
+
+    Those of a generator are rounded to bfloat16 (relative error 2^-9 at most) and are float32
+    again; any other network stays as it is. Whatever is said of a network is measured with these.
+    """
+    if trained.config.task != GENERATE:
+        return trained
+    params = jax.tree.map(
+        lambda leaf: np.asarray(leaf).astype(jnp.bfloat16).astype(np.float32), trained.params
+    )
+    return dataclasses.replace(trained, params=params)
+
+
+def serialise(name: str, trained: Trained) -> bytes:
+    """Returns the parameters as the content of a safetensors file.
+
+    Args:
+      name: of the network, for the message.
+      trained: the network; a generator is rounded.
+
+    Raises:
+      RequestError: for more than `MAX_BYTES`.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    stored = jnp.bfloat16 if trained.config.task == GENERATE else jnp.float32
+    flat = traverse_util.flatten_dict(jax.device_get(trained.params), sep="/")
+    content = to_bytes({place: np.ascontiguousarray(one, stored) for place, one in flat.items()})
+    if len(content) > MAX_BYTES:
+        raise RequestError(
+            f"{PREFIX}{name}: its weights take {len(content):,} bytes as {np.dtype(stored)}; "
+            f"allowed: at most {MAX_BYTES:,}. Train a smaller network (model.width, model.widths)"
+        )
+    return content
+
+
 def save(folder: pathlib.Path, trained: Trained, card: Mapping[str, Any]) -> None:
     """Writes a trained network as one that comes with lensjax.
 
     Args:
       folder: to be made, such as `WEIGHTS_FOLDER / name`.
-      trained: the network.
+      trained: the network; a generator is rounded.
       card: what is known of it, JSON types; `sha256`, `checkpoint_step`, `ema` and
         `num_parameters` are added. That of a classifier has its `temperature`.
 
     Raises:
-      RequestError: for the card of a classifier without a temperature.
+      RequestError: for the card of a classifier without a temperature, or more than `MAX_BYTES`;
+        nothing is written.
     """
     if trained.config.task == CLASSIFY and "temperature" not in card:
         raise RequestError("card: got no temperature; a classifier needs one, 1.0 changes nothing")
-    from safetensors.numpy import save as serialise
-
-    flat = traverse_util.flatten_dict(jax.device_get(trained.params), sep="/")
-    arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
-    content = serialise(arrays)
+    content = serialise(folder.name, trained)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _WEIGHTS).write_bytes(content)
     files.write_json(folder / files.CONFIG_FILE, {"config": to_dict(trained.config)})
@@ -61,7 +100,7 @@ def save(folder: pathlib.Path, trained: Trained, card: Mapping[str, Any]) -> Non
         "sha256": hashlib.sha256(content).hexdigest(),
         "checkpoint_step": trained.step,
         "ema": trained.ema,
-        "num_parameters": sum(value.size for value in arrays.values()),
+        "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(trained.params)),
     }
     files.write_json(folder / _CARD, {**card, **added})
 
@@ -79,6 +118,18 @@ def load_card(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> dict[str, An
     return json.loads(path.read_text())
 
 
+def _parameters(content: bytes) -> dict[str, np.ndarray]:
+    """Returns the arrays of a safetensors file as float32."""
+    from safetensors import deserialize  # `safetensors.numpy` writes bfloat16, but does not read it
+
+    return {
+        name: np.frombuffer(view["data"], _DTYPES[view["dtype"]])
+        .reshape(view["shape"])
+        .astype(np.float32)
+        for name, view in deserialize(content)
+    }
+
+
 def load_trained(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> tuple[Trained, dict]:
     """Reads a network that comes with lensjax.
 
@@ -92,8 +143,6 @@ def load_trained(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> tuple[Tra
     Raises:
       RequestError: where there is none of this name, or its weights are not those of its card.
     """
-    from safetensors.numpy import load
-
     card, folder = load_card(name, weights), weights / name
     content = (folder / _WEIGHTS).read_bytes()
     found = hashlib.sha256(content).hexdigest()
@@ -104,7 +153,7 @@ def load_trained(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> tuple[Tra
         )
     config = files.load_config(folder)
     dataset = files.read_json(folder / files.DATASET_FILE)
-    params = traverse_util.unflatten_dict(load(content), sep="/")
+    params = traverse_util.unflatten_dict(_parameters(content), sep="/")
     expected = abstract_state(config, tuple(dataset["image_shape"])).params
     shapes, wanted = (jax.tree.map(np.shape, tree) for tree in (params, expected))
     if shapes != wanted:

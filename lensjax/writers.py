@@ -132,7 +132,14 @@ class MetricWriters:
     ) -> None:
         _keep_up_to(metrics_file, resumed_at)
         self._file = metrics_file.open("a")
-        self._tensorboard = _open_tensorboard(metrics_file.parent) if tensorboard else None
+        self._unopened = metrics_file.parent if tensorboard else None
+        self._tensorboard: Any = None
+
+    def _opened(self) -> Any:
+        """Returns what writes for TensorBoard; TensorFlow is imported for the first line."""
+        if self._unopened is not None:
+            self._tensorboard, self._unopened = _open_tensorboard(self._unopened), None
+        return self._tensorboard
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes one line for a step."""
@@ -140,13 +147,15 @@ class MetricWriters:
         plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **plain}, allow_nan=False) + "\n")
         self._file.flush()
-        if self._tensorboard:
-            self._tensorboard.write_scalars(step, dict(values))
+        tensorboard = self._opened()
+        if tensorboard:
+            tensorboard.write_scalars(step, dict(values))
 
     def image(self, step: int, name: str, picture: np.ndarray) -> None:
         """Shows a picture, uint8 `[H, W, 3]`, in TensorBoard."""
-        if self._tensorboard:
-            self._tensorboard.write_images(step, {name: picture[None]})
+        tensorboard = self._opened()
+        if tensorboard:
+            tensorboard.write_images(step, {name: picture[None]})
 
     def close(self) -> None:
         """Waits until everything is written."""

@@ -269,16 +269,6 @@ def test_a_network_that_comes_with_lensjax_says_what_its_run_said(weights, class
     assert card["num_parameters"] == sum(leaf.size for leaf in jax.tree.leaves(loaded.params))
 
 
-def test_a_generator_may_come_with_lensjax_too(weights, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("generator")
-    saved_run(folder, GENERATOR, tiny_split())
-    pretrained.save(weights / "drawing", restore(folder, GENERATOR), {})
-    loaded = lensjax.load("pretrained/drawing")
-    assert isinstance(loaded, LensGenerator)
-    assert states_differ(loaded.params, lensjax.load(folder).params) == []
-    assert pretrained.names(weights) == ["drawing", "lenses"]
-
-
 @pytest.mark.parametrize("place", [0, 8, 300, -1])
 def test_a_changed_byte_of_the_weights_is_refused(weights, place):
     file = weights / "lenses" / "weights.safetensors"

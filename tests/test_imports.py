@@ -112,6 +112,7 @@ MODULES = sorted((ROOT / "lensjax").rglob("*.py"))
 # The command line, and what a data set is built and read with.
 ALLOWED = {
     "main.py": {"absl", "ml_collections"},
+    "compilation_cache.py": {"filelock"},
     "deeplense.py": {"tensorflow_datasets"},
     "deeplense_builder.py": {"tensorflow_datasets"},
     "folder_builder.py": {"tensorflow_datasets"},

@@ -82,12 +82,16 @@ def _drawn_row(
 
 
 def _subjects(
-    config: Config, folder: pathlib.Path, images: pathlib.Path | None, setting: Setting
+    config: Config,
+    folder: pathlib.Path,
+    images: pathlib.Path | None,
+    generator: LensGenerator | None,
+    setting: Setting,
 ) -> tuple[list[Row], dict[str, Any]]:
     """Returns the rows to be judged, and what their images depend on."""
     if images is not None:
         return [_given_row(images, setting)], {"images": str(images)}
-    generator = load_generator(folder, config)
+    generator = generator or load_generator(folder, config)
     drawn = folder / files.EVALUATION / _DRAWN
     guidance = config.sample.guidance
     logging.info("%d images a class at step %d", setting.per_class, generator.step)
@@ -143,13 +147,19 @@ def _show_in_tensorboard(
     show(folder, step, scalars)
 
 
-def evaluate_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | None = None) -> None:
+def evaluate_mode(
+    config: Config,
+    folder: pathlib.Path,
+    images: pathlib.Path | None = None,
+    generator: LensGenerator | None = None,
+) -> None:
     """Measures images beside the test split; prints the verdict, writes numbers and a report.
 
     Args:
       config: the configuration.
-      folder: the run's workdir; with `images` any folder that can be made.
-      images: a file of images of any generator; None draws them from the run.
+      folder: the run's workdir; with `images` or `generator` any folder that can be made.
+      images: a file of images of any generator; None draws them.
+      generator: draws them; None for that of the run.
 
     Raises:
       ConfigError: for more images than the test split has.
@@ -157,14 +167,14 @@ def evaluate_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | N
       lensjax.workdir.WorkdirError: where the folder is not that of a run.
       lensjax.checkpoint.CheckpointError: where there is no sound checkpoint.
     """
-    if images is None:
+    if images is None and generator is None:
         files.check_same(folder, config)  # before a set is built for nothing
     real_images = RealImages(config, sets.prepare(config.data))
     labelled = images is None or labels_file(images, config.evaluate) is not None
     setting = make_setting(config, real_images, labelled=labelled)
     missing = _missing_anywhere(measures.missing_measures(setting))
     _check_required(config, missing)
-    subjects, origin = _subjects(config, folder, images, setting)
+    subjects, origin = _subjects(config, folder, images, generator, setting)
     real = Row("real", real_images.test.images, real_images.test.labels, setting)
     references = [real, *baseline_rows(setting)]
     results = measures.measure_rows(subjects, references, setting, missing)
