@@ -6,7 +6,8 @@ import dataclasses
 import importlib.util
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from lensjax.config import Config, ConfigError, check_overrides, from_config_dict
@@ -34,14 +35,31 @@ def read_config(name: str, overrides: Sequence[str], fixed: dict[str, Any]) -> C
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    nested = dataclasses.asdict(from_config_dict(module.get_config()))
     fixed = {field: value for field, value in fixed.items() if value is not None}
     texts = dict(text.partition("=")[::2] for text in overrides)
-    check_overrides(texts)
     for field in texts.keys() & fixed.keys():
         raise ConfigError(f"--set={field}", texts[field], "allowed: fields without a flag here")
     synthetic = {"data.name": "deeplense/folder", "data.folder": "synthetic images"}
-    changes = {field: _literal(text) for field, text in texts.items()} | synthetic | fixed
+    return overridden(from_config_dict(module.get_config()), overrides, synthetic | fixed)
+
+
+def overridden(
+    config: Config, overrides: Sequence[str], fixed: Mapping[str, Any] = MappingProxyType({})
+) -> Config:
+    """Returns a configuration with fields replaced.
+
+    Args:
+      config: the configuration.
+      overrides: `section.field=value` each.
+      fixed: further fields by their full path, already of their types.
+
+    Raises:
+      ConfigError: for a field or value that is not allowed.
+    """
+    nested = dataclasses.asdict(config)
+    texts = dict(text.partition("=")[::2] for text in overrides)
+    check_overrides(texts)
+    changes = {name: _literal(text) for name, text in texts.items()} | dict(fixed)
     for field, value in changes.items():
         section, _, leaf = field.rpartition(".")
         owner = nested[section] if section else nested

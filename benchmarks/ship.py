@@ -9,18 +9,18 @@ which comes first. A generator is rounded to bfloat16 and judged here as it is t
 """
 
 import argparse
-import dataclasses
 import json
 import pathlib
 from typing import Any
 
 from absl import logging
 from classifiers import training_minutes
+from networks import overridden
 
 from lensjax import pretrained
 from lensjax import workdir as files
 from lensjax.classifier import load_classifier
-from lensjax.config import Config, from_config_dict
+from lensjax.config import Config
 from lensjax.config_task import CLASSIFY, GENERATE
 from lensjax.evaluation.mode import evaluate_mode
 from lensjax.generate import LensGenerator
@@ -128,20 +128,6 @@ def ship(
         assert weights_hash(loaded.params) == judged, "the weights are not those that were judged"
 
 
-def _changed(config: Config, arguments: argparse.Namespace) -> Config:
-    """Returns a configuration with what the command line says of sampling and judging."""
-    values = dataclasses.asdict(config)
-    changes = {
-        ("sample", "batch_size"): arguments.batch_size,
-        ("evaluate", "num_images"): arguments.num_images,
-        ("evaluate", "measures"): arguments.measures,
-    }
-    for (section, name), value in changes.items():
-        if value is not None:
-            values[section][name] = value
-    return from_config_dict(values)
-
-
 def main() -> None:
     """Reads a run and writes the network."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -149,12 +135,16 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--command", required=True, help="what trained it")
     parser.add_argument("--note", default="", help="what else one should know of it")
-    parser.add_argument("--batch-size", type=int, help="images that the network draws at once")
-    parser.add_argument("--num-images", type=int, help="judged of each class")
-    parser.add_argument("--measures", help="as evaluate.measures")
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        default=(),
+        metavar="FIELD=VALUE",
+        help="fields of sample and evaluate: how it draws, and how it is judged",
+    )
     arguments = parser.parse_args()
     logging.set_verbosity(logging.INFO)
-    config = _changed(files.load_config(arguments.workdir), arguments)
+    config = overridden(files.load_config(arguments.workdir), arguments.set)
     folder = pretrained.WEIGHTS_FOLDER / arguments.name
     ship(arguments.workdir, config, folder, arguments.command, arguments.note)
     print(json.dumps(pretrained.load_card(arguments.name), indent=2))

@@ -37,10 +37,6 @@ def get_config() -> ConfigDict:
     config.train.checkpoint_every = 500
     config.train.keep_every = 1_000
     config.train.log_every = 100
-    config.sample.sampler = "dpmpp_2m"
-    config.sample.steps = 20
-    config.sample.time_grid = "karras"
-    config.sample.guidance = 1.0
     config.sample.num_images = 48
     config.sample.batch_size = 48
     config.evaluate.num_images = 500

@@ -22,7 +22,6 @@ def get_config() -> ConfigDict:
     config = default_config()
     config.data.name = "deeplense/model_ii"
     config.data.scaling = "sqrt"
-    config.path.name = "flow"
     config.model.name = "unet"
     config.model.prediction = "x0"
     config.model.patch_size = 4
@@ -47,8 +46,4 @@ def get_config() -> ConfigDict:
     config.train.sample_every = 10_000
     config.train.checkpoint_every = 5_000
     config.train.keep_every = 5_000
-    config.sample.sampler = "dpmpp_2m"
-    config.sample.steps = 20
-    config.sample.time_grid = "karras"
-    config.sample.guidance = 1.0
     return config
