@@ -34,7 +34,8 @@ def test_each_config_has_a_panel(tmp_path):
     for number in (1, 2):
         part = dict(list(content.items())[:number])
         quality.draw(part, tmp_path / "picture.png")
-        sizes.append(Image.open(tmp_path / "picture.png").size)
+        with Image.open(tmp_path / "picture.png") as picture:
+            sizes.append(picture.size)
     assert sizes[1][0] == 2 * sizes[0][0]
 
 
