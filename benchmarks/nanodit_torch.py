@@ -1,8 +1,8 @@
 """NanoDiT in PyTorch, written for the benchmarks: what lensjax's numbers are held against.
 
 The same network, loss, optimizer and sampler as `configs/dit_flow.py`; modules have the names of
-lensjax's parameters. Everything that PyTorch offers for speed is on: flash attention, fused AdamW,
-averages in one call, and on a GPU `torch.compile`.
+lensjax's parameters. Flash attention (cuDNN's first, as in lensjax), fused AdamW, averages in one
+call, and on a GPU `torch.compile` of the network.
 """
 
 import contextlib
@@ -15,9 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 _TIME_EMBEDDING = 256
 _MAX_PERIOD = 10_000.0
+# The first one that takes the shapes, dtype and device.
+_KERNELS = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 Values = Mapping[str, Any]
 
 
@@ -47,7 +55,8 @@ def mix(qkv: Tensor, num_heads: int) -> Tensor:
     batch, tokens, width = qkv.shape
     split = qkv.view(batch, tokens, 3, num_heads, width // 3 // num_heads)
     query, key, value = split.permute(2, 0, 3, 1, 4)  # each [B, heads, T, D / heads]
-    mixed = functional.scaled_dot_product_attention(query, key, value)
+    with sdpa_kernel(_KERNELS, set_priority=True):
+        mixed = functional.scaled_dot_product_attention(query, key, value)
     return mixed.transpose(1, 2).reshape(batch, tokens, width // 3)
 
 
@@ -161,7 +170,8 @@ class NanoDiT(nn.Module):
         """Maps images `[B, H, W, C]`, times `[B]` and labels `[B]` to velocities, float32."""
         batch, (rows, columns), patch = x.shape[0], self.grid, self.patch
         tokens = x.view(batch, rows, patch, columns, patch, -1).transpose(2, 3)
-        tokens = self.patches_in(tokens.reshape(batch, rows * columns, -1)) + self.positions
+        tokens = self.patches_in(tokens.reshape(batch, rows * columns, -1))
+        tokens = tokens + self.positions.to(tokens.dtype)  # else all that follows is float32
         vector = self.condition(t, label)
         for index in range(self.depth):
             tokens = getattr(self, f"block_{index}")(tokens, vector)

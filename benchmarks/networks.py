@@ -104,6 +104,10 @@ def check_network(config: Config, side: int) -> None:
         "sample.guidance_rescale": 0.0,
         "sample.guidance_interval": (0.0, 1.0),
         "optim.ema_more_half_lives_images": (),
+        "data.augmentation": "none",
+        "data.shift_pixels": 0,
+        "model.remat": False,
+        "train.accumulate_steps": 1,
     }
     for field, value in wanted.items():
         section, leaf = field.split(".")

@@ -23,7 +23,7 @@ from lensjax import workdir
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 LENSJAX, TORCH = "lensjax", "PyTorch"
-PRECISIONS = {"cpu": ("float32",), "gpu": ("tf32", "bfloat16")}
+PRECISIONS = {"cpu": ("float32",), "gpu": ("bfloat16", "tf32")}
 _PRODUCT_SIZE = {"cpu": 2048, "gpu": 8192}
 Numbers = dict[str, Any]
 Children = dict[str, Child]
@@ -44,8 +44,17 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument("--product-size", type=int, help="rows of the matrices of the product")
     made.add_argument("--compile-mode", default="default", help="of torch.compile, on a GPU")
     made.add_argument("--torch-python", default=sys.executable, help="a Python with PyTorch")
-    made.add_argument("--results", type=pathlib.Path, default=RESULTS)
+    made.add_argument(
+        "--results", type=pathlib.Path, help="a folder; benchmarks/results for what is published"
+    )
     return made
+
+
+def folder_of_results(options: argparse.Namespace) -> pathlib.Path | None:
+    """Returns where results go, None for a trial: another network is not what is published."""
+    changed = (options.patch, options.width, options.depth, options.heads, options.batch)
+    trial = any(changed) or options.side != 64 or options.set or options.precisions
+    return options.results or (None if trial else RESULTS)
 
 
 def _environment() -> dict[str, str]:
@@ -257,9 +266,17 @@ def run(
             platform = platform_of(hello[LENSJAX])
             precision, *left = left or PRECISIONS[platform]
             options.product_size = options.product_size or _PRODUCT_SIZE[platform]
-            cases.append(measure(children, options, platform, precision))
+            try:
+                cases.append(measure(children, options, platform, precision))
+            except ChildError as error:  # such as too little memory; the others can do
+                print(f"{precision}: not measured, {error}", flush=True)
+                continue
         entry = {"platform": platform, "command": command(), "children": hello, "cases": cases}
-        save(options.results / name, device_name(hello[LENSJAX]), entry)
+        folder = folder_of_results(options)
+        if folder is None:
+            print("a trial: not written; --results names a folder for it", flush=True)
+        else:
+            save(folder / name, device_name(hello[LENSJAX]), entry)
 
 
 def save(path: pathlib.Path, device: str, entry: Numbers) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from classifiers import training_minutes
 
 import lensjax
-from lensjax import provenance, workdir
+from lensjax import workdir
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.generate import LensGenerator
 from lensjax.metrics.lensing import smooth_scores
@@ -89,7 +89,7 @@ def measure(options: argparse.Namespace, known: dict[str, Any]) -> dict[str, Any
     folder, steps = options.workdir, steps_of(options.workdir)
     if not steps:
         raise SystemExit(f"{folder} has no checkpoint yet; train first")
-    run = lensjax.load(folder)
+    run, made = lensjax.load(folder), workdir.read_json(folder / workdir.CONFIG_FILE)
     batch_size = run.config.train.batch_size
     same = known.get("num_images") == options.num_images
     before = {row["step"]: row for row in known.get("rows", [])} if same else {}
@@ -109,8 +109,7 @@ def measure(options: argparse.Namespace, known: dict[str, Any]) -> dict[str, Any
         "batch_size": batch_size,
         "num_images": options.num_images,
         "images_per_second": options.images_per_second,
-        "hardware": provenance.hardware(),
-        "versions": provenance.versions(),
+        **{name: made[name] for name in ("hardware", "versions")},
         "real": reference(run, options.num_images),
         "rows": rows,
     }

@@ -33,7 +33,7 @@ from lensjax.models.layers import SelfAttention, modulate
 from lensjax.parallel import all_devices, state_shardings
 from lensjax.sampling import Drawing, Weights, generate_chunks, make_sample_fn, passes_per_image
 from lensjax.spread import make_spread
-from lensjax.state import EmaSettings, make_train_step
+from lensjax.state import EmaSettings, make_dispatch, make_train_step
 
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "default"}
 
@@ -103,7 +103,8 @@ class Train:
         self._placement = DevicePlacement(split, config.seed, spread)
         augment_fn = make_augment_fn(data.augmentation, data.shift_pixels, shape)
         batch_fn = make_batch_fn(self._placement, scaling, augment_fn, config.seed, masked=False)
-        step_fn = build_train_step(config, batch_fn, spread)
+        self._at_once = config.train.steps_per_dispatch
+        step_fn = make_dispatch(build_train_step(config, batch_fn, spread), self._at_once, False)
         init = make_init_state(config, shape)
         expected = with_shardings(jax.eval_shape(init), spread.mesh)
         self._state = jax.jit(init, out_shardings=state_shardings(spread.mesh, expected))()
@@ -115,14 +116,20 @@ class Train:
         self.info["planned_bytes"] = planned_bytes(self._step_fn)
         if settings.get("first_run", True):
             started = time.perf_counter()
-            self.run(1)
+            self.run(self._at_once)
             self.info["first_seconds"] = time.perf_counter() - started
 
     def run(self, count: int) -> None:
-        """Makes steps and waits for them."""
-        for _ in range(count):
+        """Makes steps, whole dispatches of them, and waits for them.
+
+        Raises:
+          ValueError: for steps that are no whole dispatches.
+        """
+        if count % self._at_once:
+            raise ValueError(f"{count} steps are no dispatches of {self._at_once}")
+        for _ in range(count // self._at_once):
             self._state, _ = self._step_fn(self._state, *self._placement.arguments(self._steps))
-            self._steps += 1
+            self._steps += self._at_once
         jax.block_until_ready(self._state)
 
 

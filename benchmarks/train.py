@@ -6,7 +6,8 @@
 Both frameworks train NanoDiT of `configs/dit_flow.py` on synthetic images: on a CPU in float32 at
 batch 4, on a GPU at batch 160 with TF32 and with bfloat16. `--operations` asks where the time goes:
 forward and backward pass of each operation by itself, for all blocks of a step. Results go to
-`train.json` in `benchmarks/results/` under the device's name.
+`train.json` in `benchmarks/results/` under the device's name, those of another network or batch
+only where `--results` names a folder.
 """
 
 import argparse

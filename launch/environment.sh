@@ -2,9 +2,6 @@
 # Usage: . launch/environment.sh REQUIREMENTS_FILE [EXTRA]
 
 set -euo pipefail
-# A CPU loses a part of its time to fresh pages; huge ones are fewer. glibc reads it at the start of a
-# process, other C libraries leave it alone.
-export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 cd -- "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." > /dev/null
 
 # Newer Pythons come last: not every package has files for them yet. ensurepip is missing where

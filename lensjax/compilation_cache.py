@@ -36,7 +36,7 @@ def keep_programs() -> None:
         return
     try:
         folder = cache_folder() / FOLDER
-        _mend(folder)
+        _mend(folder, bounded="JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ)
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder, no locks on this disk
         logging.warning("compiled programs are not kept for the next time: %s", error)
         return
@@ -47,15 +47,17 @@ def keep_programs() -> None:
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
-def _mend(folder: pathlib.Path) -> None:
+def _mend(folder: pathlib.Path, bounded: bool) -> None:
     """Makes the folder, and removes entries that a kill or a full disk has cut short.
+
+    Only a bounded folder has the times by which these are known.
 
     An entry's time is written last. JAX up to 0.10 stores nothing more beside an entry without
     one. Where such an entry was read meanwhile it has a time and stays; its program is compiled.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / ".lockfile", timeout=_LOCK_SECONDS):  # JAX's own name
-        for entry in folder.glob("*-cache"):
+        for entry in folder.glob("*-cache") if bounded else ():
             if not entry.with_name(entry.name.removesuffix("cache") + "atime").exists():
                 entry.unlink()
         (folder / ".writable").write_bytes(b"1")

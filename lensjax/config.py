@@ -79,6 +79,7 @@ RESUMABLE_FIELDS = (
     "train.checkpoint_every",
     "train.keep_last",
     "train.keep_every",
+    "train.accumulate_steps",  # by which a batch fits another device
     "data.folder",  # a set of files is known by its content
     "data.directory",
     "data.num_parts",

@@ -59,13 +59,15 @@ def run(
         )
     if config.train.deterministic:  # before the first use of a device
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DETERMINISTIC_FLAG}"
-    if mode not in _FOR_SEVERAL_HOSTS and rendezvous.find_address(config.parallel, os.environ):
+    several = rendezvous.find_address(config.parallel, os.environ) is not None
+    if mode not in _FOR_SEVERAL_HOSTS and several:
         raise ConfigError(
             "parallel.hosts",
             config.parallel.hosts,
             f"allowed: one with --mode={mode}; several hosts can {', '.join(_FOR_SEVERAL_HOSTS)}",
         )
-    keep_programs()
+    if not several:  # a host that finds its program would not wait for those that compile theirs
+        keep_programs()
     functions: dict[str, Callable[[Config, pathlib.Path], int | None]] = {
         "train": _train,
         "sample": _sample,

@@ -137,7 +137,10 @@ def _compile(
     train_step = build_train_step(config, batch_fn, spread, rows, _class_counts(config, split))
     dispatch = make_dispatch(train_step, config.train.steps_per_dispatch, rows)
     started = time.monotonic()
-    arguments = _arguments(placement, int(state.step), config.train.steps_per_dispatch)
+    # Those of every step are alike; the steps of a dispatch are read when it is due.
+    arguments = placement.arguments(int(state.step))
+    if rows:
+        arguments = (arguments,) * config.train.steps_per_dispatch
     compiled = spread.compile(dispatch, state, arguments, rows)
     logging.info("compiled the train step once, in %.1f s", time.monotonic() - started)
     return compiled
@@ -175,7 +178,8 @@ def train(
       TrainingError: where a loss or gradient was not finite.
       lensjax.checkpoint.CheckpointError: where there are checkpoints but none is sound.
     """
-    spread, stop = make_spread(config), stop or StopRequest()
+    spread, at_once = make_spread(config), config.train.steps_per_dispatch
+    stop = stop or StopRequest()
     split = without_disc(split, config.data.exclude_source_disc)
     _check_images(config, split.info, len(split))
     with contextlib.ExitStack() as cleanup:
@@ -198,7 +202,7 @@ def train(
             return state
         if hosts.is_main():
             files.record_start(workdir, start, config, split.info)
-        placement = place(split, config.data.placement, config.seed, spread)
+        placement = place(split, config.data.placement, config.seed, spread, at_once)
         cleanup.callback(placement.close)
         step_fn = _compile(config, state, split, scaling, placement, spread)
         watch = make_watch(config, split, other, scaling, spread.mesh)

@@ -226,6 +226,7 @@ RESUMABLE_SECTIONS = {"parallel", "sample", "evaluate", "export"}
 RESUMABLE = {
     "model.attention",
     "model.remat",
+    "train.accumulate_steps",
     "train.num_steps",
     "train.log_every",
     "train.evaluate_every",

@@ -29,7 +29,7 @@ from lensjax.spread import Spread, own_places
 # The images may take this share of the memory; the rest is for the network and its activations.
 _MEMORY_SHARE = 0.25
 _READ_THREADS = 2
-_BATCHES_AHEAD = 4
+_BATCHES_AHEAD = 4  # at least
 _LAST_STEP = 2**31 - 1
 
 
@@ -110,18 +110,19 @@ class StreamPlacement:
       split: the examples; threads read from it.
       seed: the run's seed.
       spread: how a batch lies on the devices, and images a step.
+      at_once: steps whose batches are asked for one after the other.
     """
 
     gives_rows = True
 
-    def __init__(self, split: Split, seed: int, spread: Spread) -> None:
+    def __init__(self, split: Split, seed: int, spread: Spread, at_once: int = 1) -> None:
         import grain
 
         own = own_places(spread.mesh, spread.batch_size)
         batches = _StepBatches(split, seed, spread.batch_size, own)
         self._batches = grain.MapDataset.source(batches)
         self._options = grain.ReadOptions(
-            num_threads=_READ_THREADS, prefetch_buffer_size=_BATCHES_AHEAD
+            num_threads=_READ_THREADS, prefetch_buffer_size=max(_BATCHES_AHEAD, 2 * at_once)
         )
         self._spread = spread
         self._iterator: Iterator[Examples] | None = None
@@ -195,7 +196,7 @@ def check_batch_size(batch_size: int, info: DatasetInfo, num_images: int) -> Non
         )
 
 
-def place(split: Split, name: str, seed: int, spread: Spread) -> Placement:
+def place(split: Split, name: str, seed: int, spread: Spread, at_once: int = 1) -> Placement:
     """Returns the placement of the training images.
 
     Args:
@@ -203,6 +204,7 @@ def place(split: Split, name: str, seed: int, spread: Spread) -> Placement:
       name: `device`, `stream`, or `auto` to choose by memory.
       seed: the run's seed.
       spread: the devices, and images a step.
+      at_once: steps of a dispatch.
 
     Raises:
       DataError: for a batch larger than the split.
@@ -215,4 +217,4 @@ def place(split: Split, name: str, seed: int, spread: Spread) -> Placement:
         logging.info("data.placement=auto: %s, because %s", name, reason)
     if name == "device":
         return DevicePlacement(split.in_memory(), seed, spread)
-    return StreamPlacement(split, seed, spread)
+    return StreamPlacement(split, seed, spread, at_once)

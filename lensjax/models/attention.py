@@ -8,21 +8,35 @@ import jax.numpy as jnp
 from jax import Array
 
 _CHUNK = 256  # queries whose scores are held at once
-# From here on, a CPU gains more by holding few scores than it loses by a loop over heads.
+# From here on two cores gain more by holding few scores than they lose by a loop over heads; with
+# many cores it was not measured.
 _LEAST_CHUNKED = 512
 _PALLAS_BLOCK = 128
 _HALF = (jnp.bfloat16, jnp.float16)
 _MOST_CUDNN_WIDTH = 128
+_LEAST_CUDNN_CAPABILITY = 8.0  # Ampere
+
+
+def platform() -> str:
+    """Returns the default device's platform; `cuda` is a GPU with cuDNN's attention."""
+    name = jax.default_backend()
+    if name != "gpu":
+        return name
+    device = jax.local_devices()[0]
+    capability = getattr(device, "compute_capability", "0")
+    is_cuda = "cuda" in device.client.platform_version
+    return "cuda" if is_cuda and float(capability) >= _LEAST_CUDNN_CAPABILITY else "gpu"
 
 
 def choose(name: str, platform: str, num_tokens: int, head_width: int, dtype: jnp.dtype) -> str:
-    """Returns how attention is computed: `xla`, `chunked`, `pallas` or `cudnn`.
+    """Returns how attention is computed: `xla`, `again`, `chunked`, `pallas` or `cudnn`.
 
-    What a device cannot do becomes `xla`, so that a run can be loaded anywhere.
+    What a device cannot do becomes `xla`, so that a run can be loaded anywhere. `again` is XLA's,
+    which an accelerator computes again for the gradient: kept scores of many tokens would fill it.
 
     Args:
       name: one of `config_model.ATTENTIONS`.
-      platform: `cpu`, `gpu` or `tpu`.
+      platform: see `platform`.
       num_tokens: T.
       head_width: channels of a head.
       dtype: of queries, keys and values.
@@ -32,12 +46,14 @@ def choose(name: str, platform: str, num_tokens: int, head_width: int, dtype: jn
         return "pallas" if fits else "xla"
     if name != "auto":
         return name
-    if platform == "gpu" and dtype in _HALF:
-        fits = head_width % 8 == 0 and head_width <= _MOST_CUDNN_WIDTH
-        return "cudnn" if fits else "xla"
-    if platform == "cpu" and dtype == jnp.float32 and num_tokens >= _LEAST_CHUNKED:
-        return "chunked"
-    return "xla"
+    narrow = head_width % 8 == 0 and head_width <= _MOST_CUDNN_WIDTH
+    if platform == "cuda" and dtype in _HALF and narrow:
+        return "cudnn"
+    if num_tokens < _LEAST_CHUNKED:
+        return "xla"
+    if platform == "cpu":
+        return "chunked" if dtype == jnp.float32 else "xla"
+    return "again"
 
 
 def attend(query: Array, key: Array, value: Array, name: str = "auto") -> Array:
@@ -49,11 +65,13 @@ def attend(query: Array, key: Array, value: Array, name: str = "auto") -> Array:
       value: as `query`.
       name: one of `config_model.ATTENTIONS`; all but `xla` lack forward-mode derivatives.
     """
-    how = choose(name, jax.default_backend(), query.shape[1], query.shape[-1], query.dtype)
+    how = choose(name, platform(), query.shape[1], query.shape[-1], query.dtype)
     if how == "chunked":
         return _over_heads(query, key, value)
     if how == "pallas":
         return _pallas(query, key, value)
+    if how == "again":
+        return jax.checkpoint(jax.nn.dot_product_attention)(query, key, value)
     implementation: Literal["xla", "cudnn"] = "cudnn" if how == "cudnn" else "xla"
     return jax.nn.dot_product_attention(query, key, value, implementation=implementation)
 
@@ -70,9 +88,9 @@ def _over_heads(query: Array, key: Array, value: Array) -> Array:
     batch, tokens, heads, width = query.shape
 
     def split(x: Array) -> Array:  # [B, T, heads, D] -> [B heads, T, D]
-        return x.swapaxes(1, 2).reshape(batch * heads, tokens, width)
+        return x.swapaxes(1, 2).reshape(batch * heads, tokens, width).astype(jnp.float32)
 
-    mixed = chunked_attention(split(query), split(key), split(value))
+    mixed = chunked_attention(split(query), split(key), split(value)).astype(query.dtype)
     return mixed.reshape(batch, heads, tokens, width).swapaxes(1, 2)
 
 

@@ -68,7 +68,7 @@ class DiT(nn.Module):
       num_heads: attention heads.
       mlp_ratio: width of a block's perceptron over `width`.
       num_classes: classes without the null label.
-      dtype: of the computation; parameters and output are float32.
+      dtype: of the computation; parameters and the last layer are float32.
       attention: one of `config_model.ATTENTIONS`.
       remat: whether the gradient computes each block again instead of keeping what is in it.
     """
@@ -113,11 +113,12 @@ class DiT(nn.Module):
             tokens = block(*sizes, self.dtype, self.attention, name=f"block_{index}")(
                 tokens, vector
             )
-        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=_zeros)
+        # In float32: the last layer's rounding would stand in the image.
+        dense = partial(nn.Dense, dtype=jnp.float32, kernel_init=_zeros)
         shift, scale = jnp.split(
             dense(2 * self.width, name="final_modulation")(nn.silu(vector)), 2, axis=-1
         )
-        tokens = modulate(_layer_norm(self.dtype)(tokens), shift, scale)
+        tokens = modulate(_layer_norm(jnp.float32)(tokens), shift, scale)
         patches = dense(self.patch_size**2 * channels, name="patches_out")(tokens)
         patches = patches.reshape(x.shape[0], rows, columns, -1)
-        return depth_to_space(patches, self.patch_size).astype(jnp.float32)
+        return depth_to_space(patches, self.patch_size)

@@ -161,7 +161,7 @@ class UNet(nn.Module):
       attention_resolutions: rows of the feature maps with self-attention after each residual block;
         see `feature_rows`.
       attention_head_width: channels of an attention head.
-      dtype: of the computation; parameters and output are float32.
+      dtype: of the computation; parameters and the last layer are float32.
       attention: one of `config_model.ATTENTIONS`.
       remat: whether the gradient computes each block again instead of keeping what is in it.
     """
@@ -207,10 +207,11 @@ class UNet(nn.Module):
         )(t, condition)
         h = self._enter(space_to_depth(x, self.patch_size))
         h = self._descend_and_rise(h, vector, heads)
-        h = nn.silu(_group_norm(h.shape[-1], self.dtype)(h))
-        conv = partial(nn.Conv, dtype=self.dtype, kernel_init=_zeros, name="patches_out")
+        # In float32: the last layer's rounding would stand in the image.
+        h = nn.silu(_group_norm(h.shape[-1], jnp.float32)(h))
+        conv = partial(nn.Conv, dtype=jnp.float32, kernel_init=_zeros, name="patches_out")
         patches = conv(self.patch_size**2 * channels, (3, 3))(h)
-        return depth_to_space(patches, self.patch_size)[:, :height, :width].astype(jnp.float32)
+        return depth_to_space(patches, self.patch_size)[:, :height, :width]
 
     def _enter(self, patches: Array) -> Array:
         """Returns the first features, with each patch's place added: a lens sits at the centre."""
