@@ -4,8 +4,8 @@
 
 A UNet of 4.8 million parameters on patches of 8x8 pixels, trained on `deeplense/model_ii` as the
 quickstart trains its own: x0, judged by the velocity, on the square root of the flux. Its times lie
-somewhat nearer to the data (`loss.time_mean`), where sub-structure is decided. Guidance of 1.5 in ten
-steps takes 20 network passes an image.
+somewhat nearer to the data (`loss.time_mean`), where sub-structure is decided. Guidance of 1.5 in
+ten steps takes 20 network passes an image.
 
 Hardware: two CPU cores. Time and score: `benchmarks/results/quality.md`; the trained network comes
 with lensjax as `pretrained/model_ii`.
