@@ -355,6 +355,9 @@ def equations(jaxpr):
                 yield from equations(inner)
 
 
+PRODUCTS = ("dot_general", "conv_general_dilated")
+
+
 def operands(jaxpr, *primitives: str) -> set[str]:
     """Types that enter some operations of a program."""
     chosen = [step for step in equations(jaxpr) if step.primitive.name in primitives]
@@ -363,7 +366,7 @@ def operands(jaxpr, *primitives: str) -> set[str]:
 
 def matrix_operands(jaxpr) -> set[str]:
     """Types that enter the products and convolutions of a program."""
-    return operands(jaxpr, "dot_general", "conv_general_dilated")
+    return operands(jaxpr, *PRODUCTS)
 
 
 @each_model
@@ -378,5 +381,9 @@ def test_bfloat16_computes_in_it_and_keeps_float32_outside(fields):
     assert found.dtype == jnp.float32
     error = np.sqrt(np.mean(np.square(found - expected)) / np.mean(np.square(expected)))
     assert 1e-4 < error < 0.03
-    assert matrix_operands(jax.make_jaxpr(half)(params, *batch).jaxpr) == {"bfloat16"}
+    program = jax.make_jaxpr(half)(params, *batch).jaxpr
+    assert matrix_operands(program) == {"bfloat16", "float32"}
+    products = [step for step in equations(program) if step.primitive.name in PRODUCTS]
+    whole = [step for step in products if "float32" in {str(v.aval.dtype) for v in step.invars}]
+    assert len(whole) == (2 if fields["name"] == "dit" else 1)  # the last layer, its modulation
     assert matrix_operands(jax.make_jaxpr(exact)(params, *batch).jaxpr) == {"float32"}
