@@ -178,8 +178,7 @@ def train(
       TrainingError: where a loss or gradient was not finite.
       lensjax.checkpoint.CheckpointError: where there are checkpoints but none is sound.
     """
-    spread, at_once = make_spread(config), config.train.steps_per_dispatch
-    stop = stop or StopRequest()
+    spread, stop, settings = make_spread(config), stop or StopRequest(), config.train
     split = without_disc(split, config.data.exclude_source_disc)
     _check_images(config, split.info, len(split))
     with contextlib.ExitStack() as cleanup:
@@ -193,15 +192,15 @@ def train(
         state = _first_state(config, split, spread.mesh, checkpoints)
         start = int(state.step)
         logging.info("resumed at step %d" if start else "starting at step %d", start)
-        selection = None
-        if config.task == CLASSIFY:
-            selection = Selection(workdir, start, config.classify.patience)
-            cleanup.callback(selection.close)
-        if start >= config.train.num_steps or (selection and selection.exhausted):
+        patience, classifies = config.classify.patience, config.task == CLASSIFY
+        selection = Selection(workdir, start, patience) if classifies else None
+        cleanup.callback(selection.close if selection else lambda: None)
+        if start >= settings.num_steps or (selection and selection.exhausted):
             logging.info("nothing to do: the run ended after %d steps", start)
             return state
         if hosts.is_main():
             files.record_start(workdir, start, config, split.info)
+        at_once = settings.steps_per_dispatch
         placement = place(split, config.data.placement, config.seed, spread, at_once)
         cleanup.callback(placement.close)
         step_fn = _compile(config, state, split, scaling, placement, spread)
@@ -329,8 +328,7 @@ def _loop(
     selection: Selection | None,
 ) -> TrainState:
     settings, ema, progress = config.train, config.sample.ema, monitor.progress
-    patience = config.classify.patience
-    at_once = settings.steps_per_dispatch
+    patience, at_once = config.classify.patience, settings.steps_per_dispatch
     for step in range(int(state.step) + at_once, settings.num_steps + 1, at_once):
         state, scalars = step_fn(state, *_arguments(placement, step - at_once, at_once))
         progress.pending.append(scalars)
