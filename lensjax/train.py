@@ -192,9 +192,9 @@ def train(
         state = _first_state(config, split, spread.mesh, checkpoints)
         start = int(state.step)
         logging.info("resumed at step %d" if start else "starting at step %d", start)
-        patience, classifies = config.classify.patience, config.task == CLASSIFY
-        selection = Selection(workdir, start, patience) if classifies else None
-        cleanup.callback(selection.close if selection else lambda: None)
+        selection = _open_selection(workdir, config, start)
+        if selection:
+            cleanup.callback(selection.close)
         if start >= settings.num_steps or (selection and selection.exhausted):
             logging.info("nothing to do: the run ended after %d steps", start)
             return state
@@ -224,6 +224,13 @@ def _claimed(workdir: pathlib.Path, config: Config, info: DatasetInfo) -> Iterat
     files.claim(workdir, config)
     with files.training_lock(workdir):
         yield
+
+
+def _open_selection(workdir: pathlib.Path, config: Config, start: int) -> Selection | None:
+    """Returns what keeps the best state of a classifier; a generator has none."""
+    if config.task != CLASSIFY:
+        return None
+    return Selection(workdir, start, config.classify.patience)
 
 
 def _open_checkpoints(workdir: pathlib.Path, config: Config) -> Checkpoints:
