@@ -63,6 +63,16 @@ def host_peak_bytes() -> int:
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def first_and_second(run: Callable[[int], None]) -> tuple[float, float]:
+    """Returns the seconds of a job's first run and of its second; the first one compiles."""
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        run(1)
+        seconds.append(time.perf_counter() - started)
+    return seconds[0], seconds[1]
+
+
 def serve(
     jobs: Mapping[str, Callable[[Answer], Job]],
     hello: Callable[[], Answer],

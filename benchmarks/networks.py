@@ -85,6 +85,24 @@ def network_fields(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def config_for(options: argparse.Namespace, precision: str, fields: dict[str, Any]) -> Config:
+    """Returns the checked configuration that both frameworks run in a precision.
+
+    Args:
+      options: of `pairs.parser`.
+      precision: `float32`, `tf32` or `bfloat16`.
+      fields: those of the benchmark by their full path.
+
+    Raises:
+      ConfigError: for a field that is not allowed, or what `nanodit_torch.py` does not have.
+    """
+    dtype = "bfloat16" if precision == "bfloat16" else "float32"
+    fixed = network_fields(options) | fields | {"model.dtype": dtype}
+    config = read_config(options.config, options.set, fixed)
+    check_network(config, options.side)
+    return config
+
+
 def check_network(config: Config, side: int) -> None:
     """Checks that PyTorch's side is the same network and loss.
 

@@ -36,15 +36,12 @@ def config_for(options: argparse.Namespace, platform: str, precision: str) -> Co
         raise ConfigError(
             "--passes", options.passes, "allowed: an even number with guidance, two passes a step"
         )
-    fixed = networks.network_fields(options) | {
+    fields = {
         "sample.batch_size": options.batch or BATCH[platform],
         "sample.steps": options.passes // passes_a_step,
         "sample.guidance": options.guidance,
-        "model.dtype": "bfloat16" if precision == "bfloat16" else "float32",
     }
-    config = networks.read_config(options.config, options.set, fixed)
-    networks.check_network(config, options.side)
-    return config
+    return networks.config_for(options, precision, fields)
 
 
 def measure(

@@ -162,12 +162,7 @@ class Sample:
         params = jax.jit(make_init_state(config, shape))().params
         self._weights = self._drawing.placed(Weights(params))
         passes = passes_per_image(config, config.sample)
-        started = time.perf_counter()
-        self.run(1)
-        first = time.perf_counter() - started
-        started = time.perf_counter()
-        self.run(1)
-        second = time.perf_counter() - started
+        first, second = channel.first_and_second(self.run)
         # A drawing is compiled by its first call, so that this one took longer by it.
         compiled = max(first - second, 0.0)
         self.info: Answer = {
@@ -207,10 +202,7 @@ class Repeated:
         self._compiled = jitted.lower(*arguments).compile()
         self.info: Answer = {"compile_seconds": time.perf_counter() - started}
         self._arguments, self._carries = arguments, carries
-        self.run(1)
-        started = time.perf_counter()
-        self.run(1)
-        self.info["first_seconds"] = time.perf_counter() - started
+        _, self.info["first_seconds"] = channel.first_and_second(self.run)
 
     def run(self, count: int) -> None:
         """Calls so often."""

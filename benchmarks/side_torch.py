@@ -6,7 +6,6 @@ python benchmarks/side_torch.py cpu|gpu
 import os
 import platform
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -82,12 +81,7 @@ class Repeated:
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self._function = function
-        started = time.perf_counter()
-        self.run(1)
-        first = time.perf_counter() - started
-        started = time.perf_counter()
-        self.run(1)
-        second = time.perf_counter() - started
+        first, second = channel.first_and_second(self.run)
         # PyTorch compiles in the first call, so that its price is what that one took longer.
         compiled = max(first - second, 0.0) if DEVICE == "cuda" else 0.0
         self.info: Answer = {"first_seconds": second, "compile_seconds": compiled}

@@ -49,13 +49,8 @@ def settings_for(config: Config, options: argparse.Namespace, precision: str) ->
 
 def config_for(options: argparse.Namespace, platform: str, precision: str) -> Config:
     """Returns the checked configuration of a precision."""
-    fixed = networks.network_fields(options) | {
-        "train.batch_size": options.batch or BATCH[platform],
-        "model.dtype": "bfloat16" if precision == "bfloat16" else "float32",
-    }
-    config = networks.read_config(options.config, options.set, fixed)
-    networks.check_network(config, options.side)
-    return config
+    fields = {"train.batch_size": options.batch or BATCH[platform]}
+    return networks.config_for(options, precision, fields)
 
 
 def measure(

@@ -339,8 +339,8 @@ def _loop(
     for step in range(int(state.step) + at_once, settings.num_steps + 1, at_once):
         state, scalars = step_fn(state, *_arguments(placement, step - at_once, at_once))
         progress.pending.append(scalars)
-        # Looked at once a step: a signal that comes during a save or a picture is for the next one,
-        # or this step would be called saved without being so.
+        # Looked at once a dispatch: a signal that comes during a save or a picture is for the next
+        # one, or this step would be called saved without being so.
         signal_name = stop.reached(step // at_once)
         done = step == settings.num_steps
         last = done or signal_name is not None
