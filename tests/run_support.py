@@ -29,6 +29,7 @@ from lensjax.config_model import TASKS
 from lensjax.data.dataset import DatasetInfo, LensSplit
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+DATA = ROOT / "tests" / "data"
 CLASS_NAMES = ("axion", "cdm", "no_sub")
 MINI_SET = "deeplense/model_ii_mini"
 SIDE = 16
