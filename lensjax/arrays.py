@@ -1,23 +1,19 @@
 """Lens images as numpy arrays with a table of what they show: `simulate` and `load_data`."""
 
 import dataclasses
-import functools
 from collections.abc import Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from lensjax import prng
 from lensjax.config_fields import is_integer
 from lensjax.data import parameters, simulator
-from lensjax.data.catalogue import FOLDER_SET, SIMULATED_SETS, SimulatedSet
+from lensjax.data.catalogue import CHUNK, FOLDER_SET, SIMULATED_SETS
 from lensjax.data.dataset import SPLITS, DataError
 from lensjax.data.tables import make_table, parameter_table
 
-_CHUNK = 128  # images computed at once; another number would change the images' last bits
 _PREFIX = "deeplense/"
 
 
@@ -26,22 +22,6 @@ def _full_name(name: str, allowed: Iterable[str]) -> str:
     if full not in allowed:
         raise DataError(f"data set {name!r} does not exist; choose one of {', '.join(allowed)}")
     return full
-
-
-@functools.partial(jax.jit, static_argnames=("simulated", "class_name"))
-def _simulate_chunk(
-    base: Array, start: Array, simulated: SimulatedSet, class_name: str
-) -> tuple[Array, Array]:
-    """Returns float32 images `[_CHUNK, H, W]` and parameter vectors `[_CHUNK, P]`."""
-    images, draws, exposures = simulator.simulate(
-        prng.keys(base, start + jnp.arange(_CHUNK)),
-        simulated.survey,
-        class_name,
-        noisy=simulated.noisy,
-        conserved=simulated.conserved,
-    )
-    to_vector = functools.partial(parameters.parameter_vector, class_name=class_name)
-    return images.astype(jnp.float32), jax.vmap(to_vector)(draws, exposures)
 
 
 def simulate(name: str, class_name: str, num: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -79,9 +59,9 @@ def simulate(name: str, class_name: str, num: int, seed: int = 0) -> tuple[np.nd
     side = simulated.survey.num_pixels
     images = np.empty((num, side, side, 1), np.float32)
     vectors = np.empty((num, len(parameters.PARAMETER_NAMES)), np.float32)
-    for start in range(0, num, _CHUNK):
-        chunk = jax.device_get(_simulate_chunk(base, start, simulated, class_name))
-        part = slice(start, min(start + _CHUNK, num))
+    for start in range(0, num, CHUNK):
+        chunk = jax.device_get(parameters.simulate_chunk(base, start, simulated, class_name))
+        part = slice(start, min(start + CHUNK, num))
         images[part, ..., 0], vectors[part] = (each[: num - start] for each in chunk)
     labels = np.full(num, label, np.int32)
     table = make_table(

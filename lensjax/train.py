@@ -23,6 +23,7 @@ from lensjax.config import Config, ConfigError, DataConfig, check_attention, che
 from lensjax.config_classify import BALANCED
 from lensjax.config_task import CLASSIFY, GENERATE, TRANSFORMERS
 from lensjax.data.augmentation import cut_out_shape, make_augment_fn
+from lensjax.data.catalogue import is_same_content
 from lensjax.data.dataset import DataError, DatasetInfo, Split
 from lensjax.data.division import divide
 from lensjax.data.pipeline import Placement, make_batch_fn
@@ -84,7 +85,7 @@ def _claim_dataset(workdir: pathlib.Path, split: Split, config: Config) -> Scali
     path = workdir / files.DATASET_FILE
     if path.exists():
         known = files.read_json(path)
-        if known["fingerprint"] != split.info.fingerprint:
+        if not is_same_content(known["fingerprint"], split.info.fingerprint):
             raise ConfigError(
                 "data.name",
                 f"{split.info.name} with fingerprint {split.info.fingerprint}",

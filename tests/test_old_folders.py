@@ -89,9 +89,7 @@ def outcomes(folders) -> dict[str, tuple[int, str]]:
     return run_commands(folders, commands, TFDS_DATA_DIR=str(folders / "sets"), TRAININGS="1")
 
 
-@pytest.mark.parametrize(
-    "name", ["resume", "sample", "evaluate", "resume_classifier", "classify"]
-)
+@pytest.mark.parametrize("name", ["resume", "sample", "evaluate", "resume_classifier", "classify"])
 def test_every_mode_ends_well(outcomes, name):
     code, output = outcomes[name]
     assert code == 0, output

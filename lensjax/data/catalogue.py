@@ -1,9 +1,25 @@
-"""The names of the data sets and what each is made of; imports nothing heavy."""
+"""The names of the data sets, what each is made of and how it is recognised on a disk.
+
+Imports nothing heavy.
+"""
 
 import dataclasses
+import hashlib
 import itertools
+import json
 
 from lensjax.data.surveys import SURVEYS, Survey
+
+# Raised by hand whenever the same set would hold other pixels, labels or parameters; a test renders
+# fixed lenses and compares them with stored pixels, so that nobody forgets.
+SIMULATION_VERSION = 1
+# lensjax 0.1.0 took a hash of its source text for a fingerprint (of a set, and of a part of one);
+# each with the version of the simulation that it stands for.
+_SOURCE_HASHES = {"c5b6bc2a447c337f": 1, "5498de9c2e6a5043": 1}
+
+BUILDER_VERSION = "1.0.0"  # TFDS's: the layout of the files
+SPLIT_INDEX = {"train": 0, "test": 1}  # what the random keys of a split are made from
+CHUNK = 128  # images a call and class: the working set stays in the cache
 
 IMAGES_PER_CLASS = {
     "full": {"train": 30_000, "test": 5_000},
@@ -43,6 +59,25 @@ class SimulatedSet:
         """Number of images of each class by split."""
         return IMAGES_PER_CLASS["mini" if self.mini else "full"]
 
+    @property
+    def fingerprint(self) -> str:
+        """What identifies the content: the version of the simulation and a hash of the constants.
+
+        A survey's field that stands at its default leaves the hash as it is, so that a new field
+        makes no set on any disk stale.
+        """
+        survey = {
+            field.name: value
+            for field in dataclasses.fields(self.survey)
+            if (value := getattr(self.survey, field.name)) != field.default
+        }
+        constants = (
+            (BUILDER_VERSION, SPLIT_INDEX, CHUNK, self.images_per_class),
+            (survey, self.noisy, self.conserved),
+        )
+        digest = hashlib.sha256(json.dumps(constants, sort_keys=True).encode())
+        return f"simulation-{SIMULATION_VERSION}-{digest.hexdigest()[:12]}"
+
 
 def _all_sets() -> list[SimulatedSet]:
     plain = [
@@ -54,6 +89,18 @@ def _all_sets() -> list[SimulatedSet]:
 
 
 SIMULATED_SETS = {f"deeplense/{one.name}": one for one in _all_sets()}
+
+
+def is_same_content(written: str, fingerprint: str) -> bool:
+    """Returns whether a fingerprint on disk, perhaps of an older lensjax, stands for a set's own.
+
+    Args:
+      written: what a set or a run on disk carries.
+      fingerprint: what this version would write.
+    """
+    version = _SOURCE_HASHES.get(written)
+    return written == fingerprint or fingerprint.startswith(f"simulation-{version}-")
+
 
 # The user's own files, and how they may be read.
 FOLDER_SET = "deeplense/folder"

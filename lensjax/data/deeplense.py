@@ -4,15 +4,12 @@ import os
 
 import tensorflow_datasets as tfds
 
-from lensjax.data.catalogue import SIMULATED_SETS
+from lensjax.data.catalogue import BUILDER_VERSION, SIMULATED_SETS, SPLIT_INDEX
 from lensjax.data.dataset import DataError, DatasetInfo, LensSplit
 from lensjax.data.deeplense_builder import (
-    SPLIT_INDEX,
-    VERSION,
     Deeplense,
     DeeplenseConfig,
     bytes_per_image,
-    fingerprint,
 )
 from lensjax.data.prepared import PreparedSet, root_of
 from lensjax.data.records import RecordSplit
@@ -47,9 +44,10 @@ def locate(name: str, directory: str | None = None) -> PreparedSet:
     Raises:
       DataError: for an unknown name.
     """
-    folder = root_of(directory) / Deeplense.name / config_of(name).name / VERSION
+    source = config_of(name).source
+    folder = root_of(directory) / Deeplense.name / source.name / BUILDER_VERSION
     command = f"--mode=build_data --config.data.name={name}"
-    return PreparedSet(name, folder, fingerprint(), command)
+    return PreparedSet(name, folder, source.fingerprint, command)
 
 
 def prepare(

@@ -5,32 +5,25 @@ to the same lenses, `_conserved` takes the sub-structure's mass from the main ha
 the beginning of a set. Example k is image k // 3 of class k % 3.
 """
 
-import ast
 import dataclasses
-import functools
-import hashlib
-import inspect
-import io
-import textwrap
-import tokenize
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tensorflow_datasets as tfds
 from jax import Array
 
 from lensjax import prng
-from lensjax.data import parameters, raytracing, simulator
-from lensjax.data.catalogue import IMAGES_PER_CLASS, SIMULATED_SETS, SimulatedSet
+from lensjax.data import parameters, simulator
+from lensjax.data.catalogue import (
+    BUILDER_VERSION,
+    CHUNK,
+    SIMULATED_SETS,
+    SPLIT_INDEX,
+    SimulatedSet,
+)
 from lensjax.data.ordered_builder import OrderedBuilder, record_bytes, record_features
-from lensjax.data.surveys import SURVEYS, Survey
-
-VERSION = "1.0.0"
-SPLIT_INDEX = {"train": 0, "test": 1}
-_CHUNK = 128  # images a call and class: the working set stays in the cache
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -48,27 +41,21 @@ class DeeplenseConfig(tfds.core.BuilderConfig):
         return self.source.images_per_class[split] * len(simulator.CLASS_NAMES)
 
 
-@functools.partial(jax.jit, static_argnames=("survey", "class_name", "noisy", "conserved"))
-def _simulate_chunk(
-    base: Array,
-    start: Array,
-    survey: Survey,
-    class_name: str,
-    noisy: bool,
-    conserved: bool,
-) -> tuple[Array, Array]:
-    """Returns float32 images `[_CHUNK, H, W]` and parameter vectors `[_CHUNK, P]`."""
-    keys = prng.keys(base, start + jnp.arange(_CHUNK))
-    images, draws, exposures = simulator.simulate(
-        keys, survey, class_name, noisy=noisy, conserved=conserved
-    )
-    to_vector = functools.partial(parameters.parameter_vector, class_name=class_name)
-    return images.astype(jnp.float32), jax.vmap(to_vector)(draws, exposures)
+def simulate_chunks(
+    source: SimulatedSet, split: str, starts: range
+) -> Iterator[tuple[int, list[Any]]]:
+    """Simulates the chunks of a split that begin at the given images of each class.
 
+    Args:
+      source: what the set is made of.
+      split: `train` or `test`.
+      starts: multiples of `CHUNK`, at least one.
 
-def _chunks(config: DeeplenseConfig, split: str) -> Iterator[tuple[int, list[Any]]]:
-    """Yields the first image's index and, for each class, images and parameter vectors."""
-    source = config.source
+    Yields:
+      The first image's index within its class and, for each class, float32 images `[CHUNK, H, W]`
+      and parameter vectors `[CHUNK, P]`. The last chunk of a split is whole like the others: XLA
+      may round otherwise in a program for another number of images.
+    """
     survey = source.survey
     # The stream is the model's alone: noisy and conserved sets show the same lenses.
     bases = [
@@ -78,23 +65,22 @@ def _chunks(config: DeeplenseConfig, split: str) -> Iterator[tuple[int, list[Any
 
     def dispatch(start: int) -> list[tuple[Array, Array]]:
         return [
-            _simulate_chunk(base, start, survey, class_name, source.noisy, source.conserved)
+            parameters.simulate_chunk(base, start, source, class_name)
             for base, class_name in zip(bases, simulator.CLASS_NAMES, strict=True)
         ]
 
-    count = source.images_per_class[split]
-    pending = dispatch(0)
-    for start in range(0, count, _CHUNK):
+    pending = dispatch(starts[0])
+    for start in starts:
         ready = pending
-        if start + _CHUNK < count:
-            pending = dispatch(start + _CHUNK)  # computed while this chunk is being written
+        if start != starts[-1]:
+            pending = dispatch(start + CHUNK)  # computed while this chunk is being written
         yield start, [jax.device_get(pair) for pair in ready]
 
 
 class Deeplense(OrderedBuilder):
     """The simulated sets as TFDS `deeplense/NAME`."""
 
-    VERSION = tfds.core.Version(VERSION)
+    VERSION = tfds.core.Version(BUILDER_VERSION)
     BUILDER_CONFIGS: ClassVar = [
         DeeplenseConfig(name=source.name, source=source) for source in SIMULATED_SETS.values()
     ]
@@ -103,6 +89,10 @@ class Deeplense(OrderedBuilder):
     def num_images(self, split: str) -> int:
         """Returns the number of images of a split, all classes together."""
         return self.builder_config.num_images(split)
+
+    def chunk_starts(self, split: str) -> range:
+        """Returns the first image of each chunk of a split, counted within a class."""
+        return range(0, self.builder_config.source.images_per_class[split], CHUNK)
 
     def bytes_per_image(self) -> int:
         """Returns the size of one record before compression."""
@@ -119,7 +109,7 @@ class Deeplense(OrderedBuilder):
                 (side, side, 1), simulator.CLASS_NAMES, len(parameters.PARAMETER_NAMES)
             ),
             metadata=tfds.core.MetadataDict(
-                fingerprint=fingerprint(),
+                fingerprint=self.builder_config.source.fingerprint,
                 class_names=list(simulator.CLASS_NAMES),
                 parameter_names=list(parameters.PARAMETER_NAMES),
                 pixel_scale_arcsec=survey.pixel_scale_arcsec,
@@ -137,19 +127,17 @@ class Deeplense(OrderedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yields examples in order: classes take turns, so that any beginning is balanced."""
-        config = self.builder_config
-        count = config.source.images_per_class[split]
-        num_classes = len(simulator.CLASS_NAMES)
+        source = self.builder_config.source
+        count = source.images_per_class[split]
         lowest, highest = np.inf, -np.inf
-        for start, chunk in _chunks(config, split):
-            taken = min(_CHUNK, count - start)
-            for images, _ in chunk:
-                lowest = min(lowest, float(images[:taken].min()))
-                highest = max(highest, float(images[:taken].max()))
+        for start, chunk in simulate_chunks(source, split, self.chunk_starts(split)):
+            taken = min(CHUNK, count - start)
+            lowest = min(lowest, *(float(images[:taken].min()) for images, _ in chunk))
+            highest = max(highest, *(float(images[:taken].max()) for images, _ in chunk))
             for index in range(taken):
                 for label, (images, vectors) in enumerate(chunk):
                     yield (
-                        num_classes * (start + index) + label,
+                        len(chunk) * (start + index) + label,
                         {
                             "image": images[index, ..., None],
                             "label": label,
@@ -163,50 +151,3 @@ class Deeplense(OrderedBuilder):
 def bytes_per_image(config: DeeplenseConfig) -> int:
     """Returns the size of one record before compression."""
     return record_bytes(config.source.survey.num_pixels**2, len(parameters.PARAMETER_NAMES))
-
-
-def _code_of(part: Any) -> str:
-    """Returns the source of a module, class or function without comments and docstrings."""
-    source = textwrap.dedent(inspect.getsource(part))
-    lines = source.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            line, column = token.start
-            lines[line - 1] = lines[line - 1][:column]
-    documented = ast.Module | ast.ClassDef | ast.FunctionDef
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
-            docstring = node.body[0]
-            for line in range(docstring.lineno - 1, docstring.end_lineno or docstring.lineno):
-                lines[line] = ""
-    # Indentation stays: it says what belongs to a branch.
-    return "\n".join(line.rstrip() for line in lines if line.strip())
-
-
-@functools.cache
-def _digest_of_code() -> Any:
-    parts = (
-        raytracing,
-        simulator,
-        parameters,
-        prng,
-        _simulate_chunk,
-        _chunks,
-        Deeplense._generate_examples,
-    )
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(_code_of(inspect.unwrap(part) if callable(part) else part).encode())
-    return digest
-
-
-def fingerprint() -> str:
-    """Returns what identifies the code and the constants that decide what the sets hold.
-
-    Corrected comments and docstrings leave it as it is, and so does the code that only writes,
-    reads or checks. It is the same with each version of Python.
-    """
-    digest = _digest_of_code().copy()
-    constants = (VERSION, SPLIT_INDEX, _CHUNK, IMAGES_PER_CLASS, dict(SURVEYS))
-    digest.update(repr(constants).encode())
-    return digest.hexdigest()[:16]

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lensjax import prng
 from lensjax.data import raytracing, simulator
+from lensjax.data.catalogue import CHUNK, SimulatedSet
 from lensjax.data.surveys import Survey
 
 _SCALARS = (
@@ -145,3 +147,29 @@ def render_parameters(parameters: np.ndarray, labels: np.ndarray, survey: Survey
         if len(chosen):
             images[chosen, ..., 0] = _render_class(parameters[chosen], survey, class_name)
     return images
+
+
+@functools.partial(jax.jit, static_argnames=("source", "class_name"))
+def simulate_chunk(
+    base: Array, start: Array | int, source: SimulatedSet, class_name: str
+) -> tuple[Array, Array]:
+    """Simulates the `catalogue.CHUNK` lenses of a class that begin at a given one.
+
+    Args:
+      base: the typed key of the class; lens i has the key `prng.keys(base, i)`.
+      start: number of the first lens, int32 `[]`.
+      source: what the set is made of (static).
+      class_name: one of `simulator.CLASS_NAMES` (static).
+
+    Returns:
+      Images, float32 `[CHUNK, H, W]`, flux per pixel, and parameter vectors, float32 `[CHUNK, P]`.
+    """
+    images, draws, exposures = simulator.simulate(
+        prng.keys(base, start + jnp.arange(CHUNK)),
+        source.survey,
+        class_name,
+        noisy=source.noisy,
+        conserved=source.conserved,
+    )
+    to_vector = functools.partial(parameter_vector, class_name=class_name)
+    return images.astype(jnp.float32), jax.vmap(to_vector)(draws, exposures)

@@ -14,15 +14,15 @@ from collections.abc import Callable
 import tensorflow_datasets as tfds
 from absl import logging
 
+from lensjax.data.catalogue import BUILDER_VERSION, SPLIT_INDEX
 from lensjax.data.dataset import DataError
 from lensjax.data.deeplense import config_of, locate
-from lensjax.data.deeplense_builder import SPLIT_INDEX, VERSION, bytes_per_image
+from lensjax.data.deeplense_builder import bytes_per_image
 from lensjax.data.parts_builder import (
     DeeplensePart,
     JoinedDeeplense,
     PartConfig,
     checksum,
-    part_fingerprint,
 )
 from lensjax.data.prepared import PreparedSet, root_of
 
@@ -55,9 +55,11 @@ def locate_part(name: str, directory: str | None, num_parts: int, part: int) -> 
       DataError: for an unknown name, or more parts than the set can have.
     """
     config = _config(name, num_parts, part)
-    folder = _folder_of_parts(locate(name, directory)) / config.name / VERSION
+    folder = _folder_of_parts(locate(name, directory)) / config.name / BUILDER_VERSION
     described = f"{name} (part {part} of {num_parts})"
-    return PreparedSet(described, folder, part_fingerprint(), _command(name, num_parts, part))
+    return PreparedSet(
+        described, folder, config.source.fingerprint, _command(name, num_parts, part)
+    )
 
 
 def build_part(name: str, directory: str | None, num_parts: int, part: int) -> PreparedSet | None:
@@ -196,7 +198,7 @@ def _folder_of_parts(wanted: PreparedSet) -> pathlib.Path:
 def _parts_of_another_number(wanted: PreparedSet, num_parts: int) -> list[str]:
     """Returns a line about the parts of a set that was to have more or fewer of them."""
     folder = _folder_of_parts(wanted)
-    found = [path.parent.name for path in folder.glob(f"*-of-*/{VERSION}")]
+    found = [path.parent.name for path in folder.glob(f"*-of-*/{BUILDER_VERSION}")]
     others = sorted(name for name in found if not name.endswith(f"-of-{num_parts}"))
     if not others:
         return []

@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from absl import logging
 
+from lensjax.data.catalogue import is_same_content
 from lensjax.data.dataset import DataError, DatasetInfo, LensSplit
 from lensjax.data.records import RecordSplit
 
@@ -62,10 +63,10 @@ class PreparedSet:
             raise DataError(
                 f"data set {self.name} in {self.folder} cannot be read; {self._remedy}"
             ) from error
-        if found != self.fingerprint:
+        if not is_same_content(found, self.fingerprint):
             raise DataError(
-                f"data set {self.name} in {self.folder} is stale: it was made by code or constants "
-                f"with the fingerprint {found}, those installed have {self.fingerprint}; "
+                f"data set {self.name} in {self.folder} is stale: it has the fingerprint {found}, "
+                f"what would be made now has {self.fingerprint}; "
                 f"{self._remedy}"
             )
         missing = [path.name for path in paths if not path.exists()]
@@ -97,6 +98,7 @@ class PreparedSet:
         metadata = builder.info.metadata
         known = {field.name for field in dataclasses.fields(DatasetInfo)} - {"name"}
         values = {name: value for name, value in metadata.items() if name in known}
+        values["fingerprint"] = self.fingerprint
         values["class_names"] = tuple(metadata["class_names"])
         values["parameter_names"] = tuple(metadata["parameter_names"])
         return DatasetInfo(

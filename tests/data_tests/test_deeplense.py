@@ -1,7 +1,6 @@
 """Building, checking and reading the simulated sets; the sets here are small."""
 
 import fcntl
-import importlib.util
 import json
 import os
 import pathlib
@@ -21,12 +20,12 @@ import tensorflow_datasets as tfds
 from run_support import HIDE_TENSORFLOW
 
 from lensjax import prng
-from lensjax.data import catalogue, deeplense, deeplense_builder, parameters, prepared
+from lensjax.data import catalogue, deeplense, parameters, prepared
 from lensjax.data.dataset import DataError
 from lensjax.data.surveys import SURVEYS
 
 # More than one chunk in train, less than one in test.
-COUNTS = {"train": deeplense_builder._CHUNK + 12, "test": 10}
+COUNTS = {"train": catalogue.CHUNK + 12, "test": 10}
 NAME = "deeplense/model_ii_mini"
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -272,14 +271,13 @@ def test_set_without_one_of_its_files_is_refused(copied):
 def test_killed_build_leaves_nothing_that_looks_finished(built, tmp_path, monkeypatch):
     code = """
 import os, signal
-deeplense_builder.fingerprint()  # while the code is still what it is
-original = deeplense_builder._chunks
-def dying(config, split):
-    for number, chunk in enumerate(original(config, split)):
+original = deeplense_builder.simulate_chunks
+def dying(source, split, starts):
+    for number, chunk in enumerate(original(source, split, starts)):
         if number:
             os.kill(os.getpid(), signal.SIGKILL)
         yield chunk
-deeplense_builder._chunks = dying
+deeplense_builder.simulate_chunks = dying
 deeplense.prepare(sys.argv[1], sys.argv[2])
 """
     killed = run_python(code, NAME, str(tmp_path))
@@ -336,45 +334,6 @@ def test_directory_comes_from_the_environment(built, monkeypatch):
     assert len(deeplense.read(NAME, None, "test")) == 3 * COUNTS["test"]
 
 
-SOURCE = '''"""What it does."""
-import math  # a reason
-
-LIMIT = 1.5
-
-def area(radius):
-    """Returns the area."""
-    # another reason
-    return "#" and math.pi * radius ** 2
-'''
-
-
-def test_fingerprint_ignores_words_and_sees_code(tmp_path):
-    def code_of(number: int, text: str) -> str:
-        path = tmp_path / f"fingerprinted_{number}.py"
-        path.write_text(text)
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return deeplense_builder._code_of(module)
-
-    original = code_of(0, SOURCE)
-    assert original.splitlines()[0] == "import math"
-    assert "reason" not in original
-    assert '"#" and' in original  # no comment
-    reworded = (
-        SOURCE.replace("a reason", "why")
-        .replace("the area", "an\n    area")
-        .replace("\n\ndef", "\n\n\ndef")
-    )
-    assert code_of(1, reworded) == original
-    assert code_of(2, SOURCE.replace("1.5", "1.6")) != original
-    assert code_of(3, SOURCE.replace("** 2", "** 3")) != original
-    branch = "if 1:\n    x = 1\n{}x = 2\n"
-    assert code_of(4, branch.format("    ")) != code_of(5, branch.format(""))
-
-
 @pytest.mark.parametrize("damage", ["cut", "changed"])
 def test_damaged_shard_is_refused_by_name(copied, damage):
     directory, folder = copied
@@ -387,8 +346,3 @@ def test_damaged_shard_is_refused_by_name(copied, damage):
     shard.write_bytes(content)
     with pytest.raises(DataError, match=f"{NAME} in .* is damaged .* remove that folder"):
         deeplense.read(NAME, directory, "train")
-
-
-def test_fingerprint_is_short_hexadecimal():
-    assert int(deeplense_builder.fingerprint(), 16) >= 0
-    assert len(deeplense_builder.fingerprint()) == 16

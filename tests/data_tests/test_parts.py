@@ -10,7 +10,6 @@ import sys
 import threading
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -21,7 +20,6 @@ from lensjax.config import ConfigError
 from lensjax.data import (
     catalogue,
     deeplense,
-    deeplense_builder,
     parts,
     parts_builder,
     prepared,
@@ -30,7 +28,7 @@ from lensjax.data import (
 from lensjax.data.dataset import DataError
 
 # Four chunks in train and two in test, the last of each not full.
-_CHUNK = deeplense_builder._CHUNK
+_CHUNK = catalogue.CHUNK
 COUNTS = {"train": 3 * _CHUNK + 12, "test": _CHUNK + 10}
 NAME = "deeplense/model_ii_mini"
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -119,31 +117,6 @@ def test_parts_hold_what_a_single_build_does(single, tmp_path, num_parts):
     assert len(shards_of(folder, "test")) == min(num_parts, 2)
 
 
-@pytest.mark.parametrize("name", deeplense.available_sets())
-def test_every_set_is_simulated_by_the_same_calls(monkeypatch, name):
-    calls = []
-
-    def recorded(base, *others):
-        calls.append((jax.random.key_data(base).tolist(), *others))
-        return np.zeros(()), np.asarray(len(calls) - 1)
-
-    for module in (deeplense_builder, parts_builder):
-        monkeypatch.setattr(module, "_simulate_chunk", recorded)
-    for split in COUNTS:
-        expected = [
-            start for start, _ in deeplense_builder._chunks(deeplense.config_of(name), split)
-        ]
-        wanted = calls.copy()
-        calls.clear()
-        starts = []
-        for part in range(2):
-            for start, chunk in parts_builder._chunks_at(parts._config(name, 2, part), split):
-                starts.append(start)
-                assert [calls[int(place)][1] for _, place in chunk] == [start] * 3
-        assert (starts, calls) == (expected, wanted)
-        calls.clear()
-
-
 def test_tfds_reads_the_joined_set(single, copied):
     parts.join(NAME, copied, 3)
     for split in COUNTS:
@@ -216,12 +189,6 @@ def test_a_stale_part_is_named_and_not_joined(copied):
     assert not (pathlib.Path(copied, NAME) / "1.0.0").exists()
 
 
-def test_another_loop_over_the_chunks_makes_parts_stale(copied, monkeypatch):
-    monkeypatch.setattr(parts_builder, "_code_of_the_loop", lambda: "another")
-    with pytest.raises(DataError, match=r"part 0 of 3.* is stale"):
-        parts.join(NAME, copied, 3)
-
-
 def test_parts_of_another_number_are_named_and_not_joined(single, copied, said):
     assert parts.build_part(NAME, copied, 4, 3) is None
     others = pathlib.Path(copied, NAME, "parts")
@@ -259,9 +226,8 @@ def run_killed(code: str, directory: str) -> None:
     preamble = f"""
 {HIDE_TENSORFLOW}
 import os, signal
-from lensjax.data import catalogue, parts, parts_builder
+from lensjax.data import catalogue, parameters, parts
 catalogue.IMAGES_PER_CLASS["mini"] = {COUNTS!r}
-parts_builder.part_fingerprint()  # while the code is still what it is
 def dying(function, after):
     left = [after]
     def called(*arguments):
@@ -285,7 +251,7 @@ def dying(function, after):
 def test_a_killed_part_is_made_again(single, copied, said):
     shutil.rmtree(folder_of(copied, 2))
     code = """
-parts_builder._simulate_chunk = dying(parts_builder._simulate_chunk, 4)
+parameters.simulate_chunk = dying(parameters.simulate_chunk, 4)
 parts.build_part(sys.argv[1], sys.argv[2], 3, 2)
 """
     run_killed(code, copied)
