@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from lensjax.generate import LensGenerator
     from lensjax.loading import load
 
+__version__ = "0.2.0"
+
 __all__ = [
     "LensClassifier",
     "LensGenerator",

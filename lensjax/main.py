@@ -2,6 +2,8 @@
 
 python -m lensjax.main --config=configs/NAME.py --workdir=DIR [--mode=MODE]
     [--config.section.field=value ...]
+
+An installed lensjax has the command `lensjax` for `python -m lensjax.main`.
 """
 
 # Flags, process set-up, hand over to a mode; no logic belongs here.
@@ -89,5 +91,14 @@ def main(arguments: list[str]) -> None:
     sys.exit(status)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Runs the command line of this process: what the console script `lensjax` calls."""
+    # For --help, absl takes text and flags of whatever file was started.
+    sys.modules["__main__"].__doc__ = __doc__
+    for name in ("config", "workdir", "mode", "images"):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     app.run(main, flags_parser=command_line.parse)
+
+
+if __name__ == "__main__":
+    run()

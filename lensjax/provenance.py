@@ -11,12 +11,14 @@ from typing import Any
 
 import jax
 
-_PACKAGES = ("lensjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+import lensjax
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the packages that decide what a run computes."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "lensjax": lensjax.__version__}
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

@@ -7,6 +7,8 @@ import yaml
 from run_support import ROOT
 from test_requirements import project
 
+import lensjax
+
 CONTENT = yaml.safe_load((ROOT / "CITATION.cff").read_text())
 # Of the format's schema: the keys that occur here, and those that must.
 TOP = {
@@ -49,7 +51,7 @@ def test_the_file_has_the_required_keys_and_no_others():
 
 def test_it_cites_the_package_as_it_is_declared():
     assert CONTENT["title"] == project()["name"]
-    assert CONTENT["version"] == project()["version"]
+    assert CONTENT["version"] == lensjax.__version__
     assert CONTENT["license"] == project()["license"]
 
 
