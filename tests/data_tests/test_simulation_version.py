@@ -6,7 +6,7 @@ a raised `catalogue.SIMULATION_VERSION`, and to nothing else.
 
 import functools
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -48,9 +48,8 @@ def rendered(name: str, class_name: str, num: int) -> Lenses:
     label = simulator.CLASS_NAMES.index(class_name)
     base = prng.key(0, f"deeplense/{source.survey.name}", catalogue.SPLIT_INDEX["train"], label)
     # The body of the jitted function, so that a smaller chunk is compiled here and nowhere else.
-    simulate = functools.partial(
-        parameters.simulate_chunk.__wrapped__, source=source, class_name=class_name
-    )
+    body: Any = parameters.simulate_chunk
+    simulate = functools.partial(body.__wrapped__, source=source, class_name=class_name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parameters, "CHUNK", num)
         images, vectors = map(np.asarray, jax.jit(simulate)(base, 0))
@@ -160,7 +159,7 @@ def test_hashes_of_0_1_0_stand_for_version_1_alone(monkeypatch):
 
 
 def write_stored_lenses() -> None:
-    arrays = {"version": np.asarray(catalogue.SIMULATION_VERSION)}
+    arrays: dict[str, Any] = {"version": np.asarray(catalogue.SIMULATION_VERSION)}
     for name, class_name, num in CASES:
         lenses = rendered(name, class_name, num)
         arrays |= {f"{name}/{class_name}/{part}": v for part, v in lenses._asdict().items()}
