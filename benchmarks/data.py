@@ -43,7 +43,7 @@ def measure(placement_name: str, name: str, num_batches: int, found: Any) -> Non
     from lensjax.config import default_config, from_config_dict
     from lensjax.data import deeplense
     from lensjax.data.placement import place
-    from lensjax.losses import Places
+    from lensjax.interfaces import Places
     from lensjax.spread import make_spread
 
     config = default_config()

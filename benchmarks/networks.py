@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from lensjax.config import Config, ConfigError, check_overrides, from_config_dict
+from lensjax.config import Config, check_overrides, from_config_dict
+from lensjax.errors import ConfigError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 _IMAGE_BYTES = 2**28

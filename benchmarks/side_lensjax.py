@@ -27,7 +27,7 @@ from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.data.pipeline import make_batch_fn
 from lensjax.data.placement import DevicePlacement
 from lensjax.data.scaling import Scaling, fit_scaling
-from lensjax.losses import Batch
+from lensjax.interfaces import Batch
 from lensjax.models import build_model
 from lensjax.models.layers import SelfAttention, modulate
 from lensjax.parallel import all_devices, state_shardings

@@ -11,8 +11,9 @@ from lensjax import prng
 from lensjax.config_fields import is_integer
 from lensjax.data import parameters, simulator
 from lensjax.data.catalogue import CHUNK, FOLDER_SET, SIMULATED_SETS
-from lensjax.data.dataset import SPLITS, DataError
+from lensjax.data.dataset import SPLITS
 from lensjax.data.tables import make_table, parameter_table
+from lensjax.errors import DataError
 
 _PREFIX = "deeplense/"
 
@@ -100,7 +101,7 @@ def load_data(
       `lensjax.data.tables.make_table`.
 
     Raises:
-      lensjax.config.ConfigError: for a field of `data` that is not allowed.
+      lensjax.errors.ConfigError: for a field of `data` that is not allowed.
       DataError: for an unknown name or split, files that cannot be used, or a set that is stale,
         damaged or cannot be built.
     """

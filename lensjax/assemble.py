@@ -14,18 +14,12 @@ from lensjax import optim, paths, schedules
 from lensjax.config import Config, SampleConfig
 from lensjax.config_classify import BALANCED, UNWEIGHTED, class_weights
 from lensjax.config_task import CLASSIFY, GENERATE
-from lensjax.guidance import (
-    ApplyFn,
-    Guidance,
-    guide,
-    make_classifier_free_pair,
-    make_denoiser,
-)
-from lensjax.losses import Batch, LossFn, LossSettings, make_loss_fn
+from lensjax.guidance import Guidance, guide, make_classifier_free_pair, make_denoiser
+from lensjax.interfaces import ApplyFn, Batch, DenoiseFn, LossFn
+from lensjax.losses import LossSettings, make_loss_fn
 from lensjax.models import build_model
 from lensjax.parallel import all_devices, state_shardings
 from lensjax.preconditioning import precondition
-from lensjax.samplers import DenoiseFn
 from lensjax.spread import Spread
 from lensjax.state import EmaSettings, StepFn, TrainState, init_state, make_train_step
 from lensjax.task_losses import (

@@ -15,13 +15,10 @@ import jax
 import numpy as np
 from absl import logging
 
+from lensjax.errors import CheckpointError
 from lensjax.hosts import all_agree, barrier, check_seen, from_main, is_main
 from lensjax.parallel import put, to_host
 from lensjax.state import TrainState
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that is missing, damaged, or belongs to another configuration."""
 
 
 def _leaves(state: Any) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from jax import Array
 from lensjax import workdir as files
 from lensjax.assemble import make_image_fn
 from lensjax.chunks import map_chunks
-from lensjax.config import Config, ConfigError
+from lensjax.config import Config
 from lensjax.config_task import CLASSIFY
 from lensjax.data.pipeline import to_batch
+from lensjax.errors import ConfigError, RequestError
 from lensjax.metrics.classification import softmax
 from lensjax.models.classifiers import ClassifierOutput
-from lensjax.trained import RequestError, Trained, restore
+from lensjax.trained import Trained, restore
 
 
 class Prediction(NamedTuple):
@@ -197,8 +198,8 @@ def load_classifier(
     Raises:
       ConfigError: for a run of something else than a classifier.
       RequestError: for an average that the run does not keep.
-      lensjax.workdir.WorkdirError: where the folder is not that of a run.
-      lensjax.checkpoint.CheckpointError: where there is no such, or no sound, checkpoint.
+      lensjax.errors.WorkdirError: where the folder is not that of a run.
+      lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
     """
     folder = pathlib.Path(workdir).expanduser()
     config = files.load_config(folder) if config is None else config

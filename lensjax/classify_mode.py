@@ -14,9 +14,8 @@ from absl import logging
 
 from lensjax.classifier import LensClassifier, load_classifier
 from lensjax.config import Config
-from lensjax.data.dataset import DataError
 from lensjax.data.image_files import SUFFIXES, FileImage, is_image_file, read_images
-from lensjax.trained import RequestError
+from lensjax.errors import DataError, RequestError
 
 CSV_FILE = "classified.csv"
 _LINES_SHOWN = 20
@@ -97,8 +96,8 @@ def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path) ->
     Raises:
       DataError: for files that are not there or cannot be used, or images that do not fit.
       ConfigError: for the workdir of something else than a classifier.
-      lensjax.workdir.WorkdirError: where the folder is not that of a run.
-      lensjax.checkpoint.CheckpointError: where there is no sound checkpoint.
+      lensjax.errors.WorkdirError: where the folder is not that of a run.
+      lensjax.errors.CheckpointError: where there is no sound checkpoint.
     """
     classifier = load_classifier(folder, config)
     path, counts = folder / CSV_FILE, Counter[str]()

@@ -74,7 +74,8 @@ def parse(arguments: list[str]) -> list[str]:
     _show_help(arguments)
     from ml_collections import ConfigDict
 
-    from lensjax.config import ConfigError, check_overrides
+    from lensjax.config import check_overrides
+    from lensjax.errors import UserError
 
     given = _flags_of(arguments[1:])
     file = given.get("config", "").partition(":")[0]
@@ -93,7 +94,7 @@ def parse(arguments: list[str]) -> list[str]:
         if config is not None and not isinstance(config, ConfigDict):
             config.to_dict()  # a file that could not be loaded shows at its first use
         return remaining
-    except ConfigError as error:
+    except UserError as error:
         fail(str(error))
     # Whatever a config file may raise is the user's to put right, and ml_collections adds its own.
     except Exception as error:

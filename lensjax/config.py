@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lensjax.config_classify import ClassifyConfig
 from lensjax.config_diffusion import check_diffusion
 from lensjax.config_evaluate import EvaluateConfig
-from lensjax.config_fields import (
-    ConfigError,
-    check_texts,
-    field_types,
-    optional_of,
-    read_section,
-)
+from lensjax.config_fields import check_texts, field_types, optional_of, read_section
 from lensjax.config_model import ModelConfig
 from lensjax.config_parallel import ParallelConfig, check_parallel
 from lensjax.config_sections import (
@@ -38,6 +32,7 @@ from lensjax.data.augmentation import EXACT_FOR_SIMULATED
 from lensjax.data.catalogue import FOLDER_SET, SIMULATED_SETS, SimulatedSet
 from lensjax.data.disc import covers, overlaps
 from lensjax.data.simulator import CLASS_NAMES, SOURCE_POSITION_LIMIT
+from lensjax.errors import ConfigError
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from lensjax.config_fields import ConfigError
 from lensjax.config_sections import Config, SampleConfig
+from lensjax.errors import ConfigError, TimeGridError
 from lensjax.schedules import build_path
-from lensjax.time_grids import TimeGridError, check_times, time_grid
+from lensjax.time_grids import check_times, time_grid
 
 # The fields that some choices alone read: left at their defaults by all others.
 _VP, _LINEAR, _EDM = ("path.name", "vp"), ("path.betas", "linear"), ("path.name", "edm")

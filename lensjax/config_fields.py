@@ -13,12 +13,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-
-class ConfigError(ValueError):
-    """A configuration that cannot run: which field, what it got, what is allowed."""
-
-    def __init__(self, field: str, got: object, allowed: str) -> None:
-        super().__init__(f"{field}: got {got!r}; {allowed}")
+from lensjax.errors import ConfigError
 
 
 def is_integer(value: object) -> bool:

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from lensjax.config_fields import ConfigError, choice, count, make_field, positive
+from lensjax.config_fields import choice, count, make_field, positive
+from lensjax.errors import ConfigError
 
 AUTO, ONE, SLURM, TPU, ADDRESS = "auto", "one", "slurm", "tpu", "address"
 _ADDRESS_FIELDS = ("coordinator", "num_processes", "process_id")

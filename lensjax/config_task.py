@@ -4,10 +4,10 @@ import dataclasses
 from typing import Any
 
 from lensjax.config_classify import BALANCED, UNWEIGHTED, ClassifyConfig, class_weights
-from lensjax.config_fields import ConfigError
 from lensjax.config_model import ModelConfig
 from lensjax.config_sections import Config, LossConfig, PathConfig, SampleConfig
 from lensjax.data.catalogue import FOLDER_SET, SIMULATED_SETS
+from lensjax.errors import ConfigError
 
 GENERATE, CLASSIFY, PRETRAIN = "generate", "classify", "pretrain"
 TRANSFORMERS = ("dit", "vit", "mae")

@@ -1,7 +1,7 @@
 """Checks of the sections `optim` and `train`."""
 
-from lensjax.config_fields import ConfigError
 from lensjax.config_sections import Config, TrainConfig
+from lensjax.errors import ConfigError
 from lensjax.optim import RAW_PARAMS
 
 

@@ -13,8 +13,9 @@ from absl import logging
 
 from lensjax import provenance
 from lensjax import workdir as files
-from lensjax.config import Config, ConfigError
-from lensjax.data.dataset import DataError, DatasetInfo, LensSplit
+from lensjax.config import Config
+from lensjax.data.dataset import DatasetInfo, LensSplit
+from lensjax.errors import ConfigError, DataError, WorkdirError
 from lensjax.export_formats import (
     FILE_FORMATS,
     TABLE_FILE,
@@ -75,17 +76,17 @@ def _generated_source(workdir: pathlib.Path) -> Source:
     """Returns the images that `--mode=sample` left in a workdir."""
     folder = workdir / files.GENERATED
     if not (folder / "meta.json").exists():
-        raise files.WorkdirError(f"{folder} holds no images; draw them first (--mode=sample)")
+        raise WorkdirError(f"{folder} holds no images; draw them first (--mode=sample)")
     meta = files.read_json(folder / "meta.json")
     dataset = files.read_json(workdir / files.DATASET_FILE)
     try:
         images = np.load(folder / "images.npy", mmap_mode="r")
         labels = np.load(folder / "labels.npy")
     except (OSError, ValueError) as error:
-        raise files.WorkdirError(f"{folder} cannot be read: {error}") from error
+        raise WorkdirError(f"{folder} cannot be read: {error}") from error
     shape = tuple(dataset["image_shape"])
     if images.shape != (meta["num_images"], *shape) or labels.shape != images.shape[:1]:
-        raise files.WorkdirError(
+        raise WorkdirError(
             f"{folder} holds images {images.shape} and labels {labels.shape}, its meta.json and "
             f"{files.DATASET_FILE} say {(meta['num_images'], *shape)}; draw them again "
             "(--mode=sample)"
@@ -208,7 +209,7 @@ def export_mode(config: Config, workdir: pathlib.Path) -> None:
         workdir belongs to another configuration.
       DataError: where a package is missing, the data set cannot be built or read, or the files
         cannot be written.
-      lensjax.workdir.WorkdirError: where the workdir has no generated images.
+      lensjax.errors.WorkdirError: where the workdir has no generated images.
     """
     settings = config.export
     folder = pathlib.Path(settings.folder).expanduser() if settings.folder else workdir / "export"

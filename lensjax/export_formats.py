@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from lensjax.data.dataset import DataError, DatasetInfo, LensSplit
+from lensjax.data.dataset import DatasetInfo, LensSplit
+from lensjax.errors import DataError
 
 TABLE_FILE = "parameters.csv"
 FILE_FORMATS = ("npy", "fits")  # a file an image

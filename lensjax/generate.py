@@ -13,10 +13,11 @@ from jax.sharding import Mesh
 from lensjax import prng
 from lensjax import workdir as files
 from lensjax.assemble import build_path
-from lensjax.config import Config, ConfigError, SampleConfig, from_config_dict
+from lensjax.config import Config, SampleConfig, from_config_dict
 from lensjax.config_fields import is_integer
 from lensjax.config_task import CLASSIFY, GENERATE
 from lensjax.data.scaling import Scaling
+from lensjax.errors import ConfigError, RequestError
 from lensjax.parallel import all_devices
 from lensjax.sampling import (
     Drawing,
@@ -24,7 +25,7 @@ from lensjax.sampling import (
     generate_chunks,
     make_sample_fn,
 )
-from lensjax.trained import RequestError, restore
+from lensjax.trained import restore
 
 if TYPE_CHECKING:
     from lensjax.likelihood import LogProb
@@ -91,8 +92,8 @@ class LensGenerator:
 
         Raises:
           ConfigError: for a run that cannot guide this one.
-          lensjax.workdir.WorkdirError: where the folder is not that of a run.
-          lensjax.checkpoint.CheckpointError: where there is no such, or no sound, checkpoint.
+          lensjax.errors.WorkdirError: where the folder is not that of a run.
+          lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
         """
         if not sample.autoguided:
             return None
@@ -221,7 +222,7 @@ class LensGenerator:
 
         Raises:
           RequestError: for a label, number or seed that is not allowed.
-          lensjax.config.ConfigError: for sampler settings that are not allowed.
+          lensjax.errors.ConfigError: for sampler settings that are not allowed.
         """
         if not (is_integer(num) and num >= 1):
             raise RequestError(f"num: got {num!r}; allowed: an integer of at least 1")
@@ -362,8 +363,8 @@ def load_generator(
     Raises:
       ConfigError: for a run of something else than a generator.
       RequestError: for an average that the run does not keep.
-      lensjax.workdir.WorkdirError: where the folder is not that of a run.
-      lensjax.checkpoint.CheckpointError: where there is no such, or no sound, checkpoint.
+      lensjax.errors.WorkdirError: where the folder is not that of a run.
+      lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
     """
     folder = pathlib.Path(workdir).expanduser()
     config = files.load_config(folder) if config is None else config

@@ -1,6 +1,6 @@
 """Guidance: wraps denoisers into the one that a sampler calls."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,12 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lensjax.paths import Estimate, Path, estimate
-from lensjax.samplers import DenoiseFn
+from lensjax.interfaces import ApplyFn, Condition, DenoiseFn, Estimate
+from lensjax.paths import Path, estimate
 
-Condition = Mapping[str, Array]
-# (params, x [B, H, W, C], t [B], condition) -> output [B, H, W, C].
-ApplyFn = Callable[..., Array]
 # (x_t [B, H, W, C], t []) -> the estimates of the wanted and of the weaker model.
 PairFn = Callable[[Array, Array], tuple[Estimate, Estimate]]
 

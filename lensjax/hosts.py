@@ -16,13 +16,11 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
+from lensjax.errors import HostError
+
 T = TypeVar("T")
 # As long as network disks remember that a file was not there.
 _SHARED_SECONDS = 60.0
-
-
-class HostError(RuntimeError):
-    """Processes that cannot find each other or do not go together."""
 
 
 def is_main() -> bool:

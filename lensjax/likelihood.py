@@ -31,9 +31,9 @@ from lensjax.assemble import build_path, make_denoiser_fn, with_forward_mode
 from lensjax.config import Config
 from lensjax.config_fields import is_integer
 from lensjax.data.scaling import Scaling
-from lensjax.samplers import DenoiseFn
+from lensjax.errors import RequestError
+from lensjax.interfaces import DenoiseFn
 from lensjax.time_grids import cosine_shares
-from lensjax.trained import RequestError
 
 TRACES = ("hutchinson", "exact")
 SPACES = ("flux", "model")

@@ -8,8 +8,8 @@ from lensjax import pretrained
 from lensjax import workdir as files
 from lensjax.classifier import LensClassifier, load_classifier
 from lensjax.config_task import CLASSIFY
+from lensjax.errors import RequestError
 from lensjax.generate import LensGenerator, load_generator
-from lensjax.trained import RequestError
 
 
 def load(workdir: str | os.PathLike, step: int | None = None, ema: bool | str = True) -> Any:
@@ -31,8 +31,8 @@ def load(workdir: str | os.PathLike, step: int | None = None, ema: bool | str = 
       ConfigError: for the run of a masked autoencoder, which does neither.
       RequestError: for an average that the run does not keep, or a network that does not come with
         lensjax.
-      lensjax.workdir.WorkdirError: where the folder is not that of a run.
-      lensjax.checkpoint.CheckpointError: where there is no such, or no sound, checkpoint.
+      lensjax.errors.WorkdirError: where the folder is not that of a run.
+      lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
     """
     folder = pathlib.Path(workdir).expanduser()
     text = os.fspath(workdir)

@@ -9,37 +9,11 @@ import numpy as np
 from jax import Array
 
 from lensjax import paths
-from lensjax.guidance import ApplyFn
+from lensjax.interfaces import ApplyFn, Batch, LossFn, Places
 
 TIME_DISTRIBUTIONS = ("uniform", "logit_normal", "log_normal_sigma")
 LOSS_SPACES = paths.PREDICTIONS
 LOSS_WEIGHTS = ("uniform", "min_snr", "edm")
-
-
-class Batch(NamedTuple):
-    """What a step learns from.
-
-    Attributes:
-      image: the model's range, float32 `[B, H, W, C]`.
-      label: int32 `[B]`; `num_classes` is the null label.
-      measured: bool `[B, H, W, C]`, False where a pixel is no measurement; None where all are.
-    """
-
-    image: Array
-    label: Array
-    measured: Array | None = None
-
-
-class Places(NamedTuple):
-    """Where examples stand in the batch of a step, of which a device may see a part.
-
-    Attributes:
-      indices: places in the whole batch, int32 `[b]`.
-      total: examples of the whole batch.
-    """
-
-    indices: Array
-    total: int
 
 
 class LossSettings(NamedTuple):
@@ -169,7 +143,6 @@ def make_error_fn(apply_fn: ApplyFn, path: paths.Path, settings: LossSettings) -
 
 
 # (params, batch [b], keys [b], places of the batch or None) -> the mean over the batch, float32 [].
-LossFn = Callable[..., Array]
 
 
 def make_loss_fn(apply_fn: ApplyFn, path: paths.Path, settings: LossSettings) -> LossFn:

@@ -66,6 +66,7 @@ def main(arguments: list[str]) -> None:
     """Runs one mode; what a user can put right ends with one message and no traceback."""
     from lensjax import modes
     from lensjax.config import from_config_dict
+    from lensjax.errors import UserError
 
     if len(arguments) > 1:
         command_line.fail(
@@ -86,7 +87,7 @@ def main(arguments: list[str]) -> None:
             )
         images = pathlib.Path(_IMAGES.value).expanduser() if _IMAGES.value else None
         status = modes.run(_MODE.value, config, pathlib.Path(_WORKDIR.value or "."), images)
-    except modes.USER_ERRORS as error:
+    except UserError as error:
         command_line.fail(str(error))
     sys.exit(status)
 

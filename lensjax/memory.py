@@ -6,13 +6,10 @@ from collections.abc import Iterator
 import jax
 
 from lensjax.config import Config
+from lensjax.errors import OutOfMemoryError
 from lensjax.provenance import memory_bytes
 
 _WORDS = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")
-
-
-class OutOfMemoryError(RuntimeError):
-    """Arrays that do not fit into the memory of a device or a host."""
 
 
 def describe_memory() -> str:

@@ -8,24 +8,11 @@ from collections.abc import Callable
 from absl import logging
 
 from lensjax import hosts, memory, rendezvous
-from lensjax.checkpoint import CheckpointError
 from lensjax.compilation_cache import keep_programs
-from lensjax.config import Config, ConfigError
+from lensjax.config import Config
 from lensjax.config_task import CLASSIFY, PRETRAIN
-from lensjax.data.dataset import DataError
-from lensjax.train import TrainingError
-from lensjax.workdir import WorkdirError
+from lensjax.errors import ConfigError, WorkdirError
 
-# What a user can put right: said in one message, without a traceback.
-USER_ERRORS = (
-    ConfigError,
-    DataError,
-    WorkdirError,
-    CheckpointError,
-    TrainingError,
-    hosts.HostError,
-    memory.OutOfMemoryError,
-)
 _FOR_SEVERAL_HOSTS = ("train", "sample", "evaluate")
 _COMPUTING = (*_FOR_SEVERAL_HOSTS, "classify")
 

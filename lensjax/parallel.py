@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from lensjax.config import Config, ConfigError
+from lensjax.config import Config
+from lensjax.errors import ConfigError
 
 # The batch is divided over both axes, the state over the second one alone.
 DATA_AXIS, SHARD_AXIS = "data", "shard"

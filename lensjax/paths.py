@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lensjax.interfaces import Estimate
+
 PREDICTIONS = ("velocity", "x0", "v", "eps", "score")
 # Where the noise or its slope is singular at t = 0, the usable times begin here.
 FIRST_TIME = 1e-3
@@ -136,13 +138,6 @@ def usable(path: Path, prediction: str) -> Path:
     if prediction == "score":
         t_min = max(t_min, FIRST_TIME)
     return path if (t_min, t_max) == path.interval else path.narrowed(t_min, t_max)
-
-
-class Estimate(NamedTuple):
-    """The data and the noise that a network sees in `x_t`, each `[B, H, W, C]`."""
-
-    x0: Array
-    eps: Array
 
 
 def log_snr(path: Path, t: Array) -> Array:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jax import Array
 
-from lensjax.guidance import ApplyFn
+from lensjax.interfaces import ApplyFn
 from lensjax.paths import Path, per_example
 
 PRECONDITIONINGS = ("none", "input", "edm")

@@ -21,7 +21,8 @@ from lensjax import workdir as files
 from lensjax.assemble import abstract_state
 from lensjax.config import to_dict
 from lensjax.config_task import CLASSIFY, GENERATE
-from lensjax.trained import RequestError, Trained
+from lensjax.errors import RequestError
+from lensjax.trained import Trained
 
 WEIGHTS_FOLDER = pathlib.Path(__file__).resolve().parent / "weights"
 PREFIX = "pretrained/"

@@ -19,9 +19,10 @@ from typing import NamedTuple
 import jax
 from absl import logging
 
-from lensjax.config import Config, ConfigError, flat, to_dict
+from lensjax.config import Config, flat, to_dict
 from lensjax.config_parallel import ADDRESS, AUTO, ONE, OWN_FIELDS, SLURM, TPU, ParallelConfig
-from lensjax.hosts import HostError, gather_texts
+from lensjax.errors import ConfigError, HostError
+from lensjax.hosts import gather_texts
 from lensjax.provenance import code_hash, versions
 
 _PROBE_SECONDS = 1.0

@@ -16,10 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lensjax.paths import Estimate, Path, log_snr, noise_share, time_of_noise_share
-
-# (x_t [B, ...], t []) -> the data and noise in x_t.
-DenoiseFn = Callable[[Array, Array], Estimate]
+from lensjax.interfaces import DenoiseFn, Estimate
+from lensjax.paths import Path, log_snr, noise_share, time_of_noise_share
 
 
 class SamplerSettings(NamedTuple):

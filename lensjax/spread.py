@@ -16,7 +16,7 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from lensjax.config import Config
-from lensjax.losses import Places
+from lensjax.interfaces import Places
 from lensjax.parallel import BATCH_AXES, make_mesh, over_batch, replicated, state_shardings
 
 _AXIS = "devices"

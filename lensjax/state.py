@@ -9,14 +9,10 @@ import optax
 from jax import Array
 
 from lensjax import optim, prng
-from lensjax.losses import Batch, LossFn, Places
+from lensjax.interfaces import Batch, LossFn, Places
 from lensjax.spread import Spread
 
 NO_BAD_STEP = -1
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on."""
 
 
 class TrainState(NamedTuple):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from lensjax.losses import Batch, LossFn, Places
+from lensjax.interfaces import Batch, LossFn, Places
 from lensjax.models.classifiers import ClassifierOutput
 from lensjax.models.mae import MaskedOutput, normalised
 from lensjax.models.vit import to_patches

@@ -5,16 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from lensjax.errors import TimeGridError
 from lensjax.paths import Path, log_snr
 from lensjax.schedules import EDMPath, TablePath
 
 # Noise over data, sigma / alpha, between which the Karras grid lies (arXiv:2206.00364, table 1).
 _LEAST_NOISE, _MOST_NOISE = 0.002, 80.0
 _KARRAS_POWER = 7.0
-
-
-class TimeGridError(ValueError):
-    """Times that no sampler can follow."""
 
 
 def cosine_shares(shares: np.ndarray) -> np.ndarray:

@@ -19,29 +19,24 @@ from lensjax import workdir as files
 from lensjax.assemble import build_train_step, make_init_state, with_shardings
 from lensjax.checkpoint import Checkpoints
 from lensjax.class_watch import observe_fn
-from lensjax.config import Config, ConfigError, DataConfig, check_attention, check_mask
+from lensjax.config import Config, DataConfig, check_attention, check_mask
 from lensjax.config_classify import BALANCED
 from lensjax.config_task import CLASSIFY, GENERATE, TRANSFORMERS
 from lensjax.data.augmentation import cut_out_shape, make_augment_fn
 from lensjax.data.catalogue import is_same_content
-from lensjax.data.dataset import DataError, DatasetInfo, Split
+from lensjax.data.dataset import DatasetInfo, Split
 from lensjax.data.division import divide
 from lensjax.data.pipeline import Placement, make_batch_fn
 from lensjax.data.placement import check_batch_size, place
 from lensjax.data.scaling import Scaling, fit_scaling, num_reference_images
 from lensjax.data.subset import without_disc
-from lensjax.losses import Batch
+from lensjax.errors import ConfigError, DataError, TrainingError
+from lensjax.interfaces import Batch
 from lensjax.monitor import Monitor, make_watch
 from lensjax.parallel import state_shardings
 from lensjax.selection import Selection
 from lensjax.spread import Spread, make_spread
-from lensjax.state import (
-    NO_BAD_STEP,
-    TrainingError,
-    TrainState,
-    make_dispatch,
-    sampling_params,
-)
+from lensjax.state import NO_BAD_STEP, TrainState, make_dispatch, sampling_params
 from lensjax.stopping import StopRequest, stop_on_signal
 from lensjax.transfer import check_start, scaling_of, with_encoder
 from lensjax.writers import only_warnings
@@ -173,11 +168,11 @@ def train(
 
     Raises:
       ConfigError: where the workdir belongs to another configuration or data set.
-      lensjax.data.dataset.DataError: for data that the configuration cannot take.
-      lensjax.workdir.WorkdirError: where another process trains in the workdir.
-      lensjax.hosts.HostError: where the hosts do not share the workdir.
+      lensjax.errors.DataError: for data that the configuration cannot take.
+      lensjax.errors.WorkdirError: where another process trains in the workdir.
+      lensjax.errors.HostError: where the hosts do not share the workdir.
       TrainingError: where a loss or gradient was not finite.
-      lensjax.checkpoint.CheckpointError: where there are checkpoints but none is sound.
+      lensjax.errors.CheckpointError: where there are checkpoints but none is sound.
     """
     spread, stop, settings = make_spread(config), stop or StopRequest(), config.train
     split = without_disc(split, config.data.exclude_source_disc)

@@ -12,13 +12,10 @@ from lensjax.assemble import abstract_state
 from lensjax.checkpoint import Checkpoints
 from lensjax.config import Config
 from lensjax.data.scaling import Scaling
+from lensjax.errors import RequestError, WorkdirError
 from lensjax.parallel import to_host
 from lensjax.selection import restore_best
 from lensjax.state import TrainState, sampling_params
-
-
-class RequestError(ValueError):
-    """A request that a run cannot serve."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +81,8 @@ def restore(
     Raises:
       RequestError: for an average that the run does not keep.
       ConfigError: where another field differs.
-      lensjax.workdir.WorkdirError: where the folder is not that of a run.
-      lensjax.checkpoint.CheckpointError: where there is no such, or no sound, checkpoint.
+      lensjax.errors.WorkdirError: where the folder is not that of a run.
+      lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
     """
     files.check_same(folder, config)
     name = params_name(config, ema)
@@ -97,7 +94,7 @@ def restore(
         state = checkpoints.restore(expected, step)
         checkpoints.close()
     if state is None:
-        raise files.WorkdirError(f"{folder} has no checkpoint yet; train first")
+        raise WorkdirError(f"{folder} has no checkpoint yet; train first")
     params = sampling_params(state, name)
     if jax.process_count() > 1:  # each process may do with them what it likes
         params = jax.tree.map(to_host, params)

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from lensjax import workdir as files
-from lensjax.config import Config, ConfigError
+from lensjax.config import Config
 from lensjax.data.scaling import Scaling
+from lensjax.errors import ConfigError
 from lensjax.parallel import put
 from lensjax.state import TrainState
 from lensjax.trained import restore
@@ -31,7 +32,7 @@ def check_start(config: Config, image_shape: tuple[int, int, int]) -> None:
 
     Raises:
       ConfigError: for another network, or one that saw images of another shape.
-      lensjax.workdir.WorkdirError: where the folder is not that of a run.
+      lensjax.errors.WorkdirError: where the folder is not that of a run.
     """
     folder = _folder(config)
     model, theirs = config.model, files.load_config(folder).model
@@ -66,8 +67,8 @@ def with_encoder(state: TrainState, config: Config) -> TrainState:
     """Returns a state before its first step with the encoder of `classify.start_from`.
 
     Raises:
-      lensjax.workdir.WorkdirError: where the other run has no checkpoint at all.
-      lensjax.checkpoint.CheckpointError: where it has no such, or no sound, checkpoint.
+      lensjax.errors.WorkdirError: where the other run has no checkpoint at all.
+      lensjax.errors.CheckpointError: where it has no such, or no sound, checkpoint.
     """
     folder = _folder(config)
     theirs = files.load_config(folder)

@@ -11,7 +11,6 @@ from typing import Any
 
 from lensjax.config import (
     Config,
-    ConfigError,
     add_missing,
     differences,
     from_config_dict,
@@ -19,6 +18,7 @@ from lensjax.config import (
     to_dict,
 )
 from lensjax.data.dataset import DatasetInfo
+from lensjax.errors import ConfigError, WorkdirError
 from lensjax.provenance import git_revision, hardware, versions
 
 CONFIG_FILE = "config.json"
@@ -31,10 +31,6 @@ CLASSIFIER_FILE = "classifier.json"
 SAMPLES = "samples"
 GENERATED = "generated"
 EVALUATION = "evaluation"
-
-
-class WorkdirError(RuntimeError):
-    """A workdir that lacks something, or belongs to another run."""
 
 
 def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from folder_support import prepare, write, write_classes, write_flat
 
 from lensjax.data import folder_builder, prepared, report
-from lensjax.data.dataset import DataError
+from lensjax.errors import DataError
 
 NOBODY = 65534
 _owner: Any = folder_builder

@@ -19,13 +19,13 @@ from absl import app
 from absl import logging as absl_logging
 from run_support import TINY, hide_tensorboard, nested, tiny_split
 
-from lensjax import hosts, modes, rendezvous, stopping
+from lensjax import hosts, rendezvous, stopping
 from lensjax.assemble import make_init_state, with_shardings
 from lensjax.checkpoint import Checkpoints
 from lensjax.config import Config, from_config_dict
+from lensjax.errors import TrainingError, UserError
 from lensjax.sample_mode import sample_mode
 from lensjax.spread import make_spread
-from lensjax.state import TrainingError
 from lensjax.train import train
 
 # A batch over eight devices, and a network large enough to be divided among them.
@@ -141,7 +141,7 @@ def main(arguments: list[str]) -> None:
         with rendezvous.joined(config, preemptible="train" in settings["tasks"]):
             for task in settings["tasks"]:
                 found |= TASKS[task](config, workdir)
-    except modes.USER_ERRORS as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     pathlib.Path(settings["report"]).write_text(json.dumps(found))

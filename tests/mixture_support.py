@@ -11,7 +11,8 @@ from jax import Array
 from support import Gaussian
 
 from lensjax import paths
-from lensjax.paths import Estimate, Path
+from lensjax.interfaces import Estimate
+from lensjax.paths import Path
 from lensjax.schedules import CosinePath, EDMPath, LinearPath, TablePath, ddpm_betas
 
 PATHS: dict[str, Path] = {

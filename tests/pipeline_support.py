@@ -10,7 +10,7 @@ from run_support import tiny_config
 from lensjax import prng
 from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.data.pipeline import Placement
-from lensjax.losses import Batch, Places
+from lensjax.interfaces import Batch, Places
 from lensjax.spread import Spread, make_spread
 
 NUM_EPOCHS = 4

@@ -10,11 +10,10 @@ import pytest
 
 import lensjax
 from lensjax import arrays, prng
-from lensjax.config import ConfigError
 from lensjax.data import catalogue, parameters
-from lensjax.data.dataset import DataError
 from lensjax.data.simulator import CLASS_NAMES
 from lensjax.data.surveys import SURVEYS
+from lensjax.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 NUMBERS = (1, 5, 128, 131)

@@ -14,7 +14,8 @@ import optax
 import pytest
 from run_support import captured_log, states_differ
 
-from lensjax.checkpoint import CheckpointError, Checkpoints
+from lensjax.checkpoint import Checkpoints
+from lensjax.errors import CheckpointError
 from lensjax.state import NO_BAD_STEP, TrainState
 
 # TensorStore's threads go on reading a damaged checkpoint after Orbax has closed its event loop.

@@ -23,14 +23,13 @@ import lensjax
 from lensjax import class_watch, monitor, writers
 from lensjax import train as training
 from lensjax.assemble import abstract_state
-from lensjax.checkpoint import CheckpointError
-from lensjax.config import Config, ConfigError
-from lensjax.data.dataset import DataError, LensSplit
+from lensjax.config import Config
+from lensjax.data.dataset import LensSplit
 from lensjax.data.division import divide
+from lensjax.errors import CheckpointError, ConfigError, DataError, WorkdirError
 from lensjax.selection import VALIDATION_LOSS, restore_best
 from lensjax.train import train
 from lensjax.transfer import with_encoder
-from lensjax.workdir import WorkdirError
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 SHAPE = (16, 16, 1)

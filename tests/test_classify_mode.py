@@ -9,8 +9,7 @@ from run_support import CLASS_NAMES, SIDE, tiny_config, tiny_split
 from lensjax import writers
 from lensjax.classifier import load_classifier
 from lensjax.classify_mode import CSV_FILE, classify_mode
-from lensjax.config import ConfigError
-from lensjax.data.dataset import DataError
+from lensjax.errors import ConfigError, DataError
 from lensjax.generate import load_generator
 from lensjax.train import train
 

@@ -13,7 +13,8 @@ import pytest
 from run_support import ROOT, TINY, nested, run_python, tiny_values
 
 from lensjax import config as configuration
-from lensjax.config import Config, ConfigError, check_overrides, default_config, from_config_dict
+from lensjax.config import Config, check_overrides, default_config, from_config_dict
+from lensjax.errors import ConfigError
 
 SECTIONS = {
     field.name: field.default

@@ -15,9 +15,10 @@ from ml_collections import config_flags
 from run_support import ROOT, nested
 
 from lensjax.assemble import build_path, loss_settings
-from lensjax.config import Config, ConfigError, from_config_dict
+from lensjax.config import Config, from_config_dict
 from lensjax.config_diffusion import check_diffusion, sample_times
 from lensjax.config_sections import SampleConfig
+from lensjax.errors import ConfigError
 from lensjax.losses import (
     LOSS_SPACES,
     LOSS_WEIGHTS,

@@ -5,7 +5,7 @@ import itertools
 import pytest
 from run_support import tiny_config
 
-from lensjax.config import ConfigError
+from lensjax.errors import ConfigError
 
 WITH_ADDRESS = {"coordinator": "node7:7654", "num_processes": 2, "process_id": 1}
 

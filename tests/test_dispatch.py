@@ -13,8 +13,8 @@ from run_support import tiny_split as small_split
 from lensjax import monitor as monitoring
 from lensjax import train as training
 from lensjax import writers
-from lensjax.config import ConfigError, from_config_dict
-from lensjax.state import TrainingError
+from lensjax.config import from_config_dict
+from lensjax.errors import ConfigError, TrainingError
 from lensjax.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

@@ -12,11 +12,10 @@ from run_support import CLASS_NAMES, tiny_config, tiny_split
 
 from lensjax import export, export_formats
 from lensjax import workdir as files
-from lensjax.config import ConfigError
 from lensjax.data import sets
-from lensjax.data.dataset import DataError, LensSplit
+from lensjax.data.dataset import LensSplit
+from lensjax.errors import ConfigError, DataError, WorkdirError
 from lensjax.export import EXPORT_FILE, export_mode
-from lensjax.workdir import WorkdirError
 
 h5py = pytest.importorskip("h5py")
 fits = pytest.importorskip("astropy.io.fits")

@@ -14,16 +14,14 @@ from run_support import CLASS_NAMES, run_python, states_differ, tiny_config, tin
 import lensjax
 from lensjax import assemble, prng, writers
 from lensjax.assemble import make_apply_fn
-from lensjax.checkpoint import CheckpointError
-from lensjax.config import Config, ConfigError
+from lensjax.config import Config
 from lensjax.data.scaling import Scaling
+from lensjax.errors import CheckpointError, ConfigError, RequestError, WorkdirError
 from lensjax.generate import LensGenerator, load_generator
 from lensjax.models import build_model
 from lensjax.sample_mode import describe, sample_mode, weights_hash
 from lensjax.state import sampling_params
 from lensjax.train import train
-from lensjax.trained import RequestError
-from lensjax.workdir import WorkdirError
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 CONFIG = tiny_config(

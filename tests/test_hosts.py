@@ -23,9 +23,8 @@ from run_support import (
 )
 
 from lensjax import hosts, rendezvous
-from lensjax.config import ConfigError
 from lensjax.config_parallel import ParallelConfig
-from lensjax.hosts import HostError
+from lensjax.errors import ConfigError, HostError
 from lensjax.rendezvous import Address, find_address
 
 CHILD = ROOT / "tests" / "host_child.py"

@@ -13,8 +13,9 @@ from support import loss_settings, smooth_gaussian
 from lensjax import optim, paths, prng
 from lensjax.assemble import make_apply_fn, make_init_fn
 from lensjax.config import ModelConfig
-from lensjax.guidance import ApplyFn, make_denoiser
-from lensjax.losses import Batch, make_loss_fn, squared_error
+from lensjax.guidance import make_denoiser
+from lensjax.interfaces import ApplyFn, Batch
+from lensjax.losses import make_loss_fn, squared_error
 from lensjax.models import build_model
 from lensjax.samplers import Problem, SamplerSettings, sample
 from lensjax.state import EmaSettings, TrainState, init_state, make_train_step

@@ -10,10 +10,10 @@ from scipy.special import logit
 from support import loss_settings
 
 from lensjax import paths, prng
+from lensjax.interfaces import Batch
 from lensjax.losses import (
     LOSS_SPACES,
     TIME_DISTRIBUTIONS,
-    Batch,
     draw_times,
     error_weight,
     make_loss_fn,

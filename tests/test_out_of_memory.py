@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import pytest
 from run_support import tiny_config
 
-from lensjax.memory import OutOfMemoryError, advising, describe_memory
+from lensjax.errors import OutOfMemoryError
+from lensjax.memory import advising, describe_memory
 
 TOO_MUCH = 2**45  # float32: 128 TiB
 

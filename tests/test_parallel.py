@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from run_support import ROOT, metrics_of, run_python, tiny_config
 
-from lensjax.config import ConfigError
+from lensjax.errors import ConfigError
 from lensjax.parallel import make_mesh, over_batch, replicated, to_host
 from lensjax.spread import make_spread
 

@@ -25,11 +25,12 @@ from lensjax import pretrained, writers
 from lensjax import workdir as files
 from lensjax.config import Config
 from lensjax.data import sets
+from lensjax.errors import RequestError
 from lensjax.evaluation import mode
 from lensjax.generate import LensGenerator
 from lensjax.sample_mode import weights_hash
 from lensjax.train import train
-from lensjax.trained import RequestError, Trained, restore
+from lensjax.trained import Trained, restore
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 NUM = 8

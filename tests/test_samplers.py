@@ -10,7 +10,7 @@ from mixture_support import PATHS, gaussian_denoiser, gaussian_flow
 from support import smooth_gaussian
 
 from lensjax import paths
-from lensjax.paths import Estimate
+from lensjax.interfaces import Estimate
 from lensjax.samplers import SAMPLERS, Interval, Problem, SamplerSettings, evaluation_times, sample
 from lensjax.schedules import TablePath
 from lensjax.time_grids import check_times, time_grid

@@ -13,14 +13,14 @@ from run_support import nested, tiny_config, tiny_split
 import lensjax
 from lensjax import generate as generation
 from lensjax import monitor, writers
-from lensjax.config import ConfigError, from_config_dict
+from lensjax.config import from_config_dict
 from lensjax.data.scaling import Scaling
+from lensjax.errors import ConfigError, WorkdirError
 from lensjax.generate import LensGenerator
 from lensjax.parallel import all_devices
 from lensjax.sample_mode import describe, sample_mode, weights_hash
 from lensjax.sampling import passes_per_image
 from lensjax.train import train
-from lensjax.workdir import WorkdirError
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 CONFIG = tiny_config(train={"checkpoint_every": 6})

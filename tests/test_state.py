@@ -9,7 +9,7 @@ import pytest
 from pipeline_support import single_device
 
 from lensjax import optim, prng
-from lensjax.losses import Batch
+from lensjax.interfaces import Batch
 from lensjax.state import (
     NO_BAD_STEP,
     EmaSettings,

@@ -9,7 +9,7 @@ from run_support import states_differ, tiny_config
 
 from lensjax import optim
 from lensjax.assemble import build_loss_fn
-from lensjax.losses import Batch
+from lensjax.interfaces import Batch
 from lensjax.models.classifiers import ClassifierOutput
 from lensjax.task_losses import cross_entropy, make_classifier_loss_fn
 

@@ -6,9 +6,10 @@ import pytest
 from mixture_support import PATHS
 
 from lensjax import paths
+from lensjax.errors import TimeGridError
 from lensjax.paths import usable
 from lensjax.schedules import EDMPath, TablePath, ddpm_betas
-from lensjax.time_grids import TIME_GRIDS, TimeGridError, check_times, time_grid
+from lensjax.time_grids import TIME_GRIDS, check_times, time_grid
 
 STEPS = (1, 2, 7, 50)
 TABLES = [name for name, path in PATHS.items() if isinstance(path, TablePath)]

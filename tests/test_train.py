@@ -33,10 +33,8 @@ from lensjax import monitor as monitoring
 from lensjax import train as training
 from lensjax import workdir as workdirs
 from lensjax import writers
-from lensjax.config import ConfigError
-from lensjax.data.dataset import DataError
-from lensjax.train import TrainingError, train
-from lensjax.workdir import WorkdirError
+from lensjax.errors import ConfigError, DataError, TrainingError, WorkdirError
+from lensjax.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 SUPPORT = ROOT / "tests" / "run_support.py"

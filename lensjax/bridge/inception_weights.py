@@ -13,7 +13,8 @@ from typing import IO, NamedTuple
 import numpy as np
 from absl import logging
 
-from lensjax.bridge.torch_files import WeightsError, load_tensors
+from lensjax.bridge.torch_files import load_tensors
+from lensjax.errors import WeightsError
 from lensjax.models.inception import find_fault
 
 FILE_NAME = "pt_inception-2015-12-05-6726825d.pth"

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from lensjax.data.file_image import UnusableError, check_shape
+from lensjax.data.file_image import check_shape
 from lensjax.data.pickle_machine import Dialect, run_pickle
+from lensjax.errors import UnusableError, WeightsError
 
 MAX_FILE_BYTES = 2**31
 _ZIP_BEGINNING = b"PK\x03\x04"
@@ -36,10 +37,6 @@ _STORAGE_DTYPES = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
-
-
-class WeightsError(ValueError):
-    """A file of weights that cannot be used; the text names it."""
 
 
 class _Function(enum.Enum):

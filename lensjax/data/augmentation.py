@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lensjax.data.dataset import DataError
+from lensjax.errors import DataError
 
 Images = TypeVar("Images", Array, np.ndarray)
 

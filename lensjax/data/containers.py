@@ -9,12 +9,12 @@ import numpy as np
 
 from lensjax.data.file_image import (
     FileImage,
-    UnusableError,
     check_dtype,
     convert_blocks,
     resolve_layout,
     stack_shape,
 )
+from lensjax.errors import UnusableError
 
 _IMAGE_NAMES = ("images", "image", "arr_0")
 _LABEL_NAMES = ("labels", "label")

@@ -11,10 +11,6 @@ import numpy as np
 SPLITS = ("train", "test")
 
 
-class DataError(ValueError):
-    """A data set that does not exist, does not fit, or is not what it claims to be."""
-
-
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
     """What is known about a data set beside its images.

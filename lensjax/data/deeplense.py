@@ -5,7 +5,7 @@ import os
 import tensorflow_datasets as tfds
 
 from lensjax.data.catalogue import BUILDER_VERSION, SIMULATED_SETS, SPLIT_INDEX
-from lensjax.data.dataset import DataError, DatasetInfo, LensSplit
+from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.data.deeplense_builder import (
     Deeplense,
     DeeplenseConfig,
@@ -13,6 +13,7 @@ from lensjax.data.deeplense_builder import (
 )
 from lensjax.data.prepared import PreparedSet, root_of
 from lensjax.data.records import RecordSplit
+from lensjax.errors import DataError
 
 
 def available_sets() -> tuple[str, ...]:

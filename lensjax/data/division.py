@@ -4,8 +4,9 @@ import zlib
 
 import numpy as np
 
-from lensjax.data.dataset import DataError, Split
+from lensjax.data.dataset import Split
 from lensjax.data.subset import SubsetSplit
+from lensjax.errors import DataError
 
 
 def _first_share(places: np.ndarray, share: float) -> int:

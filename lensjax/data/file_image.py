@@ -2,12 +2,11 @@
 
 import dataclasses
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from lensjax.data.dataset import DataError
+from lensjax.errors import UnusableError
 
 LAYOUTS = ("auto", "HW", "CHW", "HWC", "NHW", "NHWC", "NCHW")
 BLOCK_BYTES = 2**24  # what is read at once of a stack
@@ -33,30 +32,6 @@ _KINDS = {
     "O": "Python objects",
     "f": "floats of more than 64 bits",
 }
-
-
-class UnusableError(ValueError):
-    """Why a file cannot be used; `read_images` adds which file."""
-
-
-class BadFileError(DataError):
-    """A file that cannot be used.
-
-    Args:
-      path: the file.
-      reason: what is wrong with it, and what would be right.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        # Names on disk are bytes; those that are no UTF-8 could not be printed or logged.
-        name = os.fsencode(path).decode(errors="backslashreplace")
-        super().__init__(f"{name}: {reason}")
-        self.path = path
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type, tuple[str | os.PathLike[str], str]]:
-        """Lets the error travel between processes."""
-        return type(self), (self.path, self.reason)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

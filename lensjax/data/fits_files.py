@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 
 from lensjax.data.containers import Facts
-from lensjax.data.dataset import DataError
 from lensjax.data.file_image import (
     FileImage,
-    UnusableError,
     convert_blocks,
     images_per_block,
     resolve_layout,
     stack_shape,
 )
+from lensjax.errors import DataError, UnusableError
 
 _ZERO_POINTS = ("MAGZERO", "MAGZPT", "ZEROPT", "ZP", "PHOTZP", "MAGZP")
 _EXPOSURES = ("EXPTIME", "EXPOSURE", "TEXPTIME")

@@ -7,9 +7,9 @@ import pathlib
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 
-from lensjax.data.dataset import SPLITS, DataError
-from lensjax.data.file_image import BadFileError
+from lensjax.data.dataset import SPLITS
 from lensjax.data.image_files import SUFFIXES, is_image_file
+from lensjax.errors import BadFileError, DataError
 
 # Older sets name the three classes of DeepLense otherwise.
 CLASS_ALIASES = {"vort": "axion", "sphere": "cdm", "no": "no_sub"}

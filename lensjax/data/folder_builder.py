@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from lensjax.data.dataset import SPLITS, DataError
+from lensjax.data.dataset import SPLITS
 from lensjax.data.file_image import FileImage
 from lensjax.data.folder import FolderFile
 from lensjax.data.folder_image import ScannedImage, examine
 from lensjax.data.folder_scan import Scan
 from lensjax.data.image_files import read_images
 from lensjax.data.ordered_builder import OrderedBuilder, record_bytes, record_features
+from lensjax.errors import DataError
 
 VERSION = "1.0.0"
 

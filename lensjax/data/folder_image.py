@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lensjax.data.file_image import BadFileError, FileImage
+from lensjax.data.file_image import FileImage
 from lensjax.data.folder import FolderFile, class_name_of, is_class_name
+from lensjax.errors import BadFileError
 
 _DIGEST_BYTES = 16
 _LARGEST_INTEGER = 2**24  # float32 holds every integer up to here

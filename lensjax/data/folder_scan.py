@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from absl import logging
 
-from lensjax.data.dataset import SPLITS, DataError
-from lensjax.data.file_image import BadFileError
+from lensjax.data.dataset import SPLITS
 from lensjax.data.folder import FolderFile, Listing
 from lensjax.data.folder_image import ScannedImage, Statement, examine
 from lensjax.data.image_files import read_images
+from lensjax.errors import BadFileError, DataError
 
 _SHOWN = 10  # files that a message lists
 

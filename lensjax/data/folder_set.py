@@ -15,11 +15,12 @@ from typing import Any
 from absl import logging
 
 from lensjax.data.catalogue import FOLDER_SET
-from lensjax.data.dataset import SPLITS, DataError
+from lensjax.data.dataset import SPLITS
 from lensjax.data.folder import Listing, list_files
 from lensjax.data.folder_builder import VERSION, DeeplenseFolder, FolderConfig
 from lensjax.data.folder_scan import READER_VERSION, Reading, Scan, scan
 from lensjax.data.prepared import PreparedSet, root_of
+from lensjax.errors import DataError
 from lensjax.progress import progress_bar
 
 _LISTED = 1000  # files left out that the report names

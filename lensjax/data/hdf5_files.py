@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from lensjax.data.containers import Container, Facts, check_side_bytes, read_container
-from lensjax.data.dataset import DataError
-from lensjax.data.file_image import BLOCK_BYTES, FileImage, UnusableError, images_per_block
+from lensjax.data.file_image import BLOCK_BYTES, FileImage, images_per_block
+from lensjax.errors import DataError, UnusableError
 
 _MAX_CHUNK_BYTES = 2**30
 

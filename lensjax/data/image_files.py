@@ -5,12 +5,12 @@ import pathlib
 import stat
 from collections.abc import Iterator
 
-from lensjax.data.dataset import DataError
-from lensjax.data.file_image import LAYOUTS, BadFileError, FileImage, UnusableError, check_beginning
+from lensjax.data.file_image import LAYOUTS, FileImage, check_beginning
 from lensjax.data.fits_files import read_fits
 from lensjax.data.hdf5_files import read_hdf5
 from lensjax.data.npy_files import read_npy
 from lensjax.data.npz_files import read_npz
+from lensjax.errors import BadFileError, DataError, UnusableError
 
 __all__ = [
     "LAYOUTS",

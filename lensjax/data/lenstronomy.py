@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lensjax.data.catalogue import SIMULATED_SETS
-from lensjax.data.dataset import DataError
 from lensjax.data.parameters import PARAMETER_NAMES, lens_from_parameters
 from lensjax.data.raytracing import Lens, pixel_centres
 from lensjax.data.surveys import Survey
+from lensjax.errors import DataError
 
 _PSF_TRUNCATION_SIGMAS = 4
 _lens_of = jax.jit(lens_from_parameters, static_argnames=("survey", "class_name"))

@@ -18,7 +18,6 @@ import numpy as np
 from lensjax.data.file_image import (
     BLOCK_BYTES,
     FileImage,
-    UnusableError,
     check_beginning,
     check_dtype,
     check_shape,
@@ -30,6 +29,7 @@ from lensjax.data.file_image import (
 )
 from lensjax.data.pickle_machine import Other
 from lensjax.data.pickles import MAX_PICKLE_BYTES, load_object_array
+from lensjax.errors import UnusableError
 
 _PREFIX = 12  # the longer of the two prefixes: magic, version, length of the header
 _MAX_HEADER = 10_000  # numpy's own limit

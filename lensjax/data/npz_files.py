@@ -14,7 +14,7 @@ from lensjax.data.containers import (
     find_images,
     read_container,
 )
-from lensjax.data.file_image import FileImage, UnusableError
+from lensjax.data.file_image import FileImage
 from lensjax.data.npy_files import (
     Header,
     check_size,
@@ -24,6 +24,7 @@ from lensjax.data.npy_files import (
     read_header,
 )
 from lensjax.data.pickles import MAX_PICKLE_BYTES
+from lensjax.errors import UnusableError
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what np.savez writes
 

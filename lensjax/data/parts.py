@@ -15,7 +15,6 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from lensjax.data.catalogue import BUILDER_VERSION, SPLIT_INDEX
-from lensjax.data.dataset import DataError
 from lensjax.data.deeplense import config_of, locate
 from lensjax.data.deeplense_builder import bytes_per_image
 from lensjax.data.parts_builder import (
@@ -25,6 +24,7 @@ from lensjax.data.parts_builder import (
     checksum,
 )
 from lensjax.data.prepared import PreparedSet, root_of
+from lensjax.errors import DataError
 
 _ADVICE = "set data.directory or TFDS_DATA_DIR to a larger disk"
 

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from lensjax.data.file_image import UnusableError
+from lensjax.errors import UnusableError
 
 _STOP = ord(".")
 

@@ -13,8 +13,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from lensjax.data.file_image import UnusableError, check_shape
+from lensjax.data.file_image import check_shape
 from lensjax.data.pickle_machine import Dialect, Other, run_pickle
+from lensjax.errors import UnusableError
 
 MAX_PICKLE_BYTES = 2**28
 _NUMERIC = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")

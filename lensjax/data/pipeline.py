@@ -16,7 +16,7 @@ from jax import Array
 from lensjax import prng
 from lensjax.data.order import whole_order
 from lensjax.data.scaling import Scaling
-from lensjax.losses import Batch, Places
+from lensjax.interfaces import Batch, Places
 
 
 class EpochOrder(NamedTuple):

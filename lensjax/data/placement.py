@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 from jax import Array
 
-from lensjax.data.dataset import DataError, DatasetInfo, Examples, LensSplit, Split
+from lensjax.data.dataset import DatasetInfo, Examples, LensSplit, Split
 from lensjax.data.order import examples_at
 from lensjax.data.pipeline import (
     EpochOrder,
@@ -20,8 +20,9 @@ from lensjax.data.pipeline import (
     epoch_of,
     epoch_order,
 )
+from lensjax.errors import DataError
 from lensjax.hosts import from_main
-from lensjax.losses import Batch, Places
+from lensjax.interfaces import Batch, Places
 from lensjax.parallel import put, replicated
 from lensjax.provenance import memory_bytes
 from lensjax.spread import Spread, own_places

@@ -13,8 +13,9 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from lensjax.data.catalogue import is_same_content
-from lensjax.data.dataset import DataError, DatasetInfo, LensSplit
+from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.data.records import RecordSplit
+from lensjax.errors import DataError
 
 _DISK_MARGIN = 1.05
 

@@ -9,7 +9,8 @@ import numpy as np
 from array_record.python import array_record_data_source
 from tensorflow_datasets.proto import tf_example_pb2
 
-from lensjax.data.dataset import DataError, DatasetInfo, Examples, LensSplit
+from lensjax.data.dataset import DatasetInfo, Examples, LensSplit
+from lensjax.errors import DataError
 
 _READ_BATCH = 1024
 

@@ -4,8 +4,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from lensjax.data.dataset import DataError, DatasetInfo, first_of_each_class
+from lensjax.data.dataset import DatasetInfo, first_of_each_class
 from lensjax.data.prepared import PreparedSet
+from lensjax.errors import DataError
 from lensjax.figures import contact_sheet, save_png
 
 CONTACT_SHEET = "contact_sheet.png"

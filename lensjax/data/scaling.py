@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lensjax.data.dataset import DataError
+from lensjax.errors import DataError
 
 # The shape of the map is fixed by these images, so that every placement finds the same constants.
 NUM_REFERENCE_IMAGES = 4096

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
-from lensjax.data.dataset import DataError, DatasetInfo, Examples, LensSplit, Split
+from lensjax.data.dataset import DatasetInfo, Examples, LensSplit, Split
 from lensjax.data.disc import inside
+from lensjax.errors import DataError
 
 SOURCE_POSITION = ("source_x_arcsec", "source_y_arcsec")
 _READ_BATCH = 1024

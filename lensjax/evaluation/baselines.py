@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from lensjax.errors import BaselineError
 from lensjax.evaluation.rows import Row, Setting
 from lensjax.metrics import baselines
 from lensjax.metrics.corruptions import UNKNOWN_FWHM_PIXELS
@@ -25,7 +26,7 @@ def baseline_images(name: str, setting: Setting, seed: int) -> tuple[np.ndarray,
       seed: of the choice of images.
 
     Raises:
-      lensjax.metrics.baselines.BaselineError: where the set does not have this baseline.
+      lensjax.errors.BaselineError: where the set does not have this baseline.
     """
     info, simulated = setting.info, setting.simulated
     train = setting.real_images.train(_num_training_images(setting))
@@ -55,6 +56,6 @@ def baseline_rows(setting: Setting) -> list[Row]:
         try:
             images, labels = baseline_images(name, setting, setting.settings.seed)
             rows.append(Row(name, images, labels, setting))
-        except baselines.BaselineError:
+        except BaselineError:
             continue  # the user's own images have no simulator
     return rows

@@ -8,12 +8,12 @@ import numpy as np
 
 from lensjax import workdir as files
 from lensjax.classifier import LensClassifier
-from lensjax.config import Config, ConfigError
+from lensjax.config import Config
 from lensjax.config_task import CLASSIFY
+from lensjax.errors import ConfigError, RequestError
 from lensjax.evaluation.rows import Setting
 from lensjax.loading import load
 from lensjax.sample_mode import weights_hash
-from lensjax.trained import RequestError
 
 _FIELD = "evaluate.classifier"
 
@@ -75,8 +75,8 @@ def given_classifier(setting: Setting) -> GivenClassifier | None:
 
     Raises:
       ConfigError: for a network that is no classifier, or one of other classes or another size.
-      lensjax.workdir.WorkdirError: where the folder is not that of a run.
-      lensjax.checkpoint.CheckpointError: where there is no sound checkpoint.
+      lensjax.errors.WorkdirError: where the folder is not that of a run.
+      lensjax.errors.CheckpointError: where there is no sound checkpoint.
     """
     folder, info = setting.settings.classifier, setting.info
     if folder is None:

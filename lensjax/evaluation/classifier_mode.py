@@ -16,8 +16,9 @@ from lensjax.config import Config, DataConfig
 from lensjax.data import sets
 from lensjax.data.augmentation import central_cut_out
 from lensjax.data.catalogue import SIMULATED_SETS
-from lensjax.data.dataset import DataError, LensSplit, Split
+from lensjax.data.dataset import LensSplit, Split
 from lensjax.data.subset import SubsetSplit
+from lensjax.errors import DataError
 from lensjax.evaluation import classifier_pictures as pictures
 from lensjax.evaluation.noise_levels import AS_THEY_ARE, MAGNITUDES, behind_noise
 from lensjax.evaluation.page import Picture, write_page
@@ -268,8 +269,8 @@ def evaluate_classifier(config: Config, folder: pathlib.Path) -> None:
     Raises:
       DataError: for a set with pixels that were not measured.
       ConfigError: for the workdir of something else than a classifier.
-      lensjax.workdir.WorkdirError: where the folder is not that of a run.
-      lensjax.checkpoint.CheckpointError: where there is no sound checkpoint.
+      lensjax.errors.WorkdirError: where the folder is not that of a run.
+      lensjax.errors.CheckpointError: where there is no sound checkpoint.
     """
     classifier = load_classifier(folder, config)
     results = [_result(level, classifier, config) for level in _levels(config)]

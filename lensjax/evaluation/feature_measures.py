@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from lensjax.bridge.inception_weights import load_inception, search_weights
-from lensjax.bridge.torch_files import WeightsError
-from lensjax.data.dataset import DataError
+from lensjax.errors import DataError, WeightsError
 from lensjax.evaluation.class_network import GivenClassifier, given_classifier
 from lensjax.evaluation.noise_levels import AS_THEY_ARE, levels, with_noise
 from lensjax.evaluation.rows import Row, Setting

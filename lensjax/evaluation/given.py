@@ -4,8 +4,9 @@ import pathlib
 
 import numpy as np
 
-from lensjax.config import ConfigError, EvaluateConfig
-from lensjax.data.dataset import DataError, DatasetInfo
+from lensjax.config import EvaluateConfig
+from lensjax.data.dataset import DatasetInfo
+from lensjax.errors import ConfigError, DataError
 
 
 def _load(path: pathlib.Path, what: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from lensjax.config import Config
 from lensjax.config_evaluate import measure_names
 from lensjax.data import sets
 from lensjax.data.catalogue import SIMULATED_SETS
-from lensjax.data.dataset import DataError
+from lensjax.errors import DataError
 from lensjax.evaluation import measures, report, tables
 from lensjax.evaluation.baselines import baseline_rows
 from lensjax.evaluation.checks import Check, check_row
@@ -164,8 +164,8 @@ def evaluate_mode(
     Raises:
       ConfigError: for more images than the test split has.
       DataError: for a set or a file that cannot be judged, or a required measure that is missing.
-      lensjax.workdir.WorkdirError: where the folder is not that of a run.
-      lensjax.checkpoint.CheckpointError: where there is no sound checkpoint.
+      lensjax.errors.WorkdirError: where the folder is not that of a run.
+      lensjax.errors.CheckpointError: where there is no sound checkpoint.
     """
     if images is None and generator is None:
         files.check_same(folder, config)  # before a set is built for nothing

@@ -4,12 +4,13 @@ import functools
 
 import numpy as np
 
-from lensjax.config import Config, ConfigError
+from lensjax.config import Config
 from lensjax.config_evaluate import MOST_IMAGES_UNASKED
 from lensjax.data.augmentation import central_cut_out
-from lensjax.data.dataset import DataError, LensSplit, Split
+from lensjax.data.dataset import LensSplit, Split
 from lensjax.data.prepared import PreparedSet
 from lensjax.data.subset import SubsetSplit
+from lensjax.errors import ConfigError, DataError
 
 _CHUNK = 1024
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from lensjax.data.simulator import CLASS_NAMES
 from lensjax.data.surveys import Survey
+from lensjax.errors import BaselineError
 from lensjax.metrics.corruptions import UNKNOWN_FWHM_PIXELS, Images, RealImages, widen_psf
 from lensjax.metrics.nearest import nearest_images
 
@@ -17,10 +18,6 @@ BLUR_FACTOR = 1.3
 EXPLAINED_VARIANCE = 0.999
 # More of them cost much more than they add to the few components that the images have.
 MAX_PCA_IMAGES = 2000
-
-
-class BaselineError(ValueError):
-    """A baseline that does not exist, or that these images cannot have."""
 
 
 class _Training(NamedTuple):

@@ -14,6 +14,7 @@ import numpy as np
 from lensjax.data.parameters import PARAMETER_NAMES, render_parameters
 from lensjax.data.raytracing import SIGMA_PER_FWHM
 from lensjax.data.surveys import Survey
+from lensjax.errors import CorruptionError
 
 NUM_COLLAPSED = 10
 SPECKLE_SHARE_OF_PEAK = 0.01
@@ -26,10 +27,6 @@ _SOURCE_COLUMNS = [PARAMETER_NAMES.index(f"source_{axis}_arcsec") for axis in "x
 _THETA_E_COLUMN = PARAMETER_NAMES.index("theta_e_arcsec")
 
 Images = tuple[np.ndarray, np.ndarray]
-
-
-class CorruptionError(ValueError):
-    """A corruption that does not exist, or that these images cannot have."""
 
 
 @dataclasses.dataclass(frozen=True)

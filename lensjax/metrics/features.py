@@ -149,7 +149,7 @@ class LensExtractor:
 
         Raises:
           ValueError: for another image plane than the network was trained on.
-          lensjax.trained.RequestError: for weights that are not those of their card.
+          lensjax.errors.RequestError: for weights that are not those of their card.
         """
         trained, card = pretrained.load_trained(LENS_CLASSIFIER)
         plane = SIMULATED_SETS[trained.dataset["name"]].survey

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from lensjax.guidance import Condition
+from lensjax.interfaces import Condition
 from lensjax.models.layers import (
     ConditionEmbedding,
     SelfAttention,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lensjax.guidance import Condition
+from lensjax.interfaces import Condition
 from lensjax.models.attention import attend
 
 Initializer = Callable[..., Any]

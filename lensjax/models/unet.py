@@ -12,8 +12,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from lensjax.config_fields import ConfigError
-from lensjax.guidance import Condition
+from lensjax.errors import ConfigError
+from lensjax.interfaces import Condition
 from lensjax.models.layers import (
     ConditionEmbedding,
     SelfAttention,

@@ -22,7 +22,8 @@ from lensjax.assemble import (
     make_network_fn,
 )
 from lensjax.config import Config, SampleConfig, to_dict
-from lensjax.losses import Batch, make_error_fn
+from lensjax.interfaces import Batch
+from lensjax.losses import make_error_fn
 from lensjax.optim import build_optimizer, ema_decay, make_schedule, update_ema
 from lensjax.samplers import Problem, SamplerSettings, sample
 

@@ -18,7 +18,8 @@ import train
 from bench_support import torch_python
 from run_support import ROOT
 
-from lensjax.config import ConfigError, to_dict
+from lensjax.config import to_dict
+from lensjax.errors import ConfigError
 from lensjax.sampling import passes_per_image
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

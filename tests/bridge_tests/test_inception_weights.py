@@ -22,7 +22,7 @@ from lensjax.bridge.inception_weights import (
     load_inception,
     search_weights,
 )
-from lensjax.bridge.torch_files import WeightsError
+from lensjax.errors import WeightsError
 
 CONTENT = b"the weights"
 HASH = hashlib.sha256(CONTENT).hexdigest()

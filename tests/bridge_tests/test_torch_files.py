@@ -23,7 +23,8 @@ from torch_support import (
     write_zip,
 )
 
-from lensjax.bridge.torch_files import WeightsError, load_tensors
+from lensjax.bridge.torch_files import load_tensors
+from lensjax.errors import WeightsError
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
 with np.load(DATA / "torch_files.npz") as _file:

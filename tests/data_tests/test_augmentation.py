@@ -16,7 +16,7 @@ from lensjax.data.augmentation import (
     is_augmentation,
     make_augment_fn,
 )
-from lensjax.data.dataset import DataError
+from lensjax.errors import DataError
 
 # Row 0 lies at the lowest y: turning (x, y) into (-y, x) moves columns to rows.
 EXPECTED = {

@@ -21,8 +21,8 @@ from run_support import HIDE_TENSORFLOW
 
 from lensjax import prng
 from lensjax.data import catalogue, deeplense, parameters, prepared
-from lensjax.data.dataset import DataError
 from lensjax.data.surveys import SURVEYS
+from lensjax.errors import DataError
 
 # More than one chunk in train, less than one in test.
 COUNTS = {"train": catalogue.CHUNK + 12, "test": 10}

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from pipeline_support import split_of
 
-from lensjax.data.dataset import DataError, LensSplit
+from lensjax.data.dataset import LensSplit
 from lensjax.data.division import divide
+from lensjax.errors import DataError
 
 
 def labelled(*counts: int) -> LensSplit:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from folder_support import CLASSES, pixels, write, write_classes, write_flat
 
-from lensjax.data.dataset import DataError
 from lensjax.data.folder import class_name_of, is_class_name, list_files
+from lensjax.errors import DataError
 
 OLD_NAMES = ("vort", "sphere", "no")
 SPLITS: dict[str, tuple[str, ...]] = {

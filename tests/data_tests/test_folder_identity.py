@@ -23,8 +23,8 @@ from folder_support import (
 )
 
 from lensjax.data import folder_builder, folder_set
-from lensjax.data.dataset import DataError
 from lensjax.data.folder_scan import Reading
+from lensjax.errors import DataError
 
 
 @pytest.fixture

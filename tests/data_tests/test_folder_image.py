@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from folder_support import SIDE, counts, pixels, prepare, scan, write, write_classes, write_flat
 
-from lensjax.data.dataset import DataError
 from lensjax.data.folder_image import digest_of
+from lensjax.errors import DataError
 
 
 def fits(path: pathlib.Path, image: np.ndarray, extension: bool = False, **header: object) -> None:

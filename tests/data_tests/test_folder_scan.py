@@ -21,9 +21,8 @@ from folder_support import (
     write_flat,
 )
 
-from lensjax.data.dataset import DataError
-from lensjax.data.file_image import BadFileError
 from lensjax.data.folder_image import digest_of
+from lensjax.errors import BadFileError, DataError
 
 # The axes of one file of four images, or of each of four files of one.
 SHAPES: dict[str, tuple[int, ...]] = {

@@ -14,9 +14,8 @@ from folder_support import (
     write_classes,
 )
 
-from lensjax.data.dataset import DataError
-from lensjax.data.file_image import BadFileError
 from lensjax.data.folder_image import digest_of
+from lensjax.errors import BadFileError, DataError
 
 
 def sides(found) -> dict[bytes, str]:

@@ -18,15 +18,8 @@ import pytest
 from astropy.io import fits
 
 from lensjax.data import file_image, npy_files
-from lensjax.data.dataset import DataError
-from lensjax.data.image_files import (
-    LAYOUTS,
-    SUFFIXES,
-    BadFileError,
-    FileImage,
-    is_image_file,
-    read_images,
-)
+from lensjax.data.image_files import LAYOUTS, SUFFIXES, FileImage, is_image_file, read_images
+from lensjax.errors import BadFileError, DataError
 
 PUBLIC = pathlib.Path(__file__).parents[1] / "data" / "public_samples"
 ROOT = pathlib.Path(__file__).parents[2]

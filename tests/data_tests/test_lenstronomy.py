@@ -8,9 +8,9 @@ from lenstronomy_support import FIELDS, REFERENCE
 
 import lensjax
 from lensjax.data import lenstronomy as conversion
-from lensjax.data.dataset import DataError
 from lensjax.data.raytracing import Lens
 from lensjax.data.surveys import SURVEYS
+from lensjax.errors import DataError
 
 CLASS_NAMES = ("axion", "cdm", "no_sub")
 MODELS = {"I": "model_i", "II": "model_ii", "III": "model_iii"}

@@ -16,7 +16,6 @@ import tensorflow_datasets as tfds
 from run_support import HIDE_TENSORFLOW, tiny_config
 
 from lensjax import modes
-from lensjax.config import ConfigError
 from lensjax.data import (
     catalogue,
     deeplense,
@@ -25,7 +24,7 @@ from lensjax.data import (
     prepared,
     sets,
 )
-from lensjax.data.dataset import DataError
+from lensjax.errors import ConfigError, DataError
 
 # Four chunks in train and two in test, the last of each not full.
 _CHUNK = catalogue.CHUNK

@@ -11,9 +11,9 @@ import subprocess
 import numpy as np
 import pytest
 
-from lensjax.data.file_image import UnusableError
-from lensjax.data.image_files import BadFileError, read_images
+from lensjax.data.image_files import read_images
 from lensjax.data.pickles import load_object_array
+from lensjax.errors import BadFileError, UnusableError
 
 RANDOM = np.random.default_rng(0)
 DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")

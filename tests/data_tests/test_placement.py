@@ -10,8 +10,8 @@ import pytest
 from pipeline_support import all_examples, batch_at, single_device, split_of, steps_of
 
 from lensjax.data import placement as placements
-from lensjax.data.dataset import DataError
 from lensjax.data.placement import DevicePlacement, StreamPlacement, choose_placement, place
+from lensjax.errors import DataError
 
 PLACEMENTS: dict[str, Any] = {"device": DevicePlacement, "stream": StreamPlacement}
 

@@ -9,7 +9,8 @@ from folder_support import counts, object_array, pixels, prepare, write, write_c
 from PIL import Image
 
 from lensjax.data import report
-from lensjax.data.dataset import DataError, DatasetInfo
+from lensjax.data.dataset import DatasetInfo
+from lensjax.errors import DataError
 from lensjax.figures import contact_sheet
 
 

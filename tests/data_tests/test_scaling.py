@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lensjax.data.dataset import DataError
 from lensjax.data.scaling import (
     NUM_REFERENCE_IMAGES,
     Scaling,
     fit_scaling,
     num_reference_images,
 )
+from lensjax.errors import DataError
 
 KINDS = ("linear", "sqrt", "asinh")
 each_kind = pytest.mark.parametrize("kind", KINDS)

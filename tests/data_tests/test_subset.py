@@ -12,11 +12,11 @@ from run_support import captured_log, states_differ, tiny_config, tiny_split
 
 from lensjax import monitor as monitoring
 from lensjax import writers
-from lensjax.config import ConfigError
 from lensjax.data import catalogue, deeplense
-from lensjax.data.dataset import DataError, LensSplit
+from lensjax.data.dataset import LensSplit
 from lensjax.data.placement import DevicePlacement, StreamPlacement, place
 from lensjax.data.subset import SOURCE_POSITION, SubsetSplit, without_disc
+from lensjax.errors import ConfigError, DataError
 from lensjax.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

@@ -7,7 +7,7 @@ import pytest
 from run_support import tiny_split
 
 from lensjax.config import EvaluateConfig
-from lensjax.data.dataset import DataError
+from lensjax.errors import DataError
 from lensjax.evaluation.given import check_images, labels_file, read_images
 
 INFO = tiny_split().info  # 16 x 16 pixels, one channel, three classes

@@ -9,15 +9,13 @@ import pytest
 from run_support import tiny_config, tiny_split
 
 from lensjax import generate, writers
-from lensjax.config import ConfigError
 from lensjax.data import sets
-from lensjax.data.dataset import DataError
+from lensjax.errors import ConfigError, DataError, WorkdirError
 from lensjax.evaluation import mode
 from lensjax.evaluation.mode import evaluate_mode
 from lensjax.metrics import baselines
 from lensjax.sample_mode import weights_hash
 from lensjax.train import train
-from lensjax.workdir import WorkdirError
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 NUM = 24

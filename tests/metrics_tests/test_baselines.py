@@ -12,7 +12,8 @@ from lensjax.arrays import simulate
 from lensjax.data.parameters import PARAMETER_NAMES
 from lensjax.data.simulator import CLASS_NAMES
 from lensjax.data.surveys import SURVEYS
-from lensjax.metrics.baselines import BASELINES, BaselineError, make
+from lensjax.errors import BaselineError
+from lensjax.metrics.baselines import BASELINES, make
 from lensjax.metrics.corruptions import gaussian_blur
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

@@ -12,13 +12,8 @@ from lensjax.arrays import simulate
 from lensjax.data.parameters import PARAMETER_NAMES, render_parameters
 from lensjax.data.simulator import CLASS_NAMES
 from lensjax.data.surveys import SURVEYS
-from lensjax.metrics.corruptions import (
-    CORRUPTIONS,
-    CorruptionError,
-    RealImages,
-    corrupt,
-    gaussian_blur,
-)
+from lensjax.errors import CorruptionError
+from lensjax.metrics.corruptions import CORRUPTIONS, RealImages, corrupt, gaussian_blur
 from lensjax.metrics.lensing import fit_smooth
 from lensjax.metrics.memory import smooth_residuals
 

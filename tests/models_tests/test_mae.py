@@ -12,7 +12,7 @@ from support import random_like
 from lensjax import prng
 from lensjax.assemble import make_classifier_init_fn
 from lensjax.config import ModelConfig
-from lensjax.losses import Batch
+from lensjax.interfaces import Batch
 from lensjax.models import build_model
 from lensjax.models.layers import depth_to_space
 from lensjax.models.mae import draw_order, normalised, num_seen

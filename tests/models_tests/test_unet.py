@@ -12,7 +12,8 @@ import quickstart
 from support import random_like
 
 from lensjax.assemble import make_apply_fn, make_init_fn
-from lensjax.config import ConfigError, ModelConfig, from_config_dict
+from lensjax.config import ModelConfig, from_config_dict
+from lensjax.errors import ConfigError
 from lensjax.models import build_model
 from lensjax.models.unet import AttentionBlock, attention_heads, feature_rows
 

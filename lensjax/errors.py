@@ -1,0 +1,97 @@
+"""What a user can put right: one family of exceptions, each said in one line without a traceback.
+
+`lensjax.main` catches `UserError` alone. Each is a ValueError or a RuntimeError as well, for
+callers who do not know lensjax.
+"""
+
+import os
+
+
+class UserError(Exception):
+    """Something that a user can put right; its text says what was got and what is allowed."""
+
+
+class ConfigError(UserError, ValueError):
+    """A configuration that cannot run.
+
+    Args:
+      field: full path, such as `train.batch_size`, or a flag, such as `--workdir`.
+      got: its value.
+      allowed: what it may be.
+    """
+
+    def __init__(self, field: str, got: object, allowed: str) -> None:
+        super().__init__(f"{field}: got {got!r}; {allowed}")
+        self._arguments = field, got, allowed
+
+    def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
+        """Lets the error travel between processes."""
+        return type(self), self._arguments
+
+
+class DataError(UserError, ValueError):
+    """A data set that does not exist, does not fit, or is not what it claims to be."""
+
+
+class BadFileError(DataError):
+    """A file that cannot be used.
+
+    Args:
+      path: the file.
+      reason: what is wrong with it, and what would be right.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        # Names on disk are bytes; those that are no UTF-8 could not be printed or logged.
+        name = os.fsencode(path).decode(errors="backslashreplace")
+        super().__init__(f"{name}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str | os.PathLike[str], str]]:
+        """Lets the error travel between processes."""
+        return type(self), (self.path, self.reason)
+
+
+class UnusableError(UserError, ValueError):
+    """Why a file cannot be used, without its name, which whoever opened it adds."""
+
+
+class WeightsError(UserError, ValueError):
+    """A file of weights that cannot be used; the text names it."""
+
+
+class RequestError(UserError, ValueError):
+    """A request that a trained run cannot serve."""
+
+
+class TimeGridError(UserError, ValueError):
+    """Times that no sampler can follow."""
+
+
+class BaselineError(UserError, ValueError):
+    """A baseline that does not exist, or that these images cannot have."""
+
+
+class CorruptionError(UserError, ValueError):
+    """A corruption that does not exist, or that these images cannot have."""
+
+
+class WorkdirError(UserError, RuntimeError):
+    """A workdir that lacks something, or belongs to another run."""
+
+
+class CheckpointError(UserError, RuntimeError):
+    """A checkpoint that is missing, damaged, or belongs to another configuration."""
+
+
+class TrainingError(UserError, RuntimeError):
+    """A training that cannot go on."""
+
+
+class HostError(UserError, RuntimeError):
+    """Processes that cannot find each other or do not go together."""
+
+
+class OutOfMemoryError(UserError, RuntimeError):
+    """Arrays that do not fit into the memory of a device or a host."""
