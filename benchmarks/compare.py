@@ -26,7 +26,7 @@ import jax
 import numpy as np
 
 from lensjax import provenance, workdir
-from lensjax.assemble import build_train_step, make_init_state
+from lensjax.atomic import write_json
 from lensjax.config import Config, from_config_dict, to_dict
 from lensjax.data import deeplense
 from lensjax.data.augmentation import make_augment_fn
@@ -35,10 +35,10 @@ from lensjax.data.dataset import LensSplit
 from lensjax.data.pipeline import make_batch_fn
 from lensjax.data.placement import DevicePlacement
 from lensjax.data.scaling import Scaling, fit_scaling
+from lensjax.learning import build_spread, build_train_step, make_init_state
 from lensjax.metrics.lensing import smooth_scores
 from lensjax.parallel import all_devices
 from lensjax.sampling import Drawing, Weights, generate_chunks, make_sample_fn, passes_per_image
-from lensjax.spread import make_spread
 from lensjax.state import sampling_params
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -191,7 +191,7 @@ class Run:
     """
 
     def __init__(self, config: Config, split: LensSplit) -> None:
-        spread = make_spread(config)
+        spread = build_spread(config)
         data = config.data
         self.config = config
         self.shape = split.info.image_shape
@@ -332,7 +332,7 @@ def main() -> None:
             continue
         results[name] = measure(config, split, options.cpu_seconds)
         content = {"candidates": results}
-        workdir.write_json(target, content)
+        write_json(target, content)
         target.with_suffix(".md").write_text(report(options.group, content))
         print(table({name: results[name]}), flush=True)
     print(table(results))

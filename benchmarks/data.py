@@ -44,13 +44,13 @@ def measure(placement_name: str, name: str, num_batches: int, found: Any) -> Non
     from lensjax.data import deeplense
     from lensjax.data.placement import place
     from lensjax.interfaces import Places
-    from lensjax.spread import make_spread
+    from lensjax.learning import build_spread
 
     config = default_config()
     config.data.name = name
     split = deeplense.open_split(name, None, "train")
     before = peak_mebibytes()
-    spread = make_spread(from_config_dict(config))
+    spread = build_spread(from_config_dict(config))
     placement = place(split, placement_name, 0, spread)
     places = Places(jax.numpy.arange(BATCH_SIZE), BATCH_SIZE)
     gather = jax.jit(lambda step, *arguments: placement.batch(step, places, *arguments))

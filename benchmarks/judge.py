@@ -20,10 +20,9 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from lensjax import provenance
+from lensjax import datasets, provenance
 from lensjax.config import Config, from_config_dict, to_dict
 from lensjax.config_evaluate import measure_names
-from lensjax.data import sets
 from lensjax.data.dataset import LensSplit
 from lensjax.data.subset import SubsetSplit
 from lensjax.evaluation.checks import Check, check_row
@@ -71,7 +70,7 @@ def unseen_images(config: Config, splits: RealSplits, number: int) -> LensSplit:
       number: 0 for the next images of each class, 1 for those after them, and so on.
     """
     count = splits.per_class
-    test = sets.prepare(config.data).open_split("test")
+    test = datasets.prepare(config.data).open_split("test")
     places = first_places(test, (number + 2) * count)
     labels = test.examples(places).labels
     chosen = [
@@ -208,7 +207,7 @@ def main() -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as cache:
         config = make_config(arguments.data, arguments.images_per_class, arguments.measures, cache)
-        splits = RealSplits(config, sets.prepare(config.data))
+        splits = RealSplits(config, datasets.prepare(config.data))
         setting = make_setting(config, splits)
         base = unseen_images(config, splits, 0)
         rows = [faulty_row(name, base, setting, seed=1) for name in arguments.only]

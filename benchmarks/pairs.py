@@ -19,6 +19,7 @@ from typing import Any
 from channel import MEMORY_SETTINGS, Child, ChildError
 
 from lensjax import workdir
+from lensjax.atomic import write_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -283,7 +284,7 @@ def save(path: pathlib.Path, device: str, entry: Numbers) -> None:
     """Puts a device's entry into a file of results, in the place of its last one."""
     devices = workdir.read_json(path)["devices"] if path.exists() else {}
     devices.pop(device, None)
-    workdir.write_json(path, {"devices": devices | {device: entry}})
+    write_json(path, {"devices": devices | {device: entry}})
 
 
 def shown_case(case: Numbers, per_second: dict[str, float]) -> str:

@@ -23,10 +23,11 @@ from classifiers import training_minutes
 
 import lensjax
 from lensjax import workdir
+from lensjax.atomic import write_json
 from lensjax.data.catalogue import SIMULATED_SETS
+from lensjax.describe import weights_hash
 from lensjax.generate import LensGenerator
 from lensjax.metrics.lensing import smooth_scores
-from lensjax.sample_mode import weights_hash
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SPLIT_OF_REFERENCE = "test"
@@ -182,7 +183,7 @@ def main() -> None:
     target = options.results / "quality.json"
     content = workdir.read_json(target) if target.exists() else {}
     content[options.name] = measure(options, content.get(options.name, {}))
-    workdir.write_json(target, content)
+    write_json(target, content)
     target.with_suffix(".md").write_text(page(content))
     draw(content, options.picture)
     print(page(content))

@@ -25,11 +25,12 @@ import numpy as np
 
 import lensjax
 from lensjax import provenance, workdir
+from lensjax.atomic import write_json
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.surveys import Survey
+from lensjax.describe import weights_hash
 from lensjax.generate import LensGenerator
 from lensjax.metrics.lensing import fit_smooth
-from lensjax.sample_mode import weights_hash
 from lensjax.samplers import SAMPLERS
 from lensjax.sampling import passes_per_image
 from lensjax.time_grids import TIME_GRIDS
@@ -290,7 +291,7 @@ def main() -> None:
         if any((r["sampler"], r["time_grid"], r["steps"]) == (sampler, grid, steps) for r in rows):
             continue
         rows.append(measure(run, judge, sampler, grid, passes, options.num_images))
-        workdir.write_json(target, {"protocol": protocol, "floor": zero, "rows": rows})
+        write_json(target, {"protocol": protocol, "floor": zero, "rows": rows})
         print(table(rows[-1:]).splitlines()[-1], flush=True)
     content = workdir.read_json(target)
     target.with_suffix(".md").write_text(report(content))

@@ -22,9 +22,9 @@ from lensjax import workdir as files
 from lensjax.classifier import load_classifier
 from lensjax.config import Config
 from lensjax.config_task import CLASSIFY, GENERATE
+from lensjax.describe import weights_hash
 from lensjax.evaluation.mode import evaluate_mode
 from lensjax.generate import LensGenerator
-from lensjax.sample_mode import weights_hash
 from lensjax.trained import Trained, restore
 
 _SCORES = ("num_images", "accuracy", "accuracy_error", "macro_auc", "recall", "auc", "ece")

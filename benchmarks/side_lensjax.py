@@ -19,8 +19,7 @@ import optax
 from channel import Answer
 from jax import Array
 
-from lensjax import optim, provenance
-from lensjax.assemble import build_train_step, make_init_state, with_shardings
+from lensjax import machine, optim, provenance
 from lensjax.config import Config, from_config_dict
 from lensjax.data.augmentation import make_augment_fn
 from lensjax.data.dataset import DatasetInfo, LensSplit
@@ -28,11 +27,11 @@ from lensjax.data.pipeline import make_batch_fn
 from lensjax.data.placement import DevicePlacement
 from lensjax.data.scaling import Scaling, fit_scaling
 from lensjax.interfaces import Batch
+from lensjax.learning import build_spread, build_train_step, make_init_state, with_shardings
 from lensjax.models import build_model
 from lensjax.models.layers import SelfAttention, modulate
 from lensjax.parallel import all_devices, state_shardings
 from lensjax.sampling import Drawing, Weights, generate_chunks, make_sample_fn, passes_per_image
-from lensjax.spread import make_spread
 from lensjax.state import EmaSettings, make_dispatch, make_train_step
 
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "default"}
@@ -47,7 +46,7 @@ def hello() -> Answer:
         "hardware": provenance.hardware(),
         "git_revision": provenance.git_revision(),
         "tunables": os.environ.get("GLIBC_TUNABLES"),
-        "memory_bytes": limit or provenance.memory_bytes(),
+        "memory_bytes": limit or machine.memory_bytes(),
     }
 
 
@@ -98,7 +97,7 @@ class Train:
     def __init__(self, settings: Answer) -> None:
         config, shape = config_of(settings), tuple(settings["image_shape"])
         split = synthetic(settings["num_images"], shape, config.model.num_classes)
-        spread, data = make_spread(config), config.data
+        spread, data = build_spread(config), config.data
         scaling = fit_scaling(data.scaling, data.model_std, split.images, split.info.minimum)
         self._placement = DevicePlacement(split, config.seed, spread)
         augment_fn = make_augment_fn(data.augmentation, data.shift_pixels, shape)
@@ -312,7 +311,7 @@ def operation(settings: Answer) -> Repeated:
 
 def _update(config: Config, shape: tuple[int, int, int]) -> Repeated:
     """Returns clipping, optimizer and averages: a step whose gradient is its parameters."""
-    spread, settings = make_spread(config), config.optim
+    spread, settings = build_spread(config), config.optim
     schedule = optim.make_schedule(
         settings.learning_rate,
         config.train.num_steps,

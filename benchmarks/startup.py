@@ -40,10 +40,9 @@ def mark(name):
 
 def hook():
     import jax
-    from lensjax import modes, train
-    from lensjax.data import sets
+    from lensjax import datasets, modes, train
     mark("imports")
-    prepare, first, compiled = sets.prepare, train._first_state, train._compile
+    prepare, first, compiled = datasets.prepare, train.first_state, train.compile_step
 
     def prepare_marked(data):
         result = prepare(data)
@@ -70,7 +69,8 @@ def hook():
             os._exit(0)
         return once
 
-    sets.prepare, train._first_state, train._compile = prepare_marked, first_marked, compile_marked
+    datasets.prepare = prepare_marked
+    train.first_state, train.compile_step = first_marked, compile_marked
 
 main = lensjax.main.main
 def hooked(arguments):

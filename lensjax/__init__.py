@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lensjax import config, models
-    from lensjax.arrays import load_data, simulate
+    from lensjax.arrays import simulate
     from lensjax.classifier import LensClassifier
     from lensjax.data.lenstronomy import to_lenstronomy
+    from lensjax.datasets import load_data
     from lensjax.generate import LensGenerator
     from lensjax.loading import load
 
@@ -29,7 +30,7 @@ _HOMES = {
     "LensClassifier": "classifier",
     "LensGenerator": "generate",
     "load": "loading",
-    "load_data": "arrays",
+    "load_data": "datasets",
     "simulate": "arrays",
     "to_lenstronomy": "data.lenstronomy",
 }

@@ -13,19 +13,18 @@ from jax import Array
 from jax.sharding import Mesh
 
 from lensjax import prng
-from lensjax.assemble import make_image_fn
 from lensjax.chunks import map_chunks
 from lensjax.config import Config
-from lensjax.data.augmentation import central_cut_out
+from lensjax.data.augmentation import central_cut_out, make_observe_fn
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.dataset import Examples, Split, first_of_each_class
-from lensjax.data.observation import make_observe_fn
 from lensjax.data.pipeline import to_batch
 from lensjax.data.scaling import Scaling
 from lensjax.figures import flux_rows
 from lensjax.metrics.classification import fit_temperature
 from lensjax.models.layers import depth_to_space
 from lensjax.models.vit import to_patches
+from lensjax.networks import make_image_fn
 from lensjax.parallel import on_each_device, put, replicated, rows_of_a_turn
 from lensjax.selection import VALIDATION_LOSS
 from lensjax.task_losses import cross_entropy, masked_errors

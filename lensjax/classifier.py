@@ -11,7 +11,6 @@ import numpy as np
 from jax import Array
 
 from lensjax import workdir as files
-from lensjax.assemble import make_image_fn
 from lensjax.chunks import map_chunks
 from lensjax.config import Config
 from lensjax.config_task import CLASSIFY
@@ -19,6 +18,7 @@ from lensjax.data.pipeline import to_batch
 from lensjax.errors import ConfigError, RequestError
 from lensjax.metrics.classification import softmax
 from lensjax.models.classifiers import ClassifierOutput
+from lensjax.networks import make_image_fn
 from lensjax.trained import Trained, restore
 
 

@@ -1,17 +1,16 @@
 """`--mode=classify`: the class of each image of a file, a stack or a folder, as a table."""
 
-import contextlib
 import csv
 import itertools
 import os
 import pathlib
 from collections import Counter
 from collections.abc import Iterator
-from typing import TextIO
 
 import numpy as np
 from absl import logging
 
+from lensjax.atomic import replacing
 from lensjax.classifier import LensClassifier, load_classifier
 from lensjax.config import Config
 from lensjax.data.image_files import SUFFIXES, FileImage, is_image_file, read_images
@@ -65,18 +64,6 @@ def _chunks(
             yield names, np.stack([image.pixels for _, image in chunk]) / np.float32(scale)
 
 
-@contextlib.contextmanager
-def _whole_or_not_there(path: pathlib.Path) -> Iterator[TextIO]:
-    """Opens a text file that takes its name once it was written without an error."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w", newline="") as file:
-            yield file
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _row(name: str, label: str, probabilities: np.ndarray) -> list[str]:
     values = [f"{value:.6f}" for value in (probabilities.max(), *probabilities)]
     return [name, label, *values]
@@ -103,7 +90,7 @@ def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path) ->
     path, counts = folder / CSV_FILE, Counter[str]()
     shown: list[list[str]] = []
     header = ["image", "class", "probability", *(f"p_{name}" for name in classifier.class_names)]
-    with _whole_or_not_there(path) as file:
+    with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for names, pixels in _chunks(_images(images, config.classify.layout), classifier, config):

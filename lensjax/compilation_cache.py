@@ -12,7 +12,7 @@ import filelock
 import jax
 from absl import logging
 
-from lensjax.metrics.reference import cache_folder
+from lensjax.cache_folder import cache_folder
 
 FOLDER = "programs"
 _SETTINGS = {

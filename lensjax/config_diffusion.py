@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from lensjax.config_sections import Config, SampleConfig
+from lensjax.config_sections import Config, PathConfig, SampleConfig
 from lensjax.errors import ConfigError, TimeGridError
-from lensjax.schedules import build_path
+from lensjax.paths import FlowPath, Path, usable
+from lensjax.schedules import CosinePath, EDMPath, LinearPath, TablePath, ddpm_betas
 from lensjax.time_grids import check_times, time_grid
 
 # The fields that some choices alone read: left at their defaults by all others.
@@ -187,3 +188,27 @@ def check_diffusion(config: Config) -> None:
     _check_path(config)
     _check_sampling(config)
     _check_guidance(config)
+
+
+def build_path(config: PathConfig, prediction: str) -> Path:
+    """Returns the path of a configuration, with the times that a prediction can use.
+
+    Args:
+      config: the section `path`.
+      prediction: one of `paths.PREDICTIONS`.
+    """
+    return usable(_whole_path(config), prediction)
+
+
+def _whole_path(config: PathConfig) -> Path:
+    if config.name == "flow":
+        return FlowPath()
+    if config.name == "edm":
+        return EDMPath(config.sigma_min, config.sigma_max)
+    if config.table_steps:
+        return TablePath.from_betas(
+            ddpm_betas(config.betas, config.table_steps, config.beta_min, config.beta_max)
+        )
+    if config.betas == "linear":
+        return LinearPath(config.beta_min, config.beta_max)
+    return CosinePath()

@@ -7,18 +7,12 @@ wrong is said as a `ConfigError`.
 import dataclasses
 import difflib
 import math
-import numbers
 import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from lensjax.errors import ConfigError
-
-
-def is_integer(value: object) -> bool:
-    """Returns whether a value is an integer of Python or numpy, and not True or False."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 @dataclasses.dataclass(frozen=True)

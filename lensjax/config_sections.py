@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from lensjax.config_classify import ClassifyConfig
@@ -13,11 +14,27 @@ from lensjax.data.augmentation import SYMMETRIES, is_augmentation
 from lensjax.data.catalogue import BAD_FILE_POLICIES, FOLDER_SET, NAN_POLICIES, SIMULATED_SETS
 from lensjax.data.file_image import LAYOUTS
 from lensjax.losses import LOSS_SPACES, LOSS_WEIGHTS, TIME_DISTRIBUTIONS
-from lensjax.optim import ema_half_lives
 from lensjax.prng import MAX_SEED
 from lensjax.samplers import SAMPLERS
 from lensjax.schedules import BETAS
 from lensjax.time_grids import TIME_GRIDS
+
+MAIN_EMA = "main"
+RAW_PARAMS = "raw"  # stands beside the averages' names for the parameters themselves
+
+
+def ema_half_lives(main: float, more: Iterable[float]) -> dict[str, float]:
+    """Returns the half-life of each average by the name that it has everywhere.
+
+    The names are `main` and, for the others, the half-life as text: `2000` for 2000.0, and what
+    `repr` gives for a number that is not integral.
+
+    Args:
+      main: half-life of the main average, in images.
+      more: those of the others; each once.
+    """
+    others = {str(int(x)) if x.is_integer() else repr(x): x for x in map(float, more)}
+    return {MAIN_EMA: main, **others}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Checks of the sections `optim` and `train`."""
 
-from lensjax.config_sections import Config, TrainConfig
+from lensjax.config_sections import RAW_PARAMS, Config, TrainConfig
 from lensjax.errors import ConfigError
-from lensjax.optim import RAW_PARAMS
 
 
 def check_ema(config: Config) -> None:

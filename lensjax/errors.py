@@ -1,7 +1,7 @@
 """What a user can put right: one family of exceptions, each said in one line without a traceback.
 
-`lensjax.main` catches `UserError` alone. Each is a ValueError or a RuntimeError as well, for
-callers who do not know lensjax.
+`lensjax.main` catches `UserError` alone. Each is a ValueError, a RuntimeError or an OSError too,
+for callers who do not know lensjax.
 """
 
 import os
@@ -55,6 +55,10 @@ class BadFileError(DataError):
 
 class UnusableError(UserError, ValueError):
     """Why a file cannot be used, without its name, which whoever opened it adds."""
+
+
+class FileError(UserError, OSError):
+    """A file that cannot be written."""
 
 
 class WeightsError(UserError, ValueError):

@@ -13,6 +13,7 @@ from absl import logging
 
 from lensjax import provenance
 from lensjax import workdir as files
+from lensjax.atomic import write_json
 from lensjax.config import Config
 from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.errors import ConfigError, DataError, WorkdirError
@@ -60,9 +61,9 @@ class Source:
 
 def _data_source(config: Config) -> Source:
     """Returns the configured data set, which is built where it is missing."""
-    from lensjax.data import sets
+    from lensjax import datasets
 
-    prepared = sets.prepare(config.data)
+    prepared = datasets.prepare(config.data)
     info = prepared.info()
     wanted = tuple(info.split_sizes) if config.export.split == "all" else (config.export.split,)
 
@@ -226,9 +227,9 @@ def export_mode(config: Config, workdir: pathlib.Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _replace_earlier(folder, contents)
         # First, so that an export that was killed is known as one and can be repeated.
-        files.write_json(folder / EXPORT_FILE, record)
+        write_json(folder / EXPORT_FILE, record)
         _write(source, folder, settings.format, source.description(settings.scale))
-        files.write_json(folder / EXPORT_FILE, record | {"complete": True})
+        write_json(folder / EXPORT_FILE, record | {"complete": True})
     except OSError as error:
         raise DataError(
             f"the images cannot be written to {folder}: {error}; make room, or set export.folder "

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from lensjax.atomic import write_bytes
+
 # Brightness is the square root of flux: a linear scale would hide faint speckle.
 _GAMMA = 0.5
 _COLOUR_MAP = "inferno"
@@ -193,7 +195,4 @@ def png_bytes(picture: np.ndarray) -> bytes:
 
 def save_png(path: pathlib.Path, picture: np.ndarray) -> None:
     """Writes a picture, uint8 `[height, width, 3]`, so that the file is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(png_bytes(picture))
-    partial.replace(path)
+    write_bytes(path, png_bytes(picture))

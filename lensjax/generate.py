@@ -12,12 +12,12 @@ from jax.sharding import Mesh
 
 from lensjax import prng
 from lensjax import workdir as files
-from lensjax.assemble import build_path
 from lensjax.config import Config, SampleConfig, from_config_dict
-from lensjax.config_fields import is_integer
 from lensjax.config_task import CLASSIFY, GENERATE
 from lensjax.data.scaling import Scaling
 from lensjax.errors import ConfigError, RequestError
+from lensjax.interfaces import is_integer
+from lensjax.networks import build_path
 from lensjax.parallel import all_devices
 from lensjax.sampling import (
     Drawing,

@@ -27,12 +27,11 @@ import numpy as np
 from jax import Array
 
 from lensjax import paths, prng
-from lensjax.assemble import build_path, make_denoiser_fn, with_forward_mode
 from lensjax.config import Config
-from lensjax.config_fields import is_integer
 from lensjax.data.scaling import Scaling
 from lensjax.errors import RequestError
-from lensjax.interfaces import DenoiseFn
+from lensjax.interfaces import DenoiseFn, is_integer
+from lensjax.networks import build_path, make_denoiser_fn, with_forward_mode
 from lensjax.time_grids import cosine_shares
 
 TRACES = ("hutchinson", "exact")

@@ -7,19 +7,9 @@ import jax
 
 from lensjax.config import Config
 from lensjax.errors import OutOfMemoryError
-from lensjax.provenance import memory_bytes
+from lensjax.machine import describe_memory
 
 _WORDS = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")
-
-
-def describe_memory() -> str:
-    """Returns the memory of a device where JAX says it, else that of the machine."""
-    device = jax.local_devices()[0]
-    limit = (device.memory_stats() or {}).get("bytes_limit")
-    if limit:
-        return f"{limit / 2**30:.0f} GiB each device"
-    held = memory_bytes()
-    return f"{held / 2**30:.0f} GiB each host" if held else "memory not known"
 
 
 def _advice(mode: str, config: Config) -> str:

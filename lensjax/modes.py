@@ -12,6 +12,7 @@ from lensjax.compilation_cache import keep_programs
 from lensjax.config import Config
 from lensjax.config_task import CLASSIFY, PRETRAIN
 from lensjax.errors import ConfigError, WorkdirError
+from lensjax.machine import describe_memory
 
 _FOR_SEVERAL_HOSTS = ("train", "sample", "evaluate")
 _COMPUTING = (*_FOR_SEVERAL_HOSTS, "classify")
@@ -88,7 +89,7 @@ def _log_devices(config: Config) -> None:
         device.platform,
         device.device_kind,
         jax.process_count(),
-        memory.describe_memory(),
+        describe_memory(),
         config.model.dtype,
     )
 
@@ -102,16 +103,19 @@ def _log_strategy(config: Config) -> None:
     logging.info(
         "parallel.strategy=%s over %d x %d devices (data, shard); a resumed run is %s",
         config.parallel.strategy,
-        *mesh_shape(config),
+        *mesh_shape(config.parallel.num_devices, config.parallel.mesh),
         "bit-identical" if exact else "equal to rounding (train.deterministic=True makes it exact)",
     )
 
 
 def _build_data(config: Config, workdir: pathlib.Path) -> None:
-    from lensjax.data import report, sets
+    from lensjax import datasets
+    from lensjax.data import report
 
     prepared = (
-        sets.prepare_in_parts(config.data) if config.data.num_parts else sets.prepare(config.data)
+        datasets.prepare_in_parts(config.data)
+        if config.data.num_parts
+        else datasets.prepare(config.data)
     )
     if prepared is None:  # the log says which parts are missing
         return
@@ -120,17 +124,17 @@ def _build_data(config: Config, workdir: pathlib.Path) -> None:
 
 
 def _train(config: Config, workdir: pathlib.Path) -> int:
+    from lensjax import datasets
     from lensjax import workdir as files
-    from lensjax.data import sets
-    from lensjax.parallel import make_mesh
+    from lensjax.learning import build_mesh
     from lensjax.stopping import RUN_AGAIN, StopRequest
     from lensjax.train import train
 
-    make_mesh(config)  # refuses what the devices cannot do before anything is written
+    build_mesh(config)  # refuses what the devices cannot do before anything is written
     _log_strategy(config)
     _check_apart(workdir, config)
     files.check_free(workdir, config)  # before a build that may take minutes
-    prepared = sets.prepare(config.data)
+    prepared = datasets.prepare(config.data)
     stop = StopRequest()
     splits = prepared.open_split("train"), prepared.open_split("test")
     state = train(config, workdir, *splits, stop=stop)

@@ -1,6 +1,6 @@
 """Optimizer, learning-rate schedule and the moving averages of the parameters."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -9,8 +9,6 @@ import optax
 from jax import Array
 
 Tree = TypeVar("Tree")
-MAIN_EMA = "main"
-RAW_PARAMS = "raw"  # stands beside the averages' names for the parameters themselves
 
 
 def make_schedule(
@@ -69,20 +67,6 @@ def keeping(optimizer: optax.GradientTransformation, branch: str) -> optax.Gradi
         }
 
     return optax.chain(optimizer, optax.masked(optax.set_to_zero(), kept))
-
-
-def ema_half_lives(main: float, more: Iterable[float]) -> dict[str, float]:
-    """Returns the half-life of each average by the name that it has everywhere.
-
-    The names are `main` and, for the others, the half-life as text: `2000` for 2000.0, and what
-    `repr` gives for a number that is not integral.
-
-    Args:
-      main: half-life of the main average, in images.
-      more: those of the others; each once.
-    """
-    others = {str(int(x)) if x.is_integer() else repr(x): x for x in map(float, more)}
-    return {MAIN_EMA: main, **others}
 
 
 def ema_decay(step: Array, batch_size: int, half_life_images: float, warmup_share: float) -> Array:

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from lensjax.config import Config
 from lensjax.errors import ConfigError
 
 # The batch is divided over both axes, the state over the second one alone.
@@ -18,15 +17,21 @@ BATCH_AXES = (DATA_AXIS, SHARD_AXIS)
 _LEAST_SHARDED_ELEMENTS = 2**10
 
 
-def mesh_shape(config: Config) -> tuple[int, int]:
+def mesh_shape(
+    num_devices: int | None = None, shape: tuple[int, ...] | None = None
+) -> tuple[int, int]:
     """Returns the devices along the axes `data` and `shard`.
+
+    Args:
+      num_devices: `parallel.num_devices`; None for all.
+      shape: `parallel.mesh`; None for all of them along `data`.
 
     Raises:
       ConfigError: for more devices than there are, fewer than there are on several hosts, or a mesh
         that does not multiply out.
     """
-    parallel, available = config.parallel, jax.device_count()
-    wanted = parallel.num_devices or available
+    available = jax.device_count()
+    wanted = num_devices or available
     if wanted > available:
         raise ConfigError(
             "parallel.num_devices", wanted, f"allowed: at most the {available} devices there are"
@@ -37,37 +42,21 @@ def mesh_shape(config: Config) -> tuple[int, int]:
             wanted,
             f"allowed: None or {available}, all devices of the {jax.process_count()} hosts",
         )
-    shape = parallel.mesh or (wanted, 1)
-    if shape[0] * shape[1] != wanted:
+    data, shard = shape or (wanted, 1)
+    if data * shard != wanted:
         raise ConfigError(
             "parallel.mesh",
             shape,
-            f"{shape[0]} times {shape[1]} is {shape[0] * shape[1]}; allowed: two integers whose "
+            f"{data} times {shard} is {data * shard}; allowed: two integers whose "
             f"product is {wanted}, the number of devices",
         )
-    return shape[0], shape[1]
+    return data, shard
 
 
-def make_mesh(config: Config) -> Mesh:
-    """Returns the mesh of the configuration's devices, with the axes `data` and `shard`.
-
-    Raises:
-      ConfigError: see `mesh_shape`; and for a batch that the devices do not divide.
-    """
-    shape = mesh_shape(config)
-    num = shape[0] * shape[1]
-    train = config.train
-    if train.batch_size % (num * train.accumulate_steps):
-        hosts = jax.process_count()
-        where = f" on {hosts} hosts" if hosts > 1 else ""
-        parts = train.accumulate_steps
-        where += f", times train.accumulate_steps, {parts}" if parts > 1 else ""
-        raise ConfigError(
-            "train.batch_size",
-            train.batch_size,
-            f"allowed: a multiple of the number of devices, {num}{where}",
-        )
-    return _mesh(tuple(jax.devices()[:num]), shape)
+def make_mesh(num_devices: int | None = None, shape: tuple[int, ...] | None = None) -> Mesh:
+    """Returns a mesh with the axes `data` and `shard`; arguments and errors as for `mesh_shape`."""
+    data, shard = mesh_shape(num_devices, shape)
+    return _mesh(tuple(jax.devices()[: data * shard]), (data, shard))
 
 
 @functools.cache

@@ -18,10 +18,11 @@ import numpy as np
 from flax import traverse_util
 
 from lensjax import workdir as files
-from lensjax.assemble import abstract_state
+from lensjax.atomic import write_bytes, write_json
 from lensjax.config import to_dict
 from lensjax.config_task import CLASSIFY, GENERATE
 from lensjax.errors import RequestError
+from lensjax.learning import abstract_state
 from lensjax.trained import Trained
 
 WEIGHTS_FOLDER = pathlib.Path(__file__).resolve().parent / "weights"
@@ -93,17 +94,16 @@ def save(folder: pathlib.Path, trained: Trained, card: Mapping[str, Any]) -> Non
     if trained.config.task == CLASSIFY and "temperature" not in card:
         raise RequestError("card: got no temperature; a classifier needs one, 1.0 changes nothing")
     content = serialise(folder.name, trained)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _WEIGHTS).write_bytes(content)
-    files.write_json(folder / files.CONFIG_FILE, {"config": to_dict(trained.config)})
-    files.write_json(folder / files.DATASET_FILE, trained.dataset)
+    write_bytes(folder / _WEIGHTS, content)
+    write_json(folder / files.CONFIG_FILE, {"config": to_dict(trained.config)})
+    write_json(folder / files.DATASET_FILE, trained.dataset)
     added = {
         "sha256": hashlib.sha256(content).hexdigest(),
         "checkpoint_step": trained.step,
         "ema": trained.ema,
         "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(trained.params)),
     }
-    files.write_json(folder / _CARD, {**card, **added})
+    write_json(folder / _CARD, {**card, **added})
 
 
 def load_card(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> dict[str, Any]:

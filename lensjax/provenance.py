@@ -11,14 +11,14 @@ from typing import Any
 
 import jax
 
-import lensjax
+from lensjax.machine import memory_bytes
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_PACKAGES = ("lensjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the packages that decide what a run computes."""
-    found = {"python": platform.python_version(), "lensjax": lensjax.__version__}
+    found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
@@ -68,14 +68,6 @@ def _cpu_model() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def memory_bytes() -> int | None:
-    """Returns the machine's memory, None where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):  # a system that has no such name
-        return None
 
 
 def hardware() -> dict[str, Any]:

@@ -10,12 +10,12 @@ import numpy as np
 from jax import Array
 
 from lensjax import prng, samplers
-from lensjax.assemble import build_path, guidance_settings, make_guided_fn
 from lensjax.chunks import map_chunks
 from lensjax.config import Config, SampleConfig
 from lensjax.config_diffusion import sample_times
 from lensjax.data.scaling import Scaling
 from lensjax.guidance import count_passes
+from lensjax.networks import build_path, guidance_settings, make_guided_fn
 from lensjax.parallel import on_each_device, put, replicated
 from lensjax.progress import progress_bar
 

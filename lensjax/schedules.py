@@ -1,15 +1,12 @@
 """Probability paths beside that of flow matching: variance-preserving ones, and that of EDM."""
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jax import Array
 
-from lensjax.paths import FIRST_TIME, FlowPath, Path, at_share, library_of, usable
-
-if TYPE_CHECKING:
-    from lensjax.config import PathConfig
+from lensjax.paths import FIRST_TIME, at_share, library_of
 
 BETAS = ("linear", "cosine")
 _COSINE_OFFSET = 0.008
@@ -275,27 +272,3 @@ class EDMPath(NamedTuple):
     def narrowed(self, t_min: float, t_max: float) -> "EDMPath":
         """Returns the path with these usable times."""
         return self._replace(interval=(t_min, t_max))
-
-
-def build_path(config: "PathConfig", prediction: str) -> Path:
-    """Returns the path of a configuration, with the times that a prediction can use.
-
-    Args:
-      config: the section `path`.
-      prediction: one of `paths.PREDICTIONS`.
-    """
-    return usable(_whole_path(config), prediction)
-
-
-def _whole_path(config: "PathConfig") -> Path:
-    if config.name == "flow":
-        return FlowPath()
-    if config.name == "edm":
-        return EDMPath(config.sigma_min, config.sigma_max)
-    if config.table_steps:
-        return TablePath.from_betas(
-            ddpm_betas(config.betas, config.table_steps, config.beta_min, config.beta_max)
-        )
-    if config.betas == "linear":
-        return LinearPath(config.beta_min, config.beta_max)
-    return CosinePath()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lensjax import workdir as files
+from lensjax.atomic import write_json
 from lensjax.checkpoint import Checkpoints
 from lensjax.hosts import from_main, is_main
 from lensjax.state import TrainState
@@ -63,7 +64,7 @@ class Selection:
                 if name.startswith(_PREFIX)
             }
             if is_main():
-                files.write_json(self._workdir / files.CLASSIFIER_FILE, {"step": step, **found})
+                write_json(self._workdir / files.CLASSIFIER_FILE, {"step": step, **found})
 
     @property
     def exhausted(self) -> bool:

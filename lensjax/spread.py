@@ -15,9 +15,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from lensjax.config import Config
 from lensjax.interfaces import Places
-from lensjax.parallel import BATCH_AXES, make_mesh, over_batch, replicated, state_shardings
+from lensjax.parallel import BATCH_AXES, over_batch, replicated, state_shardings
 
 _AXIS = "devices"
 PartFn = Callable[..., Any]
@@ -187,10 +186,12 @@ class PmapSpread(_OnMesh):
 _SPREADS: dict[str, Callable[[Mesh, int], Spread]] = {"jit": JitSpread, "pmap": PmapSpread}
 
 
-def make_spread(config: Config) -> Spread:
-    """Returns how a configuration spreads its batches.
+def make_spread(strategy: str, mesh: Mesh, batch_size: int) -> Spread:
+    """Returns how batches are spread over a mesh.
 
-    Raises:
-      ConfigError: see `parallel.make_mesh`.
+    Args:
+      strategy: `jit` or `pmap`.
+      mesh: the devices.
+      batch_size: images a step, a multiple of their number.
     """
-    return _SPREADS[config.parallel.strategy](make_mesh(config), config.train.batch_size)
+    return _SPREADS[strategy](mesh, batch_size)

@@ -9,6 +9,7 @@ import optax
 from jax import Array
 
 from lensjax import optim, prng
+from lensjax.config_sections import RAW_PARAMS
 from lensjax.interfaces import Batch, LossFn, Places
 from lensjax.spread import Spread
 
@@ -73,9 +74,9 @@ def sampling_params(state: TrainState, name: str) -> Any:
 
     Args:
       state: the state.
-      name: a key of `state.ema`, or `optim.RAW_PARAMS`.
+      name: a key of `state.ema`, or `RAW_PARAMS`.
     """
-    return state.params if name == optim.RAW_PARAMS else state.ema[name]
+    return state.params if name == RAW_PARAMS else state.ema[name]
 
 
 def _updated_averages(

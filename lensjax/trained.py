@@ -6,13 +6,13 @@ from typing import Any
 
 import jax
 
-from lensjax import optim
 from lensjax import workdir as files
-from lensjax.assemble import abstract_state
 from lensjax.checkpoint import Checkpoints
 from lensjax.config import Config
+from lensjax.config_sections import RAW_PARAMS
 from lensjax.data.scaling import Scaling
 from lensjax.errors import RequestError, WorkdirError
+from lensjax.learning import abstract_state
 from lensjax.parallel import to_host
 from lensjax.selection import restore_best
 from lensjax.state import TrainState, sampling_params
@@ -51,8 +51,8 @@ def params_name(config: Config, ema: bool | str) -> str:
       RequestError: for an average that the run does not keep.
     """
     if isinstance(ema, bool):
-        return config.sample.ema if ema else optim.RAW_PARAMS
-    choices = (*config.optim.ema_half_lives, optim.RAW_PARAMS)
+        return config.sample.ema if ema else RAW_PARAMS
+    choices = (*config.optim.ema_half_lives, RAW_PARAMS)
     if not (isinstance(ema, str) and ema in choices):
         raise RequestError(
             f"ema: got {ema!r}; allowed: True, False, {', '.join(map(repr, choices))}"

@@ -14,14 +14,15 @@ from jax import Array
 from jax.sharding import Mesh
 
 from lensjax import prng
-from lensjax.assemble import build_path, loss_settings, make_network_fn
 from lensjax.chunks import map_chunks
 from lensjax.config import Config
 from lensjax.data.augmentation import central_cut_out
 from lensjax.data.dataset import Examples, Split, first_of_each_class
 from lensjax.data.pipeline import to_batch
 from lensjax.data.scaling import Scaling
+from lensjax.learning import loss_settings
 from lensjax.losses import make_error_fn
+from lensjax.networks import build_path, make_network_fn
 from lensjax.parallel import on_each_device, put, replicated, rows_of_a_turn
 
 NUM_BINS = 10

@@ -6,9 +6,10 @@ import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
+from lensjax.atomic import write_json
 from lensjax.config import (
     Config,
     add_missing,
@@ -31,14 +32,6 @@ CLASSIFIER_FILE = "classifier.json"
 SAMPLES = "samples"
 GENERATED = "generated"
 EVALUATION = "evaluation"
-
-
-def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file that is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:

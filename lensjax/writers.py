@@ -16,6 +16,8 @@ import numpy as np
 from absl import logging
 from absl.logging import converter
 
+from lensjax.atomic import write_text
+
 
 @contextlib.contextmanager
 def only_warnings() -> Iterator[None]:
@@ -62,9 +64,7 @@ def _keep_up_to(path: pathlib.Path, step: int) -> None:
     if not path.exists():
         return
     kept = [values for values in read_metrics(path) if values["step"] <= step]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(json.dumps(values) + "\n" for values in kept))
-    os.replace(partial, path)
+    write_text(path, "".join(json.dumps(values) + "\n" for values in kept))
 
 
 def show(

@@ -20,12 +20,11 @@ from absl import logging as absl_logging
 from run_support import TINY, hide_tensorboard, nested, tiny_split
 
 from lensjax import hosts, rendezvous, stopping
-from lensjax.assemble import make_init_state, with_shardings
 from lensjax.checkpoint import Checkpoints
 from lensjax.config import Config, from_config_dict
 from lensjax.errors import TrainingError, UserError
+from lensjax.learning import build_spread, make_init_state, with_shardings
 from lensjax.sample_mode import sample_mode
-from lensjax.spread import make_spread
 from lensjax.train import train
 
 # A batch over eight devices, and a network large enough to be divided among them.
@@ -107,7 +106,7 @@ def _fail_at(step: int) -> None:
 
 def _restore(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """Reads the newest sound checkpoint as a training does that divides its state."""
-    mesh = make_spread(config).mesh
+    mesh = build_spread(config).mesh
     init = make_init_state(config, tiny_split().info.image_shape)
     checkpoints = Checkpoints(workdir / "checkpoints")
     state = checkpoints.restore(with_shardings(jax.eval_shape(init), mesh))

@@ -11,7 +11,8 @@ from lensjax import prng
 from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.data.pipeline import Placement
 from lensjax.interfaces import Batch, Places
-from lensjax.spread import Spread, make_spread
+from lensjax.learning import build_spread
+from lensjax.spread import Spread
 
 NUM_EPOCHS = 4
 
@@ -42,7 +43,7 @@ def batch_at(placement: Placement, batch_size: int, step: int) -> Batch:
 @functools.cache
 def single_device(batch_size: int) -> Spread:
     """Whole batches on the first device."""
-    return make_spread(tiny_config(train={"batch_size": batch_size}))
+    return build_spread(tiny_config(train={"batch_size": batch_size}))
 
 
 def whole(batch_size: int) -> Places:

@@ -145,12 +145,12 @@ def saved_run(
     """Writes a run that was never trained, quickly; random numbers stand in all parameters."""
     from support import random_like
 
-    from lensjax import train as training
-    from lensjax.assemble import abstract_state
     from lensjax.checkpoint import Checkpoints
+    from lensjax.learning import abstract_state
+    from lensjax.prepare import claim_dataset
 
     workdirs.claim(workdir, config)
-    training._claim_dataset(workdir, split, config)
+    claim_dataset(workdir, split, config)
     shapes = abstract_state(config, split.info.image_shape)
     state = random_like(shapes, seed=step)._replace(step=jax.numpy.int32(step))
     checkpoints = Checkpoints(workdir / workdirs.CHECKPOINTS)

@@ -84,7 +84,7 @@ def test_a_set_s_prefix_and_small_version_change_nothing():
 
 
 def test_no_seed_gives_the_keys_of_a_data_set():
-    from lensjax.data.deeplense_builder import SPLIT_INDEX
+    from lensjax.data.deeplense import SPLIT_INDEX
 
     numbers = jnp.arange(64)
 

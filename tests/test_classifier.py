@@ -14,12 +14,12 @@ from scipy.special import softmax
 
 import lensjax
 from lensjax import pretrained
-from lensjax.assemble import make_image_fn
 from lensjax.classifier import LensClassifier, load_classifier, resize
 from lensjax.config import Config
 from lensjax.data.dataset import LensSplit
 from lensjax.errors import ConfigError, RequestError
 from lensjax.generate import LensGenerator, load_generator
+from lensjax.networks import make_image_fn
 from lensjax.trained import restore
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

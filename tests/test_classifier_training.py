@@ -22,11 +22,11 @@ from support import random_like
 import lensjax
 from lensjax import class_watch, monitor, writers
 from lensjax import train as training
-from lensjax.assemble import abstract_state
 from lensjax.config import Config
 from lensjax.data.dataset import LensSplit
-from lensjax.data.division import divide
+from lensjax.data.subset import divide
 from lensjax.errors import CheckpointError, ConfigError, DataError, WorkdirError
+from lensjax.learning import abstract_state
 from lensjax.selection import VALIDATION_LOSS, restore_best
 from lensjax.train import train
 from lensjax.transfer import with_encoder

@@ -14,16 +14,17 @@ from mixture_support import PATHS
 from ml_collections import config_flags
 from run_support import ROOT, nested
 
-from lensjax.assemble import build_path, loss_settings
 from lensjax.config import Config, from_config_dict
 from lensjax.config_diffusion import check_diffusion, sample_times
 from lensjax.config_sections import SampleConfig
 from lensjax.errors import ConfigError
+from lensjax.learning import loss_settings
 from lensjax.losses import (
     LOSS_SPACES,
     LOSS_WEIGHTS,
     squared_error,
 )
+from lensjax.networks import build_path
 from lensjax.paths import PREDICTIONS, interpolate
 from lensjax.preconditioning import PRECONDITIONINGS, precondition
 from lensjax.samplers import SAMPLERS

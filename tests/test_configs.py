@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from run_support import ROOT
 
-from lensjax.assemble import abstract_state
+from lensjax import datasets
 from lensjax.config import Config, SampleConfig, from_config_dict
-from lensjax.data import sets
+from lensjax.config_diffusion import build_path
 from lensjax.generate import load_generator
+from lensjax.learning import abstract_state
 from lensjax.sampling import passes_per_image
-from lensjax.schedules import build_path, ddpm_betas
+from lensjax.schedules import ddpm_betas
 from lensjax.train import train
 
 TEXTS = [
@@ -132,7 +133,7 @@ def test_ddpm_learns_and_draws_unlabelled_images_of_a_flat_folder(tmp_path):
         sample__batch_size=2,
         sample__grid_columns=2,
     )
-    prepared = sets.prepare(config.data)
+    prepared = datasets.prepare(config.data)
     train(config, tmp_path / "run", prepared.read("train"), prepared.read("test"))
     run = load_generator(tmp_path / "run")
     images = run.generate(num=3)

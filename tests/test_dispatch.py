@@ -11,8 +11,8 @@ from run_support import captured_log, metrics_of, nested, signal_at, states_diff
 from run_support import tiny_split as small_split
 
 from lensjax import monitor as monitoring
+from lensjax import prepare, writers
 from lensjax import train as training
-from lensjax import writers
 from lensjax.config import from_config_dict
 from lensjax.errors import ConfigError, TrainingError
 from lensjax.train import train
@@ -89,7 +89,7 @@ def test_another_number_of_steps_at_once_is_refused_on_a_resume(tmp_path):
 
 
 def test_a_bad_step_within_a_dispatch_is_named(tmp_path, monkeypatch):
-    build = training.build_train_step
+    build = prepare.build_train_step
 
     def broken(*arguments):
         step_fn = build(*arguments)
@@ -104,7 +104,7 @@ def test_a_bad_step_within_a_dispatch_is_named(tmp_path, monkeypatch):
 
         return step
 
-    monkeypatch.setattr(training, "build_train_step", broken)
+    monkeypatch.setattr(prepare, "build_train_step", broken)
     with pytest.raises(TrainingError, match="the loss or gradient of step 6 was not finite"):
         run(tmp_path / "run", 4)
     saved = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from run_support import CLASS_NAMES, tiny_config, tiny_split
 
-from lensjax import export, export_formats
+from lensjax import datasets, export, export_formats
 from lensjax import workdir as files
-from lensjax.data import sets
+from lensjax.atomic import write_json
 from lensjax.data.dataset import LensSplit
 from lensjax.errors import ConfigError, DataError, WorkdirError
 from lensjax.export import EXPORT_FILE, export_mode
@@ -86,7 +86,7 @@ def set_up(tmp_path, monkeypatch):
     """Returns what makes a workdir and a data set of hand-made images."""
 
     def make(**changes):
-        monkeypatch.setattr(sets, "prepare", lambda data: HandMade(changes))
+        monkeypatch.setattr(datasets, "prepare", lambda data: HandMade(changes))
         workdir = tmp_path / "run"
         split = make_split(**changes)
         files.claim(workdir, tiny_config())
@@ -95,11 +95,11 @@ def set_up(tmp_path, monkeypatch):
             for field in dataclasses.fields(split.info)
             if field.name not in ("parameter_names", "split_sizes")
         }
-        files.write_json(workdir / "dataset.json", described | {"scaling": {"kind": "linear"}})
+        write_json(workdir / "dataset.json", described | {"scaling": {"kind": "linear"}})
         (workdir / "generated").mkdir()
         np.save(workdir / "generated" / "images.npy", split.images)
         np.save(workdir / "generated" / "labels.npy", split.labels)
-        files.write_json(workdir / "generated" / "meta.json", META)
+        write_json(workdir / "generated" / "meta.json", META)
         return workdir
 
     return make
@@ -493,7 +493,7 @@ def test_a_run_of_before_there_were_zero_points_is_exported(set_up):
     workdir = set_up()
     dataset = json.loads((workdir / "dataset.json").read_text())
     del dataset["psf_fwhm_arcsec"], dataset["zero_point_mag"]
-    files.write_json(workdir / "dataset.json", dataset)
+    write_json(workdir / "dataset.json", dataset)
     run(workdir, source="generated", format="fits")
     header = fits.getheader(workdir / "export" / "axion" / "000000.fits")
     assert "MAGZERO" not in header

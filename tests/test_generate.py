@@ -12,14 +12,15 @@ import pytest
 from run_support import CLASS_NAMES, run_python, states_differ, tiny_config, tiny_split
 
 import lensjax
-from lensjax import assemble, prng, writers
-from lensjax.assemble import make_apply_fn
+from lensjax import networks, prng, writers
 from lensjax.config import Config
 from lensjax.data.scaling import Scaling
+from lensjax.describe import describe, weights_hash
 from lensjax.errors import CheckpointError, ConfigError, RequestError, WorkdirError
 from lensjax.generate import LensGenerator, load_generator
 from lensjax.models import build_model
-from lensjax.sample_mode import describe, sample_mode, weights_hash
+from lensjax.networks import make_apply_fn
+from lensjax.sample_mode import sample_mode
 from lensjax.state import sampling_params
 from lensjax.train import train
 
@@ -191,7 +192,7 @@ def test_steps_are_intervals_and_guidance_is_the_formula(trained, generator, ste
 @pytest.mark.parametrize(("guidance", "seen"), [(1, 6), (1.0, 6), (2.0, 12), (0.0, 12)])
 def test_guidance_one_is_a_single_pass(trained, monkeypatch, guidance, seen):
     sizes = []
-    make = assemble.make_apply_fn
+    make = networks.make_apply_fn
 
     def make_counted(model):
         apply_fn = make(model)
@@ -202,7 +203,7 @@ def test_guidance_one_is_a_single_pass(trained, monkeypatch, guidance, seen):
 
         return counted
 
-    monkeypatch.setattr(assemble, "make_apply_fn", make_counted)
+    monkeypatch.setattr(networks, "make_apply_fn", make_counted)
     lensjax.load(trained[0]).generate(num=2, guidance=guidance)
     assert set(sizes) == {seen}
 

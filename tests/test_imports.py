@@ -39,7 +39,8 @@ PURE = (
     "lensjax.metrics.memory",
     "lensjax.metrics.shapes",
     "lensjax.bridge.inception_weights",
-    "lensjax.assemble",
+    "lensjax.networks",
+    "lensjax.learning",
     "lensjax.state",
 )
 # `flax` itself imports Orbax, so that it is there whenever flax is; scipy comes with jax.

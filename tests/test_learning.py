@@ -11,12 +11,12 @@ from pipeline_support import single_device
 from support import loss_settings, smooth_gaussian
 
 from lensjax import optim, paths, prng
-from lensjax.assemble import make_apply_fn, make_init_fn
 from lensjax.config import ModelConfig
 from lensjax.guidance import make_denoiser
 from lensjax.interfaces import ApplyFn, Batch
 from lensjax.losses import make_loss_fn, squared_error
 from lensjax.models import build_model
+from lensjax.networks import make_apply_fn, make_init_fn
 from lensjax.samplers import Problem, SamplerSettings, sample
 from lensjax.state import EmaSettings, TrainState, init_state, make_train_step
 from lensjax.time_grids import time_grid

@@ -16,11 +16,11 @@ from scipy.stats import multivariate_normal
 from support import random_like, smooth_gaussian
 
 from lensjax import likelihood, paths, prng
-from lensjax.assemble import make_apply_fn, make_init_fn
 from lensjax.data.scaling import Scaling
 from lensjax.errors import RequestError
 from lensjax.generate import LensGenerator
 from lensjax.models import build_model
+from lensjax.networks import make_apply_fn, make_init_fn
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 FLOW = paths.FlowPath()

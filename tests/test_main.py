@@ -7,6 +7,7 @@ import pytest
 from run_support import ROOT, TINY, nested, run_commands, run_python
 
 from lensjax import workdir as files
+from lensjax.atomic import write_json
 from lensjax.config import from_config_dict
 from lensjax.data.catalogue import SIMULATED_SETS
 
@@ -200,7 +201,7 @@ def claimed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("claimed")
     changes = TINY | {"seed": 3, "parallel.num_devices": None}
     files.claim(folder, from_config_dict(nested(changes)))
-    files.write_json(folder / "dataset.json", {"image_shape": [16, 16, 1]})
+    write_json(folder / "dataset.json", {"image_shape": [16, 16, 1]})
     (folder / "checkpoints" / "8").mkdir(parents=True)  # a workdir without any belongs to nobody
     return folder
 

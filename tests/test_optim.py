@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lensjax import optim
+from lensjax.config_sections import ema_half_lives
 
 
 def expected_rate(step, peak, num_steps, warmup, floor):
@@ -108,14 +109,14 @@ def test_average_halves_in_its_half_life(batch_size, half_lives):
     ],
 )
 def test_an_average_is_called_by_its_half_life(half_life, name):
-    assert optim.ema_half_lives(32.0, [half_life]) == {"main": 32.0, name: half_life}
+    assert ema_half_lives(32.0, [half_life]) == {"main": 32.0, name: half_life}
     assert float(name) == half_life
 
 
 def test_the_main_average_is_called_main_and_stands_first():
-    found = optim.ema_half_lives(32.0, (500.0, 0.5))
+    found = ema_half_lives(32.0, (500.0, 0.5))
     assert list(found.items()) == [("main", 32.0), ("500", 500.0), ("0.5", 0.5)]
-    assert optim.ema_half_lives(32.0, ()) == {"main": 32.0}
+    assert ema_half_lives(32.0, ()) == {"main": 32.0}
 
 
 def test_published_decay_has_its_half_life():

@@ -6,7 +6,8 @@ import pytest
 from run_support import tiny_config
 
 from lensjax.errors import OutOfMemoryError
-from lensjax.memory import advising, describe_memory
+from lensjax.machine import describe_memory
+from lensjax.memory import advising
 
 TOO_MUCH = 2**45  # float32: 128 TiB
 

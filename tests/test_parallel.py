@@ -9,8 +9,8 @@ import pytest
 from run_support import ROOT, metrics_of, run_python, tiny_config
 
 from lensjax.errors import ConfigError
-from lensjax.parallel import make_mesh, over_batch, replicated, to_host
-from lensjax.spread import make_spread
+from lensjax.learning import build_mesh, build_spread
+from lensjax.parallel import over_batch, replicated, to_host
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 EIGHT = "--xla_force_host_platform_device_count=8"
@@ -24,13 +24,13 @@ def test_more_devices_than_there_are_are_refused():
     there = jax.device_count()
     config = tiny_config(parallel={"num_devices": there + 1})
     with pytest.raises(ConfigError) as caught:
-        make_mesh(config)
+        build_mesh(config)
     expected = f"parallel.num_devices: got {there + 1}; allowed: at most the {there} devices"
     assert str(caught.value).startswith(expected)
 
 
 def test_one_device_holds_everything():
-    mesh = make_mesh(tiny_config())
+    mesh = build_mesh(tiny_config())
     assert mesh.shape == {"data": 1, "shard": 1}
     assert replicated(mesh).is_fully_replicated
     assert over_batch(mesh).shard_shape((8, 2)) == (8, 2)
@@ -50,7 +50,7 @@ def test_one_device_holds_everything():
 )
 def test_a_mesh_that_does_not_fit_is_refused(parallel, message):
     with pytest.raises(ConfigError, match=r"parallel\.mesh: got \(") as caught:
-        make_mesh(tiny_config(parallel=parallel))
+        build_mesh(tiny_config(parallel=parallel))
     assert message in str(caught.value)
 
 
@@ -67,12 +67,13 @@ from run_support import tiny_config
 import jax
 import numpy as np
 from lensjax.config import ConfigError
-from lensjax.parallel import all_devices, make_mesh, on_each_device, over_batch, replicated
+from lensjax.learning import build_mesh
+from lensjax.parallel import all_devices, on_each_device, over_batch, replicated
 from lensjax.parallel import state_shardings
 
 assert jax.device_count() == 8
 for asked, shape in ((None, ()), (1, ()), (2, ()), (8, (2, 4)), (8, (1, 8)), (None, (4, 2))):
-    mesh = make_mesh(tiny_config(parallel={{"num_devices": asked, "mesh": shape}}))
+    mesh = build_mesh(tiny_config(parallel={{"num_devices": asked, "mesh": shape}}))
     devices = asked or 8
     assert tuple(mesh.shape.values()) == (shape or (devices, 1))
     assert over_batch(mesh).shard_shape((8, 3)) == (8 // devices, 3)
@@ -97,7 +98,7 @@ for batch_size, shape, message in (
         "product is 8, the number of devices"),
 ):
     try:
-        make_mesh(tiny_config(
+        build_mesh(tiny_config(
             parallel={{"num_devices": None, "mesh": shape}},
             train={{"batch_size": batch_size, "accumulate_steps": 2 if batch_size == 24 else 1}},
         ))
@@ -231,7 +232,7 @@ def test_a_checkpoint_goes_on_in_another_form(losses, number):
 
 def test_a_spread_is_chosen_by_the_strategy():
     names = {
-        strategy: type(make_spread(tiny_config(parallel={"strategy": strategy}))).__name__
+        strategy: type(build_spread(tiny_config(parallel={"strategy": strategy}))).__name__
         for strategy in ("jit", "pmap")
     }
     assert names == {"jit": "JitSpread", "pmap": "PmapSpread"}

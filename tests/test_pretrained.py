@@ -21,14 +21,13 @@ from run_support import (
 from safetensors.numpy import save
 
 import lensjax
-from lensjax import pretrained, writers
+from lensjax import datasets, pretrained, writers
 from lensjax import workdir as files
 from lensjax.config import Config
-from lensjax.data import sets
+from lensjax.describe import weights_hash
 from lensjax.errors import RequestError
 from lensjax.evaluation import mode
 from lensjax.generate import LensGenerator
-from lensjax.sample_mode import weights_hash
 from lensjax.train import train
 from lensjax.trained import Trained, restore
 
@@ -66,7 +65,7 @@ def shipped(workdir, tmp_path_factory) -> pathlib.Path:
     weights = tmp_path_factory.mktemp("weights")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "benchmarks")
-        patch.setattr(sets, "prepare", lambda data: TinySet())
+        patch.setattr(datasets, "prepare", lambda data: TinySet())
         patch.setattr(mode, "show", lambda *arguments: None)
         patch.setenv("LENSJAX_CACHE", os.fspath(weights / "cache"))
         importlib.import_module("ship").ship(workdir, CONFIG, weights / "tiny", COMMAND, "small")

@@ -11,9 +11,10 @@ from run_support import ROOT, tiny_config, tiny_split
 from lensjax import monitor as monitoring
 from lensjax import provenance, writers
 from lensjax import workdir as files
+from lensjax.describe import describe
 from lensjax.errors import WorkdirError
 from lensjax.generate import load_generator
-from lensjax.sample_mode import describe, sample_mode
+from lensjax.sample_mode import sample_mode
 from lensjax.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

@@ -15,10 +15,11 @@ from lensjax import generate as generation
 from lensjax import monitor, writers
 from lensjax.config import from_config_dict
 from lensjax.data.scaling import Scaling
+from lensjax.describe import describe, weights_hash
 from lensjax.errors import ConfigError, WorkdirError
 from lensjax.generate import LensGenerator
 from lensjax.parallel import all_devices
-from lensjax.sample_mode import describe, sample_mode, weights_hash
+from lensjax.sample_mode import sample_mode
 from lensjax.sampling import passes_per_image
 from lensjax.train import train
 

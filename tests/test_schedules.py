@@ -9,15 +9,8 @@ from mixture_support import PATHS
 
 from lensjax import paths
 from lensjax.config import PathConfig
-from lensjax.schedules import (
-    BETAS,
-    CosinePath,
-    EDMPath,
-    LinearPath,
-    TablePath,
-    build_path,
-    ddpm_betas,
-)
+from lensjax.config_diffusion import build_path
+from lensjax.schedules import BETAS, CosinePath, EDMPath, LinearPath, TablePath, ddpm_betas
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 TIMES = np.array([0.001, 0.0015, 0.01, 0.1, 0.3, 0.5, 0.8, 0.95, 0.999])

@@ -23,9 +23,9 @@ from run_support import (
 )
 
 import lensjax
-from lensjax.assemble import abstract_state
 from lensjax.checkpoint import Checkpoints
 from lensjax.config import from_config_dict
+from lensjax.learning import abstract_state
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 SMOKE = "--config=configs/smoke.py"

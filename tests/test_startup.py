@@ -64,7 +64,7 @@ found = []
 def look():
     found.append(sorted({name.partition(".")[0] for name in sys.modules} & set(heavy)))
 
-compiled = training._compile
+compiled = training.compile_step
 def compile_and_look(*arguments):
     step = compiled(*arguments)
     def looking(*state):
@@ -73,7 +73,7 @@ def compile_and_look(*arguments):
         return step(*state)
     return looking
 
-training._compile = compile_and_look
+training.compile_step = compile_and_look
 writers._open_tensorboard = lambda folder: look()
 config = tiny_config(train={"num_steps": 2, "checkpoint_every": 2})
 training.train(config, pathlib.Path(workdir), tiny_split())

@@ -8,8 +8,8 @@ import pytest
 from run_support import states_differ, tiny_config
 
 from lensjax import optim
-from lensjax.assemble import build_loss_fn
 from lensjax.interfaces import Batch
+from lensjax.learning import build_loss_fn
 from lensjax.models.classifiers import ClassifierOutput
 from lensjax.task_losses import cross_entropy, make_classifier_loss_fn
 
@@ -66,7 +66,7 @@ def test_the_loss_is_the_mean_weighted_by_the_class(smoothing, weights):
     ],
 )
 def test_weights_of_the_configuration(monkeypatch, text, counts, weights):
-    monkeypatch.setattr("lensjax.assemble.make_image_fn", lambda config: logits_fn)
+    monkeypatch.setattr("lensjax.learning.make_image_fn", lambda config: logits_fn)
     changes = {"class_weights": text, "label_smoothing": 0.2}
     config = tiny_config(model={"name": "rescnn"}, classify=changes)
     found = build_loss_fn(config, counts)(PARAMS, BATCH, jax.random.split(jax.random.key(0), 4))

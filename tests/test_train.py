@@ -30,9 +30,9 @@ from run_support import (
 
 from lensjax import config as configuration
 from lensjax import monitor as monitoring
+from lensjax import prepare, writers
 from lensjax import train as training
 from lensjax import workdir as workdirs
-from lensjax import writers
 from lensjax.errors import ConfigError, DataError, TrainingError, WorkdirError
 from lensjax.train import train
 
@@ -203,7 +203,7 @@ def test_another_seed_or_configuration_gives_another_state(tmp_path, finished, s
 
 def _count_traces(patch: pytest.MonkeyPatch) -> list[int]:
     """Returns a list that grows whenever the train step is traced to be compiled."""
-    build, traces = training.build_train_step, []
+    build, traces = prepare.build_train_step, []
 
     def build_counted(*arguments):
         step_fn = build(*arguments)
@@ -214,7 +214,7 @@ def _count_traces(patch: pytest.MonkeyPatch) -> list[int]:
 
         return counted
 
-    patch.setattr(training, "build_train_step", build_counted)
+    patch.setattr(prepare, "build_train_step", build_counted)
     return traces
 
 

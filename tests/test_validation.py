@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from run_support import captured_log, metrics_of, tiny_config, tiny_split
 
-from lensjax import assemble, writers
+from lensjax import networks, writers
 from lensjax.data.scaling import Scaling
 from lensjax.parallel import all_devices
 from lensjax.train import train
@@ -50,7 +50,7 @@ def config_of(prediction="x0", space="x0", **train_fields):
 
 
 def validate(monkeypatch, model, train_split, test_split, config=None):
-    monkeypatch.setattr(assemble, "build_model", lambda settings: model)
+    monkeypatch.setattr(networks, "build_model", lambda settings: model)
     return Validation(config or config_of(), train_split, test_split, SCALING, MESH).run({})
 
 

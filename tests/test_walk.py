@@ -14,7 +14,7 @@ import lensjax
 from lensjax.data import folder_set
 from lensjax.data.folder_scan import Reading
 from lensjax.data.scaling import Scaling
-from lensjax.sample_mode import weights_hash
+from lensjax.describe import weights_hash
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 CLASSES = ("axion", "cdm", "no_sub")

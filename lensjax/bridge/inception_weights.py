@@ -13,8 +13,9 @@ from typing import IO, NamedTuple
 import numpy as np
 from absl import logging
 
+from lensjax.atomic import replacing
 from lensjax.bridge.torch_files import load_tensors
-from lensjax.errors import WeightsError
+from lensjax.errors import FileError, WeightsError
 from lensjax.models.inception import find_fault
 
 FILE_NAME = "pt_inception-2015-12-05-6726825d.pth"
@@ -77,23 +78,23 @@ def _copy(response: IO[bytes], target: pathlib.Path) -> None:
 
 def _download(url: str, sha256: str, target: pathlib.Path) -> str:
     """Downloads a file, whole and of this hash or not at all; returns why not, or nothing."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
     logging.info("Downloading %s to %s", url, target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=_SILENCE_S) as response:
-            _copy(response, partial)
-        found = _hash_file(partial)
-        if found == sha256:
-            partial.replace(target)
-            return ""
-        return f"the download from {url} has the SHA-256 {found}, not {sha256}, and was deleted"
-    # URLError is an OSError; a connection that breaks off is an HTTPException.
-    except (OSError, http.client.HTTPException) as error:
-        return f"the download from {url} to {target} failed: {getattr(error, 'reason', error)}"
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+        with replacing(target, shared=True) as partial:
+            try:
+                with urllib.request.urlopen(url, timeout=_SILENCE_S) as response:
+                    _copy(response, partial)
+            # URLError is an OSError; a connection that breaks off is an HTTPException.
+            except (OSError, http.client.HTTPException) as error:
+                raise WeightsError(
+                    f"to {target} failed: {getattr(error, 'reason', error)}"
+                ) from None
+            found = _hash_file(partial)
+            if found != sha256:
+                raise WeightsError(f"has the SHA-256 {found}, not {sha256}, and was deleted")
+    except (FileError, WeightsError) as error:
+        return f"the download from {url} {error}"
+    return ""
 
 
 def _given(path: str | os.PathLike[str], source: str, sha256: str) -> pathlib.Path:

@@ -7,8 +7,10 @@ import dataclasses
 import hashlib
 import itertools
 import json
+from collections.abc import Iterable
 
 from lensjax.data.surveys import SURVEYS, Survey
+from lensjax.errors import DataError
 
 # Raised by hand whenever the same set would hold other pixels, labels or parameters; a test renders
 # fixed lenses and compares them with stored pixels, so that nobody forgets.
@@ -103,6 +105,23 @@ def is_same_content(written: str, fingerprint: str) -> bool:
 
 
 # The user's own files, and how they may be read.
+_PREFIX = "deeplense/"
 FOLDER_SET = "deeplense/folder"
 NAN_POLICIES = ("refuse", "mask", "fill")
 BAD_FILE_POLICIES = ("refuse", "skip")
+
+
+def full_name(name: str, allowed: Iterable[str]) -> str:
+    """Returns the name of a set with `deeplense/` in front, which users may leave out.
+
+    Args:
+      name: what the user gave.
+      allowed: full names.
+
+    Raises:
+      DataError: for a name that is not allowed.
+    """
+    full = name if name.startswith(_PREFIX) else _PREFIX + name
+    if full not in allowed:
+        raise DataError(f"data set {name!r} does not exist; choose one of {', '.join(allowed)}")
+    return full

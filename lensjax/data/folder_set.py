@@ -14,13 +14,14 @@ from typing import Any
 
 from absl import logging
 
+from lensjax.atomic import write_json
 from lensjax.data.catalogue import FOLDER_SET
 from lensjax.data.dataset import SPLITS
 from lensjax.data.folder import Listing, list_files
 from lensjax.data.folder_builder import VERSION, DeeplenseFolder, FolderConfig
 from lensjax.data.folder_scan import READER_VERSION, Reading, Scan, scan
 from lensjax.data.prepared import PreparedSet, root_of
-from lensjax.errors import DataError
+from lensjax.errors import DataError, FileError
 from lensjax.progress import progress_bar
 
 _LISTED = 1000  # files left out that the report names
@@ -63,12 +64,9 @@ def _recall(memory: pathlib.Path, digest: str) -> tuple[str, dict[str, Any]] | N
 
 def _remember(memory: pathlib.Path, digest: str, fingerprint: str, report: dict[str, Any]) -> None:
     content = {"listing": digest, "fingerprint": fingerprint, "report": report}
-    partial = memory.with_name(f"{memory.name}.{os.getpid()}")
     try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(content))
-        os.replace(partial, memory)
-    except OSError as error:  # such as a place for sets that others fill
+        write_json(memory, content, shared=True)
+    except FileError as error:  # such as a place for sets that others fill
         logging.info("The folder will be read again next time: %s.", error)
 
 

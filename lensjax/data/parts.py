@@ -15,8 +15,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from lensjax.data.catalogue import BUILDER_VERSION, SPLIT_INDEX
-from lensjax.data.deeplense import config_of, locate
-from lensjax.data.deeplense_builder import bytes_per_image
+from lensjax.data.deeplense import bytes_per_image, config_of, locate
 from lensjax.data.parts_builder import (
     DeeplensePart,
     JoinedDeeplense,

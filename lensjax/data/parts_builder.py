@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 
 from lensjax.data import simulator
 from lensjax.data.catalogue import BUILDER_VERSION, CHUNK, SPLIT_INDEX
-from lensjax.data.deeplense_builder import Deeplense, DeeplenseConfig
+from lensjax.data.deeplense import Deeplense, DeeplenseConfig
 from lensjax.errors import DataError
 
 _READ_BYTES = 1 << 20

@@ -23,8 +23,8 @@ from lensjax.data.pipeline import (
 from lensjax.errors import DataError
 from lensjax.hosts import from_main
 from lensjax.interfaces import Batch, Places
+from lensjax.machine import memory_bytes
 from lensjax.parallel import put, replicated
-from lensjax.provenance import memory_bytes
 from lensjax.spread import Spread, own_places
 
 # The images may take this share of the memory; the rest is for the network and its activations.

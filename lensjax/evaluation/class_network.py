@@ -10,10 +10,10 @@ from lensjax import workdir as files
 from lensjax.classifier import LensClassifier
 from lensjax.config import Config
 from lensjax.config_task import CLASSIFY
+from lensjax.describe import weights_hash
 from lensjax.errors import ConfigError, RequestError
 from lensjax.evaluation.rows import Setting
 from lensjax.loading import load
-from lensjax.sample_mode import weights_hash
 
 _FIELD = "evaluate.classifier"
 

@@ -9,15 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from lensjax import provenance
+from lensjax import datasets, provenance
 from lensjax import workdir as files
+from lensjax.atomic import write_json
+from lensjax.cache_folder import cache_folder
 from lensjax.classifier import LensClassifier, load_classifier
 from lensjax.config import Config, DataConfig
-from lensjax.data import sets
 from lensjax.data.augmentation import central_cut_out
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.dataset import LensSplit, Split
 from lensjax.data.subset import SubsetSplit
+from lensjax.describe import weights_hash
 from lensjax.errors import DataError
 from lensjax.evaluation import classifier_pictures as pictures
 from lensjax.evaluation.noise_levels import AS_THEY_ARE, MAGNITUDES, behind_noise
@@ -27,9 +29,8 @@ from lensjax.evaluation.tables import Table, plain
 from lensjax.figures import save_png
 from lensjax.hosts import is_main, share_rows
 from lensjax.metrics.classification import RocCurve, Scores, reliability, roc_curves, score
-from lensjax.metrics.reference import cache_folder, cached_json
+from lensjax.metrics.reference import cached_json
 from lensjax.metrics.ring_radius import RadiusClassifier, fit_ring_radius
-from lensjax.sample_mode import weights_hash
 from lensjax.writers import show
 
 CONSERVED_SET = "deeplense/model_ii_conserved"
@@ -96,7 +97,7 @@ def _first_images(split: Split, num: int | None, margin: int) -> LensSplit:
 def _levels(config: Config) -> list[Level]:
     """Returns the test split as it is, and where that is possible behind noise and conserved."""
     name, num = config.data.name, config.evaluate.num_images
-    test = sets.prepare(config.data).open_split("test")
+    test = datasets.prepare(config.data).open_split("test")
     if test.info.masked:
         raise DataError(
             f"{name} has pixels without a measurement, which no classifier takes; allowed for "
@@ -111,7 +112,7 @@ def _levels(config: Config) -> list[Level]:
     if simulated.survey.name == "model_ii" and not simulated.conserved:
         conserved = CONSERVED_SET + ("_mini" if simulated.mini else "")
         data = DataConfig(name=conserved, directory=config.data.directory)
-        other = _first_images(sets.prepare(data).open_split("test"), num, 0)
+        other = _first_images(datasets.prepare(data).open_split("test"), num, 0)
         levels.append(Level(conserved, other, MAGNITUDES[0]))
     return levels
 
@@ -131,7 +132,7 @@ def _baseline(level: Level, config: Config) -> Mapping[str, Any] | None:
 
     def compute() -> dict[str, Any]:
         data = DataConfig(name=level.data, directory=config.data.directory)
-        train = sets.prepare(data).open_split("train")
+        train = datasets.prepare(data).open_split("train")
         known = _first_images(train, _BASELINE_IMAGES, 0)
         asked = SubsetSplit(level.split, first_places(level.split, num)).in_memory()
         classifier = RadiusClassifier.fit(
@@ -288,7 +289,7 @@ def _write(
         "baseline": {found.level.name: found.baseline for found in results},
         "protocol": protocol,
     }
-    files.write_json(target / "metrics.json", plain(content))
+    write_json(target / "metrics.json", plain(content))
     drawn = _pictures(results[0])
     for name, picture in drawn.items():
         save_png(target / f"{name}.png", picture)

@@ -1,9 +1,7 @@
 """Images of a run that an interrupted evaluation need not draw again."""
 
 import hashlib
-import io
 import json
-import os
 import pathlib
 import shutil
 from typing import Any
@@ -12,12 +10,12 @@ import jax
 import numpy as np
 from absl import logging
 
-from lensjax import workdir as files
+from lensjax.atomic import write_array, write_json
 from lensjax.config import SampleConfig
+from lensjax.describe import describe
 from lensjax.generate import LensGenerator
 from lensjax.hosts import barrier, from_main, is_main
 from lensjax.progress import progress_bar
-from lensjax.sample_mode import describe
 
 # What does not change an image that has a number.
 _NOT_OF_AN_IMAGE = ("num_images", "versions", "git_revision", "hardware")
@@ -35,14 +33,6 @@ def _read_chunk(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray | None
     except (OSError, ValueError, EOFError):
         return None
     return images if images.shape == shape and images.dtype == np.float32 else None
-
-
-def _write_chunk(path: pathlib.Path, images: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, images)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(buffer.getvalue())
-    os.replace(partial, path)
 
 
 def draw_or_read(
@@ -69,7 +59,7 @@ def draw_or_read(
             if other != own:
                 shutil.rmtree(other)
         own.mkdir(parents=True, exist_ok=True)
-        files.write_json(own / "meta.json", description)
+        write_json(own / "meta.json", description)
     size, turn = sample.batch_size, jax.device_count()
     paths = [own / f"{number:06d}.npy" for number in range(-(-num // size))]
     shape = (size, *generator.image_shape)
@@ -83,7 +73,7 @@ def draw_or_read(
             images = generator.generate_numbers(numbers.astype(np.int32), sample)
             for number, chunk in zip(chunks, np.split(images, len(chunks)), strict=True):
                 if is_main():
-                    _write_chunk(paths[number], chunk)
+                    write_array(paths[number], chunk)
             bar.update(len(images))
     barrier("all images are drawn")
     logging.info("drew or read %d images in %s", num, own)

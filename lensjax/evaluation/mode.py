@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from lensjax import provenance
+from lensjax import datasets, provenance
 from lensjax import workdir as files
+from lensjax.atomic import write_json
+from lensjax.cache_folder import cache_folder
 from lensjax.config import Config
 from lensjax.config_evaluate import measure_names
-from lensjax.data import sets
 from lensjax.data.catalogue import SIMULATED_SETS
+from lensjax.describe import describe
 from lensjax.errors import DataError
 from lensjax.evaluation import measures, report, tables
 from lensjax.evaluation.baselines import baseline_rows
@@ -27,8 +29,6 @@ from lensjax.evaluation.verdict import judge
 from lensjax.figures import save_png
 from lensjax.generate import LensGenerator, load_generator
 from lensjax.hosts import gather_texts, is_main
-from lensjax.metrics.reference import cache_folder
-from lensjax.sample_mode import describe
 from lensjax.writers import show
 
 HEADLINE_IMAGES = 5_000
@@ -169,7 +169,7 @@ def evaluate_mode(
     """
     if images is None and generator is None:
         files.check_same(folder, config)  # before a set is built for nothing
-    real_images = RealImages(config, sets.prepare(config.data))
+    real_images = RealImages(config, datasets.prepare(config.data))
     labelled = images is None or labels_file(images, config.evaluate) is not None
     setting = make_setting(config, real_images, labelled=labelled)
     missing = _missing_anywhere(measures.missing_measures(setting))
@@ -202,7 +202,7 @@ def _write(
         "measures": results,
         "protocol": _protocol(origin, setting),
     }
-    files.write_json(target / "metrics.json", tables.plain(content))
+    write_json(target / "metrics.json", tables.plain(content))
     save_png(target / "grid.png", report.grid(subjects[0], real))
     report.write(target / "report.html", content, subjects[0], real, setting, checks[GENERATED])
     _show_in_tensorboard(target, origin.get("checkpoint_step", 0), results, checks[GENERATED])

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lensjax.atomic import write_text
 from lensjax.evaluation.tables import number
 from lensjax.figures import png_bytes
 
@@ -45,7 +46,4 @@ def write_page(path: pathlib.Path, template: str, **content: Any) -> None:
     )
     environment.filters["number"] = number
     page = environment.get_template(f"{template}.html.jinja").render(**content)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page)
-    partial.replace(path)
+    write_text(path, page)

@@ -5,33 +5,27 @@ fingerprint, the extractor's hash, the split, the number of images, the map to 8
 stored inside the file and compared, and files hold arrays, numbers and text alone.
 """
 
-import contextlib
 import hashlib
+import io
 import json
 import os
 import pathlib
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from absl import logging
 
+from lensjax.atomic import write_bytes
+from lensjax.cache_folder import cache_folder
+from lensjax.errors import FileError
 from lensjax.hosts import all_agree
 from lensjax.metrics.frechet import check_features
-
-CACHE_VARIABLE = "LENSJAX_CACHE"
 
 Key = Mapping[str, str | int | float | bool | None]
 # What numpy, zipfile and json raise on a file that is not what it should be.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile)
-
-
-def cache_folder(folder: str | os.PathLike[str] | None = None) -> pathlib.Path:
-    """Returns where results are kept: `folder`, else `$LENSJAX_CACHE`, else `~/.cache/lensjax`."""
-    chosen = folder or os.environ.get(CACHE_VARIABLE) or "~/.cache/lensjax"
-    return pathlib.Path(chosen).expanduser()
 
 
 def _canonical(key: Key) -> str:
@@ -57,26 +51,15 @@ def _path(key: str, kind: str, suffix: str, folder: str | os.PathLike[str] | Non
     return cache_folder(folder) / f"{kind}-{digest[:40]}{suffix}"
 
 
-def _write(path: pathlib.Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file that is whole or not there, whoever else writes it at the same time.
+def _keep(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file, whoever else writes it at the same time.
 
     A folder that cannot be written to costs a warning: the result is in hand.
     """
-    partial = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=path.name, suffix=".partial", delete=False
-        ) as file:
-            partial = file.name
-            write(file)
-        os.replace(partial, path)
-    except OSError as error:
-        logging.warning("%s was not kept for the next time: %s", path, error)
-    finally:
-        if partial is not None:
-            with contextlib.suppress(OSError):  # it has its name already
-                os.unlink(partial)
+        write_bytes(path, content, shared=True)
+    except FileError as error:
+        logging.warning("%s; it is not kept for the next time", error)
 
 
 def _read_features(path: pathlib.Path, key: str) -> np.ndarray | None:
@@ -114,7 +97,9 @@ def cached_features(
     if all_agree(found is not None, text) and found is not None:
         return found
     features = compute()
-    _write(path, lambda file: np.savez(file, key=np.asarray(text), features=features))
+    buffer = io.BytesIO()
+    np.savez(buffer, key=np.asarray(text), features=features)
+    _keep(path, buffer.getvalue())
     return features
 
 
@@ -155,5 +140,5 @@ def cached_json(
         return found
     content = {"key": json.loads(text), "result": compute()}
     encoded = json.dumps(content, indent=2, allow_nan=False)
-    _write(path, lambda file: file.write(encoded.encode()))
+    _keep(path, encoded.encode())
     return json.loads(encoded)["result"]

@@ -3,7 +3,7 @@
 Denoisers are called as `(x, t, condition)`, the others as `(images, keys)`.
 """
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,9 +12,6 @@ from lensjax.models.classifiers import CNN, ResCNN, ResNet18, ViT
 from lensjax.models.dit import DiT
 from lensjax.models.mae import MAE
 from lensjax.models.unet import UNet
-
-if TYPE_CHECKING:
-    from lensjax.config import ModelConfig
 
 _TRANSFORMER = ("patch_size", "width", "depth", "num_heads", "mlp_ratio", "attention")
 _HEAD = ("num_features", "num_classes", "cells", "dropout")
@@ -46,7 +43,21 @@ _MODELS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
 }
 
 
-def build_model(config: "ModelConfig") -> nn.Module:
+class NetworkSettings(Protocol):
+    """The `model` section of a configuration: a name, a dtype, and the fields of that network."""
+
+    @property
+    def name(self) -> str:
+        """Which network, such as `dit`."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Of the computation; parameters are float32."""
+        ...
+
+
+def build_model(config: NetworkSettings) -> nn.Module:
     """Returns the network of a checked configuration.
 
     A denoiser (`dit`, `unet`) maps `x` float32 `[B, H, W, C]`, `t` float32 `[B]` in [0, 1] and

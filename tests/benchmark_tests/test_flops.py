@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import pytest
 from run_support import tiny_config
 
-from lensjax.assemble import abstract_state, make_network_fn
 from lensjax.config import Config, to_dict
+from lensjax.learning import abstract_state
+from lensjax.networks import make_network_fn
 
 
 def counted(jaxpr: Any) -> int:

@@ -14,16 +14,11 @@ from flax.traverse_util import flatten_dict
 from run_support import tiny_config
 from support import random_like
 
-from lensjax.assemble import (
-    abstract_state,
-    build_path,
-    loss_settings,
-    make_guided_fn,
-    make_network_fn,
-)
 from lensjax.config import Config, SampleConfig, to_dict
 from lensjax.interfaces import Batch
+from lensjax.learning import abstract_state, loss_settings
 from lensjax.losses import make_error_fn
+from lensjax.networks import build_path, make_guided_fn, make_network_fn
 from lensjax.optim import build_optimizer, ema_decay, make_schedule, update_ema
 from lensjax.samplers import Problem, SamplerSettings, sample
 

@@ -54,7 +54,7 @@ def copied(built, tmp_path):
 
 PREAMBLE = f"""
 {HIDE_TENSORFLOW}
-from lensjax.data import catalogue, deeplense, deeplense_builder
+from lensjax.data import catalogue, deeplense
 catalogue.IMAGES_PER_CLASS["mini"] = {COUNTS!r}
 """
 
@@ -271,13 +271,13 @@ def test_set_without_one_of_its_files_is_refused(copied):
 def test_killed_build_leaves_nothing_that_looks_finished(built, tmp_path, monkeypatch):
     code = """
 import os, signal
-original = deeplense_builder.simulate_chunks
+original = deeplense.simulate_chunks
 def dying(source, split, starts):
     for number, chunk in enumerate(original(source, split, starts)):
         if number:
             os.kill(os.getpid(), signal.SIGKILL)
         yield chunk
-deeplense_builder.simulate_chunks = dying
+deeplense.simulate_chunks = dying
 deeplense.prepare(sys.argv[1], sys.argv[2])
 """
     killed = run_python(code, NAME, str(tmp_path))

@@ -8,7 +8,7 @@ import pytest
 from pipeline_support import split_of
 
 from lensjax.data.dataset import LensSplit
-from lensjax.data.division import divide
+from lensjax.data.subset import divide
 from lensjax.errors import DataError
 
 

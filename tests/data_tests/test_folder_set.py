@@ -20,7 +20,7 @@ from folder_support import (
     write_published,
 )
 
-from lensjax.data import sets
+from lensjax import datasets
 
 
 @pytest.mark.parametrize("names", [CLASSES, ("vort", "sphere", "no"), ("Vort", "cdm", "NO")])
@@ -163,7 +163,7 @@ def test_the_configuration_reaches_the_reading(tmp_path):
         "test_share": 0.6,
     }
     others = {"model": {"num_classes": 0}, "sample": {"guidance": 1.0}}
-    prepared = sets.prepare(tiny_config(data=data, **others).data)
+    prepared = datasets.prepare(tiny_config(data=data, **others).data)
     again = scan(tmp_path / "root", nan_policy="mask", on_bad_file="skip", test_share=0.6)
     assert prepared.fingerprint == again.fingerprint
     assert prepared.info().masked

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from lensjax import prng
-from lensjax.data.observation import make_observe_fn
+from lensjax.data.augmentation import make_observe_fn
 from lensjax.data.surveys import SURVEYS
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

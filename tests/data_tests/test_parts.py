@@ -15,15 +15,8 @@ import pytest
 import tensorflow_datasets as tfds
 from run_support import HIDE_TENSORFLOW, tiny_config
 
-from lensjax import modes
-from lensjax.data import (
-    catalogue,
-    deeplense,
-    parts,
-    parts_builder,
-    prepared,
-    sets,
-)
+from lensjax import datasets, modes
+from lensjax.data import catalogue, deeplense, parts, parts_builder, prepared
 from lensjax.errors import ConfigError, DataError
 
 # Four chunks in train and two in test, the last of each not full.
@@ -148,7 +141,7 @@ def test_more_parts_than_chunks_are_refused_with_the_most(tmp_path, name, most, 
     data = tiny_config(data={"name": name, "num_parts": most + 1, "part": part}).data
     message = rf"data\.num_parts: got {most + 1}; allowed: at most {most} for {name},"
     with pytest.raises(DataError, match=message):
-        sets.prepare_in_parts(data)
+        datasets.prepare_in_parts(data)
     assert not list(tmp_path.iterdir())
 
 
@@ -311,7 +304,7 @@ def test_a_finished_set_is_said_and_left_alone(copied, said, part):
     before = {path: path.stat().st_mtime_ns for path in wanted.folder.iterdir()}
     said.clear()
     data = tiny_config(data={"name": NAME, "directory": copied, "num_parts": 3, "part": part}).data
-    assert sets.prepare_in_parts(data) == wanted
+    assert datasets.prepare_in_parts(data) == wanted
     assert said == [f"info: {NAME} is in {wanted.folder} already."]
     assert {path: path.stat().st_mtime_ns for path in wanted.folder.iterdir()} == before
     assert [path.name for path in pathlib.Path(copied, NAME).iterdir()] == ["1.0.0"]

@@ -10,11 +10,11 @@ from run_support import TINY, nested, tiny_config, tiny_split
 from lensjax.classifier import load_classifier
 from lensjax.config import Config, EvaluateConfig, differences, from_config_dict, to_dict
 from lensjax.data.catalogue import SIMULATED_SETS
+from lensjax.describe import weights_hash
 from lensjax.errors import ConfigError, WorkdirError
 from lensjax.evaluation import feature_measures
 from lensjax.evaluation.class_network import given_classifier
 from lensjax.evaluation.rows import Row, Setting
-from lensjax.sample_mode import weights_hash
 from lensjax.train import train
 from lensjax.workdir import claim
 

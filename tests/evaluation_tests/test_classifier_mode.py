@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from run_support import tiny_config, tiny_split
 
-from lensjax import prng, writers
+from lensjax import datasets, prng, writers
 from lensjax.classifier import load_classifier
-from lensjax.data import sets
 from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.data.simulator import CLASS_NAMES, simulate
 from lensjax.data.surveys import SURVEYS
@@ -87,7 +86,7 @@ def lenses(name, split):
 def evaluated(config, splits, folder, monkeypatch):
     shown: dict[str, Any] = {}
     shelf = Shelf(splits)
-    monkeypatch.setattr(sets, "prepare", shelf.prepare)
+    monkeypatch.setattr(datasets, "prepare", shelf.prepare)
     monkeypatch.setattr(writers, "_open_tensorboard", lambda folder: None)
     monkeypatch.setattr(
         classifier_mode, "show", lambda *arguments: shown.update(arguments=arguments)

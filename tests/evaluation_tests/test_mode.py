@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from run_support import tiny_config, tiny_split
 
-from lensjax import generate, writers
-from lensjax.data import sets
+from lensjax import datasets, generate, writers
+from lensjax.describe import weights_hash
 from lensjax.errors import ConfigError, DataError, WorkdirError
 from lensjax.evaluation import mode
 from lensjax.evaluation.mode import evaluate_mode
 from lensjax.metrics import baselines
-from lensjax.sample_mode import weights_hash
 from lensjax.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -33,7 +32,7 @@ class TinySet:
 
 @pytest.fixture
 def prepared(monkeypatch, tmp_path):
-    monkeypatch.setattr(sets, "prepare", lambda data: TinySet())
+    monkeypatch.setattr(datasets, "prepare", lambda data: TinySet())
     monkeypatch.setattr(mode, "show", lambda *arguments: None)
     monkeypatch.setenv("LENSJAX_CACHE", str(tmp_path / "cache"))
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from absl import logging
 
+from lensjax.cache_folder import cache_folder
 from lensjax.metrics import reference
-from lensjax.metrics.reference import Key, cache_folder, cached_features, cached_json
+from lensjax.metrics.reference import Key, cached_features, cached_json
 
 KEY: Key = {"data": "abc", "extractor": "def", "split": "test", "n": 15, "map": None, "exact": True}
 OTHERS = [

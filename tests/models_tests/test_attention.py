@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from support import random_like
 
-from lensjax.assemble import make_apply_fn, make_init_fn
 from lensjax.config import ModelConfig
 from lensjax.models import attention, build_model
+from lensjax.networks import make_apply_fn, make_init_fn
 
 QKV = tuple[jax.Array, jax.Array, jax.Array]
 

@@ -12,7 +12,6 @@ import pytest
 from support import random_like
 
 from lensjax import prng
-from lensjax.assemble import make_classifier_init_fn
 from lensjax.config import ModelConfig
 from lensjax.models import build_model
 from lensjax.models.classifiers import (
@@ -22,6 +21,7 @@ from lensjax.models.classifiers import (
     example_dropout,
     pooling_matrix,
 )
+from lensjax.networks import make_classifier_init_fn
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 HEAD: dict[str, Any] = {"num_features": 7, "cells": 2}

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from support import nanodit_from_torch, random_like
 
-from lensjax.assemble import make_apply_fn, make_init_fn
 from lensjax.config import ModelConfig, from_config_dict
 from lensjax.guidance import Guidance, guide, make_classifier_free_pair, make_denoiser
 from lensjax.models import build_model
@@ -21,6 +20,7 @@ from lensjax.models.layers import (
     space_to_depth,
     timestep_embedding,
 )
+from lensjax.networks import make_apply_fn, make_init_fn
 from lensjax.paths import FlowPath
 from lensjax.samplers import Problem, SamplerSettings, sample
 from lensjax.time_grids import time_grid

@@ -10,13 +10,13 @@ import pytest
 from support import random_like
 
 from lensjax import prng
-from lensjax.assemble import make_classifier_init_fn
 from lensjax.config import ModelConfig
 from lensjax.interfaces import Batch
 from lensjax.models import build_model
 from lensjax.models.layers import depth_to_space
 from lensjax.models.mae import draw_order, normalised, num_seen
 from lensjax.models.vit import to_patches
+from lensjax.networks import make_classifier_init_fn
 from lensjax.task_losses import make_masked_loss_fn, masked_errors
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

@@ -11,11 +11,11 @@ import pytest
 import quickstart
 from support import random_like
 
-from lensjax.assemble import make_apply_fn, make_init_fn
 from lensjax.config import ModelConfig, from_config_dict
 from lensjax.errors import ConfigError
 from lensjax.models import build_model
 from lensjax.models.unet import AttentionBlock, attention_heads, feature_rows
+from lensjax.networks import make_apply_fn, make_init_fn
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 DIT: dict[str, Any] = {"name": "dit", "patch_size": 2, "width": 32, "depth": 2, "num_heads": 4}

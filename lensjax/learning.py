@@ -1,26 +1,30 @@
-"""Puts the parts together as a configuration says; every function here is pure."""
+"""What a configuration trains: devices, loss, optimizer, state and step, as pure functions."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 
-from lensjax import optim, paths, schedules
-from lensjax.config import Config, SampleConfig
+from lensjax import optim
+from lensjax.config import Config
 from lensjax.config_classify import BALANCED, UNWEIGHTED, class_weights
 from lensjax.config_task import CLASSIFY, GENERATE
-from lensjax.guidance import Guidance, guide, make_classifier_free_pair, make_denoiser
-from lensjax.interfaces import ApplyFn, Batch, DenoiseFn, LossFn
+from lensjax.errors import ConfigError
+from lensjax.interfaces import Batch, LossFn
 from lensjax.losses import LossSettings, make_loss_fn
 from lensjax.models import build_model
-from lensjax.parallel import all_devices, state_shardings
-from lensjax.preconditioning import precondition
-from lensjax.spread import Spread
+from lensjax.networks import (
+    build_path,
+    make_classifier_init_fn,
+    make_image_fn,
+    make_init_fn,
+    make_network_fn,
+)
+from lensjax.parallel import all_devices, make_mesh, state_shardings
+from lensjax.spread import Spread, make_spread
 from lensjax.state import EmaSettings, StepFn, TrainState, init_state, make_train_step
 from lensjax.task_losses import (
     make_classifier_loss_fn,
@@ -28,123 +32,29 @@ from lensjax.task_losses import (
 )
 
 
-def build_path(config: Config) -> paths.Path:
-    """Returns the probability path, with the times that the prediction can use."""
-    return schedules.build_path(config.path, config.model.prediction)
+def build_mesh(config: Config) -> jax.sharding.Mesh:
+    """Returns the mesh of the configuration's devices.
 
-
-def make_apply_fn(model: nn.Module) -> ApplyFn:
-    """Returns `(params, x, t, condition) -> output` of a bare network."""
-
-    def apply_fn(params: Any, x: Array, t: Array, condition: dict[str, Array]) -> Array:
-        return cast(Array, model.apply({"params": params}, x, t, condition))
-
-    return apply_fn
-
-
-def make_network_fn(config: Config) -> ApplyFn:
-    """Returns `(params, x, t, condition) -> prediction` of the configured network."""
-    return precondition(
-        make_apply_fn(build_model(config.model)),
-        build_path(config),
-        config.model.preconditioning,
-        config.data.model_std,
-    )
-
-
-def with_forward_mode(config: Config) -> Config:
-    """Returns a configuration of the same network that has forward-mode derivatives."""
-    model = dataclasses.replace(config.model, attention="xla")
-    return dataclasses.replace(config, model=model)
-
-
-# (params, labels [B]) -> denoiser.
-DenoiserFn = Callable[[Any, Array], DenoiseFn]
-
-
-def make_denoiser_fn(config: Config) -> DenoiserFn:
-    """Returns `(params, labels [B]) -> denoiser` without guidance."""
-    network, path = make_network_fn(config), build_path(config)
-    prediction = config.model.prediction
-
-    def denoiser_fn(params: Any, labels: Array) -> DenoiseFn:
-        condition = {"label": labels}
-        return make_denoiser(network, params, condition, path=path, prediction=prediction)
-
-    return denoiser_fn
-
-
-def guidance_settings(sample: SampleConfig) -> Guidance:
-    """Returns the fields that guidance depends on."""
-    low, high = sample.guidance_interval
-    return Guidance(sample.guidance, sample.guidance_rescale, (low, high))
-
-
-def make_guided_fn(
-    config: Config, sample: SampleConfig, weaker: Config | None = None
-) -> Callable[[Any, Any, Array], DenoiseFn]:
-    """Returns `(params, weaker params, labels [B]) -> denoiser` with the guidance of `sample`.
-
-    Args:
-      config: network, path and prediction.
-      sample: the guidance.
-      weaker: the configuration of the weaker network of autoguidance; None for the network's own
-        unconditional model (the weaker parameters are then not used).
+    Raises:
+      ConfigError: see `parallel.mesh_shape`; and for a batch that the devices do not divide.
     """
-    denoiser_fn, path = make_denoiser_fn(config), build_path(config)
-    weaker_fn = make_denoiser_fn(weaker) if weaker else None
-    network, settings = make_network_fn(config), guidance_settings(sample)
-
-    def guided_fn(params: Any, weaker_params: Any, labels: Array) -> DenoiseFn:
-        denoise = denoiser_fn(params, labels)
-        if weaker_fn is not None:
-            weak = weaker_fn(weaker_params, labels)
-            return guide(denoise, lambda x, t: (denoise(x, t), weak(x, t)), settings, path)
-        pair = make_classifier_free_pair(
-            network,
-            params,
-            {"label": labels},
-            path=path,
-            prediction=config.model.prediction,
-            null_label=config.model.num_classes,
+    mesh, train = make_mesh(config.parallel.num_devices, config.parallel.mesh), config.train
+    if train.batch_size % (mesh.size * train.accumulate_steps):
+        hosts = jax.process_count()
+        where = f" on {hosts} hosts" if hosts > 1 else ""
+        parts = train.accumulate_steps
+        where += f", times train.accumulate_steps, {parts}" if parts > 1 else ""
+        raise ConfigError(
+            "train.batch_size",
+            train.batch_size,
+            f"allowed: a multiple of the number of devices, {mesh.size}{where}",
         )
-        return guide(denoise, pair, settings, path)
-
-    return guided_fn
+    return mesh
 
 
-def make_init_fn(model: nn.Module, image_shape: tuple[int, int, int]) -> Callable[[Array], Any]:
-    """Returns `key -> params` of a denoiser for images `(H, W, C)`."""
-
-    def init_fn(key: Array) -> Any:
-        image, t, label = jnp.zeros((1, *image_shape)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
-        return model.init(key, image, t, {"label": label})["params"]
-
-    return init_fn
-
-
-def make_classifier_init_fn(
-    model: nn.Module, image_shape: tuple[int, int, int]
-) -> Callable[[Array], Any]:
-    """Returns `key -> params` of a classifier or autoencoder for images `(H, W, C)`."""
-
-    def init_fn(key: Array) -> Any:
-        return model.init(key, jnp.zeros((1, *image_shape)), key[None])["params"]
-
-    return init_fn
-
-
-def make_image_fn(config: Config) -> Callable[..., Any]:
-    """Returns `(params, images [B, H, W, C], keys [B] or None) -> output` of the network.
-
-    The output is a `ClassifierOutput`, or a `MaskedOutput` of an autoencoder, which needs keys.
-    """
-    model = build_model(config.model)
-
-    def image_fn(params: Any, images: Array, keys: Array | None) -> Any:
-        return model.apply({"params": params}, images, keys)
-
-    return image_fn
+def build_spread(config: Config) -> Spread:
+    """Returns how the configuration spreads its batches; errors as for `build_mesh`."""
+    return make_spread(config.parallel.strategy, build_mesh(config), config.train.batch_size)
 
 
 def _class_weights(config: Config, class_counts: Sequence[int] | None) -> Array:

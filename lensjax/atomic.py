@@ -1,0 +1,62 @@
+"""Files that are whole or not there, whatever ends the process that writes them."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from lensjax.errors import FileError
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path, *, shared: bool = False) -> Iterator[pathlib.Path]:
+    """Yields a file to write, which takes the place of `path` where nothing was raised.
+
+    Args:
+      path: the file; its folder is made.
+      shared: whether several processes may write it at the same time, as in a cache. The name of a
+        file that a kill left half written is then its own; else the next process takes it over.
+
+    Raises:
+      FileError: where the disk or its permissions do not allow it.
+    """
+    middle = f".{uuid.uuid4().hex[:8]}" if shared else ""
+    partial = path.with_name(f"{path.name}{middle}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):  # it has its name already, or cannot be removed either
+            partial.unlink()
+
+
+def write_bytes(path: pathlib.Path, content: bytes, *, shared: bool = False) -> None:
+    """Writes a file; arguments and errors as for `replacing`."""
+    with replacing(path, shared=shared) as partial:
+        partial.write_bytes(content)
+
+
+def write_text(path: pathlib.Path, text: str, *, shared: bool = False) -> None:
+    """Writes a text file in UTF-8; arguments and errors as for `replacing`."""
+    write_bytes(path, text.encode(), shared=shared)
+
+
+def write_json(path: pathlib.Path, content: Mapping[str, Any], *, shared: bool = False) -> None:
+    """Writes a JSON file; arguments and errors as for `replacing`."""
+    write_text(path, json.dumps(content, indent=2) + "\n", shared=shared)
+
+
+def write_array(path: pathlib.Path, array: np.ndarray) -> None:
+    """Writes a `.npy` file; errors as for `replacing`."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_bytes(path, buffer.getvalue())

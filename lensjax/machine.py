@@ -1,0 +1,23 @@
+"""What the machine has: its memory, and that of its devices."""
+
+import os
+
+import jax
+
+
+def memory_bytes() -> int | None:
+    """Returns the machine's memory, None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):  # a system that has no such name
+        return None
+
+
+def describe_memory() -> str:
+    """Returns the memory of a device where JAX says it, else that of the machine."""
+    device = jax.local_devices()[0]
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    if limit:
+        return f"{limit / 2**30:.0f} GiB each device"
+    held = memory_bytes()
+    return f"{held / 2**30:.0f} GiB each host" if held else "memory not known"

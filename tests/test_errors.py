@@ -1,0 +1,36 @@
+"""One family of errors: whatever a user can put right, said in one line."""
+
+import inspect
+import pickle
+
+import pytest
+
+from lensjax import errors
+
+FAMILY = [
+    one
+    for _, one in inspect.getmembers(errors, inspect.isclass)
+    if one.__module__ == errors.__name__
+]
+ARGUMENTS = {"ConfigError": ("train.batch_size", 0, "allowed: 1"), "BadFileError": ("a.npy", "cut")}
+
+
+@pytest.mark.parametrize("one", FAMILY, ids=lambda one: one.__name__)
+def test_every_error_is_a_user_error_and_travels_between_processes(one):
+    assert issubclass(one, errors.UserError)
+    if one is not errors.UserError:
+        assert issubclass(one, (ValueError, RuntimeError, OSError))
+    error = one(*ARGUMENTS.get(one.__name__, ("what is wrong",)))
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again)) == (one, str(error))
+
+
+def test_a_config_error_says_field_value_and_what_is_allowed():
+    error = errors.ConfigError("train.batch_size", "x", "allowed: an integer")
+    assert str(error) == "train.batch_size: got 'x'; allowed: an integer"
+
+
+def test_a_name_that_is_no_text_can_be_said():
+    assert str(errors.BadFileError(b"a\xff.npy".decode(errors="surrogateescape"), "is cut")) == (
+        "a\\xff.npy: is cut"
+    )
