@@ -22,12 +22,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lensjax import prng, provenance
+from lensjax import prng
 from lensjax.data.raytracing import render
 from lensjax.data.simulator import CLASS_NAMES, sample_lens, simulate
 from lensjax.data.surveys import SURVEYS, Survey
 from lensjax.metrics.c2st import c2st, judge
 from lensjax.metrics.noise import add_instrument_noise
+from lensjax.run import provenance
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SURVEY = SURVEYS["model_ii"]

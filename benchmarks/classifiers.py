@@ -190,7 +190,7 @@ def _num_parameters(config: Mapping[str, Any]) -> int:
     import jax
 
     from lensjax.config import add_missing, from_config_dict
-    from lensjax.learning import abstract_state
+    from lensjax.run.learning import abstract_state
 
     params = abstract_state(from_config_dict(add_missing(config)), (64, 64, 1)).params
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

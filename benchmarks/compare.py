@@ -25,8 +25,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lensjax import provenance, workdir
-from lensjax.atomic import write_json
 from lensjax.config import Config, from_config_dict, to_dict
 from lensjax.data import deeplense
 from lensjax.data.augmentation import make_augment_fn
@@ -35,11 +33,19 @@ from lensjax.data.dataset import LensSplit
 from lensjax.data.pipeline import make_batch_fn
 from lensjax.data.placement import DevicePlacement
 from lensjax.data.scaling import Scaling, fit_scaling
-from lensjax.learning import build_spread, build_train_step, make_init_state
+from lensjax.devices.mesh import all_devices
+from lensjax.files.atomic import write_json
+from lensjax.inference.sampling import (
+    Drawing,
+    Weights,
+    generate_chunks,
+    make_sample_fn,
+    passes_per_image,
+)
 from lensjax.metrics.lensing import smooth_scores
-from lensjax.parallel import all_devices
-from lensjax.sampling import Drawing, Weights, generate_chunks, make_sample_fn, passes_per_image
-from lensjax.state import sampling_params
+from lensjax.run import provenance, workdir
+from lensjax.run.learning import build_spread, build_train_step, make_init_state
+from lensjax.run.state import sampling_params
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 Candidates = dict[str, dict[str, Any]]

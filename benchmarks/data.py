@@ -44,7 +44,7 @@ def measure(placement_name: str, name: str, num_batches: int, found: Any) -> Non
     from lensjax.data import deeplense
     from lensjax.data.placement import place
     from lensjax.interfaces import Places
-    from lensjax.learning import build_spread
+    from lensjax.run.learning import build_spread
 
     config = default_config()
     config.data.name = name
@@ -81,7 +81,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from lensjax.data import deeplense
-    from lensjax.provenance import hardware, versions
+    from lensjax.run.provenance import hardware, versions
 
     deeplense.prepare(arguments.name)
     spawn = multiprocessing.get_context("spawn")

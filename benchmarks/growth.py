@@ -20,8 +20,8 @@ import pairs
 from channel import ChildError, ChildTimeoutError
 from pairs import ROOT, Numbers
 
-from lensjax import workdir
 from lensjax.config import Config, to_dict
+from lensjax.run import workdir
 
 CONFIG = {"cpu": "configs/quickstart.py", "gpu": "configs/dit_flow.py"}
 BASE_BATCH = {"cpu": 16, "gpu": 64}  # of the rows over side

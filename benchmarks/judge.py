@@ -20,19 +20,19 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from lensjax import datasets, provenance
 from lensjax.config import Config, from_config_dict, to_dict
-from lensjax.config_evaluate import measure_names
+from lensjax.config.evaluate import measure_names
 from lensjax.data.dataset import LensSplit
 from lensjax.data.subset import SubsetSplit
 from lensjax.evaluation.checks import Check, check_row
+from lensjax.evaluation.evaluate_generator import make_setting
 from lensjax.evaluation.measures import measure_rows, missing_measures
-from lensjax.evaluation.mode import make_setting
 from lensjax.evaluation.real import RealImages as RealSplits
 from lensjax.evaluation.real import first_places
 from lensjax.evaluation.rows import Row, Setting
 from lensjax.evaluation.tables import number, plain
 from lensjax.metrics.corruptions import CORRUPTIONS, RealImages, corrupt
+from lensjax.run import datasets, provenance
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "judge.json"
 TABLE = pathlib.Path(__file__).parent.parent / "docs" / "judge.md"

@@ -18,8 +18,8 @@ from typing import Any
 
 from channel import MEMORY_SETTINGS, Child, ChildError
 
-from lensjax import workdir
-from lensjax.atomic import write_json
+from lensjax.files.atomic import write_json
+from lensjax.run import workdir
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -22,12 +22,12 @@ import numpy as np
 from classifiers import training_minutes
 
 import lensjax
-from lensjax import workdir
-from lensjax.atomic import write_json
 from lensjax.data.catalogue import SIMULATED_SETS
-from lensjax.describe import weights_hash
-from lensjax.generate import LensGenerator
+from lensjax.files.atomic import write_json
+from lensjax.inference.describe import weights_hash
+from lensjax.inference.generator import LensGenerator
 from lensjax.metrics.lensing import smooth_scores
+from lensjax.run import workdir
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SPLIT_OF_REFERENCE = "test"

@@ -18,9 +18,9 @@ from flops import sample_flops
 from pairs import LENSJAX, TORCH, Children, Numbers
 
 from lensjax.config import Config, to_dict
-from lensjax.config_diffusion import sample_times
+from lensjax.config.diffusion import sample_times
 from lensjax.errors import ConfigError
-from lensjax.sampling import passes_per_image
+from lensjax.inference.sampling import passes_per_image
 
 BATCH = {"cpu": 4, "gpu": 250}
 IMAGES = {"cpu": 4, "gpu": 1000}

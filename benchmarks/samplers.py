@@ -24,16 +24,16 @@ from typing import Any
 import numpy as np
 
 import lensjax
-from lensjax import provenance, workdir
-from lensjax.atomic import write_json
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.surveys import Survey
-from lensjax.describe import weights_hash
-from lensjax.generate import LensGenerator
+from lensjax.diffusion.samplers import SAMPLERS
+from lensjax.diffusion.time_grids import TIME_GRIDS
+from lensjax.files.atomic import write_json
+from lensjax.inference.describe import weights_hash
+from lensjax.inference.generator import LensGenerator
+from lensjax.inference.sampling import passes_per_image
 from lensjax.metrics.lensing import fit_smooth
-from lensjax.samplers import SAMPLERS
-from lensjax.sampling import passes_per_image
-from lensjax.time_grids import TIME_GRIDS
+from lensjax.run import provenance, workdir
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PASSES = (4, 8, 12, 20, 50, 200)

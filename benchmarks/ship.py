@@ -17,15 +17,15 @@ from absl import logging
 from classifiers import training_minutes
 from networks import overridden
 
-from lensjax import pretrained
-from lensjax import workdir as files
-from lensjax.classifier import load_classifier
 from lensjax.config import Config
-from lensjax.config_task import CLASSIFY, GENERATE
-from lensjax.describe import weights_hash
-from lensjax.evaluation.mode import evaluate_mode
-from lensjax.generate import LensGenerator
-from lensjax.trained import Trained, restore
+from lensjax.config.task import CLASSIFY, GENERATE
+from lensjax.evaluation.evaluate_generator import evaluate_mode
+from lensjax.inference import pretrained
+from lensjax.inference.classifier import load_classifier
+from lensjax.inference.describe import weights_hash
+from lensjax.inference.generator import LensGenerator
+from lensjax.inference.trained import Trained, restore
+from lensjax.run import workdir as files
 
 _SCORES = ("num_images", "accuracy", "accuracy_error", "macro_auc", "recall", "auc", "ece")
 _ROWS = ("generated", "real")

@@ -19,20 +19,27 @@ import optax
 from channel import Answer
 from jax import Array
 
-from lensjax import machine, optim, provenance
 from lensjax.config import Config, from_config_dict
 from lensjax.data.augmentation import make_augment_fn
 from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.data.pipeline import make_batch_fn
 from lensjax.data.placement import DevicePlacement
 from lensjax.data.scaling import Scaling, fit_scaling
+from lensjax.devices import machine
+from lensjax.devices.mesh import all_devices, state_shardings
+from lensjax.inference.sampling import (
+    Drawing,
+    Weights,
+    generate_chunks,
+    make_sample_fn,
+    passes_per_image,
+)
 from lensjax.interfaces import Batch
-from lensjax.learning import build_spread, build_train_step, make_init_state, with_shardings
 from lensjax.models import build_model
 from lensjax.models.layers import SelfAttention, modulate
-from lensjax.parallel import all_devices, state_shardings
-from lensjax.sampling import Drawing, Weights, generate_chunks, make_sample_fn, passes_per_image
-from lensjax.state import EmaSettings, make_dispatch, make_train_step
+from lensjax.run import optim, provenance
+from lensjax.run.learning import build_spread, build_train_step, make_init_state, with_shardings
+from lensjax.run.state import EmaSettings, make_dispatch, make_train_step
 
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "default"}
 

@@ -17,7 +17,7 @@ import tempfile
 import time
 from typing import Any
 
-from lensjax import provenance
+from lensjax.run import provenance
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "startup.json"
@@ -31,7 +31,7 @@ PHASES = """
 import json, os, sys, time
 from absl import app
 import lensjax.main
-from lensjax import command_line
+from lensjax.cli import command_line
 begun = float(os.environ["BEGUN"])
 times = {}
 
@@ -40,9 +40,11 @@ def mark(name):
 
 def hook():
     import jax
-    from lensjax import datasets, modes, train
+    from lensjax.run import datasets
+    from lensjax.cli import modes
+    from lensjax.training import loop
     mark("imports")
-    prepare, first, compiled = datasets.prepare, train.first_state, train.compile_step
+    prepare, first, compiled = datasets.prepare, loop.first_state, loop.compile_step
 
     def prepare_marked(data):
         result = prepare(data)
@@ -70,7 +72,7 @@ def hook():
         return once
 
     datasets.prepare = prepare_marked
-    train.first_state, train.compile_step = first_marked, compile_marked
+    loop.first_state, loop.compile_step = first_marked, compile_marked
 
 main = lensjax.main.main
 def hooked(arguments):

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lensjax import config, models
-    from lensjax.arrays import simulate
-    from lensjax.classifier import LensClassifier
+    from lensjax.data.arrays import simulate
     from lensjax.data.lenstronomy import to_lenstronomy
-    from lensjax.datasets import load_data
-    from lensjax.generate import LensGenerator
-    from lensjax.loading import load
+    from lensjax.inference.classifier import LensClassifier
+    from lensjax.inference.generator import LensGenerator
+    from lensjax.inference.loading import load
+    from lensjax.run.datasets import load_data
 
 __version__ = "0.2.0"
 
@@ -27,14 +27,14 @@ __all__ = [
 
 # Imported at the first use: `python -m lensjax.main --help` begins here and needs no JAX.
 _HOMES = {
-    "LensClassifier": "classifier",
-    "LensGenerator": "generate",
-    "load": "loading",
-    "load_data": "datasets",
-    "simulate": "arrays",
+    "LensClassifier": "inference.classifier",
+    "LensGenerator": "inference.generator",
+    "load": "inference.loading",
+    "load_data": "run.datasets",
+    "simulate": "data.arrays",
     "to_lenstronomy": "data.lenstronomy",
 }
-_PARTS = frozenset({"config", "data", "models"})
+_PARTS = frozenset({"config", "data", "diffusion", "metrics", "models"})
 
 
 def __getattr__(name: str) -> Any:

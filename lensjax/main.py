@@ -15,7 +15,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from lensjax import command_line
+from lensjax.cli import command_line
 
 MODES = ("train", "sample", "evaluate", "classify", "export", "build_data")
 
@@ -64,7 +64,7 @@ def _set_up_logging() -> None:
 
 def main(arguments: list[str]) -> None:
     """Runs one mode; what a user can put right ends with one message and no traceback."""
-    from lensjax import modes
+    from lensjax.cli import modes
     from lensjax.config import from_config_dict
     from lensjax.errors import UserError
 

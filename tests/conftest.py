@@ -21,8 +21,7 @@ import jax
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-DATA = ROOT / "tests" / "data"
-sys.path[:0] = [str(ROOT / "configs"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "configs"), str(ROOT / "tests" / "support")]
 sys.path.append(str(ROOT / "benchmarks"))  # last: its programs have common names
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -6,10 +6,10 @@ import pathlib
 import pytest
 from run_support import ROOT, TINY, nested, run_commands, run_python
 
-from lensjax import workdir as files
-from lensjax.atomic import write_json
 from lensjax.config import from_config_dict
 from lensjax.data.catalogue import SIMULATED_SETS
+from lensjax.files.atomic import write_json
+from lensjax.run import workdir as files
 
 SMOKE = "--config=configs/smoke.py"
 MODES = ("train", "sample", "evaluate", "classify", "export", "build_data")

@@ -1,1 +1,1 @@
-"""Data: the simulator, the sets built from it, and batches."""
+"""Lenses and sets of them: simulator, surveys, TFDS sets, batches as a function of the step."""

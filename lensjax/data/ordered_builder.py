@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from tensorflow_datasets.core import dataset_metadata
 
-from lensjax.progress import progress_bar
+from lensjax.devices.progress import progress_bar
 
 if TYPE_CHECKING:
     import tqdm

@@ -20,12 +20,12 @@ from lensjax.data.pipeline import (
     epoch_of,
     epoch_order,
 )
+from lensjax.devices.hosts import from_main
+from lensjax.devices.machine import memory_bytes
+from lensjax.devices.mesh import put, replicated
+from lensjax.devices.spread import Spread, own_places
 from lensjax.errors import DataError
-from lensjax.hosts import from_main
 from lensjax.interfaces import Batch, Places
-from lensjax.machine import memory_bytes
-from lensjax.parallel import put, replicated
-from lensjax.spread import Spread, own_places
 
 # The images may take this share of the memory; the rest is for the network and its activations.
 _MEMORY_SHARE = 0.25

@@ -1,1 +1,1 @@
-"""`--mode=evaluate`: how good generated images are, by one written protocol."""
+"""From a run or a file of images to tables and a report, by one protocol."""

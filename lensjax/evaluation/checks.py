@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lensjax.config_evaluate import MEASURES
+from lensjax.config.evaluate import MEASURES
 
 # A perfect generator misses a check of this kind once in a thousand.
 LEAST_P = 1e-3

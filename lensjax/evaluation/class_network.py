@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from lensjax import workdir as files
-from lensjax.classifier import LensClassifier
 from lensjax.config import Config
-from lensjax.config_task import CLASSIFY
-from lensjax.describe import weights_hash
+from lensjax.config.task import CLASSIFY
 from lensjax.errors import ConfigError, RequestError
 from lensjax.evaluation.rows import Setting
-from lensjax.loading import load
+from lensjax.inference.classifier import LensClassifier
+from lensjax.inference.describe import weights_hash
+from lensjax.inference.loading import load
+from lensjax.run import workdir as files
 
 _FIELD = "evaluate.classifier"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lensjax.figures import pixels_of
 from lensjax.metrics.classification import Reliability, RocCurve
+from lensjax.run.figures import pixels_of
 
 _LONGEST_NAME = 36  # letters
 _LETTER_INCHES = 0.08

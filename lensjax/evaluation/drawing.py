@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from absl import logging
 
-from lensjax.atomic import write_array, write_json
 from lensjax.config import SampleConfig
-from lensjax.describe import describe
-from lensjax.generate import LensGenerator
-from lensjax.hosts import barrier, from_main, is_main
-from lensjax.progress import progress_bar
+from lensjax.devices.hosts import barrier, from_main, is_main
+from lensjax.devices.progress import progress_bar
+from lensjax.files.atomic import write_array, write_json
+from lensjax.inference.describe import describe
+from lensjax.inference.generator import LensGenerator
 
 # What does not change an image that has a number.
 _NOT_OF_AN_IMAGE = ("num_images", "versions", "git_revision", "hardware")

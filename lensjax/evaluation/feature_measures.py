@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from lensjax.bridge.inception_weights import load_inception, search_weights
+from lensjax.devices.hosts import share_rows
 from lensjax.errors import DataError, WeightsError
+from lensjax.evaluation.cache import cached_features, cached_json
 from lensjax.evaluation.class_network import GivenClassifier, given_classifier
+from lensjax.evaluation.extractors import Extractor, LensExtractor
 from lensjax.evaluation.noise_levels import AS_THEY_ARE, levels, with_noise
 from lensjax.evaluation.rows import Row, Setting
-from lensjax.hosts import share_rows
-from lensjax.metrics.features import Extractor, LensExtractor
 from lensjax.metrics.frechet import Moments, few_images_warning, frechet_distance
 from lensjax.metrics.inception_features import InceptionExtractor
 from lensjax.metrics.intervals import (
@@ -25,7 +25,7 @@ from lensjax.metrics.intervals import (
 )
 from lensjax.metrics.kernel import kernel_distance
 from lensjax.metrics.neighbours import DENSITY_K, PRECISION_K, manifold_scores
-from lensjax.metrics.reference import cached_features, cached_json
+from lensjax.models.inception_weights import load_inception, search_weights
 
 OVERALL = "overall"
 _LENS_MODEL = "model_ii"

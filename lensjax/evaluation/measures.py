@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
-from lensjax import provenance
-from lensjax.config_evaluate import MEASURES as NAMES
-from lensjax.config_evaluate import measure_names
+from lensjax.config.evaluate import MEASURES as NAMES
+from lensjax.config.evaluate import measure_names
 from lensjax.evaluation import (
     feature_measures,
     judge_measures,
@@ -18,9 +17,10 @@ from lensjax.evaluation import (
     shape_measures,
     taught_measures,
 )
+from lensjax.evaluation.cache import cached_json
 from lensjax.evaluation.rows import Row, Setting
 from lensjax.evaluation.tables import plain
-from lensjax.metrics.reference import cached_json
+from lensjax.run import provenance
 
 
 class Measure(NamedTuple):

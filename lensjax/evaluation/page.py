@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lensjax.atomic import write_text
 from lensjax.evaluation.tables import number
-from lensjax.figures import png_bytes
+from lensjax.files.atomic import write_text
+from lensjax.run.figures import png_bytes
 
 
 class Picture(NamedTuple):

@@ -15,9 +15,9 @@ from lensjax.data.simulator import (
     SHEAR_GAMMA2,
     SOURCE_POSITION_LIMIT,
 )
+from lensjax.devices.hosts import share_rows
 from lensjax.evaluation.rows import ALL, Row, Setting
 from lensjax.evaluation.shape_measures import beside_real, log_spectra, vectors_beside_real
-from lensjax.hosts import share_rows
 from lensjax.metrics.axion_fit import fit_axion
 from lensjax.metrics.free_fit import FreeFit, fit_free
 from lensjax.metrics.lensing import SmoothFit, faint_pixel_rms, uniform_ks_distance

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lensjax.figures import pixels_of
+from lensjax.run.figures import pixels_of
 
 _COLOURS = {"real": "0.35", "generated": "tab:red"}
 _RESIDUAL_SHARE = 0.05  # of the image's peak; the colours' ends in the picture of residuals

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from lensjax.config import Config
-from lensjax.config_evaluate import MOST_IMAGES_UNASKED
+from lensjax.config.evaluate import MOST_IMAGES_UNASKED
 from lensjax.data.augmentation import central_cut_out
 from lensjax.data.dataset import LensSplit, Split
 from lensjax.data.prepared import PreparedSet

@@ -14,9 +14,9 @@ from lensjax.evaluation.page import Picture, write_page
 from lensjax.evaluation.rows import ALL, Row, Setting
 from lensjax.evaluation.shape_measures import real_of
 from lensjax.evaluation.tables import Table, plain, tables_of
-from lensjax.figures import lens_grid
 from lensjax.metrics.shapes import measure_shapes
 from lensjax.metrics.spectra import power_spectra, radial_profiles
+from lensjax.run.figures import lens_grid
 
 _WORST = 8
 _GRID_COLUMNS = 8

@@ -11,8 +11,8 @@ from lensjax.config import EvaluateConfig
 from lensjax.data.catalogue import SimulatedSet
 from lensjax.data.dataset import DatasetInfo
 from lensjax.data.surveys import Survey
+from lensjax.devices.hosts import share_rows
 from lensjax.evaluation.real import RealImages
-from lensjax.hosts import share_rows
 from lensjax.metrics.lensing import SmoothFit, fit_smooth
 from lensjax.metrics.potential_fit import fit_potential
 

@@ -15,22 +15,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-import lensjax
-from lensjax import provenance
-from lensjax import workdir as files
-from lensjax.classifier import LensClassifier
 from lensjax.config import Config, from_config_dict, to_dict
 from lensjax.data.catalogue import FOLDER_SET
 from lensjax.data.dataset import LensSplit
+from lensjax.evaluation.cache import cached_json
 from lensjax.evaluation.noise_levels import levels, with_noise
 from lensjax.evaluation.rows import ALL, Row, Setting
+from lensjax.inference.classifier import LensClassifier
+from lensjax.inference.trained import Trained
 from lensjax.metrics.classification import Scores, score
 from lensjax.metrics.intervals import disjoint_sets
-from lensjax.metrics.reference import cached_json
 from lensjax.prng import MAX_SEED
-from lensjax.state import sampling_params
-from lensjax.train import train
-from lensjax.trained import Trained
+from lensjax.run import provenance
+from lensjax.run import workdir as files
+from lensjax.run.state import sampling_params
+from lensjax.training.loop import train
 
 LEAST_IMAGES = 20  # a class; fewer teach too little to compare
 _MOST_IMAGES = 1_000  # a class; the steps would not see more of them often
@@ -265,8 +264,8 @@ def taught(row: Row, real: Row, setting: Setting, lesson: Lesson = LESSON) -> di
 
 def _code() -> str:
     """Returns a hash of the code that trains."""
-    package = pathlib.Path(lensjax.__file__).parent
-    return provenance.code_hash(package, package / "models", package / "data")
+    rooms = ("devices", "diffusion", "data", "models", "config", "run", "training")
+    return provenance.code_hash(*(provenance.PACKAGE / room for room in rooms))
 
 
 def protocol(setting: Setting) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def _choose(rows: np.ndarray, num: int, random: np.random.Generator) -> np.ndarr
 def _simulator(
     training: _Training, rows: np.ndarray, label: int, num: int, random: np.random.Generator
 ) -> np.ndarray:
-    from lensjax.arrays import simulate
+    from lensjax.data.arrays import simulate
 
     if training.simulated is None:
         raise BaselineError("simulator is not available: these images have none")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lensjax.chunks import map_chunks
+from lensjax.devices.chunks import map_chunks
 from lensjax.metrics.spectra import band_means
 
 NUM_COMPONENTS = 100

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lensjax.chunks import map_chunks
 from lensjax.data.raytracing import render
 from lensjax.data.simulator import SOURCE_POSITION_LIMIT, smooth_lens
 from lensjax.data.surveys import Survey
+from lensjax.devices.chunks import map_chunks
 from lensjax.metrics import fitting, forward, starts
 
 FAINT_SHARE_OF_PEAK = 1e-3

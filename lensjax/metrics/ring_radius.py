@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lensjax.chunks import map_chunks
 from lensjax.data import raytracing
 from lensjax.data.raytracing import render
 from lensjax.data.simulator import (
@@ -23,6 +22,7 @@ from lensjax.data.simulator import (
     smooth_lens,
 )
 from lensjax.data.surveys import Survey
+from lensjax.devices.chunks import map_chunks
 from lensjax.metrics import fitting, forward, starts
 
 NUM_NEIGHBOURS = 50

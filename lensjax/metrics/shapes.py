@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lensjax.chunks import map_chunks
 from lensjax.data.raytracing import pixel_centres
+from lensjax.devices.chunks import map_chunks
 from lensjax.metrics.image_input import check_images
 
 NUM_MODES = 8

@@ -1,1 +1,0 @@
-"""Weights that other frameworks wrote, read without these frameworks."""

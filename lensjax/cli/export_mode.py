@@ -1,0 +1,238 @@
+"""`--mode=export`: a data set, or generated images, as files that other programs read."""
+
+import dataclasses
+import glob
+import json
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from lensjax.cli.export_formats import (
+    FILE_FORMATS,
+    TABLE_FILE,
+    Description,
+    check_class_names,
+    check_packages,
+    is_plain_name,
+    write_files,
+    write_hdf5,
+)
+from lensjax.config import Config
+from lensjax.data.dataset import DatasetInfo, LensSplit
+from lensjax.devices.progress import progress_bar
+from lensjax.errors import ConfigError, DataError, WorkdirError
+from lensjax.files.atomic import write_json
+from lensjax.run import provenance
+from lensjax.run import workdir as files
+
+EXPORT_FILE = "export.json"
+GENERATED_PART = "generated"
+_WRITTEN_BY = "lensjax --mode=export"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What is exported.
+
+    Attributes:
+      info: the data set, or the one that the network learned from.
+      parts: for each part, such as `train`, what reads it; one is in memory at a time.
+      meta: the content of `generated/meta.json`; None for a data set.
+    """
+
+    info: DatasetInfo
+    parts: dict[str, Callable[[], LensSplit]]
+    meta: dict[str, Any] | None = None
+
+    def description(self, scale: str) -> Description:
+        """Returns what holds for all images at a scale, `flux` or `published`."""
+        meta = self.meta or {}
+        return Description(
+            self.info,
+            factor=self.info.published_scale if scale == "published" else 1.0,
+            seed=meta.get("seed"),
+            weights_sha256=meta.get("weights_sha256"),
+        )
+
+
+def _data_source(config: Config) -> Source:
+    """Returns the configured data set, which is built where it is missing."""
+    from lensjax.run import datasets
+
+    prepared = datasets.prepare(config.data)
+    info = prepared.info()
+    wanted = tuple(info.split_sizes) if config.export.split == "all" else (config.export.split,)
+
+    def reader(split: str) -> Callable[[], LensSplit]:
+        return lambda: prepared.read(split)
+
+    return Source(info, {split: reader(split) for split in wanted})
+
+
+def _generated_source(workdir: pathlib.Path) -> Source:
+    """Returns the images that `--mode=sample` left in a workdir."""
+    folder = workdir / files.GENERATED
+    if not (folder / "meta.json").exists():
+        raise WorkdirError(f"{folder} holds no images; draw them first (--mode=sample)")
+    meta = files.read_json(folder / "meta.json")
+    dataset = files.read_json(workdir / files.DATASET_FILE)
+    try:
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        labels = np.load(folder / "labels.npy")
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{folder} cannot be read: {error}") from error
+    shape = tuple(dataset["image_shape"])
+    if images.shape != (meta["num_images"], *shape) or labels.shape != images.shape[:1]:
+        raise WorkdirError(
+            f"{folder} holds images {images.shape} and labels {labels.shape}, its meta.json and "
+            f"{files.DATASET_FILE} say {(meta['num_images'], *shape)}; draw them again "
+            "(--mode=sample)"
+        )
+    known = {field.name for field in dataclasses.fields(DatasetInfo)} & dataset.keys()
+    info = DatasetInfo(
+        **{name: dataset[name] for name in known}
+        | {
+            "class_names": tuple(dataset["class_names"]),
+            "parameter_names": (),
+            "split_sizes": {GENERATED_PART: len(images)},
+            "image_shape": shape,
+        }
+    )
+    split = LensSplit(images, labels, np.zeros((len(images), 0), np.float32), info)
+    return Source(info, {GENERATED_PART: lambda: split}, meta)
+
+
+def _earlier_export(folder: pathlib.Path) -> list[str]:
+    """Returns the patterns of what an earlier export wrote into a folder.
+
+    Raises:
+      ConfigError: where the folder holds anything and was not written by an export.
+    """
+    try:
+        content = json.loads((folder / EXPORT_FILE).read_text())
+        if content["written_by"] == _WRITTEN_BY:
+            return [pattern for pattern in content["contents"] if is_plain_name(pattern)]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return []
+    raise ConfigError(
+        "export.folder",
+        str(folder),
+        "it is not empty and was not written by an export; allowed: a new or empty folder, or "
+        "that of an earlier export, which is replaced",
+    )
+
+
+def _contents(source: Source, file_format: str) -> list[str]:
+    """Returns patterns of what an export writes into its folder beside `export.json`."""
+    if file_format not in FILE_FORMATS:
+        return [f"{part}.h5" for part in source.parts]
+    check_class_names(source.info)
+    if source.meta is None:
+        return list(source.parts)
+    return [
+        *map(glob.escape, source.info.class_names),
+        f"[0-9][0-9][0-9][0-9][0-9][0-9]*.{file_format}",
+        TABLE_FILE,
+    ]
+
+
+def _replace_earlier(folder: pathlib.Path, contents: list[str]) -> None:
+    """Removes what an earlier export wrote, unless something else is in the way."""
+
+    def matching(patterns: list[str]) -> set[pathlib.Path]:
+        return {path for pattern in patterns for path in folder.glob(pattern)}
+
+    earlier = matching(_earlier_export(folder))
+    in_the_way = sorted(path.name for path in matching(contents) - earlier)
+    if in_the_way:
+        raise ConfigError(
+            "export.folder",
+            str(folder),
+            f"{in_the_way[0]} is there and was not written by an export; move it away",
+        )
+    for path in earlier:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _record(config: Config, source: Source, contents: list[str]) -> dict[str, Any]:
+    """Returns the content of `export.json`."""
+    return {
+        "written_by": _WRITTEN_BY,
+        "complete": False,
+        "contents": contents,
+        "source": config.export.source,
+        "format": config.export.format,
+        "scale": config.export.scale,
+        **source.description(config.export.scale).facts(),
+        "class_names": list(source.info.class_names),
+        "image_shape": list(source.info.image_shape),
+        "num_images": {part: source.info.split_sizes[part] for part in source.parts},
+        "versions": provenance.versions(),
+        "git_revision": provenance.git_revision(),
+        "generated": source.meta,
+    }
+
+
+def _write(
+    source: Source, folder: pathlib.Path, file_format: str, description: Description
+) -> None:
+    total = sum(source.info.split_sizes[part] for part in source.parts)
+    with progress_bar(total, f"Exporting {source.info.name}") as bar:
+        for part, read in source.parts.items():
+            split = read()
+            if file_format in FILE_FORMATS:
+                target = folder if source.meta is not None else folder / part
+                write_files(split, target, description, file_format, bar.update)
+            else:
+                write_hdf5(split, folder / f"{part}.h5", description, bar.update)
+
+
+def export_mode(config: Config, workdir: pathlib.Path) -> None:
+    """Writes the images of a data set, or those in `generated/`, into `export.folder`.
+
+    An earlier export in the folder is replaced; anything else there is refused.
+
+    Args:
+      config: the checked configuration.
+      workdir: the run's folder; not used where `export.folder` is given and the source is `data`.
+
+    Raises:
+      ConfigError: where the folder holds what no export wrote, or, for generated images, the
+        workdir belongs to another configuration.
+      DataError: where a package is missing, the data set cannot be built or read, or the files
+        cannot be written.
+      lensjax.errors.WorkdirError: where the workdir has no generated images.
+    """
+    settings = config.export
+    folder = pathlib.Path(settings.folder).expanduser() if settings.folder else workdir / "export"
+    check_packages(settings.format)
+    _earlier_export(folder)  # before a build that may take minutes
+    if settings.source == "generated":
+        files.check_same(workdir, config)
+        source = _generated_source(workdir)
+    else:
+        source = _data_source(config)
+    contents = _contents(source, settings.format)
+    record = _record(config, source, contents)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace_earlier(folder, contents)
+        # First, so that an export that was killed is known as one and can be repeated.
+        write_json(folder / EXPORT_FILE, record)
+        _write(source, folder, settings.format, source.description(settings.scale))
+        write_json(folder / EXPORT_FILE, record | {"complete": True})
+    except OSError as error:
+        raise DataError(
+            f"the images cannot be written to {folder}: {error}; make room, or set export.folder "
+            "to another folder"
+        ) from error
+    logging.info("wrote %s", folder)

@@ -1,0 +1,57 @@
+"""`--mode=sample`: draws images into a workdir, and says what they depend on."""
+
+import pathlib
+
+import numpy as np
+from absl import logging
+
+from lensjax.config import Config, SampleConfig
+from lensjax.devices.hosts import is_main
+from lensjax.files.atomic import write_array, write_json
+from lensjax.inference.describe import describe
+from lensjax.inference.generator import LensGenerator, load_generator
+from lensjax.inference.sampling import passes_per_image
+from lensjax.run import workdir as files
+from lensjax.run.figures import lens_grid, save_png
+
+
+def sample_mode(config: Config, folder: pathlib.Path) -> None:
+    """Writes `generated/` in a workdir: images, labels, a picture, and what made them.
+
+    On several hosts all draw and one writes.
+    """
+    generator = load_generator(folder, config)
+    sample = config.sample
+    logging.info(
+        "drawing %d images at step %d (ema %s): %s, %d steps, guidance %g, "
+        "%d network passes an image",
+        sample.num_images,
+        generator.step,
+        generator.ema,
+        sample.sampler,
+        sample.steps,
+        sample.guidance,
+        passes_per_image(generator.config, sample),
+    )
+    labels = generator.labels(None, sample.num_images)
+    images = generator.generate(labels, sample.num_images, sample.seed)
+    if is_main():
+        _write(folder / files.GENERATED, images, labels, generator, sample)
+
+
+def _write(
+    target: pathlib.Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    generator: LensGenerator,
+    sample: SampleConfig,
+) -> None:
+    # Away first and back last: it never stands beside images that it does not describe.
+    (target / "meta.json").unlink(missing_ok=True)
+    write_array(target / "images.npy", images)
+    write_array(target / "labels.npy", labels)
+    names = generator.class_names or ("images",)
+    rows = [images[index :: len(names)][: sample.grid_columns] for index in range(len(names))]
+    save_png(target / "grid.png", lens_grid(rows, names))
+    write_json(target / "meta.json", describe(generator, sample))
+    logging.info("wrote %s", target / "images.npy")

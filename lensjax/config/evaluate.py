@@ -1,0 +1,87 @@
+"""The `evaluate` section of a configuration."""
+
+import dataclasses
+
+from lensjax.config.fields import choice, count, make_field
+from lensjax.prng import MAX_SEED
+
+# What `--mode=evaluate` measures, in the order of the report.
+MEASURES = (
+    "smooth_fit",
+    "axion_fit",
+    "potential_fit",
+    "free_fit",
+    "shapes",
+    "classes",
+    "taught",
+    "c2st",
+    "lens_features",
+    "inception",
+    "twins",
+    "copies",
+    "residual_neighbours",
+    "hole",
+)
+# Images a class that are judged where the configuration does not say how many.
+MOST_IMAGES_UNASKED = 1_000
+
+
+def measure_names(text: str) -> tuple[str, ...]:
+    """Returns the measures that a text names: `all`, `none`, or names with commas between."""
+    if text in ("all", "none"):
+        return MEASURES if text == "all" else ()
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _names_measures(text: str) -> bool:
+    names = measure_names(text)
+    return set(names) <= set(MEASURES) and len(set(names)) == len(names)
+
+
+def _measures(default: str) -> str:
+    """Returns a field for names of measures."""
+    allowed = f"allowed: all, none, or names with commas between of {', '.join(MEASURES)}"
+    return make_field(default, _names_measures, allowed)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """Scores.
+
+    Attributes:
+      num_images: images a class that are judged, generated and real alike; None for as many as the
+        test split has, at most 1,000. Numbers can be compared at the same number alone, and the
+        headline is taken at 5,000.
+      image_scale: of a file of `--images`: `flux` in the units of the data set, `max` for images
+        that were each divided by their maximum, `minmax` for each mapped to 0..1.
+      labels: file of the labels of `--images`, integers `[N]`; None for `labels.npy` beside it,
+        else for images without labels.
+      measures: what is measured: `all`, or names of `config_evaluate.MEASURES` with commas between.
+      require: measures without which the evaluation ends with an error; `none`, `all`, or names.
+      baselines: whether the simulator, training images, means of two neighbours, PCA with a
+        Gaussian, and blurred images are measured beside the generated ones.
+      classifier: workdir of a classifier of the same classes and image size that judges in
+        `classes`; None for the network that comes with lensjax, which knows Model II alone.
+      inception_weights: the file `pt_inception-2015-12-05-6726825d.pth`; None for
+        `$LENSJAX_INCEPTION_WEIGHTS`, else the cache, else one download.
+      download: whether that download may be tried.
+      train_images: training images a class in which copies are looked for.
+      cache: folder of what is computed once; None for `$LENSJAX_CACHE`, else `~/.cache/lensjax`.
+      while_training: images a class that a short version judges beside each sample grid; 0 for
+        none.
+      seed: of noise, baselines and networks that judge; images have `sample.seed`.
+    """
+
+    num_images: int | None = count(None, least=2)
+    image_scale: str = choice("flux", ("flux", "max", "minmax"))
+    labels: str | None = make_field(None, bool, "allowed: None, or the name of a file")
+    measures: str = _measures("all")
+    require: str = _measures("none")
+    baselines: bool = True
+    classifier: str | None = make_field(None, bool, "allowed: None, or the name of a workdir")
+    inception_weights: str | None = make_field(None, bool, "allowed: None, or the name of a file")
+    download: bool = True
+    train_images: int = count(2_000, least=2)
+    cache: str | None = make_field(None, bool, "allowed: None, or the name of a folder")
+    while_training: int = count(16, least=0)
+    seed: int = count(0, least=0, most=MAX_SEED)

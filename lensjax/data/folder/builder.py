@@ -1,0 +1,149 @@
+"""TFDS builder of a user's folder: the second reading, which writes what the first one checked."""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from lensjax.data.dataset import SPLITS
+from lensjax.data.folder.image import ScannedImage, examine
+from lensjax.data.folder.listing import FolderFile
+from lensjax.data.folder.scan import Scan
+from lensjax.data.ordered_builder import OrderedBuilder, record_bytes, record_features
+from lensjax.errors import DataError
+from lensjax.files.file_image import FileImage
+from lensjax.files.image_files import read_images
+
+VERSION = "1.0.0"
+
+
+@dataclasses.dataclass(kw_only=True)
+class FolderConfig(tfds.core.BuilderConfig):
+    """One folder as TFDS wants it; its name is the fingerprint of the content.
+
+    Attributes:
+      scan: what the first reading found.
+    """
+
+    scan: Scan = dataclasses.field(repr=False)  # TFDS logs the rest
+
+
+def _changed(path: os.PathLike[str]) -> DataError:
+    return DataError(f"{path} changed while the set was being built; start again")
+
+
+def _check_untouched(file: FolderFile) -> None:
+    """Raises where a file is not as it was listed, which also a stack that grew would show."""
+    try:
+        status = os.stat(file.path)
+    except OSError:
+        raise _changed(file.path) from None
+    if (status.st_size, status.st_mtime_ns) != (file.size, file.modified_ns):
+        raise _changed(file.path)
+
+
+def _reread(
+    scan: Scan, images: list[ScannedImage]
+) -> Iterator[tuple[ScannedImage, np.ndarray, FileImage]]:
+    """Yields images with their pixels in the order of the files, each file opened once.
+
+    Raises:
+      DataError: where an image is not what it was when it was checked.
+    """
+    by_file: dict[int, dict[int, ScannedImage]] = collections.defaultdict(dict)
+    for known in images:
+        by_file[known.file][known.number] = known
+    for index, wanted in by_file.items():
+        file = scan.listing.files[index]
+        _check_untouched(file)
+        left = len(wanted)
+        for number, image in enumerate(read_images(file.path, scan.reading.layout)):
+            if number not in wanted:
+                continue
+            found, pixels = examine(index, number, file, image, scan.reading.nan_policy)
+            if found._replace(split=wanted[number].split) != wanted[number]:
+                raise _changed(file.path)
+            yield wanted[number], pixels, image
+            left -= 1
+            if not left:
+                break
+        if left:
+            raise _changed(file.path)
+
+
+def _in_turn(
+    scan: Scan, images: list[ScannedImage]
+) -> Iterator[tuple[ScannedImage, np.ndarray, FileImage]]:
+    """Yields the images so that any beginning has the classes in their shares of the whole."""
+    by_class: dict[str | None, list[ScannedImage]] = collections.defaultdict(list)
+    for image in images:
+        by_class[image.class_name].append(image)
+    readers = {name: _reread(scan, found) for name, found in by_class.items()}
+    turns = sorted(
+        ((place + 0.5) / len(found), name or "")
+        for name, found in by_class.items()
+        for place in range(len(found))
+    )
+    for _, name in turns:
+        yield next(readers[name or None])
+
+
+class DeeplenseFolder(OrderedBuilder):
+    """The user's own files as TFDS `deeplense_folder/FINGERPRINT`."""
+
+    VERSION = tfds.core.Version(VERSION)
+    builder_config: FolderConfig
+
+    def num_images(self, split: str) -> int:
+        """Returns the number of images of a split."""
+        return len(self.builder_config.scan.of_split(split))
+
+    def bytes_per_image(self) -> int:
+        """Returns the size of one record before compression."""
+        scan = self.builder_config.scan
+        return record_bytes(int(np.prod(scan.image_shape)), len(scan.parameter_names))
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        scan = self.builder_config.scan
+        train = scan.of_split("train")
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=__doc__,
+            features=record_features(scan.image_shape, scan.class_names, len(scan.parameter_names)),
+            metadata=tfds.core.MetadataDict(
+                fingerprint=scan.fingerprint,
+                class_names=list(scan.class_names),
+                parameter_names=list(scan.parameter_names),
+                pixel_scale_arcsec=scan.pixel_scale_arcsec,
+                psf_fwhm_arcsec=scan.psf_fwhm_arcsec,
+                flux_unit=scan.flux_unit,
+                zero_point_mag=scan.zero_point_mag,
+                integer=scan.integer,
+                masked=scan.reading.nan_policy == "mask"
+                and any(image.not_finite for image in scan.images),
+                minimum=min(image.minimum for image in train),
+                maximum=max(image.maximum for image in train),
+            ),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        del dl_manager
+        return {split: self._generate_examples(split) for split in SPLITS}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yields examples with the classes in turn."""
+        scan = self.builder_config.scan
+        for key, (known, pixels, image) in enumerate(_in_turn(scan, scan.of_split(split))):
+            label = scan.class_names.index(known.class_name) if known.class_name else 0
+            vector = [image.parameters.get(name, np.nan) for name in scan.parameter_names]
+            example = {
+                "image": pixels,
+                "label": label,
+                "parameters": np.asarray(vector, np.float32),
+            }
+            yield key, example

@@ -1,0 +1,172 @@
+"""`deeplense/folder`: a user's folder becomes a set, named by its content.
+
+Another folder never meets the first one's set, and a folder whose files were neither changed nor
+touched is known again without being read.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+from absl import logging
+
+from lensjax.data.catalogue import FOLDER_SET
+from lensjax.data.dataset import SPLITS
+from lensjax.data.folder.builder import VERSION, DeeplenseFolder, FolderConfig
+from lensjax.data.folder.listing import Listing, list_files
+from lensjax.data.folder.scan import READER_VERSION, Reading, Scan, scan
+from lensjax.data.prepared import PreparedSet, root_of
+from lensjax.devices.progress import progress_bar
+from lensjax.errors import DataError, FileError
+from lensjax.files.atomic import write_json
+
+_LISTED = 1000  # files left out that the report names
+
+
+def _located(fingerprint: str, root: pathlib.Path, directory: str | None) -> PreparedSet:
+    folder = root_of(directory) / DeeplenseFolder.name / fingerprint / VERSION
+    command = f"--mode=build_data --config.data.name={FOLDER_SET} --config.data.folder={root}"
+    return PreparedSet(FOLDER_SET, folder, fingerprint, command)
+
+
+def _listing_digest(listing: Listing, reading: Reading) -> str:
+    """Returns what changes when a file of the folder is changed, added, removed or renamed."""
+    digest = hashlib.sha256(repr((READER_VERSION, reading)).encode())
+    for file in listing.files:
+        where = os.path.relpath(file.path, listing.root)
+        stamps = (file.size, file.modified_ns, file.changed_ns, file.class_name)
+        digest.update(repr((where, *stamps)).encode())
+    said = [repr(str(error)) for error in listing.bad]
+    digest.update(repr((said, sorted(listing.ignored.items()))).encode())
+    return digest.hexdigest()
+
+
+def _memory_of(listing: Listing, reading: Reading, directory: str | None) -> pathlib.Path:
+    """Returns the file that remembers which set a folder became, and what was found in it."""
+    name = hashlib.sha256(repr((str(listing.root.resolve()), reading)).encode()).hexdigest()[:16]
+    return root_of(directory) / DeeplenseFolder.name / ".known" / f"{name}.json"
+
+
+def _recall(memory: pathlib.Path, digest: str) -> tuple[str, dict[str, Any]] | None:
+    """Returns the fingerprint and report of a folder that looks as it did then."""
+    try:
+        content = json.loads(memory.read_text())
+        if content["listing"] == digest:
+            return str(content["fingerprint"]), dict(content["report"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # the folder is read again
+    return None
+
+
+def _remember(memory: pathlib.Path, digest: str, fingerprint: str, report: dict[str, Any]) -> None:
+    content = {"listing": digest, "fingerprint": fingerprint, "report": report}
+    try:
+        write_json(memory, content, shared=True)
+    except FileError as error:  # such as a place for sets that others fill
+        logging.info("The folder will be read again next time: %s.", error)
+
+
+def _printable(text: str) -> str:
+    """Returns text with what no terminal shows, such as a name in another encoding, escaped."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def report_of(found: Scan) -> dict[str, Any]:
+    """Returns what a folder was found to hold, as JSON types."""
+    images = found.images
+    copies = collections.Counter(image.digest for image in images)
+    splits = {(image.digest, image.split) for image in images}
+    classes = {(image.digest, image.class_name) for image in images}
+    pixels = len(images) * found.image_shape[0] * found.image_shape[1] * found.image_shape[2]
+    counts = {
+        split: collections.Counter(image.class_name or "unlabelled" for image in chosen)
+        for split in SPLITS
+        if (chosen := found.of_split(split))
+    }
+    return {
+        "files": len(found.listing.files),
+        "images": {split: dict(sorted(number.items())) for split, number in counts.items()},
+        "image_shape": list(found.image_shape),
+        "flux_unit": found.flux_unit,
+        "minimum": min(image.minimum for image in images),
+        "maximum": max(image.maximum for image in images),
+        "share_of_zeros": sum(image.zeros for image in images) / pixels,
+        "share_not_finite": sum(image.not_finite for image in images) / pixels,
+        "integer": found.integer,
+        "copies": sum(number - 1 for number in copies.values()),
+        "copies_across_splits": len(splits) - len(copies),
+        "copies_across_classes": len(classes) - len(copies),
+        "left_out": len(found.bad),
+        "left_out_files": [_printable(str(error)) for error in found.bad[:_LISTED]],
+        "other_files": dict(found.listing.ignored),
+        "parameters": list(found.parameter_names),
+    }
+
+
+def prepare(folder: str, reading: Reading, directory: str | None = None) -> PreparedSet:
+    """Reads, checks and stores a user's folder, unless that was done before.
+
+    Every file is read and checked before anything is written.
+
+    Args:
+      folder: the folder; see `folder.list_files` for its structure.
+      reading: how to read the files.
+      directory: where sets live; None for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+
+    Raises:
+      DataError: for whatever `list_files` and `scan` refuse, and for a place that cannot be
+        written or lies in the folder.
+    """
+    root = _expanded(folder)
+    listing = list_files(root)
+    _check_apart(root, directory)
+    digest = _listing_digest(listing, reading)
+    memory = _memory_of(listing, reading, directory)
+    recalled = _recall(memory, digest)
+    if recalled is not None:
+        fingerprint, report = recalled
+        known = _located(fingerprint, root, directory)
+        if known.open_finished() is not None:
+            return dataclasses.replace(known, report=report)
+    with progress_bar(len(listing.files), f"Checking {root}", unit=" files") as bar:
+        found = scan(listing, reading, bar.update)
+    report = report_of(found)
+    wanted = _located(found.fingerprint, root, directory)
+    _build(found, wanted, directory)
+    _remember(memory, digest, found.fingerprint, report)
+    return dataclasses.replace(wanted, report=report)
+
+
+def _expanded(folder: str) -> pathlib.Path:
+    try:
+        return pathlib.Path(folder).expanduser()
+    except RuntimeError as error:  # the home of nobody
+        raise DataError(f"data.folder: got {folder!r}: {error}") from None
+
+
+def _check_apart(root: pathlib.Path, directory: str | None) -> None:
+    """Checks that the sets do not become part of the folder that they are made from."""
+    sets = root_of(directory)
+    if sets.resolve().is_relative_to(root.resolve()):
+        raise DataError(
+            f"data.folder: {root} holds {sets}, where data sets are written; set data.directory or "
+            "TFDS_DATA_DIR to a folder outside"
+        )
+
+
+def _build(found: Scan, wanted: PreparedSet, directory: str | None) -> None:
+    def build() -> None:
+        builder = DeeplenseFolder(
+            data_dir=os.fspath(root_of(directory)),
+            config=FolderConfig(name=found.fingerprint, scan=found),
+            file_format="array_record",
+        )
+        builder.download_and_prepare()
+
+    size = 4 * found.image_shape[0] * found.image_shape[1] * found.image_shape[2]
+    advice = "set data.directory or TFDS_DATA_DIR to a larger disk"
+    wanted.build_once(len(found.images) * size, advice, build)

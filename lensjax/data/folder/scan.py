@@ -1,0 +1,311 @@
+"""Looks at every image of a folder before anything is written: is it sound, and what is it?"""
+
+import collections
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from absl import logging
+
+from lensjax.data.dataset import SPLITS
+from lensjax.data.folder.image import ScannedImage, Statement, examine
+from lensjax.data.folder.listing import FolderFile, Listing
+from lensjax.errors import BadFileError, DataError
+from lensjax.files.image_files import read_images
+
+_SHOWN = 10  # files that a message lists
+
+
+class Reading(NamedTuple):
+    """How a user wants the files read; the fields of `data` of the same names.
+
+    Attributes:
+      layout: the axes of an array.
+      nan_policy: `refuse`, `mask` or `fill`.
+      on_bad_file: `refuse` or `skip`.
+      test_share: share of the images that becomes the test split where there is none.
+    """
+
+    layout: str = "auto"
+    nan_policy: str = "refuse"
+    on_bad_file: str = "refuse"
+    test_share: float = 0.1
+
+
+def _common(values: set[float | None]) -> float | None:
+    """Returns the value that all images share to a part in a million, else None."""
+    numbers = [value for value in values if value is not None]
+    if not numbers or None in values or max(numbers) - min(numbers) > 1e-6 * max(map(abs, numbers)):
+        return None
+    return numbers[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """A folder whose images were all read once.
+
+    Attributes:
+      listing: its files.
+      reading: how they were read.
+      images: the images that are taken, in the order of the files.
+      bad: files that are left out, with what is wrong.
+      class_names: the classes; empty for an unlabelled set.
+      image_shape: `(H, W, C)`.
+      parameter_names: parameters that some image has.
+      flux_unit: unit of a pixel's value.
+      pixel_scale_arcsec: side of a pixel, where all images agree.
+      psf_fwhm_arcsec: width of the point-spread function, where all images agree.
+      zero_point_mag: magnitude of one flux unit, where all images agree.
+      integer: whether every pixel of every image is a whole number.
+      fingerprint: identifies what is taken, and how it is read.
+    """
+
+    listing: Listing
+    reading: Reading
+    images: Sequence[ScannedImage]
+    bad: Sequence[BadFileError]
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    parameter_names: tuple[str, ...]
+    flux_unit: str
+    pixel_scale_arcsec: float | None
+    psf_fwhm_arcsec: float | None
+    zero_point_mag: float | None
+    integer: bool
+    fingerprint: str
+
+    def of_split(self, split: str) -> list[ScannedImage]:
+        """Returns the images of a split."""
+        return [image for image in self.images if image.split == split]
+
+
+class _BadFiles:
+    """What cannot be used: the first one raises, or all are left out and listed."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._skip = reading.on_bad_file == "skip"
+        self.found: list[BadFileError] = []
+
+    def add(self, error: BadFileError) -> None:
+        """Raises the error, or keeps it."""
+        if not self._skip:
+            reason = f"{error.reason} (data.on_bad_file=skip leaves such files out)"
+            raise BadFileError(error.path, reason) from error
+        self.found.append(error)
+
+    def leave_out(
+        self, images: list[ScannedImage], wrong: Mapping[int, str], listing: Listing
+    ) -> list[ScannedImage]:
+        """Returns the images without those of wrong files; `wrong` has reasons by file."""
+        for file, reason in wrong.items():
+            self.add(BadFileError(listing.files[file].path, reason))
+        return [image for image in images if image.file not in wrong]
+
+    def explanation(self) -> str:
+        """Returns the end of a message on what is missing."""
+        if not self.found:
+            return ""
+        return f"; {len(self.found)} bad files are left out, the first is {self.found[0]}"
+
+
+def _read_all(
+    listing: Listing, reading: Reading, bad: _BadFiles, advance: Callable[[], object]
+) -> list[ScannedImage]:
+    """Reads every file once. A stack with one bad image is left out whole."""
+    for error in listing.bad:
+        bad.add(error)
+    statements: dict[Statement, Statement] = {}
+
+    def examined(number: int, file: FolderFile) -> Iterator[ScannedImage]:
+        for place, image in enumerate(read_images(file.path, reading.layout)):
+            known, _ = examine(number, place, file, image, reading.nan_policy)
+            # One object for all that are equal: there are as many images as fit on a disk.
+            statement = statements.setdefault(known.statement, known.statement)
+            yield known._replace(statement=statement)
+
+    images: list[ScannedImage] = []
+    for number, file in enumerate(listing.files):
+        try:
+            images.extend(list(examined(number, file)))
+        except BadFileError as error:
+            bad.add(error)
+        advance()
+    return images
+
+
+def _odd_shapes(images: Iterable[ScannedImage]) -> tuple[tuple[int, int, int], dict[int, str]]:
+    """Returns the shape of most images, and the files that have another."""
+    counts = collections.Counter(image.shape for image in images)
+    (common, number), *_ = counts.most_common(1)
+    usual = "x".join(map(str, common))
+    wrong = {
+        image.file: f"has an image of {'x'.join(map(str, image.shape))} pixels (rows, columns, "
+        f"channels); {number} of {counts.total()} images have {usual}"
+        for image in images
+        if image.shape != common
+    }
+    return common, wrong
+
+
+def _mixed_labels(images: Iterable[ScannedImage]) -> dict[int, str]:
+    """Returns the files without a class where others have one."""
+    if not any(image.class_name for image in images):
+        return {}
+    return {
+        image.file: "has an image without a class, others have one"
+        for image in images
+        if image.class_name is None
+    }
+
+
+def _one_unit(images: Iterable[ScannedImage], listing: Listing) -> str:
+    units: dict[str | None, str] = {}
+    for image in images:
+        units.setdefault(image.statement.flux_unit, str(listing.files[image.file].path))
+    if len(units) > 1:
+        said = [f"{path} has {unit or 'none'}" for unit, path in units.items()]
+        raise DataError(
+            f"data.folder: the images have different flux units: {'; '.join(said[:_SHOWN])}; bring "
+            "them to one"
+        )
+    return next(iter(units)) or "unknown"
+
+
+def _rank(digest: bytes) -> float:
+    """Returns a number in [0, 1) that depends on the content alone."""
+    return int.from_bytes(digest[:6], "little") / 2**48
+
+
+def _assign_splits(
+    images: list[ScannedImage], share: float, listing: Listing, bad: _BadFiles
+) -> list[ScannedImage]:
+    """Splits each class by the content of its images, with one at least on either side.
+
+    Copies of an image have one digest, so that they come to lie on one side.
+    """
+    by_class: dict[str | None, dict[bytes, ScannedImage]] = collections.defaultdict(dict)
+    for image in images:
+        by_class[image.class_name][image.digest] = image
+    test: set[bytes] = set()
+    for name, found in by_class.items():
+        if len(found) < 2:
+            (only,) = found.values()
+            raise DataError(
+                f"data.folder: {'class ' + name if name else 'the set'} has one image (copies "
+                f"aside), in {listing.files[only.file].path}; a training and a test split need two "
+                f"at least{bad.explanation()}"
+            )
+        lowest, *_, highest = sorted(found, key=_rank)
+        chosen = {digest for digest in found if _rank(digest) < share}
+        test |= (chosen or {lowest}) - {highest}
+    return [image._replace(split="test" if image.digest in test else "train") for image in images]
+
+
+def _without_leaks(
+    images: list[ScannedImage], listing: Listing, bad: _BadFiles
+) -> list[ScannedImage]:
+    """Returns the images without the training ones that the test split has too."""
+    test = {image.digest: image for image in images if image.split == "test"}
+    num_of_file = collections.Counter(image.file for image in images)
+    kept = []
+    for image in images:
+        if image.split != "train" or image.digest not in test:
+            kept.append(image)
+            continue
+        place = f"in [{image.number}] " if num_of_file[image.file] > 1 else ""
+        other = listing.files[test[image.digest].file].path
+        reason = f"has {place}an image of the test split, {other}; a test on it would prove nothing"
+        bad.add(BadFileError(listing.files[image.file].path, reason))
+    return kept
+
+
+def _in_order(images: Iterable[ScannedImage]) -> list[ScannedImage]:
+    """Returns images by split and class, and by the names of the files within."""
+    return sorted(images, key=lambda image: (image.split or "", image.class_name or ""))
+
+
+def _fingerprint(images: Iterable[ScannedImage], class_names: Sequence[str]) -> str:
+    digest = hashlib.sha256(repr((READER_VERSION, tuple(class_names))).encode())
+    for image in images:
+        digest.update(image.digest)
+        said = (image.split, image.class_name, *image.statement, image.parameters_digest)
+        digest.update(repr(said).encode())
+    return digest.hexdigest()[:16]
+
+
+# Counts up when the same files come to mean something else.
+READER_VERSION = 1
+
+
+def scan(listing: Listing, reading: Reading, advance: Callable[[], object]) -> Scan:
+    """Reads every image of a folder once and checks all of them.
+
+    Args:
+      listing: the files.
+      reading: how to read them.
+      advance: called after each file, for a progress bar.
+
+    Raises:
+      DataError: for the first file that cannot be used, unless `reading.on_bad_file` is `skip`; for
+        a set that has no image left, a class of one image, or images with different flux units.
+    """
+    bad = _BadFiles(reading)
+    images = _read_all(listing, reading, bad, advance)
+    if not images:
+        raise DataError(f"data.folder: no image of {listing.root} can be used{bad.explanation()}")
+    shape, wrong = _odd_shapes(images)
+    images = bad.leave_out(images, wrong, listing)
+    images = bad.leave_out(images, _mixed_labels(images), listing)
+    if any(image.split for image in images):
+        images = _without_leaks(images, listing, bad)
+    else:
+        images = _assign_splits(images, reading.test_share, listing, bad)
+    _check_classes(images, listing, bad)
+    unit = _one_unit(images, listing)
+    for error in bad.found:
+        logging.warning("left out: %s", error)
+    return _scan_of(listing, reading, _in_order(images), bad.found, shape, unit)
+
+
+def _scan_of(
+    listing: Listing,
+    reading: Reading,
+    images: list[ScannedImage],
+    bad: list[BadFileError],
+    shape: tuple[int, int, int],
+    unit: str,
+) -> Scan:
+    names = tuple(sorted({image.class_name for image in images if image.class_name}))
+    said = {image.statement for image in images}
+    return Scan(
+        listing=listing,
+        reading=reading,
+        images=images,
+        bad=bad,
+        class_names=names,
+        image_shape=shape,
+        parameter_names=tuple(sorted({name for one in said for name in one.parameter_names})),
+        flux_unit=unit,
+        pixel_scale_arcsec=_common({one.pixel_scale_arcsec for one in said}),
+        psf_fwhm_arcsec=_common({one.psf_fwhm_arcsec for one in said}),
+        zero_point_mag=_common({one.zero_point_mag for one in said}),
+        integer=all(image.whole for image in images),
+        fingerprint=_fingerprint(images, names),
+    )
+
+
+def _check_classes(images: Iterable[ScannedImage], listing: Listing, bad: _BadFiles) -> None:
+    """Checks that each class of the folder has images in both splits."""
+    expected = {file.class_name for file in listing.files} | {image.class_name for image in images}
+    if len(expected) > 1:
+        expected -= {None}
+    found = {(image.class_name, image.split) for image in images}
+    for name in sorted(expected, key=str):
+        for split in SPLITS:
+            if (name, split) not in found:
+                what = f"class {name}" if name else "the set"
+                raise DataError(
+                    f"data.folder: {what} has no image in the {split} split of {listing.root}"
+                    f"{bad.explanation()}"
+                )

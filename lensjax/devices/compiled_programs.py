@@ -1,0 +1,63 @@
+"""Compiled programs on disk, so that a command that runs again need not compile again.
+
+JAX does the work. Its entries are written in one go only under its lock, which it takes where the
+folder's size is bounded; without, a process can read what another has written half.
+"""
+
+import os
+import pathlib
+import warnings
+
+import filelock
+import jax
+from absl import logging
+
+from lensjax.files.cache_folder import cache_folder
+
+FOLDER = "programs"
+_SETTINGS = {
+    "jax_compilation_cache_max_size": 2**30,  # bytes; what was not used for longest goes first
+    # Seconds. A training begins with two dozen programs; those below take 0.2 s together.
+    "jax_persistent_cache_min_compile_time_secs": 0.02,
+}
+_LOCK_SECONDS = 10.0  # as long as JAX waits
+
+
+def keep_programs() -> None:
+    """Makes JAX keep compiled programs below `metrics.reference.cache_folder()`.
+
+    Whoever has chosen a folder (`JAX_COMPILATION_CACHE_DIR`) or switched the cache off
+    (`JAX_ENABLE_COMPILATION_CACHE=false`) keeps that, and each setting that the environment names
+    stays. A folder that cannot be written to costs a warning, a disk that is full later nothing.
+    JAX's key of a program has its version, the devices and, on CPU, the processor's features.
+    """
+    chosen = jax.config.values["jax_compilation_cache_dir"] is not None
+    if chosen or not jax.config.values["jax_enable_compilation_cache"]:
+        return
+    try:
+        folder = cache_folder() / FOLDER
+        _mend(folder, bounded="JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ)
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder, no locks on this disk
+        logging.warning("compiled programs are not kept for the next time: %s", error)
+        return
+    jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
+    for name, value in _SETTINGS.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+
+
+def _mend(folder: pathlib.Path, bounded: bool) -> None:
+    """Makes the folder, and removes entries that a kill or a full disk has cut short.
+
+    Only a bounded folder has the times by which these are known.
+
+    An entry's time is written last. JAX up to 0.10 stores nothing more beside an entry without
+    one. Where such an entry was read meanwhile it has a time and stays; its program is compiled.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / ".lockfile", timeout=_LOCK_SECONDS):  # JAX's own name
+        for entry in folder.glob("*-cache") if bounded else ():
+            if not entry.with_name(entry.name.removesuffix("cache") + "atime").exists():
+                entry.unlink()
+        (folder / ".writable").write_bytes(b"1")

@@ -1,0 +1,1 @@
+"""The mathematics of diffusion and flow matching: paths, losses, guidance, samplers."""

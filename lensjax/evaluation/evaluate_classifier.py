@@ -1,0 +1,323 @@
+"""`--mode=evaluate` of a classifier: the test split once, behind noise, and beside a baseline."""
+
+import functools
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from lensjax.config import Config, DataConfig
+from lensjax.data.augmentation import central_cut_out
+from lensjax.data.catalogue import SIMULATED_SETS
+from lensjax.data.dataset import LensSplit, Split
+from lensjax.data.subset import SubsetSplit
+from lensjax.devices.hosts import is_main, share_rows
+from lensjax.errors import DataError
+from lensjax.evaluation import classifier_pictures as pictures
+from lensjax.evaluation.cache import cached_json
+from lensjax.evaluation.noise_levels import AS_THEY_ARE, MAGNITUDES, behind_noise
+from lensjax.evaluation.page import Picture, write_page
+from lensjax.evaluation.real import first_places
+from lensjax.evaluation.tables import Table, plain
+from lensjax.files.atomic import write_json
+from lensjax.files.cache_folder import cache_folder
+from lensjax.inference.classifier import LensClassifier, load_classifier
+from lensjax.inference.describe import weights_hash
+from lensjax.metrics.classification import RocCurve, Scores, reliability, roc_curves, score
+from lensjax.metrics.ring_radius import RadiusClassifier, fit_ring_radius
+from lensjax.run import datasets, provenance
+from lensjax.run import workdir as files
+from lensjax.run.figures import save_png
+from lensjax.run.writers import show
+
+CONSERVED_SET = "deeplense/model_ii_conserved"
+_BASELINE = "the ring's radius alone"
+# Images a class of the baseline; fitting a radius takes longer than asking a network.
+_BASELINE_IMAGES = 1_000
+_NOT_FOR = (
+    "images of another instrument, lens population or scaling than those it was trained on",
+    "a statement about dark matter from the plain sets: their ring's radius gives the class away",
+)
+
+
+class Level(NamedTuple):
+    """Images that a classifier is scored on.
+
+    Attributes:
+      data: the set that they are of.
+      split: its test images, as far as they are used.
+      magnitude: of the source behind the instrument's noise; None adds none.
+    """
+
+    data: str
+    split: LensSplit
+    magnitude: float | None
+
+    @property
+    def name(self) -> str:
+        """What the level is called in tables."""
+        behind = AS_THEY_ARE if self.magnitude is None else f"magnitude {self.magnitude:g}"
+        return f"{self.data.removeprefix('deeplense/')}, {behind}"
+
+    def images(self, seed: int) -> np.ndarray:
+        """Returns flux `[N, H, W, C]`, with noise where the level has some."""
+        simulated = SIMULATED_SETS.get(self.data)
+        survey = simulated.survey if simulated else None
+        return behind_noise(self.split.images, survey, self.magnitude, seed)
+
+
+class LevelResult(NamedTuple):
+    """What came out at a level.
+
+    Attributes:
+      level: which.
+      scores: of the classifier.
+      probabilities: of the classifier, float32 `[N, K]`.
+      baseline: scores of the ring's radius as `Scores.to_dict` gives them, with `curves`; None
+        where no lens can be fitted.
+    """
+
+    level: Level
+    scores: Scores
+    probabilities: np.ndarray
+    baseline: Mapping[str, Any] | None
+
+
+def _first_images(split: Split, num: int | None, margin: int) -> LensSplit:
+    """Returns the first images of each class, all for None, cut as the network sees them."""
+    part = split if num is None else SubsetSplit(split, first_places(split, num))
+    held = part.in_memory()
+    cut = central_cut_out(held.images, margin)
+    return LensSplit(cut, held.labels, held.parameters, held.info)
+
+
+def _levels(config: Config) -> list[Level]:
+    """Returns the test split as it is, and where that is possible behind noise and conserved."""
+    name, num = config.data.name, config.evaluate.num_images
+    test = datasets.prepare(config.data).open_split("test")
+    if test.info.masked:
+        raise DataError(
+            f"{name} has pixels without a measurement, which no classifier takes; allowed for "
+            "--mode=evaluate: data.nan_policy=fill"
+        )
+    own = _first_images(test, num, config.data.shift_pixels)
+    levels = [Level(name, own, None)]
+    simulated = SIMULATED_SETS.get(name)
+    if simulated is None or not simulated.takes_noise:
+        return levels
+    levels += [Level(name, own, magnitude) for magnitude in MAGNITUDES]
+    if simulated.survey.name == "model_ii" and not simulated.conserved:
+        conserved = CONSERVED_SET + ("_mini" if simulated.mini else "")
+        data = DataConfig(name=conserved, directory=config.data.directory)
+        other = _first_images(datasets.prepare(data).open_split("test"), num, 0)
+        levels.append(Level(conserved, other, MAGNITUDES[0]))
+    return levels
+
+
+def _baseline(level: Level, config: Config) -> Mapping[str, Any] | None:
+    """Returns the scores of the ring's radius on the first images of a level, from the cache."""
+    simulated = SIMULATED_SETS.get(level.data)
+    if simulated is None or not config.evaluate.baselines or simulated.survey.zero_point is None:
+        return None
+    survey, info, seed = simulated.survey, level.split.info, config.evaluate.seed
+    num = min(_BASELINE_IMAGES, int(np.bincount(level.split.labels).min()))
+
+    def radii(images: np.ndarray, seed: int) -> np.ndarray:
+        observed = behind_noise(images, survey, level.magnitude, seed)
+        fit = functools.partial(fit_ring_radius, survey=survey, free_amplitude=True)
+        return share_rows(fit, observed[..., 0])
+
+    def compute() -> dict[str, Any]:
+        data = DataConfig(name=level.data, directory=config.data.directory)
+        train = datasets.prepare(data).open_split("train")
+        known = _first_images(train, _BASELINE_IMAGES, 0)
+        asked = SubsetSplit(level.split, first_places(level.split, num)).in_memory()
+        classifier = RadiusClassifier.fit(
+            radii(known.images, seed + 1), known.labels, info.num_classes
+        )
+        probabilities = classifier.predict_probabilities(radii(asked.images, seed))
+        curves = roc_curves(asked.labels, probabilities)
+        scores = score(asked.labels, probabilities, info.class_names).to_dict()
+        return plain({**scores, "curves": [curve._asdict() for curve in curves]})
+
+    key = {
+        "what": "classes by the ring's radius",
+        "data": level.data,
+        "data_fingerprint": info.fingerprint,
+        "magnitude": level.magnitude,
+        "images_per_class": num,
+        "train_images_per_class": _BASELINE_IMAGES,
+        "seed": seed,
+        "code": provenance.code_that_measures(),
+    }
+    return cached_json(key, compute, cache_folder(config.evaluate.cache))
+
+
+def _result(level: Level, classifier: LensClassifier, config: Config) -> LevelResult:
+    logging.info("scoring %d images of %s", len(level.split), level.name)
+    images = level.images(config.evaluate.seed)
+    probabilities = share_rows(lambda part: classifier.predict(part).probabilities, images)
+    scores = score(level.split.labels, probabilities, classifier.class_names)
+    return LevelResult(level, scores, probabilities, _baseline(level, config))
+
+
+def _table(results: list[LevelResult]) -> Table:
+    columns = ("images", "number", "accuracy", "error", "macro AUC", "ECE", "log loss")
+    baseline = (f"{_BASELINE}: accuracy", "macro AUC")
+    rows = []
+    for found in results:
+        scores, beside = found.scores, found.baseline or {}
+        cells = [
+            found.level.name,
+            scores.num_images,
+            scores.accuracy,
+            scores.accuracy_error,
+            scores.macro_auc,
+            scores.ece,
+            scores.log_loss,
+            beside.get("accuracy"),
+            beside.get("macro_auc"),
+        ]
+        rows.append({"kind": "", "cells": cells})
+    return Table("", (*columns, *baseline), rows)
+
+
+def _class_table(results: list[LevelResult]) -> Table:
+    names = results[0].scores.class_names
+    columns = ["images", *(f"{name}: {what}" for name in names for what in ("recall", "AUC"))]
+    rows = []
+    for found in results:
+        pairs = zip(found.scores.recall, found.scores.auc, strict=True)
+        cells = [found.level.name, *(float(value) for pair in pairs for value in pair)]
+        rows.append({"kind": "", "cells": cells})
+    return Table("by class, one against the rest", columns, rows)
+
+
+def _pictures(found: LevelResult) -> dict[str, np.ndarray]:
+    """Returns the pictures of a level by their names."""
+    names, labels = found.scores.class_names, found.level.split.labels
+    curves = dict(zip(names, roc_curves(labels, found.probabilities), strict=True))
+    baseline = None
+    if found.baseline is not None:
+        theirs = [
+            RocCurve(
+                np.asarray(curve["false_positive_rate"]),
+                np.asarray(curve["true_positive_rate"]),
+                curve["auc"],
+            )
+            for curve in found.baseline["curves"]
+        ]
+        baseline = (_BASELINE, dict(zip(names, theirs, strict=True)))
+    return {
+        "roc": pictures.roc_picture(curves, baseline),
+        "confusion": pictures.confusion_picture(found.scores.confusion, names),
+        "calibration": pictures.reliability_picture(reliability(labels, found.probabilities)),
+    }
+
+
+_CAPTIONS = {
+    "roc": "Each class against all others; dashed, the ring's radius alone.",
+    "confusion": "Rows are the true classes.",
+    "calibration": "How often the classifier is right against how sure it says it is.",
+}
+
+
+def _protocol(config: Config, classifier: LensClassifier) -> dict[str, Any]:
+    return {
+        "weights_sha256": weights_hash(classifier.params),
+        "checkpoint_step": classifier.step,
+        "ema": classifier.ema,
+        "temperature": classifier.temperature,
+        "trained_on": classifier.data_name,
+        "data_fingerprint": classifier.data_fingerprint,
+        "split": "test",
+        "noise": "the instrument's, after the source was dimmed; seed of evaluate.seed",
+        "auc": "one class against the rest; macro: unweighted mean",
+        "ece_bins": "15 of equal width of the most probable class",
+        "baseline": "Einstein radius of the smooth lens with free source position and amplitude; "
+        f"neighbours among {_BASELINE_IMAGES} training images a class",
+        "seed": config.evaluate.seed,
+        "versions": provenance.versions(),
+        "git_revision": provenance.git_revision(),
+        "hardware": provenance.hardware(),
+    }
+
+
+def _text(results: list[LevelResult]) -> str:
+    """Returns the table for a screen."""
+    lines = [f"{'images':<38}{'number':>7}{'accuracy':>17}{'AUC':>8}{'ECE':>8}   ring's radius"]
+    for found in results:
+        scores, beside = found.scores, found.baseline
+        other = f"{beside['accuracy']:.3f} / {beside['macro_auc']:.3f}" if beside else "-"
+        lines.append(
+            f"{found.level.name:<38}{scores.num_images:>7}"
+            f"{scores.accuracy:>9.4f} +-{scores.accuracy_error:.4f}"
+            f"{scores.macro_auc:>8.4f}{scores.ece:>8.4f}   {other}"
+        )
+    return "\n".join(lines)
+
+
+def evaluate_classifier(config: Config, folder: pathlib.Path) -> None:
+    """Scores a classifier on the test split; prints a table, writes numbers, pictures and a report.
+
+    Args:
+      config: the configuration; `evaluate.num_images` None takes the whole split.
+      folder: the run's workdir.
+
+    Raises:
+      DataError: for a set with pixels that were not measured.
+      ConfigError: for the workdir of something else than a classifier.
+      lensjax.errors.WorkdirError: where the folder is not that of a run.
+      lensjax.errors.CheckpointError: where there is no sound checkpoint.
+    """
+    classifier = load_classifier(folder, config)
+    results = [_result(level, classifier, config) for level in _levels(config)]
+    if is_main():
+        _write(config, classifier, results, folder / files.EVALUATION)
+
+
+def _write(
+    config: Config, classifier: LensClassifier, results: list[LevelResult], target: pathlib.Path
+) -> None:
+    """Writes numbers, pictures and report into a folder, and prints the table."""
+    protocol = _protocol(config, classifier)
+    content = {
+        "scores": {found.level.name: found.scores.to_dict() for found in results},
+        "baseline": {found.level.name: found.baseline for found in results},
+        "protocol": protocol,
+    }
+    write_json(target / "metrics.json", plain(content))
+    drawn = _pictures(results[0])
+    for name, picture in drawn.items():
+        save_png(target / f"{name}.png", picture)
+    write_page(
+        target / "report.html",
+        "classifier",
+        title=f"{config.model.name} on {classifier.data_name}",
+        subtitle=f"step {classifier.step}, {results[0].scores.num_images} images of the test split",
+        sections=[
+            {
+                "title": "How often it is right",
+                "text": "A score means something beside that of the ring's radius alone, which "
+                "the added mass widens; the conserved set takes that mass from the main halo.",
+                "tables": [_table(results), _class_table(results)],
+            }
+        ],
+        pictures=[
+            Picture.of(f"{results[0].level.name}: {name}", picture, _CAPTIONS[name])
+            for name, picture in drawn.items()
+        ],
+        not_for=_NOT_FOR,
+        protocol=json.dumps(plain(protocol), indent=2),
+    )
+    scalars = {
+        f"test/{found.level.name}/{name}": float(getattr(found.scores, name))
+        for found in results
+        for name in ("accuracy", "macro_auc", "ece", "log_loss")
+    }
+    show(target, classifier.step, scalars, drawn)
+    print(_text(results), flush=True)
+    logging.info("numbers: %s; report: %s", target / "metrics.json", target / "report.html")

@@ -1,0 +1,210 @@
+"""`--mode=evaluate`: draws or takes images, measures them, and writes numbers and report."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from lensjax.config import Config
+from lensjax.config.evaluate import measure_names
+from lensjax.data.catalogue import SIMULATED_SETS
+from lensjax.devices.hosts import gather_texts, is_main
+from lensjax.errors import DataError
+from lensjax.evaluation import measures, report, tables
+from lensjax.evaluation.baselines import baseline_rows
+from lensjax.evaluation.checks import Check, check_row
+from lensjax.evaluation.drawing import draw_or_read
+from lensjax.evaluation.given import check_images, labels_file, read_images
+from lensjax.evaluation.real import RealImages
+from lensjax.evaluation.rows import Row, Setting
+from lensjax.evaluation.verdict import judge
+from lensjax.files.atomic import write_json
+from lensjax.files.cache_folder import cache_folder
+from lensjax.inference.describe import describe
+from lensjax.inference.generator import LensGenerator, load_generator
+from lensjax.run import datasets, provenance
+from lensjax.run import workdir as files
+from lensjax.run.figures import save_png
+from lensjax.run.writers import show
+
+HEADLINE_IMAGES = 5_000
+GENERATED = "generated"
+_DRAWN = "drawn"
+
+
+def make_setting(config: Config, real: RealImages, *, labelled: bool = True) -> Setting:
+    """Returns what all rows of an evaluation share.
+
+    Args:
+      config: the configuration.
+      real: the real images.
+      labelled: whether the images that are judged have labels.
+    """
+    settings = config.evaluate
+    return Setting(
+        info=dataclasses.replace(real.info, image_shape=real.test.images.shape[1:]),
+        simulated=SIMULATED_SETS.get(config.data.name),
+        settings=settings,
+        per_class=real.per_class,
+        cache=cache_folder(settings.cache),
+        real_images=real,
+        disc=config.data.exclude_source_disc,
+        labelled=labelled,
+    )
+
+
+def _given_row(path: pathlib.Path, setting: Setting) -> Row:
+    """Returns as many images of a file as are judged."""
+    images, labels = read_images(path, setting.settings, setting.info)
+    known = np.unique(labels)
+    num = setting.per_class
+    if len(known) == 1 and known[0] == setting.info.num_classes:  # images of any class
+        num *= max(1, setting.info.num_classes)
+    places = [np.flatnonzero(labels == label)[:num] for label in known]
+    chosen = np.sort(np.concatenate(places))
+    return Row(GENERATED, images[chosen], labels[chosen], setting)
+
+
+def _drawn_row(
+    name: str, generator: LensGenerator, guidance: float, setting: Setting, folder: pathlib.Path
+) -> Row:
+    sample = generator.config.sample
+    if guidance != sample.guidance:
+        sample = generator.settings(guidance=guidance)
+    num = setting.per_class * max(1, len(generator.class_names))
+    images = draw_or_read(generator, sample, num, folder / name.replace(" ", "_"))
+    images = check_images(images, setting.info, f"checkpoint {generator.step}")
+    return Row(name, images, generator.labels(None, num), setting)
+
+
+def _subjects(
+    config: Config,
+    folder: pathlib.Path,
+    images: pathlib.Path | None,
+    generator: LensGenerator | None,
+    setting: Setting,
+) -> tuple[list[Row], dict[str, Any]]:
+    """Returns the rows to be judged, and what their images depend on."""
+    if images is not None:
+        return [_given_row(images, setting)], {"images": str(images)}
+    generator = generator or load_generator(folder, config)
+    drawn = folder / files.EVALUATION / _DRAWN
+    guidance = config.sample.guidance
+    logging.info("%d images a class at step %d", setting.per_class, generator.step)
+    rows = [_drawn_row(GENERATED, generator, guidance, setting, drawn)]
+    if guidance != 1:
+        rows.append(_drawn_row(f"{GENERATED} at guidance 1", generator, 1.0, setting, drawn))
+    return rows, describe(generator, config.sample)
+
+
+def _missing_anywhere(missing: Mapping[str, str]) -> dict[str, str]:
+    """Returns what a host cannot measure: then none does, since all measure together."""
+    found: dict[str, str] = {}
+    for text in reversed(gather_texts(json.dumps(dict(missing)), "what is missing")):
+        found |= json.loads(text)
+    return found
+
+
+def _check_required(config: Config, missing: Mapping[str, str]) -> None:
+    wanted = [name for name in measure_names(config.evaluate.require) if name in missing]
+    if wanted:
+        lines = "; ".join(f"{name}: {missing[name]}" for name in wanted)
+        raise DataError(f"evaluate.require names what cannot be measured: {lines}")
+
+
+def _protocol(origin: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
+    info = setting.info
+    return {
+        "generated": dict(origin),
+        "real": "the first images of each class of the test split",
+        "data": info.name,
+        "data_fingerprint": info.fingerprint,
+        "images_per_class": setting.per_class,
+        "comparable_with_the_headline": setting.per_class == HEADLINE_IMAGES,
+        "image_scale": setting.settings.image_scale,
+        "seed": setting.settings.seed,
+        "excluded_source_disc": list(setting.disc),
+        "versions": provenance.versions(),
+        "git_revision": provenance.git_revision(),
+        "hardware": provenance.hardware(),
+    }
+
+
+def _show_in_tensorboard(
+    folder: pathlib.Path, step: int, results: Mapping[str, Any], checks: Sequence[Check]
+) -> None:
+    scalars = {
+        f"{name}/{place}": float(value)
+        for name, found in results.items()
+        for place, value in tables.flat(found.get("rows", {}).get(GENERATED, {})).items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+    scalars["goals_missed"] = float(sum(check.outcome == "missed" for check in checks))
+    show(folder, step, scalars)
+
+
+def evaluate_mode(
+    config: Config,
+    folder: pathlib.Path,
+    images: pathlib.Path | None = None,
+    generator: LensGenerator | None = None,
+) -> None:
+    """Measures images beside the test split; prints the verdict, writes numbers and a report.
+
+    Args:
+      config: the configuration.
+      folder: the run's workdir; with `images` or `generator` any folder that can be made.
+      images: a file of images of any generator; None draws them.
+      generator: draws them; None for that of the run.
+
+    Raises:
+      ConfigError: for more images than the test split has.
+      DataError: for a set or a file that cannot be judged, or a required measure that is missing.
+      lensjax.errors.WorkdirError: where the folder is not that of a run.
+      lensjax.errors.CheckpointError: where there is no sound checkpoint.
+    """
+    if images is None and generator is None:
+        files.check_same(folder, config)  # before a set is built for nothing
+    real_images = RealImages(config, datasets.prepare(config.data))
+    labelled = images is None or labels_file(images, config.evaluate) is not None
+    setting = make_setting(config, real_images, labelled=labelled)
+    missing = _missing_anywhere(measures.missing_measures(setting))
+    _check_required(config, missing)
+    subjects, origin = _subjects(config, folder, images, generator, setting)
+    real = Row("real", real_images.test.images, real_images.test.labels, setting)
+    references = [real, *baseline_rows(setting)]
+    results = measures.measure_rows(subjects, references, setting, missing)
+
+    if is_main():
+        _write(folder / files.EVALUATION, setting, subjects, real, results, origin)
+
+
+def _write(
+    target: pathlib.Path,
+    setting: Setting,
+    subjects: Sequence[Row],
+    real: Row,
+    results: Mapping[str, Any],
+    origin: Mapping[str, Any],
+) -> None:
+    """Writes numbers and report into a folder, and prints the verdict."""
+    survey = setting.survey.name if setting.survey else None
+    checks = {row.name: check_row(results, row.name, survey) for row in subjects}
+    verdict = judge(results, GENERATED, checks[GENERATED], survey)
+    content = {
+        "verdict": list(verdict.sentences),
+        "passed": verdict.passed,
+        "checks": {name: [one._asdict() for one in found] for name, found in checks.items()},
+        "measures": results,
+        "protocol": _protocol(origin, setting),
+    }
+    write_json(target / "metrics.json", tables.plain(content))
+    save_png(target / "grid.png", report.grid(subjects[0], real))
+    report.write(target / "report.html", content, subjects[0], real, setting, checks[GENERATED])
+    _show_in_tensorboard(target, origin.get("checkpoint_step", 0), results, checks[GENERATED])
+    print(tables.text(results, GENERATED, checks[GENERATED], verdict), flush=True)
+    logging.info("numbers: %s; report: %s", target / "metrics.json", target / "report.html")

@@ -1,0 +1,1 @@
+"""Bytes and formats of files; nothing here knows what a lens is."""

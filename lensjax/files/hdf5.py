@@ -1,0 +1,130 @@
+"""Reads images from the top level of an HDF5 file; needs h5py, which is imported when it is used.
+
+HDF5 can point into other files (links, external storage, virtual datasets). None of that is
+followed. The HDF5 library itself trusts its input: a forged file can make its C code loop without
+end or crash, which nothing here can catch. Files of unknown origin are better kept as .npy or .npz.
+"""
+
+import math
+import pathlib
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from lensjax.errors import DataError, UnusableError
+from lensjax.files.containers import Container, Facts, check_side_bytes, read_container
+from lensjax.files.file_image import BLOCK_BYTES, FileImage, images_per_block
+
+_MAX_CHUNK_BYTES = 2**30
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise DataError(
+            "HDF5 files need h5py, which is not installed; pip install 'lensjax[files]'"
+        ) from error
+    return h5py
+
+
+def _text_fact(attributes: Mapping[str, Any], name: str) -> str | None:
+    value = attributes.get(name)
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(-1)[0]
+    if isinstance(value, bytes):
+        value = value.decode()
+    if value is not None and not isinstance(value, str):
+        raise UnusableError(f"has an attribute {name} that is no text")
+    return value.strip() or None if value else None
+
+
+def _length_fact(attributes: Mapping[str, Any], name: str) -> float | None:
+    value = attributes.get(name)
+    if value is None:
+        return None
+    length = np.asarray(value)
+    if length.size != 1 or length.dtype.kind not in "iuf" or not 0 < length.item() < math.inf:
+        raise UnusableError(f"has an attribute {name} that is not a number above 0")
+    return float(length.item())
+
+
+class Hdf5Container(Container):
+    """The datasets at the top level of an HDF5 file.
+
+    Args:
+      file: the open `h5py.File`.
+
+    Raises:
+      UnusableError: if something there points elsewhere, or a stated fact is none.
+    """
+
+    def __init__(self, file: Any) -> None:
+        h5py = _h5py()
+        self._datasets = {}
+        for name in file:
+            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                raise UnusableError(f"has a link {name!r}; links are not followed")
+            if isinstance(file[name], h5py.Dataset):
+                self._datasets[name] = file[name]
+        self.facts = Facts(
+            _text_fact(file.attrs, "flux_unit"),
+            _length_fact(file.attrs, "pixel_scale_arcsec"),
+            _length_fact(file.attrs, "psf_fwhm_arcsec"),
+        )
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Returns the shape of each dataset by name."""
+        return {name: one.shape for name, one in self._datasets.items() if one.shape is not None}
+
+    def dtype(self, name: str) -> np.dtype:
+        """Returns the dtype of a dataset."""
+        return self._datasets[name].dtype
+
+    def _check_storage(self, name: str) -> None:
+        """Refuses what lies elsewhere or was never written; HDF5 would make up the latter."""
+        dataset = self._datasets[name]
+        if dataset.external or dataset.is_virtual:
+            raise UnusableError(f"keeps {name!r} in other files, which are not followed")
+        written = dataset.id.get_storage_size() > 0
+        if dataset.chunks:
+            promised = math.prod(
+                -(-side // chunk) for side, chunk in zip(dataset.shape, dataset.chunks, strict=True)
+            )
+            written = dataset.id.get_num_chunks() == promised
+            if math.prod(dataset.chunks) * dataset.dtype.itemsize > _MAX_CHUNK_BYTES:
+                raise UnusableError(f"keeps {name!r} in chunks of more than 1 GiB")
+        if not written and dataset.size:
+            raise UnusableError(f"is unfinished: {name!r} was not written to its end")
+
+    def read(self, name: str) -> np.ndarray:
+        """Returns a whole dataset of numbers or text."""
+        dataset = self._datasets[name]
+        if dataset.dtype.kind not in "iufSUO":
+            raise UnusableError(
+                f"has a dataset {name!r} of the dtype {dataset.dtype}; numbers and text are read"
+            )
+        check_side_bytes(name, dataset.shape, dataset.dtype)
+        self._check_storage(name)
+        return np.asarray(dataset[()])
+
+    def blocks(self, name: str, shape: tuple[int, ...]) -> Generator[np.ndarray, None, None]:
+        """Reads a numeric dataset as a stack of this shape, in blocks `[n, ...]`."""
+        self._check_storage(name)
+        dataset = self._datasets[name]
+        if len(dataset.shape) < len(shape):
+            yield dataset[()][None]
+            return
+        step = images_per_block(shape, dataset.dtype)
+        chunk = dataset.chunks[0] if dataset.chunks else 1
+        if chunk * math.prod(shape[1:]) * dataset.dtype.itemsize <= 8 * BLOCK_BYTES:
+            step = max(step // chunk, 1) * chunk  # no chunk is decompressed twice
+        for start in range(0, shape[0], step):
+            yield dataset[start : start + step]
+
+
+def read_hdf5(path: pathlib.Path, layout: str) -> Iterator[FileImage]:
+    """Reads the images of an HDF5 file; see `image_files.read_images`."""
+    with _h5py().File(path, "r") as file:
+        yield from read_container(Hdf5Container(file), layout)

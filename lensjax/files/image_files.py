@@ -1,0 +1,107 @@
+"""Reads image files of users: .npy, .npz, HDF5 and FITS, also hostile and damaged ones."""
+
+import os
+import pathlib
+import stat
+from collections.abc import Iterator
+
+from lensjax.errors import BadFileError, DataError, UnusableError
+from lensjax.files.file_image import LAYOUTS, FileImage, check_beginning
+from lensjax.files.fits import read_fits
+from lensjax.files.hdf5 import read_hdf5
+from lensjax.files.npy import read_npy
+from lensjax.files.npz import read_npz
+
+__all__ = [
+    "LAYOUTS",
+    "SUFFIXES",
+    "BadFileError",
+    "FileImage",
+    "is_image_file",
+    "read_images",
+]
+
+SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".fits", ".fit", ".fts", ".fits.gz", ".fits.fz")
+_MAX_REASON = 400
+
+
+def _suffix_of(path: str | os.PathLike[str]) -> str:
+    name = os.path.basename(path).lower()
+    return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
+
+
+def is_image_file(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a name ends in one of `SUFFIXES`, in small or capital letters."""
+    return bool(_suffix_of(path))
+
+
+def _read(path: pathlib.Path, layout: str) -> Iterator[FileImage]:
+    suffix = _suffix_of(path)
+    if not suffix:
+        raise UnusableError(f"has none of the suffixes {', '.join(SUFFIXES)}")
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # a pipe would make us wait forever
+        directory = stat.S_ISDIR(status.st_mode)
+        raise UnusableError(f"is a {'directory' if directory else 'device'}, not a file")
+    if status.st_size == 0:
+        raise UnusableError("is empty: it has 0 bytes")
+    if suffix == ".npy":  # by the ten thousand, so opened once
+        yield from read_npy(path, layout, status.st_size)
+        return
+    with open(path, "rb") as file:
+        head = file.read(64)
+    check_beginning(head, suffix)
+    if suffix == ".npz":
+        yield from read_npz(path, layout)
+    elif suffix in (".h5", ".hdf5"):
+        yield from read_hdf5(path, layout)
+    else:
+        whole = head.startswith(b"SIMPLE")  # not compressed as a whole
+        yield from read_fits(path, layout, status.st_size if whole else None)
+
+
+def _printable(text: str) -> str:
+    """Returns text from a file without control characters, and no more than a line or two."""
+    clean = "".join(letter if letter.isprintable() else " " for letter in text[:_MAX_REASON])
+    return clean + (" ..." if len(text) > _MAX_REASON else "")
+
+
+def _read_or_refuse(path: pathlib.Path, layout: str) -> Iterator[FileImage]:
+    try:
+        yield from _read(path, layout)
+    except DataError:
+        raise
+    except UnusableError as error:
+        raise BadFileError(path, _printable(str(error))) from error
+    except OSError as error:
+        raise BadFileError(path, _printable(error.strerror or str(error))) from error
+    except Exception as error:  # zlib, HDF5 and astropy raise anything on a damaged file
+        reason = f"cannot be read: {type(error).__name__}: {error}"
+        raise BadFileError(path, _printable(reason)) from error
+
+
+def read_images(path: pathlib.Path, layout: str = "auto") -> Iterator[FileImage]:
+    """Reads the images of one file, one after the other, in bounded memory.
+
+    No pickle is loaded and no code from the file runs. The published object arrays
+    `[image, axion mass in eV, ...]` give the parameter `log10_axion_mass`. In .npz and HDF5 files
+    the images are the array `images`, `image` or `arr_0`, or the only one of two or more axes;
+    `labels` or `label` (text, or integers with `class_names` beside them) and `parameters`
+    `[N, P]` with `parameter_names` are read too. Rows run upwards in y in all formats; nothing is
+    flipped.
+
+    Args:
+      path: a file with one of `SUFFIXES`.
+      layout: which axis is which, one of `LAYOUTS`; see `file_image.resolve_layout` for `auto`.
+
+    Returns:
+      The images. A stack is read while it is iterated, so that damage further back in a file shows
+      after the first images.
+
+    Raises:
+      DataError: for an unknown layout; while reading, if h5py or astropy is needed and missing.
+      BadFileError: while reading, for any file that cannot be used.
+    """
+    if layout not in LAYOUTS:
+        raise DataError(f"data.layout is {layout!r}; choose one of {', '.join(LAYOUTS)}")
+    return _read_or_refuse(pathlib.Path(path), layout)

@@ -1,0 +1,111 @@
+"""Reads numpy's .npz: a zip of .npy files, stored or deflated."""
+
+import pathlib
+import zipfile
+from collections.abc import Generator, Iterator, Mapping
+from typing import IO
+
+import numpy as np
+
+from lensjax.errors import UnusableError
+from lensjax.files.containers import Container, Facts, check_side_bytes, find_images, read_container
+from lensjax.files.file_image import FileImage
+from lensjax.files.npy import (
+    Header,
+    check_size,
+    object_image,
+    read_blocks,
+    read_exactly,
+    read_header,
+)
+from lensjax.files.pickles import MAX_PICKLE_BYTES
+
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what np.savez writes
+
+
+class NpzContainer(Container):
+    """The arrays of an .npz.
+
+    Args:
+      archive: the open zip.
+
+    Raises:
+      UnusableError: if a member is encrypted, compressed in another way, or no .npy.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self.facts = Facts()
+        self._archive = archive
+        self._members = {
+            info.filename[: -len(".npy")]: info
+            for info in archive.infolist()
+            if info.filename.endswith(".npy")
+        }
+        self.headers = {name: self._header(name) for name in self._members}
+
+    def _header(self, name: str) -> Header:
+        info = self._members[name]
+        if info.flag_bits & 1:
+            raise UnusableError(f"is encrypted (its member {name!r})")
+        if info.compress_type not in _METHODS:
+            raise UnusableError(
+                f"compresses its member {name!r} by zip method {info.compress_type}; np.savez and "
+                f"np.savez_compressed write what is read"
+            )
+        with self._archive.open(info) as stream:
+            header = read_header(stream)
+        if not header.dtype.hasobject:
+            check_size(header, info.file_size)
+        return header
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Returns the shape of each array by name."""
+        return {name: header.shape for name, header in self.headers.items()}
+
+    def dtype(self, name: str) -> np.dtype:
+        """Returns the dtype of an array."""
+        return self.headers[name].dtype
+
+    def _open_data(self, name: str) -> IO[bytes]:
+        stream = self._archive.open(self._members[name])
+        read_exactly(stream, self.headers[name].size)
+        return stream
+
+    def read(self, name: str) -> np.ndarray:
+        """Returns a whole array of numbers or text."""
+        header = self.headers[name]
+        if header.dtype.kind not in "iufSU" or header.dtype.itemsize == 0:
+            raise UnusableError(
+                f"has an array {name!r} of the dtype {header.dtype}; numbers and text are read"
+            )
+        check_side_bytes(name, header.shape, header.dtype)
+        with self._open_data(name) as stream:
+            data = read_exactly(stream, header.num_bytes)
+        array = np.frombuffer(data, header.dtype) if data else np.empty(0, header.dtype)
+        return array.reshape(header.shape, order="F" if header.fortran else "C")
+
+    def read_pickle(self, name: str) -> bytes:
+        """Returns the pickled data of an object array."""
+        if self._members[name].file_size > MAX_PICKLE_BYTES:
+            raise UnusableError(f"has an object array {name!r} too large for one image")
+        with self._open_data(name) as stream:
+            return stream.read(MAX_PICKLE_BYTES)
+
+    def blocks(self, name: str, shape: tuple[int, ...]) -> Generator[np.ndarray, None, None]:
+        """Reads a numeric array as a stack of this shape, in blocks `[n, ...]`."""
+        return read_blocks(self.headers[name], shape, lambda: self._open_data(name))
+
+
+def read_npz(path: pathlib.Path, layout: str) -> Iterator[FileImage]:
+    """Reads the images of an .npz file; see `image_files.read_images`."""
+    with zipfile.ZipFile(path) as archive:
+        container = NpzContainer(archive)
+        if not container.headers:
+            raise UnusableError("holds no array: no member of the zip ends in .npy")
+        objects = [name for name, header in container.headers.items() if header.dtype.hasobject]
+        if objects and (len(container.headers) == 1 or find_images(container.shapes()) in objects):
+            name = objects[0] if len(container.headers) == 1 else find_images(container.shapes())
+            shape = container.headers[name].shape
+            yield object_image(container.read_pickle(name), shape, layout)
+            return
+        yield from read_container(container, layout)

@@ -1,0 +1,223 @@
+"""From a trained classifier to classes: `lensjax.load(workdir).classify(images)`."""
+
+import functools
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from lensjax.config import Config
+from lensjax.config.task import CLASSIFY
+from lensjax.data.pipeline import to_batch
+from lensjax.devices.chunks import map_chunks
+from lensjax.errors import ConfigError, RequestError
+from lensjax.inference.trained import Trained, restore
+from lensjax.metrics.classification import softmax
+from lensjax.models.classifiers import ClassifierOutput
+from lensjax.run import workdir as files
+from lensjax.run.networks import make_image_fn
+
+
+class Prediction(NamedTuple):
+    """What a classifier says about images.
+
+    Attributes:
+      features: the penultimate layer before its nonlinearity, float32 `[N, D]`.
+      logits: float32 `[N, K]`, not calibrated.
+      probabilities: calibrated, float32 `[N, K]`.
+    """
+
+    features: np.ndarray
+    logits: np.ndarray
+    probabilities: np.ndarray
+
+
+class Classification(NamedTuple):
+    """The most probable class of each image.
+
+    Attributes:
+      label: its index, int32 `[N]`.
+      class_name: its name, of N.
+      probability: its calibrated probability, float32 `[N]`.
+      probabilities: of all classes, float32 `[N, K]`.
+    """
+
+    label: np.ndarray
+    class_name: tuple[str, ...]
+    probability: np.ndarray
+    probabilities: np.ndarray
+
+
+def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Returns images `[N, H, W, C]` on another grid of pixels with the same total flux.
+
+    It is the same to 1 % for what is wider than a pixel; single bright pixels lose or gain more.
+
+    Args:
+      images: flux per pixel, float32.
+      height: rows of the result.
+      width: columns of the result.
+    """
+    count, rows, columns, channels = images.shape
+    shape = (count, height, width, channels)
+    resized = jax.image.resize(jnp.asarray(images), shape, "linear", antialias=True)
+    return np.asarray(resized) * np.float32(rows * columns / (height * width))
+
+
+class LensClassifier:
+    """A trained network that tells classes of lenses apart.
+
+    Args:
+      trained: the run.
+      temperature: divides the logits before the softmax, so that probabilities mean what they say.
+    """
+
+    def __init__(self, trained: Trained, temperature: float) -> None:
+        dataset = trained.dataset
+        self.config = trained.config
+        self.folder = trained.folder
+        self.params = trained.params
+        self.step = trained.step
+        self.ema = trained.ema
+        self.temperature = temperature
+        self.scaling = trained.scaling
+        self.class_names: tuple[str, ...] = tuple(dataset["class_names"])
+        self.image_shape: tuple[int, int, int] = tuple(dataset["image_shape"])
+        self.flux_unit: str = dataset["flux_unit"]
+        self.published_scale: float = dataset["published_scale"]
+        self.pixel_scale_arcsec: float | None = dataset["pixel_scale_arcsec"]
+        self.data_name: str = dataset["name"]
+        self.data_fingerprint: str = dataset["fingerprint"]
+
+    @functools.cached_property
+    def _apply(self) -> Any:
+        classify, scaling = make_image_fn(self.config), self.scaling
+
+        def apply(params: Any, flux: Array) -> ClassifierOutput:
+            images = to_batch(scaling, flux, jnp.zeros(len(flux), jnp.int32)).image
+            return classify(params, images, None)
+
+        return jax.jit(apply)
+
+    def _checked(self, images: np.ndarray, resized: bool) -> np.ndarray:
+        """Returns images as float32 `[N, H, W, C]` of the size that the network knows."""
+        images = np.asarray(images)
+        got, (height, width, channels) = images.shape, self.image_shape
+        if images.dtype.kind not in "fiu":
+            raise RequestError(f"images: got {images.dtype}; allowed: real numbers, flux per pixel")
+        if channels == 1 and images.ndim in (2, 3) and images.shape[-1] != 1:
+            images = images[..., None]
+        if images.ndim == 3:
+            images = images[None]
+        if images.ndim != 4 or images.shape[-1] != channels or 0 in images.shape[1:]:
+            raise RequestError(
+                f"images: got shape {got}; allowed: [N, {height}, {width}, {channels}]"
+                + (" or without the last axis" if channels == 1 else "")
+            )
+        images = images.astype(np.float32)
+        bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
+        if len(bad):
+            raise RequestError(
+                f"images: {len(bad)} of {len(images)} have pixels that are NaN or infinite, the "
+                f"first is number {bad[0]}; allowed: finite numbers (remove or fill them)"
+            )
+        if self.scaling.kind == "sqrt" and images.min(initial=0.0) < 0:
+            raise RequestError(
+                f"images: got a pixel of {images.min():g}; allowed with data.scaling=sqrt: pixels "
+                "of 0 or more"
+            )
+        if images.shape[1:3] == (height, width):
+            return images
+        if not resized:
+            raise RequestError(
+                f"images: got {images.shape[1]}x{images.shape[2]} pixels; allowed: {height}x{width}"
+                ", those that the network was trained on. classify(images, resize=True), or "
+                "--config.classify.resize=True, resizes them and keeps their flux; that is right "
+                "where they show the same piece of the sky"
+            )
+        return resize(images, height, width)
+
+    def predict(self, images: np.ndarray, *, resize: bool = False) -> Prediction:
+        """Returns features, logits and probabilities.
+
+        Images are computed in chunks of `classify.batch_size`, the last one filled up; what is said
+        of an image depends on that image alone.
+
+        Args:
+          images: flux per pixel in `flux_unit`, `[N, H, W, C]`, `[N, H, W]` or one image.
+          resize: whether images of another size are resized.
+
+        Raises:
+          RequestError: for images of another shape or with pixels that are not finite.
+        """
+        images = self._checked(images, resize)
+        size = self.config.classify.batch_size
+        asked = images if len(images) else np.zeros((1, *self.image_shape), np.float32)
+        # Accelerators would round products to fewer bits; the same features everywhere.
+        with jax.default_matmul_precision("highest"):
+            output = map_chunks(functools.partial(self._apply, self.params), size, asked)
+        features, logits = (rows[: len(images)] for rows in output)
+        if not len(images):
+            return Prediction(features, logits, logits)
+        return Prediction(features, logits, softmax(logits, self.temperature))
+
+    def classify(self, images: np.ndarray, *, resize: bool = False) -> Classification:
+        """Returns the most probable class of each image.
+
+        Args:
+          images: flux per pixel in `flux_unit`, `[N, H, W, C]`, `[N, H, W]` or one image.
+          resize: whether images of another size are resized, keeping their flux.
+
+        Raises:
+          RequestError: for images of another shape or with pixels that are not finite.
+        """
+        probabilities = self.predict(images, resize=resize).probabilities
+        label = probabilities.argmax(axis=1).astype(np.int32)
+        names = tuple(self.class_names[index] for index in label)
+        return Classification(label, names, probabilities.max(axis=1), probabilities)
+
+
+def load_classifier(
+    workdir: str | os.PathLike,
+    config: Config | None = None,
+    step: int | None = None,
+    ema: bool | str = True,
+) -> LensClassifier:
+    """Loads a trained classifier; needs neither the data set nor TensorFlow.
+
+    Args:
+      workdir: the run's folder.
+      config: the run's configuration, where fields of its use differ; None for its own.
+      step: the checkpoint; None for the one with the lowest validation loss.
+      ema: see `lensjax.load`.
+
+    Raises:
+      ConfigError: for a run of something else than a classifier.
+      RequestError: for an average that the run does not keep.
+      lensjax.errors.WorkdirError: where the folder is not that of a run.
+      lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
+    """
+    folder = pathlib.Path(workdir).expanduser()
+    config = files.load_config(folder) if config is None else config
+    if config.task != CLASSIFY:
+        what = "generates images" if config.task == "generate" else "is an autoencoder"
+        raise ConfigError(
+            "model.name",
+            config.model.name,
+            f"this network {what}; allowed: the workdir of a classifier (cnn, rescnn, resnet18, "
+            "vit), such as one of configs/classifier_rescnn.py",
+        )
+    trained = restore(folder, config, step, ema, best=True)
+    return LensClassifier(trained, _temperature(folder, trained))
+
+
+def _temperature(folder: pathlib.Path, trained: Trained) -> float:
+    """Returns the temperature that a validation found for these parameters, 1 without one."""
+    path = folder / files.CLASSIFIER_FILE
+    known = files.read_json(path) if path.exists() else {}
+    validated = known.get("step") == trained.step and trained.ema == trained.config.sample.ema
+    return float(known["temperature"]) if validated else 1.0

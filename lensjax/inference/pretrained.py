@@ -1,0 +1,166 @@
+"""Networks that come with lensjax: a folder of `weights/` for each.
+
+`weights.safetensors` holds the parameters, a generator's as bfloat16; `config.json` and
+`dataset.json` hold what those of a workdir do, and `card.json` what is known of the network:
+numbers, the command that made it, SHA-256.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from lensjax.config import to_dict
+from lensjax.config.task import CLASSIFY, GENERATE
+from lensjax.errors import RequestError
+from lensjax.files.atomic import write_bytes, write_json
+from lensjax.inference.trained import Trained
+from lensjax.run import workdir as files
+from lensjax.run.learning import abstract_state
+
+WEIGHTS_FOLDER = pathlib.Path(__file__).resolve().parents[1] / "weights"
+PREFIX = "pretrained/"
+MAX_BYTES = 20_000_000  # everyone who installs lensjax gets them
+_WEIGHTS, _CARD = "weights.safetensors", "card.json"
+_DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(jnp.bfloat16)}
+
+
+def names(weights: pathlib.Path = WEIGHTS_FOLDER) -> list[str]:
+    """Returns the names of the networks that come with lensjax.
+
+    Args:
+      weights: the folder that holds them.
+    """
+    return sorted(path.parent.name for path in weights.glob(f"*/{_CARD}"))
+
+
+def rounded(trained: Trained) -> Trained:
+    """Returns a network with the parameters that it has once it comes with lensjax.
+
+    Those of a generator are rounded to bfloat16 (relative error 2^-9 at most) and are float32
+    again; any other network stays as it is. Whatever is said of a network is measured with these.
+    """
+    if trained.config.task != GENERATE:
+        return trained
+    params = jax.tree.map(
+        lambda leaf: np.asarray(leaf).astype(jnp.bfloat16).astype(np.float32), trained.params
+    )
+    return dataclasses.replace(trained, params=params)
+
+
+def serialise(name: str, trained: Trained) -> bytes:
+    """Returns the parameters as the content of a safetensors file.
+
+    Args:
+      name: of the network, for the message.
+      trained: the network; a generator is rounded.
+
+    Raises:
+      RequestError: for more than `MAX_BYTES`.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    stored = jnp.bfloat16 if trained.config.task == GENERATE else jnp.float32
+    flat = traverse_util.flatten_dict(jax.device_get(trained.params), sep="/")
+    content = to_bytes({place: np.ascontiguousarray(one, stored) for place, one in flat.items()})
+    if len(content) > MAX_BYTES:
+        raise RequestError(
+            f"{PREFIX}{name}: its weights take {len(content):,} bytes as {np.dtype(stored)}; "
+            f"allowed: at most {MAX_BYTES:,}. Train a smaller network (model.width, model.widths)"
+        )
+    return content
+
+
+def save(folder: pathlib.Path, trained: Trained, card: Mapping[str, Any]) -> None:
+    """Writes a trained network as one that comes with lensjax.
+
+    Args:
+      folder: to be made, such as `WEIGHTS_FOLDER / name`.
+      trained: the network; a generator is rounded.
+      card: what is known of it, JSON types; `sha256`, `checkpoint_step`, `ema` and
+        `num_parameters` are added. That of a classifier has its `temperature`.
+
+    Raises:
+      RequestError: for the card of a classifier without a temperature, or more than `MAX_BYTES`;
+        nothing is written.
+    """
+    if trained.config.task == CLASSIFY and "temperature" not in card:
+        raise RequestError("card: got no temperature; a classifier needs one, 1.0 changes nothing")
+    content = serialise(folder.name, trained)
+    write_bytes(folder / _WEIGHTS, content)
+    write_json(folder / files.CONFIG_FILE, {"config": to_dict(trained.config)})
+    write_json(folder / files.DATASET_FILE, trained.dataset)
+    added = {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "checkpoint_step": trained.step,
+        "ema": trained.ema,
+        "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(trained.params)),
+    }
+    write_json(folder / _CARD, {**card, **added})
+
+
+def load_card(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> dict[str, Any]:
+    """Returns what is known of a network that comes with lensjax.
+
+    Raises:
+      RequestError: where there is none of this name.
+    """
+    path = weights / name / _CARD
+    if not path.is_file():
+        known = ", ".join(PREFIX + one for one in names(weights))
+        raise RequestError(f"{PREFIX}{name}: there is no such network; allowed: {known or 'none'}")
+    return json.loads(path.read_text())
+
+
+def _parameters(content: bytes) -> dict[str, np.ndarray]:
+    """Returns the arrays of a safetensors file as float32."""
+    from safetensors import deserialize  # `safetensors.numpy` writes bfloat16, but does not read it
+
+    return {
+        name: np.frombuffer(view["data"], _DTYPES[view["dtype"]])
+        .reshape(view["shape"])
+        .astype(np.float32)
+        for name, view in deserialize(content)
+    }
+
+
+def load_trained(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> tuple[Trained, dict]:
+    """Reads a network that comes with lensjax.
+
+    Args:
+      name: its name, without `pretrained/`.
+      weights: the folder that holds it.
+
+    Returns:
+      The network and its card.
+
+    Raises:
+      RequestError: where there is none of this name, or its weights are not those of its card.
+    """
+    card, folder = load_card(name, weights), weights / name
+    content = (folder / _WEIGHTS).read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != card["sha256"]:
+        raise RequestError(
+            f"{PREFIX}{name}: {_WEIGHTS} has the SHA-256 {found}, its card says {card['sha256']}; "
+            "install lensjax again"
+        )
+    config = files.load_config(folder)
+    dataset = files.read_json(folder / files.DATASET_FILE)
+    params = traverse_util.unflatten_dict(_parameters(content), sep="/")
+    expected = abstract_state(config, tuple(dataset["image_shape"])).params
+    shapes, wanted = (jax.tree.map(np.shape, tree) for tree in (params, expected))
+    if shapes != wanted:
+        raise RequestError(
+            f"{PREFIX}{name}: its weights do not fit this version's {config.model.name}; install "
+            "lensjax again"
+        )
+    trained = Trained(config, dataset, params, card["checkpoint_step"], card["ema"], None)
+    return trained, card

@@ -1,0 +1,101 @@
+"""What is common to all that is loaded from a trained run: configuration, data set, parameters."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+
+from lensjax.config import Config
+from lensjax.config.sections import RAW_PARAMS
+from lensjax.data.scaling import Scaling
+from lensjax.devices.mesh import to_host
+from lensjax.errors import RequestError, WorkdirError
+from lensjax.run import workdir as files
+from lensjax.run.checkpoint import Checkpoints
+from lensjax.run.learning import abstract_state
+from lensjax.run.selection import restore_best
+from lensjax.run.state import TrainState, sampling_params
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained run.
+
+    Attributes:
+      config: the run's configuration.
+      dataset: the content of its `dataset.json`.
+      params: the parameters that were asked for.
+      step: the checkpoint that they come from.
+      ema: which they are: the name of an average, or `raw`.
+      folder: the run's workdir; None where there is none.
+    """
+
+    config: Config
+    dataset: dict[str, Any]
+    params: Any
+    step: int
+    ema: str
+    folder: pathlib.Path | None
+
+    @property
+    def scaling(self) -> Scaling:
+        """The map between flux and the model's range."""
+        return Scaling(**self.dataset["scaling"])
+
+
+def params_name(config: Config, ema: bool | str) -> str:
+    """Returns the name of the parameters that the argument `ema` of `load` asks for.
+
+    Raises:
+      RequestError: for an average that the run does not keep.
+    """
+    if isinstance(ema, bool):
+        return config.sample.ema if ema else RAW_PARAMS
+    choices = (*config.optim.ema_half_lives, RAW_PARAMS)
+    if not (isinstance(ema, str) and ema in choices):
+        raise RequestError(
+            f"ema: got {ema!r}; allowed: True, False, {', '.join(map(repr, choices))}"
+        )
+    return ema
+
+
+def restore(
+    folder: pathlib.Path,
+    config: Config,
+    step: int | None = None,
+    ema: bool | str = True,
+    *,
+    best: bool = False,
+) -> Trained:
+    """Restores parameters of a run.
+
+    Args:
+      folder: its workdir.
+      config: its configuration, but for what may differ on a resume.
+      step: the checkpoint; None for the newest sound one.
+      ema: see `generate.load`.
+      best: whether the state with the lowest validation loss is looked at first, and taken where
+        `step` is None or its own.
+
+    Raises:
+      RequestError: for an average that the run does not keep.
+      ConfigError: where another field differs.
+      lensjax.errors.WorkdirError: where the folder is not that of a run.
+      lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
+    """
+    files.check_same(folder, config)
+    name = params_name(config, ema)
+    dataset = files.read_json(folder / files.DATASET_FILE)
+    expected = abstract_state(config, tuple(dataset["image_shape"]))
+    state: TrainState | None = restore_best(folder, expected, step) if best else None
+    if state is None:
+        checkpoints = Checkpoints(folder / files.CHECKPOINTS, read_only=True)
+        state = checkpoints.restore(expected, step)
+        checkpoints.close()
+    if state is None:
+        raise WorkdirError(f"{folder} has no checkpoint yet; train first")
+    params = sampling_params(state, name)
+    if jax.process_count() > 1:  # each process may do with them what it likes
+        params = jax.tree.map(to_host, params)
+    return Trained(config, dataset, params, int(state.step), name, folder)

@@ -1,0 +1,183 @@
+"""Finds and reads the weights of the Inception network by which Frechet distances are published."""
+
+import contextlib
+import hashlib
+import http.client
+import os
+import pathlib
+import time
+import urllib.request
+from collections.abc import Mapping
+from typing import IO, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from lensjax.errors import FileError, WeightsError
+from lensjax.files.atomic import replacing
+from lensjax.files.torch_files import load_tensors
+from lensjax.models.inception import find_fault
+
+FILE_NAME = "pt_inception-2015-12-05-6726825d.pth"
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE_NAME}"
+VARIABLE = "LENSJAX_INCEPTION_WEIGHTS"
+CACHE_VARIABLE = "LENSJAX_CACHE"
+_MAX_BYTES = 2**27  # the file has 95,628,359
+_SILENCE_S = 5.0  # to connect, and between two pieces of a download
+_MAX_DOWNLOAD_S = 900.0
+_BLOCK_BYTES = 2**20
+
+
+class Search(NamedTuple):
+    """Where the weights are.
+
+    Attributes:
+      path: the file, its hash checked; None if it is not to be had.
+      remedy: what to do then; empty if there is a file.
+    """
+
+    path: pathlib.Path | None
+    remedy: str
+
+
+def cache_directory() -> pathlib.Path:
+    """Returns where downloads are kept: `LENSJAX_CACHE`, else `~/.cache/lensjax`."""
+    return pathlib.Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/lensjax").expanduser()
+
+
+def _hash_file(path: pathlib.Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _check_hash(path: pathlib.Path, sha256: str) -> None:
+    found = _hash_file(path)
+    if found != sha256:
+        raise WeightsError(
+            f"{path}: has the SHA-256 {found}; the Inception weights have {sha256}. Get them from "
+            f"{URL}"
+        )
+
+
+def _copy(response: IO[bytes], target: pathlib.Path) -> None:
+    """Writes a download to a file; raises `OSError` if it is too long or takes too long."""
+    started, num_bytes = time.monotonic(), 0
+    with target.open("wb") as file:
+        while block := response.read(_BLOCK_BYTES):
+            num_bytes += len(block)
+            if num_bytes > _MAX_BYTES:
+                raise OSError(f"it is longer than {_MAX_BYTES} bytes")
+            if time.monotonic() - started > _MAX_DOWNLOAD_S:
+                raise OSError(f"it takes longer than {_MAX_DOWNLOAD_S:.0f} s")
+            file.write(block)
+
+
+def _download(url: str, sha256: str, target: pathlib.Path) -> str:
+    """Downloads a file, whole and of this hash or not at all; returns why not, or nothing."""
+    logging.info("Downloading %s to %s", url, target)
+    try:
+        with replacing(target, shared=True) as partial:
+            try:
+                with urllib.request.urlopen(url, timeout=_SILENCE_S) as response:
+                    _copy(response, partial)
+            # URLError is an OSError; a connection that breaks off is an HTTPException.
+            except (OSError, http.client.HTTPException) as error:
+                raise WeightsError(
+                    f"to {target} failed: {getattr(error, 'reason', error)}"
+                ) from None
+            found = _hash_file(partial)
+            if found != sha256:
+                raise WeightsError(f"has the SHA-256 {found}, not {sha256}, and was deleted")
+    except (FileError, WeightsError) as error:
+        return f"the download from {url} {error}"
+    return ""
+
+
+def _given(path: str | os.PathLike[str], source: str, sha256: str) -> pathlib.Path:
+    given = pathlib.Path(path).expanduser()
+    if not given.is_file():
+        raise WeightsError(f"{given}: there is no such file; {source} names it")
+    _check_hash(given, sha256)
+    return given
+
+
+def search_weights(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    download: bool = True,
+    sha256: str = SHA256,
+    url: str = URL,
+) -> Search:
+    """Looks for the file of weights, and downloads it once if it is nowhere.
+
+    The places are: `path`; the environment variable `LENSJAX_INCEPTION_WEIGHTS`; the cache folder;
+    the authors' public release, which is then kept in the cache folder. A file in the cache folder
+    that has another hash is deleted.
+
+    Args:
+      path: the file; None or empty for the other places.
+      download: whether it may be downloaded.
+      sha256: the hash that the file must have.
+      url: where it is downloaded from.
+
+    Raises:
+      WeightsError: if the file that `path` or the variable names does not exist or has another
+        hash.
+    """
+    if path:
+        return Search(_given(path, "the configuration", sha256), "")
+    if named := os.environ.get(VARIABLE):
+        return Search(_given(named, f"the environment variable {VARIABLE}", sha256), "")
+    cached = cache_directory() / FILE_NAME
+    said = ""
+    if cached.is_file():
+        found = _hash_file(cached)
+        if found == sha256:
+            return Search(cached, "")
+        said = f"{cached} had the SHA-256 {found}, not {sha256}; "
+        with contextlib.suppress(OSError):  # in a folder that may not be written it stays
+            cached.unlink()
+            said = f"{cached} had the SHA-256 {found}, not {sha256}, and was deleted; "
+    fault = _download(url, sha256, cached) if download else "downloads are switched off"
+    if not fault:
+        return Search(cached, "")
+    return Search(
+        None,
+        f"{said}{fault}. Get {FILE_NAME} (96 MB, SHA-256 {sha256}) from {url}, and set {VARIABLE} "
+        f"to its path or put it into {cached.parent}",
+    )
+
+
+def find_weights(path: str | os.PathLike[str] | None = None) -> pathlib.Path | None:
+    """Returns the file of weights, None if it is not to be had; see `search_weights`."""
+    return search_weights(path).path
+
+
+def load_inception(
+    path: str | os.PathLike[str], *, sha256: str = SHA256
+) -> Mapping[str, np.ndarray]:
+    """Reads the weights of the Inception network.
+
+    Args:
+      path: the file, in either of PyTorch's formats.
+      sha256: the hash that it must have.
+
+    Returns:
+      The 472 arrays of `inception_blocks.weight_shapes`, in PyTorch's layout.
+
+    Raises:
+      WeightsError: if the file has another hash, cannot be read, or does not hold these arrays.
+    """
+    path = pathlib.Path(path)
+    _check_hash(path, sha256)
+    weights = load_tensors(path)
+    fault = find_fault(weights)
+    if fault:
+        raise WeightsError(f"{path}: does not hold the Inception weights: {fault}")
+    return {
+        name: array for name, array in weights.items() if not name.endswith(".num_batches_tracked")
+    }

@@ -1,0 +1,246 @@
+"""Checkpoints: Orbax keeps the state; a checksum of each array notices what Orbax would not.
+
+Orbax restores a flipped byte without a word and casts another dtype in silence. So shape, dtype and
+CRC-32 of each leaf are saved beside the state and compared after it was read.
+"""
+
+import json
+import pathlib
+import shutil
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from lensjax.devices.hosts import all_agree, barrier, check_seen, from_main, is_main
+from lensjax.devices.mesh import put, to_host
+from lensjax.errors import CheckpointError
+from lensjax.run.state import TrainState
+
+
+def _leaves(state: Any) -> dict[str, Any]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    }
+
+
+def _describe(state: Any) -> dict[str, dict[str, Any]]:
+    """Returns shape, dtype and checksum of each leaf as JSON types."""
+    result = {}
+    for name, leaf in _leaves(state).items():
+        array = np.ascontiguousarray(to_host(leaf))
+        checksum = zlib.crc32(array.tobytes())
+        result[name] = {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "crc32": checksum}
+    return result
+
+
+def _checksum_of(description: Mapping[str, Any]) -> int:
+    """Returns the checksum of what `_describe` gave: its own file may be damaged as well."""
+    return zlib.crc32(json.dumps(description, sort_keys=True).encode())
+
+
+def _check_fits(saved: dict[str, dict[str, Any]], expected: Any, step: int) -> None:
+    """Raises CheckpointError where the configuration needs other arrays than were saved."""
+    wanted = {name: (list(leaf.shape), str(leaf.dtype)) for name, leaf in _leaves(expected).items()}
+    found = {name: (leaf["shape"], leaf["dtype"]) for name, leaf in saved.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise CheckpointError(
+                f"checkpoint {step} does not fit this configuration: {name} is "
+                f"{found.get(name, 'not there')} and should be {wanted.get(name, 'not there')} "
+                "(shape, dtype)"
+            )
+
+
+def _alone() -> dict[str, Any]:
+    """Returns Orbax's words for a manager of this process alone."""
+    number = jax.process_index()
+    return {
+        "primary_host": number,
+        "active_processes": {number} if jax.process_count() > 1 else None,
+        "barrier_sync_key_prefix": f"reader_{number}",
+    }
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      directory: the folder that holds them.
+      keep_last: the newest that are kept.
+      keep_every: those at multiples of this are kept for good; None keeps none.
+      read_only: for readers beside a running training; nothing is removed or moved.
+    """
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        *,
+        keep_last: int | None = None,
+        keep_every: int | None = None,
+        read_only: bool = False,
+    ) -> None:
+        import orbax.checkpoint as ocp
+
+        self._ocp = ocp
+        self._directory = directory.resolve()
+        self._read_only = read_only
+        if read_only and not directory.is_dir():
+            raise CheckpointError(f"there are no checkpoints in {directory}; train first")
+        self._keeping = {"max_to_keep": keep_last, "keep_period": keep_every}
+        self._manager = self._open(read_only)
+
+    def _open(self, read_only: bool) -> Any:
+        """Returns Orbax's manager; a reader is of this process alone and waits for no other."""
+        hosts = self._ocp.options.MultiprocessingOptions
+        options = self._ocp.CheckpointManagerOptions(
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
+            save_interval_steps=0 if read_only else 1,
+            create=not read_only,
+            multiprocessing_options=hosts(**_alone()) if read_only else hosts(),
+            **({} if read_only else self._keeping),
+        )
+        logger = logging.get_absl_logger()
+        before = logger.level
+        if read_only:  # Orbax would warn that it is
+            logger.setLevel("ERROR")
+        try:
+            manager = self._ocp.CheckpointManager(
+                self._directory, options=options, item_names=("state", "leaves")
+            )
+        finally:
+            logger.setLevel(before)
+        # The loop asks for signals after each step; Orbax would ask for an older step in between,
+        # and JAX would forget the newer one.
+        manager.reached_preemption = lambda step: False
+        return manager
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Starts to write the state after `step` updates; returns before it is on disk.
+
+        Raises:
+          CheckpointError: where Orbax refuses the step.
+        """
+        if step in self._manager.all_steps():
+            return  # a run that is resumed and stopped at once has nothing new to keep
+        args = self._ocp.args
+        arrays = _describe(state)
+        leaves = {"arrays": arrays, "crc32": _checksum_of(arrays)}
+        saved = self._manager.save(
+            step,
+            args=args.Composite(state=args.StandardSave(state), leaves=args.JsonSave(leaves)),
+            force=True,
+        )
+        if not saved:
+            raise CheckpointError(f"checkpoint {step} could not be written in {self._directory}")
+
+    def drop_after(self, step: int) -> None:
+        """Removes the checkpoints of later steps, which a resumed run makes again."""
+        for later in [one for one in self._manager.all_steps() if one > step]:
+            self._manager.delete(later)
+
+    def restore(self, expected: TrainState, step: int | None = None) -> TrainState | None:
+        """Restores the newest sound checkpoint, or a given one.
+
+        A damaged checkpoint is named, set aside (unless this is a reader) and the one before it is
+        taken.
+
+        Args:
+          expected: shapes, dtypes and shardings of the state, such as `jax.eval_shape` gives.
+          step: the checkpoint to read; None for the newest sound one.
+
+        Returns:
+          The state, or None where there is no checkpoint at all.
+
+        Raises:
+          CheckpointError: where none is sound, the given one is missing or damaged, or the
+            configuration needs other shapes or dtypes.
+        """
+        alone = self._read_only or jax.process_count() == 1
+        reader = self._manager if alone else self._open(read_only=True)
+        try:
+            return self._restore(reader, expected, step)
+        finally:
+            if reader is not self._manager:
+                reader.close()
+
+    def _restore(self, reader: Any, expected: TrainState, step: int | None) -> TrainState | None:
+        steps = from_main(lambda: sorted(map(int, reader.all_steps()), reverse=True), "checkpoints")
+        if step is not None:
+            if step not in steps:
+                there = ", ".join(map(str, sorted(steps))) or "none"
+                raise CheckpointError(f"there is no checkpoint {step}; there are: {there}")
+            steps = [step]
+        damaged: list[int] = []
+        for candidate in steps:
+            check_seen(self._directory / str(candidate))
+            found = None
+            try:
+                found = self._read_sound(reader, candidate, expected)
+            except (CheckpointError, PermissionError, MemoryError, jax.errors.JaxRuntimeError):
+                raise
+            except Exception as error:  # Orbax raises plain Exception for an array cut short
+                reason = str(error).strip().partition("\n")[0][:200]
+                logging.warning("checkpoint %d is damaged (%s)", candidate, reason)
+            if all_agree(found is not None, f"checkpoint {candidate}"):
+                self._set_aside(damaged)
+                return jax.tree.map(lambda leaf, like: put(leaf, like.sharding), found, expected)
+            damaged.append(candidate)
+        if steps:
+            raise CheckpointError(
+                f"no sound checkpoint in {self._directory}: {', '.join(map(str, steps))} damaged"
+            )
+        return None
+
+    def _read_sound(self, reader: Any, step: int, expected: TrainState) -> TrainState:
+        """Returns a state as numpy arrays; each process reads and checks all of it by itself."""
+        args = self._ocp.args
+        leaves = reader.restore(step, args=args.Composite(leaves=args.JsonRestore()))
+        saved = leaves["leaves"]["arrays"]
+        if _checksum_of(saved) != leaves["leaves"]["crc32"]:
+            raise ValueError("the checksum of its list of arrays differs")
+        _check_fits(saved, expected, step)
+        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), expected)
+        state = reader.restore(step, args=args.Composite(state=args.StandardRestore(like)))["state"]
+        changed = [name for name, leaf in _describe(state).items() if leaf != saved[name]]
+        if changed:
+            raise ValueError(f"checksum of {changed[0]} differs, {len(changed)} arrays in all")
+        return state
+
+    def _set_aside(self, damaged: list[int]) -> None:
+        """Moves damaged checkpoints away: Orbax would refuse to save their steps again."""
+        if self._read_only or not damaged:
+            return
+        target = self._directory.parent / "damaged_checkpoints"
+        if is_main():
+            target.mkdir(exist_ok=True)
+            for step in damaged:
+                shutil.rmtree(target / str(step), ignore_errors=True)
+                shutil.move(self._directory / str(step), target / str(step))
+        barrier("damaged checkpoints are set aside")
+        logging.warning("moved to %s: %s", target, ", ".join(map(str, damaged)))
+        self._manager.close()
+        self._manager = self._open(read_only=False)
+
+    def wait(self) -> None:
+        """Waits until what was saved is on disk.
+
+        Raises:
+          CheckpointError: where it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # Orbax passes on whatever its threads met, such as a full disk
+            raise CheckpointError(
+                f"the checkpoint could not be written in {self._directory}: {error}"
+            ) from error
+
+    def close(self) -> None:
+        """Waits until everything is on disk."""
+        self._manager.wait_until_finished()
+        self._manager.close()

@@ -1,0 +1,93 @@
+"""What a run was made with: versions, the checkout's revision, the hardware."""
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+
+from lensjax.devices.machine import memory_bytes
+
+PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+_PACKAGES = ("lensjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that decide what a run computes."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@functools.cache
+def code_hash(*folders: pathlib.Path) -> str:
+    """Returns a hash of the Python files that lie in folders, those of sub-folders left out."""
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in folders for path in folder.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def code_that_measures() -> str:
+    """Returns a hash of the code that measures, so that numbers of other code are not taken."""
+    return code_hash(PACKAGE / "metrics", PACKAGE / "evaluation")
+
+
+def git_revision() -> str | None:
+    """Returns the commit of the checkout that lensjax runs from, `+changes` if edited, or None."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", os.fspath(PACKAGE), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        tracked = git("ls-files", "__init__.py")
+        if not tracked:  # installed inside somebody else's checkout
+            return None
+        edited = git("status", "--porcelain", "--untracked-files=no", ".")
+        return git("rev-parse", "HEAD") + ("+changes" if edited else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _cpu_model() -> str:
+    """Returns the processor's name as Linux gives it, else what Python knows."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def hardware() -> dict[str, Any]:
+    """Returns what computes, as JSON types; the first call makes JAX look for its devices.
+
+    Returns:
+      `platform`; `cpu_model`, `cpu_count` (logical processors) and `cpu_usable` (those that this
+      process may use); `memory_bytes`, None where the system does not say; `devices`, with JAX's
+      `platform`, `kind` and `count`.
+    """
+    device = jax.devices()[0]
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    return {
+        "platform": platform.platform(),
+        "cpu_model": _cpu_model(),
+        "cpu_count": os.cpu_count(),
+        "cpu_usable": len(usable) if usable else os.cpu_count(),
+        "memory_bytes": memory_bytes(),
+        "devices": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+        },
+    }

@@ -1,0 +1,117 @@
+"""Which step of a classifier's training is the best, and when to stop looking for a better one.
+
+The decision is a function of the validation losses in `metrics.jsonl`, so that a resumed run
+decides as one that was never stopped.
+"""
+
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from lensjax.devices.hosts import from_main, is_main
+from lensjax.files.atomic import write_json
+from lensjax.run import workdir as files
+from lensjax.run.checkpoint import Checkpoints
+from lensjax.run.state import TrainState
+from lensjax.run.writers import read_metrics
+
+_PREFIX = "validation/"
+VALIDATION_LOSS = f"{_PREFIX}loss"
+
+
+class Selection:
+    """Keeps the state with the lowest validation loss beside the newest ones.
+
+    Args:
+      workdir: the run's folder; its `metrics.jsonl` holds no later step than `start`.
+      start: steps that were done before.
+      patience: validations without a lower loss after which training ends; 0 for none.
+    """
+
+    def __init__(self, workdir: pathlib.Path, start: int, patience: int) -> None:
+        self._workdir, self._patience = workdir, patience
+        self._losses: list[float] = []
+        # What one process has seen and decided holds for all, to the last bit.
+        for loss in from_main(lambda: _losses(workdir / files.METRICS_FILE, start), "losses"):
+            self._losses.append(math.inf if loss is None else loss)  # JSON has no infinity
+        self._checkpoints = Checkpoints(workdir / files.BEST, keep_last=1)
+        self._checkpoints.drop_after(start)
+        # Where a later state was dropped, the one before it is gone as well: until the later one
+        # comes again, the next will do.
+        kept = from_main(lambda: _has_any(workdir / files.BEST), "the best state")
+        self._lowest = min(self._losses, default=math.inf) if kept else math.inf
+
+    def add(self, step: int, values: Mapping[str, float], state: TrainState) -> None:
+        """Notes a validation; saves the state and what is known of it where it is the best so far.
+
+        Args:
+          step: the steps done.
+          values: the metrics of the step, validation included; a loss that is not finite is never
+            the best.
+          state: the state after that step.
+        """
+        loss = from_main(lambda: _plain(values[VALIDATION_LOSS]), f"the loss of step {step}")
+        loss = math.inf if loss is None else loss
+        self._losses.append(loss)
+        if loss < self._lowest:
+            self._lowest = loss
+            self._checkpoints.save(step, state)
+            self._checkpoints.wait()
+            found = {
+                name.removeprefix(_PREFIX): value
+                for name, value in values.items()
+                if name.startswith(_PREFIX)
+            }
+            if is_main():
+                write_json(self._workdir / files.CLASSIFIER_FILE, {"step": step, **found})
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the last `patience` validations have found nothing better."""
+        if not self._patience or not self._losses:
+            return False
+        since = len(self._losses) - 1 - self._losses.index(min(self._losses))
+        return since >= self._patience
+
+    def close(self) -> None:
+        """Waits until everything is on disk."""
+        self._checkpoints.close()
+
+
+def _plain(loss: float) -> float | None:
+    return loss if math.isfinite(loss) else None
+
+
+def _losses(path: pathlib.Path, start: int) -> list[float | None]:
+    """Returns the validation losses up to a step, None where one was not finite."""
+    lines = read_metrics(path) if path.exists() else []
+    return [
+        line[VALIDATION_LOSS] for line in lines if line["step"] <= start and VALIDATION_LOSS in line
+    ]
+
+
+def _has_any(folder: pathlib.Path) -> bool:
+    return any(folder.glob("[0-9]*"))
+
+
+def restore_best(workdir: pathlib.Path, expected: Any, step: int | None = None) -> Any:
+    """Returns the best state of a run, None where it has none yet or is of another step.
+
+    Args:
+      workdir: the run's folder.
+      expected: shapes, dtypes and shardings, see `Checkpoints.restore`.
+      step: the step that it must be of; None for any.
+    """
+    folder = workdir / files.BEST
+
+    def is_there() -> bool:
+        return _has_any(folder) if step is None else (folder / str(step)).is_dir()
+
+    if not from_main(is_there, "the best state"):
+        return None
+    checkpoints = Checkpoints(folder, read_only=True)
+    try:
+        return checkpoints.restore(expected, step)
+    finally:
+        checkpoints.close()

@@ -1,0 +1,182 @@
+"""The files of a run's folder: names, atomic writing, and where and from what a run was made."""
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from lensjax.config import (
+    Config,
+    add_missing,
+    differences,
+    from_config_dict,
+    missing_fields,
+    to_dict,
+)
+from lensjax.data.dataset import DatasetInfo
+from lensjax.errors import ConfigError, WorkdirError
+from lensjax.files.atomic import write_json
+from lensjax.run.provenance import git_revision, hardware, versions
+
+CONFIG_FILE = "config.json"
+DATASET_FILE = "dataset.json"
+METRICS_FILE = "metrics.jsonl"
+PROVENANCE_FILE = "provenance.json"
+CHECKPOINTS = "checkpoints"
+BEST = "best"
+CLASSIFIER_FILE = "classifier.json"
+SAMPLES = "samples"
+GENERATED = "generated"
+EVALUATION = "evaluation"
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Reads a JSON file of a workdir.
+
+    Raises:
+      WorkdirError: where the file is not there or not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise WorkdirError(f"{path} is not there; is {path.parent} the workdir of a run?") from None
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{path} cannot be read: {error}") from None
+
+
+def is_begun(workdir: pathlib.Path) -> bool:
+    """Returns whether a workdir has a checkpoint."""
+    return any((workdir / CHECKPOINTS).glob("[0-9]*"))
+
+
+def check_free(workdir: pathlib.Path, config: Config) -> None:
+    """Checks without writing that `claim` will succeed.
+
+    Raises:
+      ConfigError: where the workdir belongs to another configuration; every difference is listed.
+      WorkdirError: where the folder cannot be made or its `config.json` not be read.
+    """
+    if is_begun(workdir):
+        check_same(workdir, config)
+        return
+    existing = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise WorkdirError(f"--workdir={workdir} cannot be made: {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise WorkdirError(f"--workdir={workdir} cannot be made: {existing} cannot be written to")
+
+
+def claim(workdir: pathlib.Path, config: Config) -> None:
+    """Makes a workdir this run's own, or checks that it was; one without checkpoints is free.
+
+    Raises:
+      ConfigError: where the workdir belongs to another configuration; every difference is listed.
+      WorkdirError: where the folder cannot be made or its `config.json` not be read.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkdirError(f"--workdir={workdir} cannot be made: {error.strerror}") from None
+    path = workdir / CONFIG_FILE
+    if is_begun(workdir):
+        check_same(workdir, config)
+    elif path.exists():  # a run that never saved anything, such as one without room for its data
+        (workdir / DATASET_FILE).unlink(missing_ok=True)
+    write_json(path, {"config": to_dict(config), **_surroundings()})
+
+
+def _surroundings() -> dict[str, Any]:
+    return {"versions": versions(), "hardware": hardware(), "git_revision": git_revision()}
+
+
+def record_start(workdir: pathlib.Path, step: int, config: Config, data: DatasetInfo) -> None:
+    """Adds an entry to `provenance.json`: when, where and with what a training began or went on.
+
+    A start at step 0 begins the file anew: nothing that was computed before is in the weights.
+
+    Args:
+      workdir: the run's folder.
+      step: steps that were done before.
+      config: the run's configuration.
+      data: the set that it trains on.
+
+    Raises:
+      WorkdirError: where the file is there and cannot be read.
+    """
+    path = workdir / PROVENANCE_FILE
+    starts = read_json(path)["starts"] if step and path.exists() else []
+    entry = {
+        "time_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "step": step,
+        "seed": config.seed,
+        "data_name": data.name,
+        "data_fingerprint": data.fingerprint,
+        **_surroundings(),
+    }
+    write_json(path, {"starts": [*starts, entry]})
+
+
+def check_same(workdir: pathlib.Path, config: Config) -> None:
+    """Checks that a configuration is that of a workdir, but for what may differ on a resume.
+
+    Raises:
+      ConfigError: where it is another one; every difference is listed.
+      WorkdirError: where the workdir has none.
+    """
+    changed = differences(add_missing(_saved_config(workdir)), to_dict(config))
+    if changed:
+        raise ConfigError(
+            "--workdir",
+            str(workdir),
+            "it belongs to another configuration; allowed: another folder, or the same fields. "
+            "Different are\n  " + "\n  ".join(changed),
+        )
+
+
+@contextlib.contextmanager
+def training_lock(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds the workdir for one training; the system gives it back if the process dies.
+
+    Raises:
+      WorkdirError: where another process trains there.
+    """
+    folder = os.open(workdir, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WorkdirError(
+                f"another process trains in {workdir}; wait for it or end it"
+            ) from None
+        yield
+    finally:
+        os.close(folder)
+
+
+def load_config(workdir: pathlib.Path) -> Config:
+    """Returns the configuration that a workdir was trained with.
+
+    Raises:
+      WorkdirError: where there is none.
+      ConfigError: where this version of lensjax does not accept it.
+    """
+    values = add_missing(_saved_config(workdir))
+    missing = missing_fields(values)
+    if missing:
+        raise WorkdirError(
+            f"{workdir / CONFIG_FILE} was written by an older lensjax, which had no "
+            f"{missing[0]}; load it with that version, or train again"
+        )
+    return from_config_dict(values)
+
+
+def _saved_config(workdir: pathlib.Path) -> dict[str, Any]:
+    path = workdir / CONFIG_FILE
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+        raise WorkdirError(f"{path} holds no configuration; it was not written by lensjax")
+    return content["config"]

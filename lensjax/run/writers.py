@@ -1,0 +1,164 @@
+"""Metrics: one JSON object a line for programs, TensorBoard for people.
+
+The only module that imports TensorFlow (through CLU), inside a function, and hides the accelerator
+from it. Without TensorFlow everything else goes on.
+"""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from absl import logging
+from absl.logging import converter
+
+from lensjax.files.atomic import write_text
+
+
+@contextlib.contextmanager
+def only_warnings() -> Iterator[None]:
+    """Keeps log lines of less than warnings back while it is open."""
+    logger = logging.get_absl_logger()
+    before = logger.level
+    logger.setLevel(max(before, converter.STANDARD_WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _open_tensorboard(folder: pathlib.Path) -> Any:
+    """Returns a CLU writer, or None where TensorFlow is not installed."""
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # these two silence its start-up lines
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    try:
+        import tensorflow as tf
+        from clu import metric_writers
+    except ImportError:
+        logging.info(
+            "TensorFlow is not installed: metrics go to metrics.jsonl and the log alone "
+            "(pip install 'lensjax[tensorboard]' adds TensorBoard)"
+        )
+        return None
+    tf.config.set_visible_devices([], "GPU")
+    return metric_writers.AsyncWriter(metric_writers.SummaryWriter(os.fspath(folder)))
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the lines of a `metrics.jsonl`, without a last line that a kill cut short."""
+    found = []
+    for line in path.read_text().splitlines():
+        with contextlib.suppress(ValueError):
+            values = json.loads(line)
+            if isinstance(values, dict) and type(values.get("step")) is int:
+                found.append(values)
+    return found
+
+
+def _keep_up_to(path: pathlib.Path, step: int) -> None:
+    """Drops lines of later steps, and a last line that a kill cut short."""
+    if not path.exists():
+        return
+    kept = [values for values in read_metrics(path) if values["step"] <= step]
+    write_text(path, "".join(json.dumps(values) + "\n" for values in kept))
+
+
+def show(
+    folder: pathlib.Path,
+    step: int,
+    values: Mapping[str, float],
+    pictures: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Shows scalars and pictures of one step in TensorBoard, as a run of its own in `folder`.
+
+    Args:
+      folder: holds the event files.
+      step: the step.
+      values: scalars by name.
+      pictures: uint8 `[H, W, 3]` by name.
+    """
+    tensorboard = _open_tensorboard(folder)
+    if tensorboard:
+        tensorboard.write_scalars(step, dict(values))
+        if pictures:
+            tensorboard.write_images(step, {name: one[None] for name, one in pictures.items()})
+        tensorboard.close()
+
+
+class Writers(Protocol):
+    """Where the metrics of a run go."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes the numbers of a step."""
+        ...
+
+    def image(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Shows a picture, uint8 `[H, W, 3]`."""
+        ...
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        ...
+
+
+class NoWriters:
+    """For all processes of a run but the one that writes."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Does nothing."""
+
+    def image(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+class MetricWriters:
+    """Writes the metrics of a run, each step once, also after a resume.
+
+    Args:
+      metrics_file: the file of JSON lines.
+      resumed_at: steps that were done before; lines of later ones are dropped.
+      tensorboard: whether TensorBoard shows them too.
+    """
+
+    def __init__(
+        self, metrics_file: pathlib.Path, resumed_at: int, *, tensorboard: bool = True
+    ) -> None:
+        _keep_up_to(metrics_file, resumed_at)
+        self._file = metrics_file.open("a")
+        self._unopened = metrics_file.parent if tensorboard else None
+        self._tensorboard: Any = None
+
+    def _opened(self) -> Any:
+        """Returns what writes for TensorBoard; TensorFlow is imported for the first line."""
+        if self._unopened is not None:
+            self._tensorboard, self._unopened = _open_tensorboard(self._unopened), None
+        return self._tensorboard
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes one line for a step."""
+        # JSON has no NaN; what is not finite becomes null.
+        plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **plain}, allow_nan=False) + "\n")
+        self._file.flush()
+        tensorboard = self._opened()
+        if tensorboard:
+            tensorboard.write_scalars(step, dict(values))
+
+    def image(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Shows a picture, uint8 `[H, W, 3]`, in TensorBoard."""
+        tensorboard = self._opened()
+        if tensorboard:
+            tensorboard.write_images(step, {name: picture[None]})
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        self._file.close()
+        if self._tensorboard:
+            self._tensorboard.close()

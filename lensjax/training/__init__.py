@@ -1,0 +1,1 @@
+"""The training loop, what comes before its first step, and what it shows."""

@@ -1,0 +1,180 @@
+"""What the training of a classifier or a masked autoencoder shows of itself."""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax import Array
+from jax.sharding import Mesh
+
+from lensjax import prng
+from lensjax.config import Config
+from lensjax.data.augmentation import central_cut_out, make_observe_fn
+from lensjax.data.catalogue import SIMULATED_SETS
+from lensjax.data.dataset import Examples, Split, first_of_each_class
+from lensjax.data.pipeline import to_batch
+from lensjax.data.scaling import Scaling
+from lensjax.devices.chunks import map_chunks
+from lensjax.devices.mesh import on_each_device, put, replicated, rows_of_a_turn
+from lensjax.metrics.classification import fit_temperature
+from lensjax.models.layers import depth_to_space
+from lensjax.models.vit import to_patches
+from lensjax.run.figures import flux_rows
+from lensjax.run.networks import make_image_fn
+from lensjax.run.selection import VALIDATION_LOSS
+from lensjax.run.task_losses import cross_entropy, masked_errors
+
+_MAX_BATCH = 128
+Draw = tuple[np.ndarray | None, Mapping[str, float]]
+
+
+def observe_fn(config: Config) -> Callable[[Array, Array], Array]:
+    """Returns `(key, image [H, W, C]) -> image` in flux: the configured noise, or nothing."""
+    settings = config.classify
+    if not settings.noise_share:
+        return lambda key, image: image
+    survey = SIMULATED_SETS[config.data.name].survey
+    return make_observe_fn(survey, settings.noise_share, settings.noise_magnitudes)
+
+
+def _validation_images(config: Config, validation: Split) -> Examples:
+    """Returns the first images of each class as a network will see them, noise included."""
+    num_classes = max(1, validation.info.num_classes)
+    images = first_of_each_class(validation, max(1, config.train.evaluate_images // num_classes))
+    labels = np.repeat(np.arange(num_classes, dtype=np.int32), [len(rows) for rows in images])
+    flux = central_cut_out(np.concatenate(images), config.data.shift_pixels)
+    keys = prng.keys(prng.key(config.seed, "validation"), jnp.arange(len(flux)))
+    return Examples(np.asarray(jax.jit(jax.vmap(observe_fn(config)))(keys, flux)), labels)
+
+
+class ClassifierWatch:
+    """Validates a classifier: loss, accuracy, and the temperature that calibrates it.
+
+    Args:
+      config: the configuration.
+      validation: the part of the training split that is not trained on.
+      scaling: from flux to the model's range.
+      mesh: the devices.
+    """
+
+    def __init__(self, config: Config, validation: Split, scaling: Scaling, mesh: Mesh) -> None:
+        self._images = _validation_images(config, validation)
+        self._turn = rows_of_a_turn(mesh, len(self._images.labels), _MAX_BATCH)
+        classify = make_image_fn(config)
+
+        def logits_fn(params: Any, flux: Array, label: Array) -> Array:
+            return classify(params, to_batch(scaling, flux, label).image, None).logits
+
+        self._mesh = mesh
+        self._logits_fn = on_each_device(logits_fn, mesh)
+
+    def __len__(self) -> int:
+        """Returns the number of images that are validated on."""
+        return len(self._images.labels)
+
+    def draw(self, params: Any) -> Draw:
+        """Returns no picture and no scores."""
+        return None, {}
+
+    def validate(self, params: Any) -> Mapping[str, float]:
+        """Returns the scalars of a validation and logs them."""
+        images, labels = self._images
+        params = put(params, replicated(self._mesh))  # once, where they lie in parts
+        logits = map_chunks(
+            lambda *rows: self._logits_fn(params, *rows), self._turn, images, labels
+        )
+        loss = float(jnp.mean(cross_entropy(jnp.asarray(logits), jnp.asarray(labels))))
+        accuracy = float(np.mean(logits.argmax(axis=1) == labels))
+        logging.info(
+            "validation on %d images of the training split | loss %.4f | accuracy %.2f %%",
+            len(self),
+            loss,
+            100 * accuracy,
+        )
+        return {
+            VALIDATION_LOSS: loss,
+            "validation/accuracy": accuracy,
+            "validation/temperature": (
+                fit_temperature(logits, labels) if np.isfinite(logits).all() else math.nan
+            ),
+        }
+
+
+class PretrainingWatch:
+    """Validates a masked autoencoder, and draws what it finds behind the mask.
+
+    Args:
+      config: the configuration.
+      validation: the part of the training split that is not trained on.
+      scaling: from flux to the model's range.
+      mesh: the devices.
+    """
+
+    def __init__(self, config: Config, validation: Split, scaling: Scaling, mesh: Mesh) -> None:
+        self._config, self._scaling, self._mesh = config, scaling, mesh
+        self._images = _validation_images(config, validation)
+        self._names = validation.info.class_names or ("images",)
+        self._turn = rows_of_a_turn(mesh, len(self._images.labels), _MAX_BATCH)
+        self._apply = make_image_fn(config)
+        self._errors_fn = on_each_device(self._errors, mesh)
+        self._found_fn = on_each_device(self._found, mesh)
+
+    def _prepared(self, flux: Array, numbers: Array) -> tuple[Array, Array]:
+        """Returns images in the model's range and the keys of their masks."""
+        keys = prng.keys(prng.key(self._config.seed, "validation mask"), numbers)
+        return to_batch(self._scaling, flux, numbers).image, keys
+
+    def _errors(self, params: Any, flux: Array, numbers: Array) -> Array:
+        images, keys = self._prepared(flux, numbers)
+        model = self._config.model
+        return masked_errors(
+            self._apply, params, images, keys, model.patch_size, model.normalise_patches
+        )
+
+    def _found(self, params: Any, flux: Array, numbers: Array) -> tuple[Array, Array]:
+        """Returns what is seen, black elsewhere, and the estimate of the rest, in flux."""
+        images, keys = self._prepared(flux, numbers)
+        model = self._config.model
+        output = self._apply(params, images, keys)
+        patches = to_patches(images, model.patch_size)
+        found = output.patches
+        if model.normalise_patches:  # brightness and contrast are those of the true patch
+            mean = jnp.mean(patches, axis=-1, keepdims=True)
+            found = mean + found * jnp.std(patches, axis=-1, keepdims=True)
+        seen = output.seen[..., None]
+        black = jnp.full_like(patches, jnp.min(images))
+        rows, columns = (side // model.patch_size for side in images.shape[1:3])
+
+        def to_flux(values: Array) -> Array:
+            grid = values.reshape(len(values), rows, columns, -1)
+            return self._scaling.to_flux(depth_to_space(grid, model.patch_size))
+
+        return to_flux(jnp.where(seen, patches, black)), to_flux(jnp.where(seen, patches, found))
+
+    def draw(self, params: Any) -> Draw:
+        """Returns rows of true images, of what is seen of them, and of what was found."""
+        columns = self._config.sample.grid_columns
+        rows: list[tuple[str, np.ndarray]] = []
+        for label, name in enumerate(self._names):
+            places = np.flatnonzero(self._images.labels == label)[:columns]
+            flux = self._images.images[places]
+            turn = rows_of_a_turn(self._mesh, len(places), columns)
+            find = functools.partial(self._found_fn, params)
+            seen, found = map_chunks(find, turn, flux, places.astype(np.int32))
+            rows += [(f"{name}\nreal", flux), (f"{name}\nseen", seen), (f"{name}\nfound", found)]
+        return flux_rows(rows, float(np.nanmax(self._images.images))), {}
+
+    def validate(self, params: Any) -> Mapping[str, float]:
+        """Returns the scalars of a validation and logs them."""
+        images = self._images.images
+        params = put(params, replicated(self._mesh))
+        numbers = np.arange(len(images), dtype=np.int32)
+        errors = map_chunks(functools.partial(self._errors_fn, params), self._turn, images, numbers)
+        loss = float(errors.mean())
+        logging.info("validation on %d images of the training split | loss %.4f", len(images), loss)
+        return {VALIDATION_LOSS: loss}

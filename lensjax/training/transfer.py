@@ -1,0 +1,83 @@
+"""Begins a classifier with the encoder of another run, such as a masked autoencoder."""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lensjax.config import Config
+from lensjax.data.scaling import Scaling
+from lensjax.devices.mesh import put
+from lensjax.errors import ConfigError
+from lensjax.inference.trained import restore
+from lensjax.run import workdir as files
+from lensjax.run.state import TrainState
+
+_ENCODER = "encoder"
+_ENCODER_FIELDS = ("patch_size", "width", "depth", "num_heads", "mlp_ratio")
+
+
+def _folder(config: Config) -> pathlib.Path:
+    assert config.classify.start_from is not None
+    return pathlib.Path(config.classify.start_from).expanduser()
+
+
+def check_start(config: Config, image_shape: tuple[int, int, int]) -> None:
+    """Checks that the run of `classify.start_from` has the encoder that is wanted.
+
+    Args:
+      config: the configuration.
+      image_shape: `(H, W, C)` of what the network sees.
+
+    Raises:
+      ConfigError: for another network, or one that saw images of another shape.
+      lensjax.errors.WorkdirError: where the folder is not that of a run.
+    """
+    folder = _folder(config)
+    model, theirs = config.model, files.load_config(folder).model
+    if theirs.name not in ("mae", "vit"):
+        raise ConfigError(
+            "classify.start_from",
+            str(folder),
+            f"allowed: a run with model.name=mae or vit; this one has {theirs.name}",
+        )
+    for name in _ENCODER_FIELDS:
+        if getattr(model, name) != getattr(theirs, name):
+            raise ConfigError(
+                f"model.{name}",
+                getattr(model, name),
+                f"allowed: {getattr(theirs, name)}, as in classify.start_from={folder}",
+            )
+    shape = tuple(files.read_json(folder / files.DATASET_FILE)["image_shape"])
+    if shape != image_shape:
+        raise ConfigError(
+            "classify.start_from",
+            str(folder),
+            f"allowed: a run that saw images of shape {image_shape}; this one saw {shape}",
+        )
+
+
+def scaling_of(config: Config) -> Scaling:
+    """Returns the scaling that the encoder of `classify.start_from` was trained with."""
+    return Scaling(**files.read_json(_folder(config) / files.DATASET_FILE)["scaling"])
+
+
+def with_encoder(state: TrainState, config: Config) -> TrainState:
+    """Returns a state before its first step with the encoder of `classify.start_from`.
+
+    Raises:
+      lensjax.errors.WorkdirError: where the other run has no checkpoint at all.
+      lensjax.errors.CheckpointError: where it has no such, or no sound, checkpoint.
+    """
+    folder = _folder(config)
+    theirs = files.load_config(folder)
+    encoder = restore(folder, theirs, config.classify.start_step, best=True).params[_ENCODER]
+
+    def replaced(params: Any) -> Any:
+        like = params[_ENCODER]
+        new = jax.tree.map(lambda leaf, old: put(leaf, old.sharding), encoder, like)
+        return {**params, _ENCODER: jax.tree.map(jnp.copy, new)}
+
+    averages = {name: replaced(average) for name, average in state.ema.items()}
+    return state._replace(params=replaced(state.params), ema=averages)

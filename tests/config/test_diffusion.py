@@ -1,0 +1,319 @@
+"""Combinations: what is refused and in which words, and that all others train and sample."""
+
+import dataclasses
+import functools
+import itertools
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from mixture_support import PATHS
+from ml_collections import config_flags
+from run_support import ROOT, nested
+
+from lensjax.config import Config, from_config_dict
+from lensjax.config.diffusion import check_diffusion, sample_times
+from lensjax.config.sections import SampleConfig
+from lensjax.diffusion.losses import LOSS_SPACES, LOSS_WEIGHTS, squared_error
+from lensjax.diffusion.paths import PREDICTIONS, interpolate
+from lensjax.diffusion.preconditioning import PRECONDITIONINGS, precondition
+from lensjax.diffusion.samplers import SAMPLERS
+from lensjax.diffusion.time_grids import TIME_GRIDS
+from lensjax.errors import ConfigError
+from lensjax.run.learning import loss_settings
+from lensjax.run.networks import build_path
+
+VP = {"path.name": "vp"}
+COSINE = VP | {"path.betas": "cosine"}
+TABLE = VP | {"path.table_steps": 1000, "model.prediction": "eps", "loss.space": "eps"}
+EDM = {"path.name": "edm", "model.preconditioning": "input", "model.prediction": "x0"}
+UNCONDITIONAL = {
+    "data.name": "deeplense/folder",
+    "data.folder": "images",
+    "model.num_classes": 0,
+}
+# The field at fault, what the configuration has, and what the message says is allowed.
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    # Paths.
+    ("path.betas", {"path.betas": "cosine"}, "linear with path.name=flow; .* path.name=vp"),
+    ("path.betas", EDM | {"path.betas": "cosine"}, "linear with path.name=edm"),
+    ("path.table_steps", {"path.table_steps": 1000}, "0 with path.name=flow; .* path.name=vp"),
+    ("path.beta_min", {"path.beta_min": 0.2}, "0.1 with path.name=flow"),
+    ("path.beta_max", COSINE | {"path.beta_max": 9.0}, "20.0 with path.betas=cosine; .*linear"),
+    ("path.sigma_min", VP | {"path.sigma_min": 0.01}, "0.002 with path.name=vp; .*name=edm"),
+    ("path.sigma_max", {"path.sigma_max": 9.0}, "80.0 with path.name=flow; .*name=edm"),
+    ("path.beta_min", VP | {"path.beta_min": 20.0}, "below 20"),
+    ("path.sigma_min", EDM | {"path.sigma_min": 80.0}, "below 80"),
+    ("path.table_steps", TABLE | {"path.table_steps": 20}, "0, or above beta_max, 20"),
+    ("path.table_steps", VP | {"path.table_steps": 1}, "0, or an integer in 2 to 100000"),
+    # Predictions.
+    ("model.preconditioning", {"path.name": "edm"}, "with path.name=edm: input, edm; .* 80$"),
+    *(
+        ("model.prediction", {"model.preconditioning": "edm", "model.prediction": name}, "edm: x0")
+        for name in PREDICTIONS
+        if name != "x0"
+    ),
+    *(
+        ("model.prediction", EDM | {"model.prediction": name}, "with path.name=edm: x0, eps, score")
+        for name in ("velocity", "v")
+    ),
+    ("model.prediction", TABLE | {"model.prediction": "velocity"}, "x0, v, eps, score; a table"),
+    ("loss.space", TABLE | {"loss.space": "velocity"}, "x0, v, eps, score; a table has no"),
+    # Weights and times.
+    *(
+        ("loss.space", {"loss.weight": weight, "loss.space": space}, f"loss.weight={weight}: x0")
+        for weight, space in itertools.product(("min_snr", "edm"), LOSS_SPACES)
+        if space != "x0"
+    ),
+    ("loss.min_snr_gamma", {"loss.min_snr_gamma": 1.0}, "5.0 with loss.weight=uniform; .*min_snr"),
+    ("loss.time_mean", {"loss.time_mean": -1.2}, "0.0 with .*=uniform; .*=logit_normal or log_"),
+    ("loss.time_std", {"loss.time_std": 1.2}, "1.0 with loss.time_distribution=uniform"),
+    # Samplers and their times.
+    ("sample.shift", {"sample.shift": 2.0}, "3.0 with sample.time_grid=karras; .*=shifted"),
+    *(
+        (field, {field: value, "sample.sampler": sampler}, f"sampler={sampler}; .*={owner}")
+        for field, value, owner in [
+            ("sample.eta", 0.5, "ddim"),
+            ("sample.churn", 5.0, "churn"),
+            ("sample.churn_noise", 1.01, "churn"),
+            ("sample.churn_interval", (0.2, 0.8), "churn"),
+        ]
+        for sampler in SAMPLERS
+        if sampler != owner
+    ),
+    ("sample.steps", TABLE | {"sample.steps": 1001}, "at most 1000, the usable entries"),
+    # One entry of the cosine table has too little signal for a network that predicts noise.
+    ("sample.steps", COSINE | TABLE | {"sample.steps": 1000}, "at most 99"),
+    (
+        "sample.steps",
+        {"sample.steps": 100_000, "sample.time_grid": "cosine"},
+        "fewer with sample.time_grid=cosine: the times must fall",
+    ),
+    *(
+        ("sample.times", {"sample.times": times, "sample.steps": steps}, words)
+        for times, steps, words in [
+            ((1.0, 0.5, 0.0), 3, "one more than the intervals of sample.steps, 4 times"),
+            ((1.0, 0.5, 0.0), 1, "2 times"),
+            ((1.0, 0.5, 0.5, 0.0), 3, "the times must fall; number 2 is 0.5, the next one 0.5"),
+            ((0.0, 0.5, 1.0), 2, "the times must fall; number 1 is 0"),
+            ((0.9, 0.5, 0.0), 2, "the first time must be 1, the last one 0"),
+            ((1.0, 0.5, 0.1), 2, "the first time must be 1, the last one 0"),
+            ((1.0, 0.5, -0.1), 2, "the last one 0"),
+            ((1.0, 1e9, 0.0), 2, "the times must fall"),
+        ]
+    ),
+    ("sample.times", VP | {"sample.times": (1.0, 1e-4, 0.0), "sample.steps": 2}, "least 0.001"),
+    (
+        "sample.times",
+        {"model.prediction": "eps", "sample.times": (1.0, 0.0), "sample.steps": 1},
+        "the first time must be 0.99",
+    ),
+    # Guidance.
+    ("sample.guidance", UNCONDITIONAL | {"sample.guidance": 2.0}, "1 for a model without classes"),
+    ("sample.guidance", {"loss.label_drop": 0.0, "sample.guidance": 2.0}, "loss.label_drop=0"),
+    ("sample.guidance", {"loss.label_drop": 0.0, "sample.guidance": 0.0}, "loss.label_drop=0"),
+    (
+        "sample.guidance_rescale",
+        {"sample.guidance": 1.0, "sample.guidance_rescale": 0.7},
+        "0 with sample.guidance=1",
+    ),
+    ("sample.guide_step", {"sample.guidance": 1.0, "sample.guide_step": 3}, "None with .*=1"),
+    ("sample.guide_workdir", {"sample.guidance": 1.0, "sample.guide_workdir": "a"}, "None with"),
+    *(
+        (field, {field: ends, "sample.sampler": "churn"}, "two times in .*, the lower one first")
+        for field in ("sample.guidance_interval", "sample.churn_interval")
+        for ends in [(), (0.5,), (0.2, 0.5, 0.8), (0.8, 0.2), (0.5, 0.5), (-0.1, 0.5), (0.5, 1.1)]
+    ),
+]
+
+
+@pytest.mark.parametrize(("field", "changes", "words"), REFUSED, ids=str)
+def test_what_makes_no_sense_is_refused_by_its_field(field, changes, words):
+    with pytest.raises(ConfigError, match=rf"^{re.escape(field)}: got .*; allowed.*{words}"):
+        from_config_dict(nested(changes))
+
+
+ALLOWED: dict[str, dict[str, Any]] = {
+    "cosine table": COSINE | TABLE | {"sample.steps": 980},
+    "cosine table, all entries": COSINE
+    | TABLE
+    | {"model.prediction": "v", "loss.space": "v", "sample.steps": 1000},
+    "other betas": VP | {"path.beta_min": 0.2, "path.beta_max": 9.0},
+    "short table": TABLE | {"path.table_steps": 21, "sample.steps": 17},
+    "edm": {
+        "path.name": "edm",
+        "path.sigma_min": 0.01,
+        "path.sigma_max": 9.0,
+        "model.prediction": "x0",
+        "model.preconditioning": "edm",
+        "loss.space": "x0",
+        "loss.weight": "edm",
+        "loss.time_distribution": "log_normal_sigma",
+        "loss.time_mean": -1.2,
+        "loss.time_std": 1.2,
+    },
+    "gamma": {"loss.space": "x0", "loss.weight": "min_snr", "loss.min_snr_gamma": 1.0},
+    "logit": {"loss.time_distribution": "logit_normal", "loss.time_mean": -1.2},
+    "own times": {"sample.times": (1.0, 0.3, 0.0), "sample.steps": 2},
+    "own times of whole numbers": {"sample.times": [1, 0], "sample.steps": 1},
+    "shift": {"sample.time_grid": "shifted", "sample.shift": 1.0},
+    "eta": {"sample.sampler": "ddim", "sample.eta": 1.0},
+    "churn": {"sample.sampler": "churn", "sample.churn": 5.0, "sample.churn_interval": (0, 1)},
+    "no label dropped": {"loss.label_drop": 0.0, "sample.guidance": 1.0},
+    "no classes": UNCONDITIONAL | {"sample.guidance": 1.0},
+    "no classes, a guide": UNCONDITIONAL | {"sample.guidance": 2.0, "sample.guide_step": 3},
+    "no label dropped, a guide": {
+        "loss.label_drop": 0.0,
+        "sample.guidance": 2.0,
+        "sample.guide_workdir": "weaker",
+    },
+    "rescaled": {
+        "sample.guidance": 2.0,
+        "sample.guidance_rescale": 1.0,
+        "sample.guidance_interval": (0.2, 0.8),
+    },
+}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_the_neighbours_of_what_is_refused_are_allowed(name):
+    from_config_dict(nested(ALLOWED[name]))
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("times=(1.0, 0.5, 0.0)", (1.0, 0.5, 0.0)),
+        ("times=1.0,0.5,0.0", (1.0, 0.5, 0.0)),
+        ("times=1,.5,0", (1.0, 0.5, 0.0)),
+        ("times=()", ()),
+        ("guidance_interval=0.2,0.8", (0.2, 0.8)),
+        ("guidance_interval=(0.2, 1)", (0.2, 1.0)),
+    ],
+)
+def test_the_command_line_sets_tuples_of_numbers(flag, expected, monkeypatch):
+    """ml_collections reads the texts; `test_config.py` has what is refused before that."""
+    from absl import flags
+
+    name, _, text = flag.partition("=")
+    steps = max(len(expected) - 1, 1) if name == "times" else 5
+    arguments = [
+        "main",
+        f"--config={ROOT / 'configs' / 'smoke.py'}",
+        f"--config.sample.{name}={text}",
+        f"--config.sample.steps={steps}",
+    ]
+    monkeypatch.setattr("sys.argv", arguments)  # which overrides there are is read off here
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values)
+    values(arguments)
+    config: Any = values["config"].value
+    got = getattr(from_config_dict(config).sample, name)
+    assert got == expected
+    assert all(type(number) is float for number in got)
+
+
+# Every path, prediction, preconditioning, space and weight.
+
+OF_PATH: dict[str, dict[str, Any]] = {
+    "flow": {"name": "flow"},
+    "linear": {"name": "vp"},
+    "cosine": {"name": "vp", "betas": "cosine"},
+    "linear table": {"name": "vp", "table_steps": 1000},
+    "cosine table": {"name": "vp", "betas": "cosine", "table_steps": 1000},
+    "edm": {"name": "edm"},
+}
+
+
+@functools.cache
+def _config(
+    path: str, prediction: str, preconditioning: str, space: str, weight: str
+) -> Config | None:
+    """Returns a configuration that passes the checks; None for one that is refused."""
+    plain = Config()
+    config = dataclasses.replace(
+        plain,
+        path=dataclasses.replace(plain.path, **OF_PATH[path]),
+        model=dataclasses.replace(
+            plain.model, prediction=prediction, preconditioning=preconditioning
+        ),
+        loss=dataclasses.replace(plain.loss, space=space, weight=weight),
+    )
+    try:
+        check_diffusion(config)
+    except ConfigError:
+        return None
+    return config
+
+
+def _meaningless(path: str, prediction: str, preconditioning: str, space: str, weight: str) -> bool:
+    """The same in one line for each rule."""
+    return (
+        ("table" in path and "velocity" in (prediction, space))
+        or (path == "edm" and (preconditioning == "none" or prediction in ("velocity", "v")))
+        or (preconditioning == "edm" and prediction != "x0")
+        or (weight != "uniform" and space != "x0")
+    )
+
+
+def test_paths_of_the_product_are_those_of_all_tests():
+    assert set(OF_PATH) == set(PATHS)
+
+
+@pytest.mark.parametrize("preconditioning", PRECONDITIONINGS)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("path_name", OF_PATH)
+def test_a_combination_has_a_finite_loss_and_gradient_or_is_refused(
+    path_name, prediction, preconditioning
+):
+    """From the first usable time to the last, for a network of one parameter."""
+    combinations = [
+        (path_name, prediction, preconditioning, space, weight)
+        for space, weight in itertools.product(LOSS_SPACES, LOSS_WEIGHTS)
+    ]
+    configs = [_config(*combination) for combination in combinations]
+    assert [config is None for config in configs] == [_meaningless(*one) for one in combinations]
+    allowed = [config for config in configs if config is not None]
+    if not allowed:
+        return
+    path = build_path(allowed[0])
+    random = np.random.default_rng(0)
+    x0, eps = (jnp.asarray(random.normal(size=(8, 2, 2, 1)), jnp.float32) for _ in range(2))
+    t = path.time_of_share(jnp.linspace(0, 1, 8))
+    np.testing.assert_allclose(t[np.array([0, -1])], path.interval, rtol=1e-6)
+
+    def network(scale, x, t, condition):
+        return scale * x
+
+    scaled = precondition(network, path, preconditioning, allowed[0].data.model_std)
+
+    def errors(scale):
+        output = scaled(scale, interpolate(path, x0, eps, t), t, {})
+        settings = [loss_settings(config) for config in allowed]
+        return [squared_error(path, each, output, x0, eps, t) for each in settings]
+
+    for value, slope in zip(*jax.jvp(errors, (0.5,), (1.0,)), strict=True):
+        assert np.all(np.isfinite(value) & (value >= 0))
+        assert np.all(np.isfinite(slope))
+        assert np.any(slope != 0)
+
+
+@pytest.mark.parametrize("grid", TIME_GRIDS)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("path_name", OF_PATH)
+def test_each_allowed_path_has_times_on_each_grid(path_name, prediction, grid):
+    preconditioning = "input"
+    config = _config(path_name, prediction, preconditioning, "x0", "uniform")
+    assert (config is None) == _meaningless(path_name, prediction, preconditioning, "x0", "uniform")
+    if config is not None:
+        times = sample_times(config, SampleConfig(steps=10, time_grid=grid))
+        first, last = build_path(config).interval
+        assert times.shape == (11,)
+        assert times[0] == pytest.approx(last)
+        assert times[-1] == 0
+        assert np.all(np.diff(times) < 0)
+        assert times[-2] >= first - 1e-6

@@ -1,0 +1,353 @@
+"""Samplers: orders of convergence, DDPM written out, churning, passes and noise on the way."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from mixture_support import PATHS, gaussian_denoiser, gaussian_flow
+from support import smooth_gaussian
+
+from lensjax.diffusion import paths
+from lensjax.diffusion.samplers import (
+    SAMPLERS,
+    Interval,
+    Problem,
+    SamplerSettings,
+    evaluation_times,
+    sample,
+)
+from lensjax.diffusion.schedules import TablePath
+from lensjax.diffusion.time_grids import check_times, time_grid
+from lensjax.interfaces import Estimate
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+DETERMINISTIC = [name for name in SAMPLERS if SAMPLERS[name].order]
+STOCHASTIC = [name for name in SAMPLERS if not SAMPLERS[name].order]
+
+each_path = pytest.mark.parametrize("path_name", PATHS)
+each_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
+
+
+def many_keys(num: int):
+    return jax.random.split(jax.random.key(3), num)
+
+
+def normal(*shape: int, seed: int = 0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+@pytest.fixture
+def scan_in_python(monkeypatch):
+    """Runs the loop of a sampler step by step, so that a denoiser sees numbers."""
+
+    def scan(body, carry, rows):
+        for row in zip(*rows, strict=True):
+            carry, _ = body(carry, row)
+        return carry, None
+
+    monkeypatch.setattr(jax.lax, "scan", scan)
+
+
+# Orders of convergence, on correlated pixels.
+
+GAUSSIAN = smooth_gaussian(4, num_labels=1)
+
+
+def middle_times(path, steps: int) -> np.ndarray:
+    """Times that are even in the coordinate s; the last interval has a test of its own."""
+    levels = np.linspace(0.9, 0.1, steps + 1)
+    wanted = jnp.asarray(2 * np.log((1 - levels) / levels), jnp.float32)
+    return np.asarray(path.time_of_log_snr(wanted))
+
+
+def end_of(path, sampler: str, times: np.ndarray, start):
+    """Runs the step function of a sampler over times that need not reach the data."""
+    problem = Problem(
+        path, gaussian_denoiser(GAUSSIAN, path), SamplerSettings(sampler), len(times) - 1
+    )
+
+    @jax.jit
+    def run(x, times):
+        def step(carry, ends):
+            interval = Interval(ends[0], ends[1], lambda: x)
+            x_next, memory = SAMPLERS[sampler].step(problem, carry[0], carry[1], interval)
+            return (x_next, memory), None
+
+        first = (x, SAMPLERS[sampler].first_memory(x))
+        (x, _), _ = jax.lax.scan(step, first, (times[:-1], times[1:]))
+        return x
+
+    return run(start, jnp.asarray(times))
+
+
+@each_path
+@pytest.mark.parametrize("sampler", DETERMINISTIC)
+def test_order_of_convergence(path_name, sampler):
+    path, steps, errors = PATHS[path_name], np.array([12, 24, 48]), []
+    for count in steps:
+        times = middle_times(path, int(count))
+        x = normal(64, 16) * path.sigma(jnp.asarray(times[0]))
+        exact = gaussian_flow(GAUSSIAN, path, np.asarray(x, np.float64), times[0], times[-1])
+        found = np.asarray(end_of(path, sampler, times, x), np.float64)
+        errors.append(np.sqrt(np.mean(np.square(found - exact))))
+    slope, _ = np.polyfit(np.log(steps), np.log(errors), 1)
+    # Symmetric rules may do better than their order where the leading errors cancel.
+    assert SAMPLERS[sampler].order - 0.2 < -slope < SAMPLERS[sampler].order + 1.2
+
+
+@each_path
+@pytest.mark.parametrize("sampler", DETERMINISTIC)
+def test_whole_way_ends_where_the_exact_flow_does(path_name, sampler):
+    """With the grids and the last pass as they are used, from noise to data."""
+    path = PATHS[path_name]
+    times, noise = time_grid(path, 100, "karras"), normal(64, 16)
+    denoise = gaussian_denoiser(GAUSSIAN, path)
+    problem = Problem(path, denoise, SamplerSettings(sampler), 100)
+    found = jax.jit(lambda noise: sample(problem, noise, jnp.asarray(times)))(noise)
+    start = np.asarray(path.sigma(jnp.asarray(times[0])) * noise, np.float64)
+    exact = gaussian_flow(GAUSSIAN, path, start, times[0], path.interval[0])
+    if path.interval[0] > 0:
+        exact = np.asarray(denoise(jnp.asarray(exact, jnp.float32), jnp.asarray(times[-2])).x0)
+    error = np.sqrt(np.mean(np.square(found - exact)))
+    assert error < (0.03 if SAMPLERS[sampler].order == 1 else 0.003)
+
+
+@pytest.mark.parametrize("sampler", DETERMINISTIC)
+def test_last_interval_is_as_exact_as_the_others(sampler):
+    """Over the whole way a worse last step would hide behind the others."""
+    path, noise = PATHS["flow"], np.random.default_rng(0).normal(size=(64, 16))
+    exact = gaussian_flow(GAUSSIAN, path, noise, 1.0, 0.0)
+    lengths, errors = np.array([0.16, 0.08, 0.04]), []
+    for length in lengths.astype(np.float32):
+        start = jnp.asarray(gaussian_flow(GAUSSIAN, path, noise, 1.0, length), jnp.float32)
+        end = end_of(path, sampler, np.array([length, 0], np.float32), start)
+        errors.append(np.sqrt(np.mean(np.square(end - exact))))
+    slope, _ = np.polyfit(np.log(lengths), np.log(errors), 1)
+    # The error of one step falls by one order more than that of the whole way; a first step
+    # remembers nothing, but a posterior mean this near the data is off by t^2.
+    assert slope > min(SAMPLERS[sampler].order, 1 if sampler == "dpmpp_2m" else 2) + 0.8
+
+
+@each_path
+@pytest.mark.parametrize("steps", [1, 7, 50])
+def test_euler_is_ddim_without_noise(path_name, steps):
+    path = PATHS[path_name]
+    times, noise = jnp.asarray(time_grid(path, steps)), normal(64, 16)
+    euler, ddim = (
+        sample(
+            Problem(path, gaussian_denoiser(GAUSSIAN, path), SamplerSettings(name), steps),
+            noise,
+            times,
+        )
+        for name in ("euler", "ddim")
+    )
+    np.testing.assert_allclose(euler, ddim, atol=2e-5)
+
+
+@each_path
+@each_sampler
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_single_image_is_reached_exactly(scan_in_python, path_name, sampler, steps):
+    """With one image in the world every path is straight, and one step is enough."""
+    path, image, noise = PATHS[path_name], normal(1, 4, 6, 2, seed=1), normal(5, 4, 6, 2)
+
+    def denoise(x_t, t):
+        return paths.estimate(path, "x0", jnp.broadcast_to(image, x_t.shape), x_t, t)
+
+    problem = Problem(path, denoise, SamplerSettings(sampler), steps)
+    found = sample(problem, noise, jnp.asarray(time_grid(path, steps)), many_keys(5))
+    np.testing.assert_allclose(found, jnp.broadcast_to(image, noise.shape), atol=3e-5)
+
+
+# DDPM, written out from the betas in float64 (Ho et al. 2020, algorithm 2).
+
+
+def step_noise(keys, step: int, shape: tuple[int, ...]) -> np.ndarray:
+    draws = [jax.random.normal(jax.random.fold_in(key, step), shape) for key in keys]
+    return np.asarray(draws, np.float64)
+
+
+def ancestral(betas: np.ndarray, x: np.ndarray, keys) -> np.ndarray:
+    """Algorithm 2 with the posterior variance, for pixels with the covariance of `GAUSSIAN`."""
+    kept = np.cumprod(1 - betas)
+    variances, directions = GAUSSIAN.modes
+    mean = GAUSSIAN.means[0]
+    draw = jax.jit(lambda step: jax.vmap(lambda key: _draw_one(key, step, x.shape[1]))(keys))
+    for step, t in enumerate(reversed(range(len(betas)))):
+        beta, total = betas[t], kept[t]
+        away = (x - np.sqrt(total) * mean) @ directions
+        # E[eps | x_t], along each mode of the data.
+        eps = np.sqrt(1 - total) * away / (total * variances + 1 - total) @ directions.T
+        x = (x - beta / np.sqrt(1 - total) * eps) / np.sqrt(1 - beta)
+        if t > 0:
+            posterior = (1 - kept[t - 1]) / (1 - total) * beta
+            x = x + np.sqrt(posterior) * np.asarray(draw(step), np.float64)
+    return x
+
+
+def _draw_one(key, step, size: int):
+    return jax.random.normal(jax.random.fold_in(key, step), (size,))
+
+
+def betas_of(path: TablePath, entries: np.ndarray) -> np.ndarray:
+    """The betas that lead over some entries of a table: `1 - total / total before`."""
+    totals = 1 / (1 + np.exp(-np.array(path.log_snr)[entries]))
+    return 1 - totals / np.append(1.0, totals[:-1])
+
+
+@pytest.mark.parametrize("settings", [SamplerSettings("ddpm"), SamplerSettings("ddim", eta=1.0)])
+@pytest.mark.parametrize("steps", [1000, 50, 7])
+@pytest.mark.parametrize("path_name", ["linear table", "cosine table"])
+def test_ancestral_sampling_is_that_of_ddpm(path_name, steps, settings):
+    """All entries of a table, or some of them with the betas between these."""
+    path = PATHS[path_name]
+    assert isinstance(path, TablePath)
+    times, keys, noise = time_grid(path, steps), many_keys(8), normal(8, 16)
+    entries = np.round(times[-2::-1] * 1000).astype(int) - 1
+    np.testing.assert_allclose((entries + 1) / 1000, times[-2::-1], atol=1e-7)
+    assert entries[0] == 0
+    assert entries[-1] == 999
+    problem = Problem(path, gaussian_denoiser(GAUSSIAN, path), settings, steps)
+    found = jax.jit(lambda noise: sample(problem, noise, jnp.asarray(times), keys))(noise)
+    betas = betas_of(path, entries)
+    start = np.asarray(noise, np.float64) * np.sqrt(1 / (1 + np.exp(path.log_snr[-1])))
+    np.testing.assert_allclose(found, ancestral(betas, start, keys), atol=2e-4)
+
+
+def test_ddim_between_no_noise_and_all_of_it():
+    """Equations 12 and 16 of Song et al. (2021) in their own letters, for one step."""
+    path, eta, keys, x = PATHS["linear"], 0.6, many_keys(5), normal(5, 16)
+    now, later = jnp.float32(0.5), jnp.float32(0.4)
+    total, total_later = (float(path.alpha(t)) ** 2 for t in (now, later))
+    x0, eps = gaussian_denoiser(GAUSSIAN, path)(x, now)
+    spread = eta * np.sqrt((1 - total_later) / (1 - total) * (1 - total / total_later))
+    noise = step_noise(keys, 0, (16,))
+    expected = np.sqrt(total_later) * x0 + np.sqrt(1 - total_later - spread**2) * eps
+    problem = Problem(path, gaussian_denoiser(GAUSSIAN, path), SamplerSettings("ddim", eta=eta), 1)
+    found, _ = SAMPLERS["ddim"].step(
+        problem, x, None, Interval(now, later, lambda: jnp.asarray(noise, jnp.float32))
+    )
+    np.testing.assert_allclose(found, expected + spread * noise, atol=2e-5)
+
+
+# Churning.
+
+
+@each_path
+def test_little_churning_is_nearly_heun(path_name):
+    path, noise, keys = PATHS[path_name], normal(16, 16), many_keys(16)
+    times = jnp.asarray(time_grid(path, 20, "karras"))
+    ends = [
+        sample(Problem(path, gaussian_denoiser(GAUSSIAN, path), settings, 20), noise, times, keys)
+        for settings in (SamplerSettings("heun"), SamplerSettings("churn", churn=1e-5))
+    ]
+    assert 0 < np.max(np.abs(ends[0] - ends[1])) < 0.02
+
+
+@each_path
+@pytest.mark.parametrize(("churn", "growth"), [(2.0, 0.2), (100.0, np.sqrt(2) - 1)])
+def test_churned_images_have_the_noise_that_their_time_asks_for(path_name, churn, growth):
+    """Variance `alpha^2 s + sigma^2` at a sigma / alpha that has grown as in EDM."""
+    path, seen = PATHS[path_name], []
+
+    def denoise(x_t, t):
+        seen.append((np.asarray(x_t), t))
+        return Estimate(x_t, x_t)
+
+    t, variance = path.time_of_log_snr(jnp.float32(0.5)), 0.49
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    x = jnp.sqrt(jnp.square(alpha) * variance + jnp.square(sigma)) * normal(200_000, 1)
+    problem = Problem(
+        path, denoise, SamplerSettings("churn", churn=churn, churn_interval=(0, 1)), 10
+    )
+    interval = Interval(t, path.time_of_log_snr(jnp.float32(2.0)), lambda: normal(*x.shape, seed=1))
+    SAMPLERS["churn"].step(problem, x, None, interval)
+    churned, raised = seen[0]
+    ratio = path.sigma(raised) / path.alpha(raised)
+    assert ratio == pytest.approx(float((1 + growth) * sigma / alpha), rel=1e-3)
+    expected = path.alpha(raised) ** 2 * variance + path.sigma(raised) ** 2
+    assert np.var(churned) == pytest.approx(float(expected), rel=0.015)
+
+
+@pytest.mark.parametrize("time", [0.0499, 0.05, 0.5, 0.95, 0.9501])
+def test_churning_keeps_to_its_times(time):
+    t = np.array([time, 0.01], np.float32)
+    settings = SamplerSettings("churn", churn_interval=(0.05, 0.95))
+    asked = evaluation_times(PATHS["flow"], settings, t)
+    assert (asked[0] > t[0]) == (0.05 <= time <= 0.95)
+
+
+# Passes, and the noise on the way.
+
+
+@each_path
+@each_sampler
+@pytest.mark.parametrize("steps", [1, 4])
+def test_times_of_all_passes_are_foreseen(scan_in_python, path_name, sampler, steps):
+    path, settings, seen = PATHS[path_name], SamplerSettings(sampler), []
+
+    def denoise(x_t, t):
+        assert t.shape == ()
+        seen.append(np.asarray(t))
+        return Estimate(x_t, x_t)
+
+    times = time_grid(path, steps, "karras")
+    problem = Problem(path, denoise, settings, steps)
+    sample(problem, normal(2, 3), jnp.asarray(times), many_keys(2))
+    foreseen = evaluation_times(path, settings, times)
+    np.testing.assert_allclose(np.sort(foreseen), np.sort(seen), rtol=1e-5)
+    assert foreseen.dtype == np.float32
+    # Beside the last pass of a path that ends before the data.
+    per_step = 2 if sampler in ("heun", "midpoint", "churn") else 1
+    jumps = path.interval[0] > 0
+    assert len(seen) == (steps - jumps) * per_step + jumps
+    assert max(path.interval[0], 1e-6) * 0.9999 <= min(seen)
+    assert max(seen) <= path.interval[1]
+
+
+@pytest.mark.parametrize("sampler", STOCHASTIC)
+def test_noise_of_an_image_depends_on_its_key_and_the_step_alone(sampler):
+    path, noise, keys = PATHS["flow"], normal(6, 4, 3), many_keys(6)
+    times = jnp.asarray(check_times(path, [1, 0.8, 0.5, 0.2, 0]))
+
+    def draw(chosen):
+        problem = Problem(
+            path,
+            lambda x_t, t: paths.estimate(path, "x0", 0.5 * x_t, x_t, t),
+            SamplerSettings(sampler, eta=1.0),
+            4,
+        )
+        return np.asarray(sample(problem, noise[chosen], times, keys[chosen]))
+
+    every = np.arange(6)
+    whole = draw(every)
+    for chosen in (every[:1], every[3:], every[::-1], every[[4, 4, 1]]):
+        np.testing.assert_array_equal(draw(chosen), whole[chosen])
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4])
+def test_each_step_draws_its_own_noise(scan_in_python, monkeypatch, steps):
+    path, keys, drawn = PATHS["flow"].narrowed(0.1, 1.0), many_keys(4), []
+
+    def step(problem, x_t, memory, interval):
+        drawn.append(np.asarray(interval.draw_noise()))
+        return x_t, None
+
+    monkeypatch.setitem(SAMPLERS, "ddpm", SAMPLERS["ddpm"]._replace(step=step))
+    problem = Problem(path, lambda x, t: Estimate(x, x), SamplerSettings("ddpm"), steps)
+    sample(problem, normal(4, 2), jnp.asarray(time_grid(path, steps)), keys)
+    assert len(drawn) == steps - 1
+    for index, noise in enumerate(drawn):
+        np.testing.assert_array_equal(noise, step_noise(keys, index, (2,)).astype(np.float32))
+    assert all(not np.array_equal(a, b) for a, b in itertools.combinations(drawn, 2))
+
+
+@pytest.mark.parametrize("sampler", STOCHASTIC)
+def test_samplers_that_draw_noise_need_keys(sampler):
+    path = PATHS["flow"]
+    settings = SamplerSettings(sampler, eta=1.0)
+    problem = Problem(path, gaussian_denoiser(GAUSSIAN, path), settings, 2)
+    with pytest.raises(TypeError, match=f"the sampler {sampler} draws noise and needs keys"):
+        sample(problem, normal(2, 16), jnp.asarray(time_grid(path, 2)))

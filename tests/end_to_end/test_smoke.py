@@ -1,0 +1,222 @@
+"""The smoke config from the command line: each mode, without TensorFlow, killed and resumed."""
+
+import json
+import pathlib
+import re
+import signal
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from run_support import (
+    HIDE_TENSORFLOW,
+    ROOT,
+    locked,
+    metrics_of,
+    run_commands,
+    run_python,
+    start_python,
+    states_differ,
+    wait_for,
+)
+
+import lensjax
+from lensjax.config import from_config_dict
+from lensjax.run.checkpoint import Checkpoints
+from lensjax.run.learning import abstract_state
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+SMOKE = "--config=configs/smoke.py"
+WITHOUT_TENSORFLOW = f"""
+{HIDE_TENSORFLOW}
+from absl import app
+import lensjax.main
+app.run(lensjax.main.main, flags_parser=lensjax.cli.command_line.parse)
+"""
+
+
+def _config():
+    sys.modules.pop("smoke", None)
+    import smoke
+
+    return from_config_dict(smoke.get_config())
+
+
+def _state(workdir: pathlib.Path):
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    state = checkpoints.restore(abstract_state(_config(), (64, 64, 1)))
+    checkpoints.close()
+    return state
+
+
+@pytest.fixture(scope="module")
+def sets(tfds_directory):
+    """The folder with the data set, built by whichever test process comes first."""
+    command = ("-m", "lensjax.main", SMOKE, "--mode=build_data")
+    with locked(tfds_directory / "smoke.lock"):
+        done = run_python(*command, TFDS_DATA_DIR=str(tfds_directory))
+    assert done.returncode == 0, done.stderr
+    assert "deeplense/model_ii_mini, fingerprint " in done.stdout
+    assert "train     3,000 images: axion 1,000, cdm 1,000, no_sub 1,000" in done.stdout
+    sheet = pathlib.Path(done.stdout.partition("contact sheet: ")[2].strip())
+    with Image.open(sheet) as picture:
+        assert min(picture.size) > 100
+    return tfds_directory
+
+
+@pytest.fixture(scope="module")
+def trained(sets, tmp_path_factory):
+    """Workdir and log of a smoke training without TensorFlow."""
+    workdir = tmp_path_factory.mktemp("smoke") / "run"
+    done = run_python(
+        "-c", WITHOUT_TENSORFLOW, SMOKE, f"--workdir={workdir}", TFDS_DATA_DIR=str(sets)
+    )
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stderr
+
+
+def test_the_config_is_a_run_that_shows_something():
+    config = _config()
+    assert config.train.num_steps >= 40
+    assert config.train.num_steps // config.train.checkpoint_every >= 2
+    assert config.train.log_every == 1
+
+
+def test_training_without_tensorflow_says_so_in_one_line_and_goes_on(trained):
+    workdir, log = trained
+    assert log.count("TensorFlow is not installed") == 1
+    assert "Traceback" not in log
+    assert not list(workdir.glob("events*"))
+    lines = metrics_of(workdir)
+    assert [line["step"] for line in lines] == list(range(1, _config().train.num_steps + 1))
+    losses = [line["loss"] for line in lines]
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-10:]) < 0.85 * np.mean(losses[:10])
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["40", "60"]
+    pictures = sorted(path.name for path in (workdir / "samples").iterdir())
+    assert pictures == ["curves.png", "step_00000030.png", "step_00000060.png"]
+    assert "compiled the train step once" in log
+    assert "step 60 of 60 | loss " in log
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, sets, tmp_path):
+    workdir = tmp_path / "run"
+    command = ("-m", "lensjax.main", SMOKE, f"--workdir={workdir}")
+    process = start_python(tmp_path / "log", *command, TFDS_DATA_DIR=str(sets))
+    wait_for(workdir / "checkpoints" / "20", process)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    done = run_python(*command, TFDS_DATA_DIR=str(sets))
+    assert done.returncode == 0, done.stderr
+    (resumed,) = [line for line in done.stderr.splitlines() if "resumed at step" in line]
+    at = int(resumed.split()[-1])
+    assert at in (20, 40)
+    assert done.stderr.count(" images/s | ") == 60 - at
+    state = _state(workdir)
+    assert int(state.step) == 60
+    assert states_differ(state, _state(trained[0])) == []
+    expected = [(line["step"], line["loss"]) for line in metrics_of(trained[0])]
+    assert [(line["step"], line["loss"]) for line in metrics_of(workdir)] == expected
+    if "TensorFlow is not installed" not in done.stderr:
+        assert list(workdir.glob("events.out.tfevents.*"))
+
+
+@pytest.fixture(scope="module")
+def modes(trained, sets, tmp_path_factory):
+    """Exit code and output of the modes that follow a training."""
+    workdir, _ = trained
+    folder = tmp_path_factory.mktemp("modes")
+    target = f"--workdir={workdir}"
+    commands = {mode: [SMOKE, target, f"--mode={mode}"] for mode in ("sample", "evaluate")}
+    commands["build_data"] = [SMOKE, "--mode=build_data"]
+    fields = [f"--config.export.folder={folder / 'files'}", "--config.export.split=test"]
+    commands["export"] = [SMOKE, "--mode=export", *fields]
+    done = run_commands(folder, commands, TFDS_DATA_DIR=str(sets))
+    return done | {"folder": folder}
+
+
+@pytest.mark.parametrize("mode", ["sample", "evaluate", "export", "build_data"])
+def test_each_mode_ends_well(modes, mode):
+    code, output = modes[mode]
+    assert code == 0, output
+    assert "Traceback" not in output
+
+
+def test_export_without_a_workdir_writes_the_test_split(modes, sets):
+    folder = modes["folder"] / "files"
+    images, table = lensjax.load_data("model_ii_mini", "test", str(sets))
+    with (folder / "test" / "parameters.csv").open() as file:
+        names = [line.partition(",")[0] for line in file][1:]
+    assert len(names) == len(images) == 600
+    for index in (0, 1, 599):
+        assert names[index] == f"{table['class_name'][index]}/{index:06d}.npy"
+        assert np.array_equal(np.load(folder / "test" / names[index]), images[index, ..., 0])
+    assert "600/600" in modes["export"][1]
+    assert json.loads((folder / "export.json").read_text())["complete"] is True
+
+
+def test_sample_writes_what_load_generates(modes, trained):
+    workdir, _ = trained
+    images = np.load(workdir / "generated" / "images.npy")
+    sample = _config().sample
+    assert images.shape == (sample.num_images, 64, 64, 1)
+    assert images.dtype == np.float32
+    assert np.array_equal(images, lensjax.load(workdir).generate(num=12, seed=sample.seed))
+    labels = np.load(workdir / "generated" / "labels.npy")
+    assert labels.tolist() == [0, 1, 2] * 4
+    meta = json.loads((workdir / "generated" / "meta.json").read_text())
+    assert meta["checkpoint_step"] == 60
+
+
+def test_evaluate_knows_real_images_from_those_of_a_minute(modes, trained):
+    workdir, _ = trained
+    content = json.loads((workdir / "evaluation" / "metrics.json").read_text())
+    rows = content["measures"]["smooth_fit"]["rows"]
+    assert set(rows) == {"generated", "generated at guidance 1", "real"}
+    assert set(rows["generated"]) == set(rows["real"]) == {"no_sub", "cdm", "axion"}
+    assert rows["real"]["no_sub"]["ratio_p90"] < 1e-3  # the exact simulator made them
+    assert rows["generated"]["no_sub"]["ratio_p50"] > 0.08
+    assert content["verdict"][0].startswith("FAILED as pictures of lenses: ")
+    assert all(sentence in modes["evaluate"][1] for sentence in content["verdict"])
+    assert content["protocol"]["images_per_class"] == 24
+    assert (workdir / "evaluation" / "report.html").stat().st_size > 100_000
+
+
+def test_all_pictures_can_be_opened_and_nothing_is_left_half_written(modes, trained):
+    workdir, _ = trained
+    pictures = list(workdir.rglob("*.png"))
+    assert len(pictures) >= 3
+    for picture in pictures:
+        assert np.asarray(Image.open(picture)).std() > 5
+    assert not list(workdir.rglob("*.partial"))
+    assert not list(workdir.rglob("*orbax-checkpoint-tmp*"))
+
+
+def test_config_json_has_the_revision_of_this_checkout(trained):
+    content = json.loads((trained[0] / "config.json").read_text())
+    assert content["versions"]["jax"] == jax.__version__
+    if (ROOT / ".git").exists():
+        assert len(content["git_revision"].removesuffix("+changes")) == 40
+
+
+def test_the_notebook_runs_from_simulation_to_residual(trained, monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+
+    workdir, _ = trained
+    monkeypatch.setenv("LENSJAX_RUN", str(workdir))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(ROOT / "examples" / "first_lenses.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    printed = "".join(output.get("text", "") for output in outputs)
+    assert "(6, 64, 64, 1) float32" in printed
+    assert "step 60, classes axion, cdm, no_sub, unit counts/s" in printed
+    left = dict(re.findall(r"(\w+): median RMS\(image - fit\) / RMS\(image\) = (\S+)", printed))
+    assert float(left["simulated"]) < 1e-6
+    assert float(left["generated"]) > 0.1  # 60 steps make no lens
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) == 3
+    assert not any(output.output_type == "stream" and output.name == "stderr" for output in outputs)

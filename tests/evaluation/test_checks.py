@@ -1,0 +1,256 @@
+"""Goals: perfect numbers meet all of them, each fault misses its own, and the verdict says so."""
+
+import copy
+import math
+from typing import Any
+
+import pytest
+
+from lensjax.config.evaluate import MEASURES
+from lensjax.evaluation import checks, verdict
+from lensjax.evaluation.checks import Check, check_row
+
+REAL_LIKE = {"z": 0.3}
+FEATURES = {
+    "frechet": 1.0,
+    "floor_mean": 0.9,
+    "floor_sd": 0.1,
+    "z": 1.0,
+    "ratio": 1.1,
+}
+NEIGHBOURS = {"p": 0.5}
+PERFECT: dict[str, Any] = {
+    "smooth_fit": {
+        "no_sub": {
+            "num_images": 100,
+            "ratio_p50": 1e-7,
+            "ratio_p90": 2e-7,
+            "ks_x": 0.08,
+            "ks_y": 0.08,
+            "p_x": 0.4,
+            "p_y": 0.5,
+            "faint_rms_percent": 0.018,
+        },
+        "cdm": {
+            "num_images": 100,
+            "ratio_p50": 0.076,
+            "ratio_p90": 0.13,
+            "against_real": REAL_LIKE,
+        },
+        "axion": {
+            "num_images": 100,
+            "ratio_p50": 0.15,
+            "ratio_p90": 0.16,
+            "against_real": REAL_LIKE,
+        },
+    },
+    "axion_fit": {"axion": {"num_images": 100, "possible_share": 0.97}},
+    "potential_fit": {"cdm": {"against_real": REAL_LIKE, "residual_power": REAL_LIKE}},
+    "free_fit": {"no_sub": {"theta_e": {"bias_percent": -0.01, "scatter_percent": 0.02}}},
+    "shapes": {"cdm": {"peak": REAL_LIKE, "gini": {"z": 2.0}, "mode_1": None}},
+    "classes": {
+        "noise-free": {"share_p": 0.6, "accuracy_p": 0.6, "accuracy": 0.9, "real_accuracy": 0.91}
+    },
+    "taught": {
+        "noise-free": {
+            "p": 0.4,
+            "accuracy": 0.91,
+            "real_accuracy": 0.913,
+            "real_accuracy_deviation": 0.005,
+        }
+    },
+    "c2st": {
+        "noise-free": {"accuracy": 0.9, "error": 0.02, "control_accuracy": 0.99, "has_power": True},
+        "magnitude 20": {
+            "accuracy": 0.51,
+            "error": 0.02,
+            "control_accuracy": 0.8,
+            "has_power": True,
+        },
+        "magnitude 23": {
+            "accuracy": 0.51,
+            "error": 0.02,
+            "control_accuracy": 0.52,
+            "has_power": False,
+        },
+    },
+    "lens_features": {"noise-free": {"overall": FEATURES, "cdm": FEATURES}},
+    "inception": {"as they are": {"overall": FEATURES}},
+    "twins": {"cdm": {"p_value": 0.5, "num_twins": 2}},
+    "copies": {"cdm": NEIGHBOURS},
+    "residual_neighbours": {"cdm": NEIGHBOURS},
+    "hole": {"no_sub": {"density_high": 1.2}},
+}
+
+
+def results_of(numbers):
+    return {
+        name: {"status": "measured", "rows": {"generated": numbers[name], "real": PERFECT[name]}}
+        for name in numbers
+    }
+
+
+def changed(*path_and_value):
+    """Returns the perfect numbers with one of them replaced."""
+    *path, leaf, value = path_and_value
+    numbers = copy.deepcopy(PERFECT)
+    owner = numbers
+    for part in path:
+        owner = owner[part]
+    owner[leaf] = value
+    return numbers
+
+
+def outcomes(numbers, survey="model_ii"):
+    return {one.name: one.outcome for one in check_row(results_of(numbers), "generated", survey)}
+
+
+def test_every_measure_has_perfect_numbers_here():
+    assert tuple(PERFECT) == MEASURES
+
+
+def test_perfect_numbers_miss_nothing():
+    found = outcomes(PERFECT)
+    assert [name for name, outcome in found.items() if outcome == "missed"] == []
+    assert found["two-sample network, magnitude 23"] == "no power"
+    assert len(found) == 23
+
+
+FAULTS = [
+    (("smooth_fit", "no_sub", "ratio_p50", 0.017), "smooth fit, no_sub: median ratio"),
+    (("smooth_fit", "no_sub", "faint_rms_percent", 1.0), "smooth fit, no_sub: dark pixels"),
+    (("smooth_fit", "no_sub", "p_x", 1e-4), "smooth fit, no_sub: source positions"),
+    (("smooth_fit", "no_sub", "p_y", 1e-4), "smooth fit, no_sub: source positions"),
+    (("smooth_fit", "cdm", "against_real", {"z": 9.0}), "smooth fit, cdm: ratios"),
+    (("smooth_fit", "axion", "against_real", {"z": 9.0}), "smooth fit, axion: ratios"),
+    (("axion_fit", "axion", "possible_share", 0.5), "axion fit: possible images"),
+    (("potential_fit", "cdm", "against_real", {"z": 9.0}), "potential fit, cdm"),
+    (("potential_fit", "cdm", "residual_power", {"z": 9.0}), "residual power, cdm"),
+    (("free_fit", "no_sub", "theta_e", "bias_percent", -0.9), "free fit, no_sub: theta_E bias"),
+    (
+        ("free_fit", "no_sub", "theta_e", "scatter_percent", 1.0),
+        "free fit, no_sub: theta_E scatter",
+    ),
+    (("shapes", "cdm", "gini", {"z": 20.0}), "shapes, cdm: gini"),
+    (("classes", "noise-free", "share_p", 1e-5), "classes, noise-free: shares"),
+    (("classes", "noise-free", "accuracy_p", 1e-5), "classes, noise-free: accuracy"),
+    (("taught", "noise-free", "p", 1e-5), "taught, noise-free: accuracy"),
+    (("c2st", "magnitude 20", "accuracy", 0.7), "two-sample network, magnitude 20"),
+    # Without power on its control, an accuracy above the goal counts all the same.
+    (("c2st", "magnitude 23", "accuracy", 0.7), "two-sample network, magnitude 23"),
+    (
+        ("lens_features", "noise-free", "cdm", FEATURES | {"z": 4.0}),
+        "lens features, noise-free, cdm: Frechet distance",
+    ),
+    (
+        ("inception", "as they are", "overall", FEATURES | {"z": 4.0}),
+        "inception, as they are, overall: Frechet distance",
+    ),
+    (("twins", "cdm", "p_value", 2e-4), "twins, cdm"),
+    (("copies", "cdm", {"p": 1e-6}), "copies, cdm"),
+    (("residual_neighbours", "cdm", {"p": 1e-6}), "residual neighbours, cdm"),
+    (("hole", "no_sub", "density_high", 0.4), "hole, no_sub: density"),
+]
+
+
+@pytest.mark.parametrize(("change", "name"), FAULTS, ids=lambda part: str(part)[:40])
+def test_each_fault_misses_its_own_goal_alone(change, name):
+    found = outcomes(changed(*change))
+    assert [one for one, outcome in found.items() if outcome == "missed"] == [name]
+
+
+@pytest.mark.parametrize("change", [change for change, _ in FAULTS], ids=lambda one: str(one)[:40])
+def test_a_number_that_is_not_one_is_not_met(change):
+    *path, value = change
+    nan = dict.fromkeys(value, math.nan) if isinstance(value, dict) else math.nan
+    if isinstance(value, dict) and "frechet" in value:
+        nan = value | {"z": math.nan}
+    assert "missed" in outcomes(changed(*path, nan)).values()
+
+
+def test_copies_that_could_not_be_seen_are_not_a_goal_met():
+    for measure in ("copies", "residual_neighbours"):
+        name = f"{measure.replace('_', ' ')}, cdm"
+        blind = NEIGHBOURS | {"verdict": "no power"}
+        assert outcomes(changed(measure, "cdm", blind))[name] == "no power"
+        assert outcomes(changed(measure, "cdm", blind | {"p": 1e-9}))[name] == "missed"
+
+
+def test_few_images_may_have_fewer_possible_axions():
+    numbers = changed("axion_fit", "axion", {"num_images": 20, "possible_share": 0.85})
+    assert outcomes(numbers)["axion fit: possible images"] == "met"
+    numbers = changed("axion_fit", "axion", {"num_images": 2000, "possible_share": 0.85})
+    assert outcomes(numbers)["axion fit: possible images"] == "missed"
+
+
+def test_measures_and_groups_that_are_missing_have_no_goals():
+    numbers = {"smooth_fit": {"no_sub": PERFECT["smooth_fit"]["no_sub"]}}
+    results = results_of(numbers) | {"c2st": {"status": "not measured", "reason": "none"}}
+    assert len(check_row(results, "generated", "model_ii")) == 3
+
+
+def test_other_models_take_the_cdm_signal_from_the_real_images():
+    results = results_of(PERFECT)
+    assert checks.cdm_signal(results, "model_ii") == checks.CDM_SIGNAL_MODEL_II
+    results["smooth_fit"]["rows"]["real"] = {"cdm": {"ratio_p50": 0.5}}
+    assert checks.cdm_signal(results, "model_iii") == 0.5
+    assert math.isnan(checks.cdm_signal({"smooth_fit": {}}, None))
+
+
+NO_SUB = PERFECT["smooth_fit"]["no_sub"]
+
+
+def judged(numbers, found=(), survey="model_ii"):
+    return verdict.judge(results_of(numbers), "generated", list(found), survey)
+
+
+@pytest.mark.parametrize("name", verdict.PICTURE_LIMITS)
+def test_the_limit_itself_passes_and_what_is_above_fails(name):
+    limit = verdict.PICTURE_LIMITS[name]
+    assert verdict.picture_failures(NO_SUB | {name: limit}) == []
+    (line,) = verdict.picture_failures(NO_SUB | {name: math.nextafter(limit, math.inf)})
+    assert line.startswith(f"{name} is ")
+    assert line.endswith(f"the limit is {limit:g}")
+    assert len(verdict.picture_failures(NO_SUB | {name: math.nan})) == 1
+    said = judged(changed("smooth_fit", "no_sub", name, 2 * limit))
+    assert not said.passed
+    assert said.sentences[0].startswith(f"FAILED as pictures of lenses: for no_sub {name}")
+
+
+@pytest.mark.parametrize(
+    ("median", "words"),
+    [
+        (0.076, "the median error is 0.076, the cdm signal 0.076"),
+        (0.0761, "above 0.076 the error exceeds the cdm signal"),
+    ],
+)
+def test_a_pass_says_what_the_images_are_good_for(median, words):
+    said = judged(changed("smooth_fit", "no_sub", "ratio_p50", median))
+    assert said.passed
+    assert said.sentences[0] == f"PASSED as pictures of lenses: {words}."
+
+
+def check(name, outcome):
+    return Check(name, 1.0, 2.0, outcome, "")
+
+
+def test_missed_goals_are_counted_and_the_first_named():
+    found = [check(f"goal {place}", "missed") for place in range(6)] + [check("good", "met")]
+    (*_, last) = judged(PERFECT, found).sentences
+    assert last.startswith("6 of 7 goals are missed (goal 0; goal 1; goal 2; goal 3; ...)")
+    assert "not for dark-matter work" in last
+
+
+def test_goals_without_power_count_neither_way():
+    (*_, last) = judged(PERFECT, [check("a", "met"), check("b", "no power")]).sentences
+    assert last.startswith("All 1 goals are met")
+    assert last.endswith("1 more could not be judged for lack of power.")
+    (*_, last) = judged(PERFECT, [check("b", "no power")]).sentences
+    assert last.startswith("No goal could be judged.")
+
+
+def test_without_a_forward_model_the_goals_decide():
+    assert judged({}, [check("a", "met")], None).passed
+    assert not judged({}, [check("a", "missed")], None).passed
+    assert not judged({}, [], None).passed
+    assert len(judged({}, [check("a", "met")], None).sentences) == 1
