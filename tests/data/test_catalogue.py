@@ -1,6 +1,6 @@
 """The version of the simulation: other pixels, labels or parameters need another number.
 
-`python tests/data/test_simulation_version.py` writes the stored lenses anew; that belongs to
+`python tests/data/test_catalogue.py` writes the stored lenses anew; that belongs to
 a raised `catalogue.SIMULATION_VERSION`, and to nothing else.
 """
 
