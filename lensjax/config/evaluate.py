@@ -56,7 +56,7 @@ class EvaluateConfig:
         that were each divided by their maximum, `minmax` for each mapped to 0..1.
       labels: file of the labels of `--images`, integers `[N]`; None for `labels.npy` beside it,
         else for images without labels.
-      measures: what is measured: `all`, or names of `config_evaluate.MEASURES` with commas between.
+      measures: what is measured: `all`, or names of `config.evaluate.MEASURES` with commas between.
       require: measures without which the evaluation ends with an error; `none`, `all`, or names.
       baselines: whether the simulator, training images, means of two neighbours, PCA with a
         Gaussian, and blurred images are measured beside the generated ones.

@@ -183,7 +183,7 @@ class OptimConfig:
 
     @property
     def ema_half_lives(self) -> dict[str, float]:
-        """Half-life in images of each average by its name; see `optim.ema_half_lives`."""
+        """Half-life in images of each average by its name; see `ema_half_lives`."""
         return ema_half_lives(self.ema_half_life_images, self.ema_more_half_lives_images)
 
 

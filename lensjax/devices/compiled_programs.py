@@ -24,7 +24,7 @@ _LOCK_SECONDS = 10.0  # as long as JAX waits
 
 
 def keep_programs() -> None:
-    """Makes JAX keep compiled programs below `metrics.reference.cache_folder()`.
+    """Makes JAX keep compiled programs below `cache_folder()`.
 
     Whoever has chosen a folder (`JAX_COMPILATION_CACHE_DIR`) or switched the cache off
     (`JAX_ENABLE_COMPILATION_CACHE=false`) keeps that, and each setting that the environment names

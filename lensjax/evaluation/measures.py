@@ -27,7 +27,7 @@ class Measure(NamedTuple):
     """One measure.
 
     Attributes:
-      name: one of `config_evaluate.MEASURES`.
+      name: one of `config.evaluate.MEASURES`.
       title: of its section in the report.
       text: what it says, in words.
       missing: why it cannot be taken, with the remedy; None where it can.

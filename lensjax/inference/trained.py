@@ -74,7 +74,7 @@ def restore(
       folder: its workdir.
       config: its configuration, but for what may differ on a resume.
       step: the checkpoint; None for the newest sound one.
-      ema: see `generate.load`.
+      ema: see `lensjax.load`.
       best: whether the state with the lowest validation loss is looked at first, and taken where
         `step` is None or its own.
 

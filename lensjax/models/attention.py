@@ -35,7 +35,7 @@ def choose(name: str, platform: str, num_tokens: int, head_width: int, dtype: jn
     which an accelerator computes again for the gradient: kept scores of many tokens would fill it.
 
     Args:
-      name: one of `config_model.ATTENTIONS`.
+      name: one of `config.model.ATTENTIONS`.
       platform: see `platform`.
       num_tokens: T.
       head_width: channels of a head.
@@ -63,7 +63,7 @@ def attend(query: Array, key: Array, value: Array, name: str = "auto") -> Array:
       query: `[B, T, heads, D]`.
       key: as `query`.
       value: as `query`.
-      name: one of `config_model.ATTENTIONS`; all but `xla` lack forward-mode derivatives.
+      name: one of `config.model.ATTENTIONS`; all but `xla` lack forward-mode derivatives.
     """
     how = choose(name, platform(), query.shape[1], query.shape[-1], query.dtype)
     if how == "chunked":

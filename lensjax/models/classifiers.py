@@ -283,7 +283,7 @@ class ViT(nn.Module):
       num_classes: classes.
       dropout: share of features dropped in training.
       dtype: of the computation; parameters and output are float32.
-      attention: one of `config_model.ATTENTIONS`.
+      attention: one of `config.model.ATTENTIONS`.
     """
 
     patch_size: int

@@ -32,7 +32,7 @@ class DiTBlock(nn.Module):
       num_heads: attention heads.
       mlp_ratio: width of the perceptron over that of the tokens.
       dtype: of the computation.
-      attention: one of `config_model.ATTENTIONS`.
+      attention: one of `config.model.ATTENTIONS`.
     """
 
     num_heads: int
@@ -69,7 +69,7 @@ class DiT(nn.Module):
       mlp_ratio: width of a block's perceptron over `width`.
       num_classes: classes without the null label.
       dtype: of the computation; parameters and the last layer are float32.
-      attention: one of `config_model.ATTENTIONS`.
+      attention: one of `config.model.ATTENTIONS`.
       remat: whether the gradient computes each block again instead of keeping what is in it.
     """
 

@@ -127,7 +127,7 @@ class SelfAttention(nn.Module):
       num_heads: heads; divides the width.
       dtype: of the computation; parameters are float32.
       out_init: initializer of the output's kernel.
-      attention: one of `config_model.ATTENTIONS`.
+      attention: one of `config.model.ATTENTIONS`.
     """
 
     num_heads: int

@@ -65,7 +65,7 @@ class MAE(nn.Module):
       decoder_depth: number of its blocks.
       decoder_heads: its attention heads.
       dtype: of the computation; parameters and output are float32.
-      attention: one of `config_model.ATTENTIONS`.
+      attention: one of `config.model.ATTENTIONS`.
     """
 
     patch_size: int

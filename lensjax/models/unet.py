@@ -123,7 +123,7 @@ class AttentionBlock(nn.Module):
     Attributes:
       num_heads: heads; divides the channels.
       dtype: of the computation.
-      attention: one of `config_model.ATTENTIONS`.
+      attention: one of `config.model.ATTENTIONS`.
     """
 
     num_heads: int
@@ -162,7 +162,7 @@ class UNet(nn.Module):
         see `feature_rows`.
       attention_head_width: channels of an attention head.
       dtype: of the computation; parameters and the last layer are float32.
-      attention: one of `config_model.ATTENTIONS`.
+      attention: one of `config.model.ATTENTIONS`.
       remat: whether the gradient computes each block again instead of keeping what is in it.
     """
 

@@ -17,7 +17,7 @@ class Block(nn.Module):
       num_heads: attention heads.
       mlp_ratio: width of the perceptron over that of the tokens.
       dtype: of the computation.
-      attention: one of `config_model.ATTENTIONS`.
+      attention: one of `config.model.ATTENTIONS`.
     """
 
     num_heads: int
@@ -56,7 +56,7 @@ class Encoder(nn.Module):
       num_heads: attention heads.
       mlp_ratio: width of a block's perceptron over `width`.
       dtype: of the computation; parameters are float32.
-      attention: one of `config_model.ATTENTIONS`.
+      attention: one of `config.model.ATTENTIONS`.
     """
 
     patch_size: int

@@ -33,7 +33,7 @@ def build_mesh(config: Config) -> jax.sharding.Mesh:
     """Returns the mesh of the configuration's devices.
 
     Raises:
-      ConfigError: see `parallel.mesh_shape`; and for a batch that the devices do not divide.
+      ConfigError: see `mesh.mesh_shape`; and for a batch that the devices do not divide.
     """
     mesh, train = make_mesh(config.parallel.num_devices, config.parallel.mesh), config.train
     if train.batch_size % (mesh.size * train.accumulate_steps):

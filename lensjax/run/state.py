@@ -38,7 +38,7 @@ class TrainState(NamedTuple):
 class EmaSettings(NamedTuple):
     """The averages that are kept: half-lives by name, and the warm-up of all of them.
 
-    See `optim.ema_half_lives` and `optim.ema_decay`.
+    See `config.sections.ema_half_lives` and `optim.ema_decay`.
     """
 
     half_lives_images: Mapping[str, float]

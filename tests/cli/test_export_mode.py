@@ -71,7 +71,7 @@ def expected_of(source: str, part: str, **changes) -> LensSplit:
 
 
 class HandMade:
-    """A set of hand-made images, as `sets.prepare` returns one."""
+    """A set of hand-made images, as `datasets.prepare` returns one."""
 
     def __init__(self, changes):
         self.changes = changes

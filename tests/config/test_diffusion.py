@@ -196,7 +196,7 @@ def test_the_neighbours_of_what_is_refused_are_allowed(name):
     ],
 )
 def test_the_command_line_sets_tuples_of_numbers(flag, expected, monkeypatch):
-    """ml_collections reads the texts; `test_config.py` has what is refused before that."""
+    """ml_collections reads the texts; `test_reading.py` has what is refused before that."""
     from absl import flags
 
     name, _, text = flag.partition("=")

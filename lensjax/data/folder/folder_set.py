@@ -113,7 +113,7 @@ def prepare(folder: str, reading: Reading, directory: str | None = None) -> Prep
     Every file is read and checked before anything is written.
 
     Args:
-      folder: the folder; see `folder.list_files` for its structure.
+      folder: the folder; see `listing.list_files` for its structure.
       reading: how to read the files.
       directory: where sets live; None for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
 
