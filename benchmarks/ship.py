@@ -19,7 +19,7 @@ from networks import overridden
 
 from lensjax.config import Config
 from lensjax.config.task import CLASSIFY, GENERATE
-from lensjax.evaluation.evaluate_generator import evaluate_mode
+from lensjax.evaluation.evaluate_generator import evaluate_generator
 from lensjax.inference import pretrained
 from lensjax.inference.classifier import load_classifier
 from lensjax.inference.describe import weights_hash
@@ -80,7 +80,7 @@ def generator_card(trained: Trained, folder: pathlib.Path) -> dict[str, Any]:
     generator = LensGenerator(
         trained.config, trained.dataset, trained.params, trained.step, trained.ema
     )
-    evaluate_mode(trained.config, folder, generator=generator)
+    evaluate_generator(trained.config, folder, generator=generator)
     measured = _measured(folder)
     return {
         "verdict": measured["verdict"],

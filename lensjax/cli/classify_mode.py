@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from lensjax.config import Config
-from lensjax.errors import DataError, RequestError
+from lensjax.errors import ConfigError, DataError, RequestError
 from lensjax.files.atomic import replacing
 from lensjax.files.image_files import SUFFIXES, FileImage, is_image_file, read_images
 from lensjax.inference.classifier import LensClassifier, load_classifier
@@ -69,23 +69,26 @@ def _row(name: str, label: str, probabilities: np.ndarray) -> list[str]:
     return [name, label, *values]
 
 
-def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path) -> pathlib.Path:
-    """Classifies images; prints a table and writes it as a CSV file.
+def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | None) -> None:
+    """Classifies images; prints a table and writes it as a CSV file in the workdir.
+
+    A row has the image, its class, the probability of that, and the probability of each class.
 
     Args:
       config: the configuration of the run; `classify.*` says how images are taken.
       folder: the workdir of a trained classifier.
       images: a file, or a folder whose files are all read.
 
-    Returns:
-      The CSV file: image, class, its probability, and the probability of each class.
-
     Raises:
       DataError: for files that are not there or cannot be used, or images that do not fit.
-      ConfigError: for the workdir of something else than a classifier.
+      ConfigError: without images, or for the workdir of something else than a classifier.
       lensjax.errors.WorkdirError: where the folder is not that of a run.
       lensjax.errors.CheckpointError: where there is no sound checkpoint.
     """
+    if images is None:
+        raise ConfigError(
+            "--images", None, "allowed: a file or a folder of images for --mode=classify"
+        )
     classifier = load_classifier(folder, config)
     path, counts = folder / CSV_FILE, Counter[str]()
     shown: list[list[str]] = []
@@ -107,7 +110,6 @@ def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path) ->
             shown += rows[: _LINES_SHOWN - len(shown)]
     print(_text(shown, counts, classifier.class_names), flush=True)
     logging.info("all %d rows: %s", counts.total(), path)
-    return path
 
 
 def _text(rows: list[list[str]], counts: Counter[str], class_names: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""What each mode of the command line does."""
+"""Starts a mode: devices, hosts and memory around it; each mode is a file of its own."""
 
 import functools
 import os
@@ -9,11 +9,10 @@ from absl import logging
 
 from lensjax.cli import out_of_memory, rendezvous
 from lensjax.config import Config
-from lensjax.config.task import CLASSIFY, PRETRAIN
 from lensjax.devices import hosts
 from lensjax.devices.compiled_programs import keep_programs
 from lensjax.devices.machine import describe_memory
-from lensjax.errors import ConfigError, WorkdirError
+from lensjax.errors import ConfigError
 
 _FOR_SEVERAL_HOSTS = ("train", "sample", "evaluate")
 _COMPUTING = (*_FOR_SEVERAL_HOSTS, "classify")
@@ -57,14 +56,6 @@ def run(
         )
     if not several:  # a host that finds its program would not wait for those that compile theirs
         keep_programs()
-    functions: dict[str, Callable[[Config, pathlib.Path], int | None]] = {
-        "train": _train,
-        "sample": _sample,
-        "evaluate": functools.partial(_evaluate, images=images),
-        "classify": functools.partial(_classify, images=images),
-        "export": _export,
-        "build_data": _build_data,
-    }
     with (
         rendezvous.joined(config, preemptible=mode == "train"),
         out_of_memory.advising(mode, config),
@@ -73,7 +64,7 @@ def run(
             if not hosts.is_main():
                 logging.set_verbosity(logging.WARNING)  # one process speaks for all
             _log_devices(config)
-        return functions[mode](config, workdir) or 0
+        return _mode_function(mode, images)(config, workdir) or 0
 
 
 def needs_workdir(mode: str, config: Config) -> bool:
@@ -98,99 +89,30 @@ def _log_devices(config: Config) -> None:
     )
 
 
-def _log_strategy(config: Config) -> None:
-    import jax
+def _mode_function(
+    mode: str, images: pathlib.Path | None
+) -> Callable[[Config, pathlib.Path], int | None]:
+    """Returns what a mode does, imported now: most modes need little of what the others do."""
+    if mode == "train":
+        from lensjax.cli.train_mode import train_mode
 
-    from lensjax.devices.mesh import mesh_shape
+        return train_mode
+    if mode == "sample":
+        from lensjax.cli.sample_mode import sample_mode
 
-    exact = jax.default_backend() == "cpu" or config.train.deterministic
-    logging.info(
-        "parallel.strategy=%s over %d x %d devices (data, shard); a resumed run is %s",
-        config.parallel.strategy,
-        *mesh_shape(config.parallel.num_devices, config.parallel.mesh),
-        "bit-identical" if exact else "equal to rounding (train.deterministic=True makes it exact)",
-    )
+        return sample_mode
+    if mode == "evaluate":
+        from lensjax.cli.evaluate_mode import evaluate_mode
 
+        return functools.partial(evaluate_mode, images=images)
+    if mode == "classify":
+        from lensjax.cli.classify_mode import classify_mode
 
-def _build_data(config: Config, workdir: pathlib.Path) -> None:
-    from lensjax.cli import data_report
-    from lensjax.run import datasets
+        return functools.partial(classify_mode, images=images)
+    if mode == "export":
+        from lensjax.cli.export_mode import export_mode
 
-    prepared = (
-        datasets.prepare_in_parts(config.data)
-        if config.data.num_parts
-        else datasets.prepare(config.data)
-    )
-    if prepared is None:  # the log says which parts are missing
-        return
-    text, sheet = data_report.show(prepared)
-    print(f"{text}\ncontact sheet: {sheet}", flush=True)
+        return export_mode
+    from lensjax.cli.build_data_mode import build_data_mode
 
-
-def _train(config: Config, workdir: pathlib.Path) -> int:
-    from lensjax.run import datasets
-    from lensjax.run import workdir as files
-    from lensjax.run.learning import build_mesh
-    from lensjax.training.loop import train
-    from lensjax.training.stopping import RUN_AGAIN, StopRequest
-
-    build_mesh(config)  # refuses what the devices cannot do before anything is written
-    _log_strategy(config)
-    _check_apart(workdir, config)
-    files.check_free(workdir, config)  # before a build that may take minutes
-    prepared = datasets.prepare(config.data)
-    stop = StopRequest()
-    splits = prepared.open_split("train"), prepared.open_split("test")
-    state = train(config, workdir, *splits, stop=stop)
-    unfinished = stop.signal_name is not None and int(state.step) < config.train.num_steps
-    return RUN_AGAIN if unfinished else 0
-
-
-def _check_apart(workdir: pathlib.Path, config: Config) -> None:
-    """Raises `WorkdirError` for a workdir among the user's files, which it would join."""
-    folder = config.data.folder
-    if folder and workdir.resolve().is_relative_to(pathlib.Path(folder).expanduser().resolve()):
-        raise WorkdirError(
-            f"--workdir={workdir} lies in data.folder={folder}; the images of the run would join "
-            "the data. Take a folder outside"
-        )
-
-
-def _sample(config: Config, workdir: pathlib.Path) -> None:
-    from lensjax.cli.sample_mode import sample_mode
-
-    sample_mode(config, workdir)
-
-
-def _evaluate(config: Config, workdir: pathlib.Path, images: pathlib.Path | None) -> None:
-    if config.task == CLASSIFY and images is None:
-        from lensjax.evaluation.evaluate_classifier import evaluate_classifier
-
-        evaluate_classifier(config, workdir)
-        return
-    if config.task == PRETRAIN and images is None:
-        raise ConfigError(
-            "model.name",
-            config.model.name,
-            "--mode=evaluate has nothing to score in an autoencoder; allowed: the workdir of a "
-            "generator or a classifier, such as a vit with classify.start_from",
-        )
-    from lensjax.evaluation.evaluate_generator import evaluate_mode
-
-    evaluate_mode(config, workdir, images)
-
-
-def _classify(config: Config, workdir: pathlib.Path, images: pathlib.Path | None) -> None:
-    from lensjax.cli.classify_mode import classify_mode
-
-    if images is None:
-        raise ConfigError(
-            "--images", None, "allowed: a file or a folder of images for --mode=classify"
-        )
-    classify_mode(config, workdir, images)
-
-
-def _export(config: Config, workdir: pathlib.Path) -> None:
-    from lensjax.cli.export_mode import export_mode
-
-    export_mode(config, workdir)
+    return lambda config, workdir: build_data_mode(config)

@@ -147,7 +147,7 @@ def _show_in_tensorboard(
     show(folder, step, scalars)
 
 
-def evaluate_mode(
+def evaluate_generator(
     config: Config,
     folder: pathlib.Path,
     images: pathlib.Path | None = None,

@@ -1,1 +1,1 @@
-"""Bytes and formats of files; nothing here knows what a lens is."""
+"""Bytes and formats of files: arrays, images and weights, read without running anything."""

@@ -49,7 +49,8 @@ def trained(tmp_path_factory):
 
 
 def rows_of(trained, images, **settings):
-    path = classify_mode(config_with(**settings), trained, images)
+    classify_mode(config_with(**settings), trained, images)
+    path = trained / CSV_FILE
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 

@@ -9,8 +9,8 @@ import pytest
 from run_support import tiny_config, tiny_split
 
 from lensjax.errors import ConfigError, DataError, WorkdirError
-from lensjax.evaluation import evaluate_generator
-from lensjax.evaluation.evaluate_generator import evaluate_mode
+from lensjax.evaluation import evaluate_generator as mode
+from lensjax.evaluation.evaluate_generator import evaluate_generator
 from lensjax.inference import generator
 from lensjax.inference.describe import weights_hash
 from lensjax.metrics import baselines
@@ -34,7 +34,7 @@ class TinySet:
 @pytest.fixture
 def prepared(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets, "prepare", lambda data: TinySet())
-    monkeypatch.setattr(evaluate_generator, "show", lambda *arguments: None)
+    monkeypatch.setattr(mode, "show", lambda *arguments: None)
     monkeypatch.setenv("LENSJAX_CACHE", str(tmp_path / "cache"))
 
 
@@ -61,7 +61,7 @@ def metrics_of(folder):
 
 
 def test_a_run_is_drawn_from_and_judged(trained, prepared, capsys):
-    evaluate_mode(config_with(), trained)
+    evaluate_generator(config_with(), trained)
     content = metrics_of(trained)
     protocol = content["protocol"]
     assert protocol["images_per_class"] == NUM
@@ -85,7 +85,7 @@ def test_a_run_is_drawn_from_and_judged(trained, prepared, capsys):
 
 
 def test_the_report_opens_without_a_network(trained, prepared):
-    evaluate_mode(config_with(), trained)
+    evaluate_generator(config_with(), trained)
     page = (trained / "evaluation" / "report.html").read_text()
     links = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page)
     assert links
@@ -102,11 +102,11 @@ def test_the_report_opens_without_a_network(trained, prepared):
 
 def test_images_of_any_generator_are_judged_alike(trained, prepared, tmp_path):
     """What a run draws and the same images from a file have the same numbers."""
-    evaluate_mode(config_with(), trained)
+    evaluate_generator(config_with(), trained)
     images = generator.load_generator(trained).generate(None, 3 * NUM, 0)
     np.save(tmp_path / "images.npy", images)
     np.save(tmp_path / "labels.npy", np.arange(3 * NUM) % 3)
-    evaluate_mode(config_with(), tmp_path / "other", tmp_path / "images.npy")
+    evaluate_generator(config_with(), tmp_path / "other", tmp_path / "images.npy")
     ours, theirs = metrics_of(trained), metrics_of(tmp_path / "other")
     for name in SHOWN.split(","):
         rows = ours["measures"][name]["rows"], theirs["measures"][name]["rows"]
@@ -116,7 +116,7 @@ def test_images_of_any_generator_are_judged_alike(trained, prepared, tmp_path):
 
 def test_images_without_labels_are_one_group(prepared, tmp_path):
     np.save(tmp_path / "images.npy", tiny_split(60, seed=3).images[..., 0])
-    evaluate_mode(config_with(measures="shapes,taught"), tmp_path, tmp_path / "images.npy")
+    evaluate_generator(config_with(measures="shapes,taught"), tmp_path, tmp_path / "images.npy")
     measures = metrics_of(tmp_path)["measures"]
     assert measures["taught"]["reason"].startswith("the images have no labels; ")
     rows = measures["shapes"]["rows"]
@@ -127,7 +127,7 @@ def test_images_without_labels_are_one_group(prepared, tmp_path):
 def test_numbers_of_real_images_and_baselines_are_kept(prepared, tmp_path, monkeypatch):
     np.save(tmp_path / "images.npy", tiny_split(60, seed=3).images)
     np.save(tmp_path / "labels.npy", tiny_split(60, seed=3).labels)
-    evaluate_mode(config_with(), tmp_path, tmp_path / "images.npy")
+    evaluate_generator(config_with(), tmp_path, tmp_path / "images.npy")
     first = metrics_of(tmp_path)
     asked: list[str] = []
 
@@ -135,9 +135,9 @@ def test_numbers_of_real_images_and_baselines_are_kept(prepared, tmp_path, monke
         asked.append(row.name)
         return {}
 
-    measures = [one._replace(measure=note) for one in evaluate_generator.measures.MEASURES]
-    monkeypatch.setattr(evaluate_generator.measures, "MEASURES", measures)
-    evaluate_mode(config_with(), tmp_path, tmp_path / "images.npy")
+    measures = [one._replace(measure=note) for one in mode.measures.MEASURES]
+    monkeypatch.setattr(mode.measures, "MEASURES", measures)
+    evaluate_generator(config_with(), tmp_path, tmp_path / "images.npy")
     assert set(asked) == {"generated"}
     rows = metrics_of(tmp_path)["measures"]["copies"]["rows"]
     assert rows["blurred"] == first["measures"]["copies"]["rows"]["blurred"]
@@ -148,7 +148,7 @@ def test_scaled_images_are_judged_beside_real_ones_scaled_alike(prepared, tmp_pa
     split = tiny_split(60, seed=3)
     np.save(tmp_path / "images.npy", 7 * split.images)
     np.save(tmp_path / "labels.npy", split.labels)
-    evaluate_mode(config_with(image_scale=scale), tmp_path, tmp_path / "images.npy")
+    evaluate_generator(config_with(image_scale=scale), tmp_path, tmp_path / "images.npy")
     shapes = metrics_of(tmp_path)["measures"]["shapes"]["rows"]["generated"]["cdm"]
     assert "peak" not in shapes
     assert "total_flux" not in shapes
@@ -159,14 +159,14 @@ def test_scaled_images_are_judged_beside_real_ones_scaled_alike(prepared, tmp_pa
 def test_a_required_measure_that_is_missing_is_an_error(prepared, tmp_path, require):
     np.save(tmp_path / "images.npy", tiny_split(60, seed=3).images)
     with pytest.raises(DataError, match=r"evaluate\.require names what cannot be measured: "):
-        evaluate_mode(config_with(require=require), tmp_path, tmp_path / "images.npy")
+        evaluate_generator(config_with(require=require), tmp_path, tmp_path / "images.npy")
     assert not (tmp_path / "evaluation").exists()
 
 
 def test_missing_weights_are_said_with_the_remedy(prepared, tmp_path, monkeypatch):
     monkeypatch.delenv("LENSJAX_INCEPTION_WEIGHTS", raising=False)
     np.save(tmp_path / "images.npy", tiny_split(60, seed=3).images)
-    evaluate_mode(config_with(measures="inception"), tmp_path, tmp_path / "images.npy")
+    evaluate_generator(config_with(measures="inception"), tmp_path, tmp_path / "images.npy")
     found = metrics_of(tmp_path)["measures"]["inception"]
     assert found["status"] == "not measured"
     assert "LENSJAX_INCEPTION_WEIGHTS" in found["reason"]
@@ -177,24 +177,24 @@ def test_a_wrong_file_of_weights_is_an_error(prepared, tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"no weights")
     config = config_with(measures="inception", inception_weights=str(tmp_path / "weights.pth"))
     with pytest.raises(DataError, match=r"weights\.pth: has the SHA-256 "):
-        evaluate_mode(config, tmp_path, tmp_path / "images.npy")
+        evaluate_generator(config, tmp_path, tmp_path / "images.npy")
 
 
 def test_more_images_than_the_test_split_has_are_refused(prepared, tmp_path):
     with pytest.raises(ConfigError, match=r"evaluate\.num_images: got 25; .* the 24 images"):
-        evaluate_mode(config_with(num_images=25), tmp_path, tmp_path / "images.npy")
+        evaluate_generator(config_with(num_images=25), tmp_path, tmp_path / "images.npy")
 
 
 def test_without_a_number_all_of_the_test_split_are_judged(prepared, tmp_path):
     np.save(tmp_path / "images.npy", tiny_split(90, seed=3).images)
     np.save(tmp_path / "labels.npy", tiny_split(90, seed=3).labels)
-    evaluate_mode(config_with(num_images=None), tmp_path, tmp_path / "images.npy")
+    evaluate_generator(config_with(num_images=None), tmp_path, tmp_path / "images.npy")
     assert metrics_of(tmp_path)["protocol"]["images_per_class"] == NUM
 
 
 def test_a_folder_that_is_no_run_is_refused(prepared, tmp_path):
     with pytest.raises(WorkdirError, match=r"config\.json is not there"):
-        evaluate_mode(config_with(), tmp_path)
+        evaluate_generator(config_with(), tmp_path)
 
 
 def test_sets_with_unmeasured_pixels_are_refused(prepared, tmp_path, monkeypatch):
@@ -202,4 +202,4 @@ def test_sets_with_unmeasured_pixels_are_refused(prepared, tmp_path, monkeypatch
     masked = dataclasses.replace(split, info=dataclasses.replace(split.info, masked=True))
     monkeypatch.setitem(SPLITS, "test", masked)
     with pytest.raises(DataError, match=r"data\.nan_policy=fill"):
-        evaluate_mode(config_with(), tmp_path, tmp_path / "images.npy")
+        evaluate_generator(config_with(), tmp_path, tmp_path / "images.npy")

@@ -24,6 +24,8 @@ from lensjax.training.loop import train
 TEXTS = [
     ROOT / "README.md",
     ROOT / "ARCHITECTURE.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
     *sorted((ROOT / "configs").glob("*.py")),
     *sorted((ROOT / "benchmarks").rglob("*.md")),
     *sorted((ROOT / "benchmarks").glob("*.py")),

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 from run_support import ROOT
@@ -85,7 +86,7 @@ def faults(folder: pathlib.Path) -> list[str]:
         for name, others in graph.items()
     }
     upward = [
-        f"{name} imports {other}, which is above it"
+        f"{name} imports {other}, which comes later"
         for name, others in sorted(inner.items())
         for other in sorted(others)
         if FLOOR[_room(other)] > FLOOR[_room(name)]
@@ -104,17 +105,17 @@ def test_no_import_runs_back_up_and_none_in_a_circle():
         (
             "data/scaling.py",
             "from lensjax.run import workdir",
-            "lensjax.data.scaling imports lensjax.run.workdir, which is above it",
+            "lensjax.data.scaling imports lensjax.run.workdir, which comes later",
         ),
         (
             "metrics/noise.py",
             "def f():\n    from lensjax.config import Config",
-            "lensjax.metrics.noise imports lensjax.config, which is above it",
+            "lensjax.metrics.noise imports lensjax.config, which comes later",
         ),
         (
             "files/npy.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import lensjax.main",
-            "lensjax.files.npy imports lensjax.main, which is above it",
+            "lensjax.files.npy imports lensjax.main, which comes later",
         ),
         (
             "diffusion/paths.py",
@@ -154,6 +155,21 @@ def test_every_room_says_in_a_sentence_what_belongs_there(room):
     docstring = ast.get_docstring(ast.parse(source)) or ""
     assert docstring.partition("\n\n")[0].endswith(".")
     assert f"`{room}" in (ROOT / "ARCHITECTURE.md").read_text()
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_every_place_that_a_page_names_is_there(page):
+    """Paths such as `data/catalogue.py`, and constants beside the file that has them."""
+    text = (ROOT / page).read_text()
+    rooms = "|".join(room for rooms in ORDER for room in rooms if room)
+    places = re.findall(rf"`((?:{rooms})/[\w*/]+?)(?:\.py)?`", text)
+    assert len(set(places)) > 10
+    for place in places:
+        here = [*(ROOT / PACKAGE).glob(f"{place}.py"), *(ROOT / PACKAGE).glob(place)]
+        assert here, place
+    for name, place in re.findall(r"`(\w+)`(?:,| and `\w+`)? in `([\w/]+\.py)`", text):
+        file = next(path for path in (ROOT / PACKAGE / place, ROOT / place) if path.exists())
+        assert name in file.read_text(), (name, place)
 
 
 def test_tests_mirror_the_rooms():

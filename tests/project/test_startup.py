@@ -17,7 +17,7 @@ MODULES = {
     "evaluate": ("lensjax.evaluation.evaluate_generator", "lensjax.evaluation.evaluate_classifier"),
     "classify": ("lensjax.cli.classify_mode",),
     "export": ("lensjax.cli.export_mode",),
-    "build_data": ("lensjax.cli.data_report",),
+    "build_data": ("lensjax.cli.build_data_mode",),
 }
 NEVER = (
     "tensorflow",

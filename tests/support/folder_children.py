@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from folder_support import prepare, write, write_classes, write_flat
 
-from lensjax.cli import data_report
+from lensjax.cli import build_data_mode
 from lensjax.data import prepared
 from lensjax.data.folder import builder
 from lensjax.errors import DataError
@@ -70,7 +70,7 @@ def _become_nobody(folder: pathlib.Path, pictures: bool = False) -> None:
     warm = folder / f"warm_{os.getpid()}"
     found = prepare(write_flat(warm / "root", 2), warm / "sets")
     if pictures:
-        data_report.show(found)
+        build_data_mode.show(found)
     if os.geteuid() == 0:
         os.setgroups([])
         os.setgid(NOBODY)
@@ -138,13 +138,13 @@ def read_only(folder: pathlib.Path) -> list[Any]:
             assert not os.access(path.parent, os.W_OK)
         again = prepare(root.with_name("copy"), sets)
         try:
-            return [data_report.show(again)[0]]
+            return [build_data_mode.show(again)[0]]
         except DataError as error:
             return [str(error)]
 
     write_classes(root.with_name("copy"), num=5)
     first = in_fork(work)()
-    in_fork(lambda: data_report.show(prepare(root, sets))[0])()  # with the contact sheet
+    in_fork(lambda: build_data_mode.show(prepare(root, sets))[0])()  # with the contact sheet
     return [first, in_fork(work)()]
 
 
@@ -204,9 +204,9 @@ def memory(folder: pathlib.Path) -> dict[str, float]:
             (line,) = (line for line in lines if line.startswith("VmHWM"))
             return int(line.split()[1]) / 1024
 
-        data_report.show(prepare(small, folder / "sets"))  # what any set takes
+        build_data_mode.show(prepare(small, folder / "sets"))  # what any set takes
         before = peak()
-        data_report.show(prepare(path.parent, folder / "sets"))
+        build_data_mode.show(prepare(path.parent, folder / "sets"))
         growth = peak() - before
         whole = np.load(path)  # the measure sees what is held
         return {"growth": growth, "with_images": peak() - before, "size": whole.nbytes / 2**20}

@@ -328,7 +328,7 @@ def _command_child(folder: pathlib.Path) -> None:
         hide_tensorboard()
         for module in (
             "clu.parameter_overview",
-            "lensjax.cli.data_report",
+            "lensjax.cli.build_data_mode",
             "lensjax.data.folder.folder_set",
         ):
             importlib.import_module(module)

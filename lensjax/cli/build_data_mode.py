@@ -1,12 +1,14 @@
-"""What `--mode=build_data` says of a set: a few lines, and a sheet of its first images."""
+"""`--mode=build_data`: builds a data set and says what is in it, with a sheet of some images."""
 
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from lensjax.config import Config
 from lensjax.data.dataset import DatasetInfo, first_of_each_class
 from lensjax.data.prepared import PreparedSet
 from lensjax.errors import DataError
+from lensjax.run import datasets
 from lensjax.run.figures import contact_sheet, save_png
 
 CONTACT_SHEET = "contact_sheet.png"
@@ -101,3 +103,20 @@ def show(prepared: PreparedSet) -> tuple[str, pathlib.Path]:
                 f"{path} cannot be written: {error.strerror}; the set itself is finished"
             ) from error
     return describe(split.info, prepared.report), path
+
+
+def build_data_mode(config: Config) -> None:
+    """Builds the configured data set, or a part of it, and prints what is in it.
+
+    Raises:
+      DataError: for a set that cannot be made, or is stale or damaged.
+    """
+    prepared = (
+        datasets.prepare_in_parts(config.data)
+        if config.data.num_parts
+        else datasets.prepare(config.data)
+    )
+    if prepared is None:  # the log says which parts are missing
+        return
+    text, sheet = show(prepared)
+    print(f"{text}\ncontact sheet: {sheet}", flush=True)

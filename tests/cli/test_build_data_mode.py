@@ -8,14 +8,14 @@ import pytest
 from folder_support import counts, object_array, pixels, prepare, write, write_classes, write_flat
 from PIL import Image
 
-from lensjax.cli import data_report
+from lensjax.cli import build_data_mode
 from lensjax.data.dataset import DatasetInfo
 from lensjax.errors import DataError
 from lensjax.run.figures import contact_sheet
 
 
 def lines_of(prepared) -> list[str]:
-    text, _ = data_report.show(prepared)
+    text, _ = build_data_mode.show(prepared)
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
@@ -111,7 +111,7 @@ def test_what_is_known_of_the_telescope_is_said():
         psf_fwhm_arcsec=0.7,
         zero_point_mag=31.4,
     )
-    text = data_report.describe(info, None)  # as for a simulated set
+    text = build_data_mode.describe(info, None)  # as for a simulated set
     assert "64x64 pixels, 1 channel, pixel 0.2 arcsec, PSF 0.7 arcsec, zero point 31.4" in text
     assert "train     2,000 images: a 1,000, b 1,000" in text
     assert "values -0.5 to 3.25 in the training images, flux unit nJy" in text
@@ -132,7 +132,7 @@ def test_the_sheet_is_beside_the_set(tmp_path, num_classes):
     else:
         write_flat(tmp_path / "root", 4)
     prepared = prepare(tmp_path / "root", tmp_path / "sets")
-    _, path = data_report.show(prepared)
+    _, path = build_data_mode.show(prepared)
     assert path == prepared.folder / "contact_sheet.png"
     picture = np.asarray(Image.open(path))
     rows = min(max(num_classes, 1), 20)  # a picture of 70 rows would be none to look at
@@ -172,7 +172,7 @@ def test_the_sheet_takes_any_name(tmp_path, name):
     assert contact_sheet([images, images], (name, "other")).std() > 0
     if len(name) < 200:
         write_classes(tmp_path / "root", (name, "other"), 2)
-        text, _ = data_report.show(prepare(tmp_path / "root", tmp_path / "sets"))
+        text, _ = build_data_mode.show(prepare(tmp_path / "root", tmp_path / "sets"))
         assert name in text
 
 
@@ -180,11 +180,11 @@ def test_a_sheet_that_cannot_be_written_is_an_error_of_one_line(tmp_path):
     prepared = prepare(write_flat(tmp_path / "root"), tmp_path / "sets")
     (prepared.folder / "contact_sheet.png.partial").mkdir()
     with pytest.raises(DataError, match=r"contact_sheet\.png cannot be written: Is a directory"):
-        data_report.show(prepared)
+        build_data_mode.show(prepared)
     os.rmdir(prepared.folder / "contact_sheet.png.partial")
-    _, path = data_report.show(prepared)
+    _, path = build_data_mode.show(prepared)
     (prepared.folder / "contact_sheet.png.partial").mkdir()
-    assert data_report.show(prepared)[1] == path  # the one of before
+    assert build_data_mode.show(prepared)[1] == path  # the one of before
 
 
 def test_the_sheet_reads_little_at_once(tmp_path, monkeypatch):
@@ -201,7 +201,7 @@ def test_the_sheet_reads_little_at_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(RecordSplit, "examples", examples)
     monkeypatch.setattr("lensjax.data.dataset._SEARCH_BYTES", 2**20)
-    data_report.show(prepared)
+    build_data_mode.show(prepared)
     assert sizes == [2**20] * 3  # ten images
 
 
@@ -209,4 +209,4 @@ def test_the_sheet_reads_little_at_once(tmp_path, monkeypatch):
     ("share", "said"), [(0.0, "0.00 %"), (1.6e-5, "0.002 %"), (5e-5, "0.01 %"), (0.5, "50.00 %")]
 )
 def test_a_small_share_is_not_nothing(share, said):
-    assert data_report._per_cent(share) == said
+    assert build_data_mode._per_cent(share) == said

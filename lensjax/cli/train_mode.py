@@ -1,0 +1,56 @@
+"""`--mode=train`: trains, or goes on where the run in the workdir stopped."""
+
+import pathlib
+
+import jax
+from absl import logging
+
+from lensjax.config import Config
+from lensjax.devices.mesh import mesh_shape
+from lensjax.errors import WorkdirError
+from lensjax.run import datasets
+from lensjax.run import workdir as files
+from lensjax.run.learning import build_mesh
+from lensjax.training.loop import train
+from lensjax.training.stopping import RUN_AGAIN, StopRequest
+
+
+def _log_strategy(config: Config) -> None:
+    exact = jax.default_backend() == "cpu" or config.train.deterministic
+    logging.info(
+        "parallel.strategy=%s over %d x %d devices (data, shard); a resumed run is %s",
+        config.parallel.strategy,
+        *mesh_shape(config.parallel.num_devices, config.parallel.mesh),
+        "bit-identical" if exact else "equal to rounding (train.deterministic=True makes it exact)",
+    )
+
+
+def _check_apart(workdir: pathlib.Path, config: Config) -> None:
+    """Raises `WorkdirError` for a workdir among the user's files, which it would join."""
+    folder = config.data.folder
+    if folder and workdir.resolve().is_relative_to(pathlib.Path(folder).expanduser().resolve()):
+        raise WorkdirError(
+            f"--workdir={workdir} lies in data.folder={folder}; the images of the run would join "
+            "the data. Take a folder outside"
+        )
+
+
+def train_mode(config: Config, workdir: pathlib.Path) -> int:
+    """Builds a missing data set and trains on it.
+
+    Returns:
+      The exit status: 0, or `stopping.RUN_AGAIN` where a signal stopped the training.
+
+    Raises:
+      UserError: for data, a workdir or devices that do not fit; see `training.loop.train`.
+    """
+    build_mesh(config)  # refuses what the devices cannot do before anything is written
+    _log_strategy(config)
+    _check_apart(workdir, config)
+    files.check_free(workdir, config)  # before a build that may take minutes
+    prepared = datasets.prepare(config.data)
+    stop = StopRequest()
+    splits = prepared.open_split("train"), prepared.open_split("test")
+    state = train(config, workdir, *splits, stop=stop)
+    unfinished = stop.signal_name is not None and int(state.step) < config.train.num_steps
+    return RUN_AGAIN if unfinished else 0
