@@ -5,6 +5,9 @@ import pathlib
 from lensjax.config import Config
 from lensjax.config.task import CLASSIFY, PRETRAIN
 from lensjax.errors import ConfigError
+from lensjax.files.packages import require_packages
+
+PACKAGES = ("jinja2", "scipy", "sklearn")
 
 
 def evaluate_mode(config: Config, workdir: pathlib.Path, images: pathlib.Path | None) -> None:
@@ -19,6 +22,7 @@ def evaluate_mode(config: Config, workdir: pathlib.Path, images: pathlib.Path | 
       UserError: see `evaluate_generator` and `evaluate_classifier`; and for an autoencoder, in
         which there is nothing to score.
     """
+    require_packages("--mode=evaluate", "evaluate", *PACKAGES)  # not after all the measuring
     if config.task == CLASSIFY and images is None:
         from lensjax.evaluation.evaluate_classifier import evaluate_classifier
 

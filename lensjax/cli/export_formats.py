@@ -69,22 +69,8 @@ class Description:
         return {name: value for name, value in values.items() if value is not None}
 
 
-def check_packages(file_format: str) -> None:
-    """Checks that what a format needs is installed.
-
-    Raises:
-      DataError: where it is not.
-    """
-    try:
-        if file_format == "hdf5":
-            import h5py  # noqa: F401
-        elif file_format == "fits":
-            from astropy.io import fits  # noqa: F401
-    except ImportError as error:
-        raise DataError(
-            f"export.format={file_format} needs {error.name}, which is not installed: "
-            "pip install 'lensjax[files]'"
-        ) from error
+# What a format needs beside numpy; both come with the extra `files`.
+PACKAGES = {"hdf5": ("h5py",), "fits": ("astropy",)}
 
 
 def _class_names(split: LensSplit) -> list[str]:

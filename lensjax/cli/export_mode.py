@@ -13,10 +13,10 @@ from absl import logging
 
 from lensjax.cli.export_formats import (
     FILE_FORMATS,
+    PACKAGES,
     TABLE_FILE,
     Description,
     check_class_names,
-    check_packages,
     is_plain_name,
     write_files,
     write_hdf5,
@@ -26,6 +26,7 @@ from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.devices.progress import progress_bar
 from lensjax.errors import ConfigError, DataError, WorkdirError
 from lensjax.files.atomic import write_json
+from lensjax.files.packages import require_packages
 from lensjax.run import provenance
 from lensjax.run import workdir as files
 
@@ -214,7 +215,8 @@ def export_mode(config: Config, workdir: pathlib.Path) -> None:
     """
     settings = config.export
     folder = pathlib.Path(settings.folder).expanduser() if settings.folder else workdir / "export"
-    check_packages(settings.format)
+    packages = PACKAGES.get(settings.format, ())
+    require_packages(f"export.format={settings.format}", "files", *packages)
     _earlier_export(folder)  # before a build that may take minutes
     if settings.source == "generated":
         files.check_same(workdir, config)
