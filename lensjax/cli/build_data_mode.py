@@ -7,7 +7,7 @@ from typing import Any
 from lensjax.config import Config
 from lensjax.data.dataset import DatasetInfo, first_of_each_class
 from lensjax.data.prepared import PreparedSet
-from lensjax.errors import DataError
+from lensjax.errors import DataError, FileError
 from lensjax.run import datasets
 from lensjax.run.figures import contact_sheet, save_png
 
@@ -97,11 +97,9 @@ def show(prepared: PreparedSet) -> tuple[str, pathlib.Path]:
     picture = contact_sheet(first_of_each_class(split, _COLUMNS)[:_ROWS], names)
     try:
         save_png(path, picture)
-    except OSError as error:
+    except FileError as error:
         if not path.exists():  # a place for sets that others fill has it already
-            raise DataError(
-                f"{path} cannot be written: {error.strerror}; the set itself is finished"
-            ) from error
+            raise DataError(f"{error}; the set itself is finished") from error
     return describe(split.info, prepared.report), path
 
 

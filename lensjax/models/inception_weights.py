@@ -92,7 +92,9 @@ def _download(url: str, sha256: str, target: pathlib.Path) -> str:
             found = _hash_file(partial)
             if found != sha256:
                 raise WeightsError(f"has the SHA-256 {found}, not {sha256}, and was deleted")
-    except (FileError, WeightsError) as error:
+    except FileError as error:
+        return f"the download from {url} failed: {error}"
+    except WeightsError as error:
         return f"the download from {url} {error}"
     return ""
 

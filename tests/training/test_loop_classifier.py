@@ -27,8 +27,7 @@ from lensjax.errors import CheckpointError, ConfigError, DataError, WorkdirError
 from lensjax.run import writers
 from lensjax.run.learning import abstract_state
 from lensjax.run.selection import VALIDATION_LOSS, restore_best
-from lensjax.training import class_watch, monitor
-from lensjax.training import loop as training
+from lensjax.training import class_watch, monitor, prepare
 from lensjax.training.loop import train
 from lensjax.training.transfer import with_encoder
 
@@ -231,7 +230,7 @@ def counts_that_train_uses(monkeypatch, tmp_path, split: LensSplit, text: str) -
         seen.append(counts)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "build_train_step", build)
+    monkeypatch.setattr(prepare, "build_train_step", build)
     with pytest.raises(KeyboardInterrupt):
         train(classifier_config(classify={"class_weights": text}), tmp_path, split)
     return seen[0]
