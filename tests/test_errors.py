@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import types
 
 import pytest
 
@@ -34,3 +35,37 @@ def test_a_name_that_is_no_text_can_be_said():
     assert str(errors.BadFileError(b"a\xff.npy".decode(errors="surrogateescape"), "is cut")) == (
         "a\\xff.npy: is cut"
     )
+
+
+@pytest.fixture
+def fails_with(monkeypatch, capsys):
+    """Runs `main` with a mode that raises an error; returns exit status and what it printed."""
+    from lensjax import main
+    from lensjax.cli import modes
+    from lensjax.config import default_config
+
+    def call(error: Exception) -> tuple[object, str]:
+        def run(*arguments):
+            raise error
+
+        flags = {"_CONFIG": default_config(), "_WORKDIR": "w", "_MODE": "train", "_IMAGES": None}
+        for name, value in flags.items():
+            monkeypatch.setattr(main, name, types.SimpleNamespace(value=value))
+        monkeypatch.setattr(main, "_set_up_logging", lambda: None)
+        monkeypatch.setattr(modes, "run", run)
+        with pytest.raises(SystemExit) as caught:
+            main.main(["lensjax"])
+        return caught.value.code, capsys.readouterr().err
+
+    return call
+
+
+@pytest.mark.parametrize("one", FAMILY, ids=lambda one: one.__name__)
+def test_every_one_of_them_ends_the_command_line_with_its_text_alone(one, fails_with):
+    error = one(*ARGUMENTS.get(one.__name__, ("what is wrong",)))
+    assert fails_with(error) == (2, f"lensjax: {error}\n")
+
+
+def test_a_fault_of_lensjax_itself_is_not_hidden(monkeypatch, fails_with):
+    with pytest.raises(ZeroDivisionError):
+        fails_with(ZeroDivisionError())
