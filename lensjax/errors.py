@@ -73,6 +73,10 @@ class TimeGridError(UserError, ValueError):
     """Times that no sampler can follow."""
 
 
+class MeasureError(UserError, ValueError):
+    """Images or numbers that a measure cannot take, or a setting of it that is not allowed."""
+
+
 class BaselineError(UserError, ValueError):
     """A baseline that does not exist, or that these images cannot have."""
 

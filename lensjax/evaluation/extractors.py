@@ -10,6 +10,7 @@ import numpy as np
 
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.surveys import Survey
+from lensjax.errors import MeasureError
 from lensjax.inference import pretrained
 from lensjax.inference.classifier import LensClassifier
 from lensjax.inference.trained import Trained
@@ -61,16 +62,16 @@ def check_images(images: np.ndarray) -> None:
       images: flux per pixel, `[N, H, W, C]`.
 
     Raises:
-      ValueError: for another shape, or pixels that are NaN or infinite.
+      MeasureError: for another shape, or pixels that are NaN or infinite.
     """
     if images.ndim != 4 or 0 in images.shape[1:]:
         remedy = "; add the channel's axis, images[..., None]" if images.ndim == 3 else ""
-        raise ValueError(f"images have shape {images.shape}; needed: [N, H, W, C]{remedy}")
+        raise MeasureError(f"images have shape {images.shape}; needed: [N, H, W, C]{remedy}")
     if not np.issubdtype(images.dtype, np.number) or np.iscomplexobj(images):
-        raise ValueError(f"images are of {images.dtype}; needed: real numbers, flux per pixel")
+        raise MeasureError(f"images are of {images.dtype}; needed: real numbers, flux per pixel")
     bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
     if len(bad):
-        raise ValueError(
+        raise MeasureError(
             f"{len(bad)} of {len(images)} images have pixels that are NaN or infinite, the first "
             f"is number {bad[0]}; leave them out or fill them"
         )
@@ -105,10 +106,10 @@ class FunctionExtractor:
         """Length of a vector.
 
         Raises:
-          ValueError: where it was not given and nothing was computed yet.
+          MeasureError: where it was not given and nothing was computed yet.
         """
         if self._num_features is None:
-            raise ValueError(
+            raise MeasureError(
                 f"the extractor {self.name} does not know its number of features before its first "
                 "call; give num_features"
             )
@@ -118,13 +119,13 @@ class FunctionExtractor:
         """Maps flux `[N, H, W, C]` to float32 `[N, num_features]`.
 
         Raises:
-          ValueError: for images that `check_images` refuses, or another result of the function.
+          MeasureError: for images that `check_images` refuses, or another result of the function.
         """
         check_images(images)
         features = np.asarray(self._function(images.astype(np.float32, copy=False)))
         fits = features.ndim == 2 and len(features) == len(images)
         if not fits or self._num_features not in (None, features.shape[1]):
-            raise ValueError(
+            raise MeasureError(
                 f"the function of the extractor {self.name} returned {features.shape} for "
                 f"{len(images)} images; needed: [{len(images)}, {self._num_features or 'D'}]"
             )
@@ -148,13 +149,13 @@ class LensExtractor:
           survey: the image plane of the images to come; None for that of Model II.
 
         Raises:
-          ValueError: for another image plane than the network was trained on.
+          MeasureError: for another image plane than the network was trained on.
           lensjax.errors.RequestError: for weights that are not those of their card.
         """
         trained, card = pretrained.load_trained(LENS_CLASSIFIER)
         plane = SIMULATED_SETS[trained.dataset["name"]].survey
         if survey is not None and survey != plane:
-            raise ValueError(
+            raise MeasureError(
                 f"the lens classifier was trained on {_plane(plane)}; got {_plane(survey)}. Use "
                 "another extractor for these images"
             )
@@ -207,14 +208,14 @@ def extract(
       An iterator of float32 `[B, D]`.
 
     Raises:
-      ValueError: at once for another shape or fewer than 2 images, and at the batch for NaN in
+      MeasureError: at once for another shape or fewer than 2 images, and at the batch for NaN in
         pixels or features, or features that do not fit the extractor.
     """
     check_images(images[:0])
     if len(images) < MIN_IMAGES:
-        raise ValueError(f"got {len(images)} image(s); scores need at least {MIN_IMAGES}")
+        raise MeasureError(f"got {len(images)} image(s); scores need at least {MIN_IMAGES}")
     if batch_size < 1:
-        raise ValueError(f"batch_size: got {batch_size}; allowed: at least 1")
+        raise MeasureError(f"batch_size: got {batch_size}; allowed: at least 1")
     return _batches(extractor, images, batch_size)
 
 
@@ -224,16 +225,16 @@ def _batches(extractor: Extractor, images: np.ndarray, size: int) -> Iterator[np
         try:
             check_images(batch)
         except ValueError as error:
-            raise ValueError(f"images {start} to {start + len(batch) - 1}: {error}") from None
+            raise MeasureError(f"images {start} to {start + len(batch) - 1}: {error}") from None
         features = np.asarray(extractor(batch), np.float32)
         expected = (len(batch), extractor.num_features)
         if features.shape != expected:
-            raise ValueError(
+            raise MeasureError(
                 f"the extractor {extractor.name} returned features {features.shape} for images "
                 f"{batch.shape}; needed: {expected}"
             )
         if not np.isfinite(features).all():
-            raise ValueError(
+            raise MeasureError(
                 f"the extractor {extractor.name} returned NaN or infinity for images {start} to "
                 f"{start + len(batch) - 1}, whose largest value is {np.abs(batch).max():.3g}"
             )

@@ -9,6 +9,7 @@ from absl import logging
 
 from lensjax.config.evaluate import MEASURES as NAMES
 from lensjax.config.evaluate import measure_names
+from lensjax.errors import MeasureError
 from lensjax.evaluation import (
     feature_measures,
     judge_measures,
@@ -252,6 +253,18 @@ def _take(measure: Measure, row: Row, real: Row, setting: Setting) -> Any:
     return plain(measure.measure(row, real, setting))
 
 
+def _measure_all(
+    measure: Measure, subjects: Sequence[Row], references: Sequence[Row], setting: Setting
+) -> dict[str, Any]:
+    """Takes one measure of every row; see `measure_rows`."""
+    real = references[0]
+    rows = {row.name: measure.measure(row, real, setting) for row in subjects}
+    for row in references:
+        take = functools.partial(_take, measure, row, real, setting)
+        rows[row.name] = cached_json(_key(measure, row, setting), take, setting.cache)
+    return rows
+
+
 def measure_rows(
     subjects: Sequence[Row],
     references: Sequence[Row],
@@ -268,18 +281,26 @@ def measure_rows(
 
     Returns:
       By name of the measure: `status`, and `protocol` and `rows` or a `reason`.
+
+    Raises:
+      MeasureError: where a measure that `evaluate.require` names cannot take these images.
     """
-    real = references[0]
     results: dict[str, Any] = {}
     for measure in MEASURES:
         if measure.name in missing:
             results[measure.name] = {"status": "not measured", "reason": missing[measure.name]}
             continue
         logging.info("measuring %s", measure.name)
-        rows = {row.name: measure.measure(row, real, setting) for row in subjects}
-        for row in references:
-            take = functools.partial(_take, measure, row, real, setting)
-            rows[row.name] = cached_json(_key(measure, row, setting), take, setting.cache)
+        try:
+            rows = _measure_all(measure, subjects, references, setting)
+        except MeasureError as error:  # such as too few images, or black ones
+            if measure.name in measure_names(setting.settings.require):
+                raise MeasureError(
+                    f"evaluate.require: {measure.name} cannot take these images: {error}"
+                ) from None
+            logging.warning("%s is not measured: %s", measure.name, error)
+            results[measure.name] = {"status": "not measured", "reason": str(error)}
+            continue
         protocol = measure.protocol(setting)
         results[measure.name] = {"status": "measured", "protocol": protocol, "rows": rows}
     return results

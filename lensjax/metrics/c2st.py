@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from jax import Array
 
+from lensjax.errors import MeasureError
 from lensjax.metrics.c2st_inputs import InputLayer
 from lensjax.metrics.image_input import check_images
 
@@ -232,7 +233,7 @@ def c2st(real: np.ndarray, generated: np.ndarray, control: np.ndarray, seed: int
       seed: of halves, first parameters and batches.
 
     Raises:
-      ValueError: for too few images, sizes that differ, or values that are not finite.
+      MeasureError: for too few images, sizes that differ, or values that are not finite.
     """
     sets = {"real": real, "generated": generated, "control": control}
     arrays = {
@@ -242,14 +243,14 @@ def c2st(real: np.ndarray, generated: np.ndarray, control: np.ndarray, seed: int
     real, generated, control = arrays.values()
     if len({images.shape[1:] for images in arrays.values()}) > 1:
         sizes = ", ".join(f"{name} {images.shape[1:]}" for name, images in arrays.items())
-        raise ValueError(f"images differ in size: {sizes}; all three need the same")
+        raise MeasureError(f"images differ in size: {sizes}; all three need the same")
     if len(control) != len(generated):
-        raise ValueError(
+        raise MeasureError(
             f"control images are {len(control)}, generated ones {len(generated)}; the same budget"
             " needs as many of each"
         )
     if not real.any():
-        raise ValueError("real images are black; hand in flux")
+        raise MeasureError("real images are black; hand in flux")
     accuracy, logits = judge(real, generated, seed)
     found, _ = judge(real, control, seed)
     has_power = found.value >= max(POWER_ACCURACY, 0.5 + POWER_ERRORS * found.error)

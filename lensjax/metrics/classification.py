@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lensjax.errors import MeasureError
+
 NUM_BINS = 15
 MAX_POINTS = 400
 TEMPERATURE_LIMITS = (0.05, 20.0)
@@ -103,12 +105,12 @@ def _check_table(table: np.ndarray, name: str) -> np.ndarray:
     """Returns `[N, K]` numbers in float64, or says what is wrong with them."""
     table = np.asarray(table)
     if table.ndim != 2 or table.shape[1] < _MIN_CLASSES or not len(table):
-        raise ValueError(
+        raise MeasureError(
             f"{name} have shape {table.shape}; needed is [N, K], N at least 1 and K at least 2"
         )
     bad = ~np.isfinite(table).all(axis=1)
     if bad.any():
-        raise ValueError(
+        raise MeasureError(
             f"{np.sum(bad)} of {len(table)} rows of {name} are not finite, the first is number"
             f" {np.argmax(bad)}; leave these images out and report their number"
         )
@@ -118,12 +120,12 @@ def _check_table(table: np.ndarray, name: str) -> np.ndarray:
 def _check_labels(labels: np.ndarray, num_images: int, num_classes: int) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.shape != (num_images,) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
+        raise MeasureError(
             f"labels have shape {labels.shape} and type {labels.dtype}; needed are integers"
             f" [{num_images}], one for each image"
         )
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
+        raise MeasureError(
             f"labels reach from {labels.min()} to {labels.max()}; allowed are 0 to"
             f" {num_classes - 1}: leave images without a class out"
         )
@@ -141,7 +143,7 @@ def _check(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, n
     bad = (np.abs(total - 1) > _SUM_TOLERANCE) | (probabilities.min(axis=1) < 0)
     if bad.any():
         first = int(np.argmax(bad))
-        raise ValueError(
+        raise MeasureError(
             f"{np.sum(bad)} of {len(bad)} rows of probabilities are negative or do not sum to 1,"
             f" the first is number {first}: {probabilities[first].tolist()}; pass logits through"
             " softmax first"
@@ -152,7 +154,7 @@ def _check(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, n
 def _check_present(labels: np.ndarray) -> None:
     present = np.unique(labels)
     if len(present) < _MIN_CLASSES:
-        raise ValueError(
+        raise MeasureError(
             f"all {len(labels)} images have label {present[0]}; the area under a curve of one"
             " class against the others has no meaning: score images of at least 2 classes"
         )
@@ -161,7 +163,7 @@ def _check_present(labels: np.ndarray) -> None:
 def _check_names(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
     names = tuple(class_names)
     if len(names) != num_classes or len(set(names)) != num_classes:
-        raise ValueError(
+        raise MeasureError(
             f"class_names are {list(names)}; needed are {num_classes} different names, one for"
             " each column of the probabilities"
         )
@@ -177,7 +179,7 @@ def score(labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[s
       class_names: the K names.
 
     Raises:
-      ValueError: for shapes, labels, probabilities or names that are not as above, or fewer than
+      MeasureError: for shapes, labels, probabilities or names that are not as above, or fewer than
         two classes among the labels.
     """
     from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
@@ -227,7 +229,7 @@ def roc_curves(labels: np.ndarray, probabilities: np.ndarray) -> list[RocCurve]:
       probabilities: `[N, K]`, rows that sum to 1 within 1e-3.
 
     Raises:
-      ValueError: as `score`.
+      MeasureError: as `score`.
     """
     labels, probabilities = _check(labels, probabilities)
     _check_present(labels)
@@ -260,11 +262,11 @@ def reliability(
       num_bins: number of bins B, at least 1.
 
     Raises:
-      ValueError: for shapes, labels, probabilities or a number of bins that are not as above.
+      MeasureError: for shapes, labels, probabilities or a number of bins that are not as above.
     """
     labels, probabilities = _check(labels, probabilities)
     if num_bins < 1:
-        raise ValueError(f"num_bins: got {num_bins}; allowed: at least 1")
+        raise MeasureError(f"num_bins: got {num_bins}; allowed: at least 1")
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     place = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
@@ -285,13 +287,13 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
       temperature: what the logits are divided by first, above 0.
 
     Raises:
-      ValueError: for another shape, logits that are not finite, or a temperature that is not
+      MeasureError: for another shape, logits that are not finite, or a temperature that is not
         finite and above 0.
     """
     from scipy.special import softmax as scipy_softmax
 
     if not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature: got {temperature!r}; allowed: finite and above 0")
+        raise MeasureError(f"temperature: got {temperature!r}; allowed: finite and above 0")
     return scipy_softmax(_check_table(logits, "logits") / temperature, axis=1).astype(np.float32)
 
 
@@ -308,7 +310,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
       labels: integers `[N]` in 0 to K - 1.
 
     Raises:
-      ValueError: for other shapes, logits that are not finite, or labels out of range.
+      MeasureError: for other shapes, logits that are not finite, or labels out of range.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp

@@ -10,6 +10,8 @@ from typing import Self
 
 import numpy as np
 
+from lensjax.errors import MeasureError
+
 MIN_IMAGES = 2
 
 
@@ -21,21 +23,21 @@ def check_features(features: np.ndarray, num_features: int | None = None) -> np.
       num_features: the D that is needed; None for any.
 
     Raises:
-      ValueError: for another shape, or a number that is not finite.
+      MeasureError: for another shape, or a number that is not finite.
     """
     values = np.asarray(features, np.float64)
     if values.ndim != 2 or not values.shape[1]:
-        raise ValueError(
+        raise MeasureError(
             f"features have shape {values.shape}; needed: [number of images, number of features]"
         )
     if num_features is not None and values.shape[1] != num_features:
-        raise ValueError(
+        raise MeasureError(
             f"got {values.shape[1]} features an image, the others have {num_features}; "
             "compare features of the same extractor and layer"
         )
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values).all(axis=1)).sum())
-        raise ValueError(
+        raise MeasureError(
             f"the features of {bad} of {len(values)} images are NaN or infinite; look for such "
             "pixels in these images"
         )
@@ -82,7 +84,7 @@ class Moments:
         """The unbiased covariance, float64 `[D, D]`.
 
         Raises:
-          ValueError: for fewer than 2 images.
+          MeasureError: for fewer than 2 images.
         """
         self._require_images()
         return self._scatter / (self._count - 1)
@@ -94,7 +96,7 @@ class Moments:
           features: numbers `[B, D]`; B may be 0.
 
         Raises:
-          ValueError: for another shape or number of features, or a number that is not finite.
+          MeasureError: for another shape or number of features, or a number that is not finite.
         """
         values = check_features(features, self.num_features or None)
         if not len(values):
@@ -107,10 +109,10 @@ class Moments:
         """Adds the images of other moments, which stay as they are.
 
         Raises:
-          ValueError: for another number of features.
+          MeasureError: for another number of features.
         """
         if other.count and self.count and other.num_features != self.num_features:
-            raise ValueError(
+            raise MeasureError(
                 f"cannot merge moments of {other.num_features} features with those of "
                 f"{self.num_features}; both must come from the same extractor and layer"
             )
@@ -143,12 +145,12 @@ class Moments:
 
         Raises:
           KeyError: where one is missing.
-          ValueError: where they do not fit together.
+          MeasureError: where they do not fit together.
         """
         count, mean, scatter = (arrays[name] for name in ("count", "mean", "scatter"))
         fits = count.shape == () and mean.ndim == 1 and scatter.shape == mean.shape * 2
         if not fits or count < 1 or not (np.isfinite(mean).all() and np.isfinite(scatter).all()):
-            raise ValueError(
+            raise MeasureError(
                 f"these are no moments: count {count}, mean {mean.shape}, scatter {scatter.shape}"
             )
         moments = cls()
@@ -162,7 +164,7 @@ class Moments:
         lost in the rounding of the largest are left out.
 
         Raises:
-          ValueError: for fewer than 2 images.
+          MeasureError: for fewer than 2 images.
         """
         if self._root is None:
             variances, directions = np.linalg.eigh(self.covariance)
@@ -174,7 +176,7 @@ class Moments:
 
     def _require_images(self) -> None:
         if self._count < MIN_IMAGES:
-            raise ValueError(
+            raise MeasureError(
                 f"got {self._count} image(s); a covariance needs at least {MIN_IMAGES}"
             )
 
@@ -190,12 +192,12 @@ def frechet_distance(a: Moments, b: Moments) -> float:
       The distance (a squared length, as FID is), at least 0.
 
     Raises:
-      ValueError: for fewer than 2 images, or another number of features.
+      MeasureError: for fewer than 2 images, or another number of features.
     """
     for moments in (a, b):
         moments._require_images()
     if a.num_features != b.num_features:
-        raise ValueError(
+        raise MeasureError(
             f"got {a.num_features} and {b.num_features} features an image; compare features of "
             "the same extractor and layer"
         )

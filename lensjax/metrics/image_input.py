@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from lensjax.errors import MeasureError
+
 MIN_SIDE = 8
 
 
@@ -14,20 +16,20 @@ def check_images(images: np.ndarray, name: str = "images", *, min_count: int = 1
       min_count: the least N.
 
     Raises:
-      ValueError: for another shape, sides below 8 pixels, too few images, or values that are not
+      MeasureError: for another shape, sides below 8 pixels, too few images, or values that are not
         finite.
     """
     images = np.asarray(images)
     if images.ndim != 3 or min(images.shape[1:], default=0) < MIN_SIDE:
-        raise ValueError(
+        raise MeasureError(
             f"{name} have shape {images.shape}; needed is [N, H, W], H and W at least {MIN_SIDE}"
             " (one channel: images[..., 0])"
         )
     if len(images) < min_count:
-        raise ValueError(f"{name} are {len(images)}; needed are at least {min_count}")
+        raise MeasureError(f"{name} are {len(images)}; needed are at least {min_count}")
     bad = ~np.isfinite(images).all(axis=(1, 2))
     if bad.any():
-        raise ValueError(
+        raise MeasureError(
             f"{np.sum(bad)} of {len(images)} {name} hold NaN or infinity, the first is number"
             f" {np.argmax(bad)}; leave them out and report their number"
         )

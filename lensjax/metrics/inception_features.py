@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from lensjax.errors import MeasureError
 from lensjax.models.inception import (
     INPUT_SIZE,
     LAYERS,
@@ -43,15 +44,15 @@ def to_bytes(images: np.ndarray, flux_limit: float) -> np.ndarray:
 
 def _check_images(images: np.ndarray) -> None:
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:
-        raise ValueError(
+        raise MeasureError(
             f"images must be [N, H, W, C] with 1 channel, which is repeated, or 3; got the shape "
             f"{images.shape}"
         )
     if images.dtype.kind not in "fiu":
-        raise ValueError(f"images must be floats or integers; got {images.dtype}")
+        raise MeasureError(f"images must be floats or integers; got {images.dtype}")
     bad = ~np.isfinite(images).all(axis=(1, 2, 3))
     if bad.any():
-        raise ValueError(
+        raise MeasureError(
             f"{bad.sum()} of {len(images)} images hold NaN or infinities, the first is image "
             f"{bad.argmax()}; leave them out or mend them before they are scored"
         )
@@ -74,7 +75,7 @@ class InceptionExtractor:
       batch_size: images that are computed at once; the last ones are padded to as many.
 
     Raises:
-      ValueError: if the weights are not the network's, or a setting is out of its bounds.
+      MeasureError: if the weights are not the network's, or a setting is out of its bounds.
     """
 
     name = "inception"
@@ -87,11 +88,11 @@ class InceptionExtractor:
         batch_size: int = 16,
     ) -> None:
         if not (np.isfinite(flux_limit) and flux_limit > 0):
-            raise ValueError(f"flux_limit must be finite and positive; got {flux_limit}")
+            raise MeasureError(f"flux_limit must be finite and positive; got {flux_limit}")
         if layer not in LAYERS:
-            raise ValueError(f"layer must be one of {LAYERS}; got {layer}")
+            raise MeasureError(f"layer must be one of {LAYERS}; got {layer}")
         if batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
+            raise MeasureError(f"batch_size must be 1 or more; got {batch_size}")
         self._weights = jax.device_put(prepare_weights(weights))
         self._batch_size = batch_size
         self.flux_limit = float(flux_limit)
@@ -128,7 +129,7 @@ class InceptionExtractor:
           float32 `[N, num_features]`.
 
         Raises:
-          ValueError: for another shape, dtype or number of channels, NaN or infinities.
+          MeasureError: for another shape, dtype or number of channels, NaN or infinities.
         """
         images = np.asarray(images)
         _check_images(images)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lensjax.errors import MeasureError
 from lensjax.metrics.frechet import Moments, frechet_distance
 
 NUM_FLOOR_SETS = 6
@@ -37,9 +38,9 @@ class Interval(NamedTuple):
 
 def _check(count: int, smallest: int, confidence: float, what: str) -> None:
     if smallest < 1:
-        raise ValueError(f"got {what} of {count} images; each needs at least 1 image")
+        raise MeasureError(f"got {what} of {count} images; each needs at least 1 image")
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence: got {confidence!r}; allowed: a number between 0 and 1")
+        raise MeasureError(f"confidence: got {confidence!r}; allowed: a number between 0 and 1")
 
 
 def block_interval(
@@ -65,12 +66,12 @@ def block_interval(
       seed: of the division into blocks.
 
     Raises:
-      ValueError: for fewer images than blocks, or a number that is not allowed.
+      MeasureError: for fewer images than blocks, or a number that is not allowed.
     """
     from scipy.stats import t
 
     if num_blocks < _MIN_BLOCKS:
-        raise ValueError(f"num_blocks: got {num_blocks}; allowed: at least {_MIN_BLOCKS}")
+        raise MeasureError(f"num_blocks: got {num_blocks}; allowed: at least {_MIN_BLOCKS}")
     _check(count, count // num_blocks, confidence, f"{num_blocks} blocks")
     order = np.random.default_rng(seed).permutation(count)
     scores = [statistic(part) for part in np.array_split(order, num_blocks)]
@@ -106,10 +107,10 @@ def subsample_interval(
       seed: of the subsamples.
 
     Raises:
-      ValueError: for a size that is not between 1 and n - 1, or a number that is not allowed.
+      MeasureError: for a size that is not between 1 and n - 1, or a number that is not allowed.
     """
     if num_subsamples < _MIN_BLOCKS:
-        raise ValueError(f"num_subsamples: got {num_subsamples}; allowed: at least {_MIN_BLOCKS}")
+        raise MeasureError(f"num_subsamples: got {num_subsamples}; allowed: at least {_MIN_BLOCKS}")
     _check(count, min(size, count - size), confidence, f"subsamples of {size}")
     random = np.random.default_rng(seed)
     draws = [random.permutation(count)[:size] for _ in range(num_subsamples)]
@@ -153,11 +154,11 @@ def frechet_floor(reference: Moments, sets: Iterable[Moments]) -> Floor:
         see `disjoint_sets`. Taken one after the other.
 
     Raises:
-      ValueError: for fewer than 2 sets.
+      MeasureError: for fewer than 2 sets.
     """
     distances = [frechet_distance(reference, moments) for moments in sets]
     if len(distances) < _MIN_BLOCKS:
-        raise ValueError(
+        raise MeasureError(
             f"got {len(distances)} set(s); a floor needs at least {_MIN_BLOCKS}, "
             f"and the protocol asks for {NUM_FLOOR_SETS}"
         )
@@ -179,7 +180,7 @@ def disjoint_sets(
       `num_sets` arrays of places, sorted, integers `[per_class * number of classes]`.
 
     Raises:
-      ValueError: for a class with too few images.
+      MeasureError: for a class with too few images.
     """
     random = np.random.default_rng(seed)
     needed = num_sets * per_class
@@ -187,7 +188,7 @@ def disjoint_sets(
     for label in np.unique(labels):
         places = np.flatnonzero(labels == label)
         if len(places) < needed:
-            raise ValueError(
+            raise MeasureError(
                 f"class {label} has {len(places):,} images; {num_sets} disjoint sets of "
                 f"{per_class:,} need {needed:,}. Ask for fewer images a class or fewer sets"
             )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lensjax.errors import MeasureError
 from lensjax.metrics.frechet import check_features
 
 _DEGREE = 3
@@ -100,13 +101,13 @@ def kernel_distance(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> KernelDis
       seed: of the division into blocks; the value does not depend on it.
 
     Raises:
-      ValueError: for fewer than 4 images, unlike numbers of features, or numbers not finite.
+      MeasureError: for fewer than 4 images, unlike numbers of features, or numbers not finite.
     """
     a = check_features(a)
     b = check_features(b, a.shape[1])
     num_blocks = min(_NUM_BLOCKS, len(a), len(b))
     if num_blocks < _MIN_BLOCKS:
-        raise ValueError(
+        raise MeasureError(
             f"got {len(a)} and {len(b)} images; KID and its error need at least {_MIN_BLOCKS} each"
         )
     random = np.random.default_rng(seed)

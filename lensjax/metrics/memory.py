@@ -13,6 +13,7 @@ import numpy as np
 from lensjax.data.disc import inside, share_of_square
 from lensjax.data.simulator import SOURCE_POSITION_LIMIT
 from lensjax.data.surveys import Survey
+from lensjax.errors import MeasureError
 from lensjax.metrics.lensing import fit_smooth
 from lensjax.metrics.nearest import nearest_images
 
@@ -110,13 +111,13 @@ def hole_test(
       None, "not measured", where no disc was left out, or no source lies within the prior.
 
     Raises:
-      ValueError: for arrays of other shapes or a disc beyond the prior.
+      MeasureError: for arrays of other shapes or a disc beyond the prior.
     """
     if not disc:
         return None
     share = share_of_square(disc, limit)
     if not source_x.shape == source_y.shape == ratio.shape == (len(ratio),) or not 0 < share < 1:
-        raise ValueError(
+        raise MeasureError(
             f"got positions {source_x.shape}, {source_y.shape}, ratios {ratio.shape} and the disc "
             f"{tuple(disc)}; allowed: three arrays [N] and a disc with a part of the prior"
         )
@@ -277,12 +278,12 @@ def _check_parts(parts: dict[str, np.ndarray | None], size: tuple[int, ...]) -> 
             continue
         least = 1 if name in ("generated", "copies") else 2
         if len(images) < least or images.shape[1:] != size or len(size) not in (2, 3):
-            raise ValueError(
+            raise MeasureError(
                 f"{name}: got images of shape {images.shape}; allowed: at least {least}, "
                 f"[N, H, W] or [N, H, W, C], of one size in all parts (train has {size})"
             )
         if not np.isfinite(images).all():
-            raise ValueError(f"{name}: got values that are not finite; leave such images out")
+            raise MeasureError(f"{name}: got values that are not finite; leave such images out")
 
 
 def neighbour_test(
@@ -307,7 +308,7 @@ def neighbour_test(
         should recognise: they tell its power.
 
     Raises:
-      ValueError: for sizes that do not fit, values that are not finite, or too few images.
+      MeasureError: for sizes that do not fit, values that are not finite, or too few images.
     """
     parts = {"generated": generated, "train": train, "test": test, "copies": copies}
     _check_parts(parts, train.shape[1:])

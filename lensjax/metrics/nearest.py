@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lensjax.errors import MeasureError
+
 _QUERY_BLOCK = 1024
 _REFERENCE_BLOCK = 2048
 
@@ -63,11 +65,11 @@ def nearest_images(
       own: integers `[N]`, for each query a reference that does not count, such as itself.
 
     Raises:
-      ValueError: for shapes that do not fit, or fewer references than asked for.
+      MeasureError: for shapes that do not fit, or fewer references than asked for.
     """
     least = num + (own is not None)
     if queries.shape[1:] != references.shape[1:] or len(references) < least:
-        raise ValueError(
+        raise MeasureError(
             f"queries have the shape {queries.shape}, references {references.shape}; allowed: at "
             f"least {least} references of the size of the queries"
         )

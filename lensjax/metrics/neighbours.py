@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lensjax.errors import MeasureError
 from lensjax.metrics.frechet import check_features
 
 PRECISION_K = 3
@@ -108,14 +109,14 @@ def manifold_scores(
       density_k: the same for density and coverage.
 
     Raises:
-      ValueError: for sets with no such neighbour, unlike numbers of features, or numbers not
+      MeasureError: for sets with no such neighbour, unlike numbers of features, or numbers not
         finite.
     """
     real = check_features(real)
     generated = check_features(generated, real.shape[1])
     smallest, needed = min(len(real), len(generated)), max(precision_k, density_k) + 1
     if min(precision_k, density_k) < 1 or smallest < needed:
-        raise ValueError(
+        raise MeasureError(
             f"got {len(real)} real and {len(generated)} generated images with neighbours "
             f"{precision_k} and {density_k}; needed: neighbours of at least 1, and more images "
             "than the larger of them"

@@ -7,23 +7,24 @@ is left once the same noise lies on both sides.
 import numpy as np
 
 from lensjax.data.surveys import SOURCE_MAGNITUDE, Survey
+from lensjax.errors import MeasureError
 
 
 def _total_exposure(survey: Survey, exposure_time_s: float | None) -> float:
     if survey.exposure_time_s is not None:
         if exposure_time_s is not None:
-            raise ValueError(
+            raise MeasureError(
                 f"exposure_time_s is {exposure_time_s:g}, but {survey.name} has its own,"
                 f" {survey.exposure_time_s:g} s; leave exposure_time_s out"
             )
         return survey.exposure_time_s
     if exposure_time_s is None:
-        raise ValueError(
+        raise MeasureError(
             f"{survey.name} draws an exposure time for each image and has no fixed one; pass"
             " exposure_time_s (published: 1000 to 3162 s), or score noise-free images"
         )
     if not (np.isfinite(exposure_time_s) and exposure_time_s > 0):
-        raise ValueError(f"exposure_time_s is {exposure_time_s!r}; it must be finite and above 0")
+        raise MeasureError(f"exposure_time_s is {exposure_time_s!r}; it must be finite and above 0")
     return exposure_time_s
 
 
@@ -53,18 +54,18 @@ def add_instrument_noise(
       float32 `[N, H, W]`, counts per second.
 
     Raises:
-      ValueError: for images that are not finite or of another shape, a magnitude that is not
+      MeasureError: for images that are not finite or of another shape, a magnitude that is not
         finite, a negative seed, a missing exposure time, or one too many.
     """
     exposure = _total_exposure(survey, exposure_time_s)
     if images.ndim != 3:
-        raise ValueError(f"images have shape {images.shape}; needed is [N, H, W]")
+        raise MeasureError(f"images have shape {images.shape}; needed is [N, H, W]")
     if not np.isfinite(images).all():
-        raise ValueError("images hold NaN or infinity; leave such images out before adding noise")
+        raise MeasureError("images hold NaN or infinity; leave such images out before adding noise")
     if not np.isfinite(magnitude):
-        raise ValueError(f"magnitude is {magnitude!r}; it must be finite, such as 20 or 23")
+        raise MeasureError(f"magnitude is {magnitude!r}; it must be finite, such as 20 or 23")
     if seed < 0:
-        raise ValueError(f"seed is {seed}; it must be 0 or above")
+        raise MeasureError(f"seed is {seed}; it must be 0 or above")
     noisy = images * np.float64(10 ** (0.4 * (SOURCE_MAGNITUDE - magnitude)))
     for index, image in enumerate(noisy):
         background, shot = np.random.default_rng([seed, index]).standard_normal((2, *image.shape))

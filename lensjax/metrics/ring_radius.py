@@ -23,6 +23,7 @@ from lensjax.data.simulator import (
 )
 from lensjax.data.surveys import Survey
 from lensjax.devices.chunks import map_chunks
+from lensjax.errors import MeasureError
 from lensjax.metrics import fitting, forward, starts
 
 NUM_NEIGHBOURS = 50
@@ -103,7 +104,7 @@ def fit_ring_radius(
       (0.8129 for a Model II lens without sub-structure), float32 `[N]`.
 
     Raises:
-      ValueError: for no images, another size than the survey's, or pixels that are not finite.
+      MeasureError: for no images, another size than the survey's, or pixels that are not finite.
     """
     images = fitting.check_images(images, survey)
     limit = fitting.POSITION_LIMIT
@@ -154,21 +155,21 @@ class RadiusClassifier:
           num_neighbours: 1 to M.
 
         Raises:
-          ValueError: for other shapes, radii that are not finite, or numbers out of range.
+          MeasureError: for other shapes, radii that are not finite, or numbers out of range.
         """
         radii, labels = _check_radii(radii), np.asarray(labels)
         if labels.shape != radii.shape or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(
+            raise MeasureError(
                 f"labels have shape {labels.shape} and type {labels.dtype}; needed are integers"
                 f" [{len(radii)}], one for each radius"
             )
         if not 1 <= num_neighbours <= len(radii):
-            raise ValueError(
+            raise MeasureError(
                 f"num_neighbours: got {num_neighbours}; allowed: 1 to {len(radii)}, the number of"
                 " training images"
             )
         if num_classes < 2 or labels.min() < 0 or labels.max() >= num_classes:
-            raise ValueError(
+            raise MeasureError(
                 f"num_classes is {num_classes} and labels reach from {labels.min()} to"
                 f" {labels.max()}; needed are at least 2 classes and labels from 0 to"
                 f" {num_classes - 1}"
@@ -185,7 +186,7 @@ class RadiusClassifier:
           radii: arcsec, `[N]`.
 
         Raises:
-          ValueError: for another shape or radii that are not finite.
+          MeasureError: for another shape or radii that are not finite.
         """
         from sklearn.neighbors import NearestNeighbors
 
@@ -204,7 +205,7 @@ class RadiusClassifier:
 def _check_radii(radii: np.ndarray) -> np.ndarray:
     radii = np.asarray(radii)
     if radii.ndim != 1 or not len(radii) or not np.isfinite(radii).all():
-        raise ValueError(
+        raise MeasureError(
             f"radii have shape {radii.shape}, {np.sum(~np.isfinite(radii))} are not finite; needed"
             " are finite numbers [N] with N > 0"
         )

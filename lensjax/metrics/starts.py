@@ -5,6 +5,7 @@ import numpy as np
 from jax import Array
 
 from lensjax.data.simulator import SOURCE_POSITION_LIMIT
+from lensjax.errors import MeasureError
 
 
 def position_grid(num: int) -> Array:
@@ -69,10 +70,10 @@ def starts_from(
       float32 `[N, 1, 2 + P]`.
 
     Raises:
-      ValueError: for positions of another number of images.
+      MeasureError: for positions of another number of images.
     """
     if len(source_x) != count:
-        raise ValueError(
+        raise MeasureError(
             f"smooth holds {len(source_x)} fits for {count} images; pass the smooth fit of these "
             "images, or none"
         )

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lensjax.errors import MeasureError
+
 NUM_SPLITS = 200
 NUM_PERMUTATIONS = 999
 MIN_COUNT = 20
@@ -108,18 +110,18 @@ def _check(real: np.ndarray, generated: np.ndarray, num_axes: int) -> tuple[np.n
     for name, values in (("real", real), ("generated", generated)):
         values = np.asarray(values, np.float64)
         if values.ndim != num_axes:
-            raise ValueError(f"{name} values have shape {values.shape}; needed is {form}")
+            raise MeasureError(f"{name} values have shape {values.shape}; needed is {form}")
         if len(values) < MIN_COUNT:
-            raise ValueError(
+            raise MeasureError(
                 f"{name} values are {len(values)}; a floor needs at least {MIN_COUNT} of each side"
             )
         if not np.isfinite(values).all():
-            raise ValueError(
+            raise MeasureError(
                 f"{name} values hold NaN or infinity; leave such images out and report their number"
             )
         arrays.append(values)
     if arrays[0].shape[1:] != arrays[1].shape[1:]:
-        raise ValueError(
+        raise MeasureError(
             f"real vectors have {arrays[0].shape[1]} components, generated ones"
             f" {arrays[1].shape[1]}; both need the same"
         )
@@ -196,7 +198,7 @@ def compare(real: np.ndarray, generated: np.ndarray, seed: int = 0) -> Compariso
       seed: of the 200 random parts of the floor and the 999 permutations.
 
     Raises:
-      ValueError: for other shapes, too few values, or values that are not finite.
+      MeasureError: for other shapes, too few values, or values that are not finite.
     """
     real, generated = _check(real, generated, 1)
     moments = {
@@ -245,7 +247,7 @@ def compare_vectors(
       num_permutations: for the p values, which are at least 1 / (1 + num_permutations).
 
     Raises:
-      ValueError: for other shapes, too few vectors, or values that are not finite.
+      MeasureError: for other shapes, too few vectors, or values that are not finite.
     """
     real, generated = _check(real, generated, 2)
     constant = is_constant(real)

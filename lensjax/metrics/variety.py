@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lensjax.errors import MeasureError
 from lensjax.metrics.nearest import nearest_images
 
 _LEAST = 3
@@ -44,11 +45,11 @@ def twin_test(generated: np.ndarray, real: np.ndarray) -> TwinTest:
       real: images of the same class that are no copies of each other, `[M, H, W]`.
 
     Raises:
-      ValueError: for fewer than three images, or sizes that differ.
+      MeasureError: for fewer than three images, or sizes that differ.
     """
     count = min(len(generated), len(real))
     if count < _LEAST or generated.shape[1:] != real.shape[1:]:
-        raise ValueError(
+        raise MeasureError(
             f"got generated images {generated.shape} and real ones {real.shape}; allowed: at least "
             f"{_LEAST} of either, of one size"
         )

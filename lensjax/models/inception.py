@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from lensjax.errors import MeasureError
 from lensjax.models.inception_blocks import (
     NETWORK,
     NORMALISATION,
@@ -74,11 +75,11 @@ def prepare_weights(weights: Mapping[str, np.ndarray]) -> dict[str, Folded]:
       What `inception_features` takes, by the name of the convolution.
 
     Raises:
-      ValueError: if an array is missing, unknown, of the wrong shape or not finite.
+      MeasureError: if an array is missing, unknown, of the wrong shape or not finite.
     """
     fault = find_fault(weights)
     if fault:
-        raise ValueError(f"these are not the weights of the FID-Inception: {fault}")
+        raise MeasureError(f"these are not the weights of the FID-Inception: {fault}")
     return {name: _fold(weights, name) for name in kernel_shapes()}
 
 
@@ -189,13 +190,13 @@ def inception_features(
       float32 `[N, layer]` by layer. Layers behind the last one asked for are not computed.
 
     Raises:
-      ValueError: for another shape of the images or an unknown layer.
+      MeasureError: for another shape of the images or an unknown layer.
     """
     if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape[1:]:
-        raise ValueError(f"images must be [N, H, W, 3]; got {tuple(images.shape)}")
+        raise MeasureError(f"images must be [N, H, W, 3]; got {tuple(images.shape)}")
     unknown = set(layers) - set(LAYERS)
     if unknown or not layers:
-        raise ValueError(f"layers must be some of {LAYERS}; got {sorted(layers)}")
+        raise MeasureError(f"layers must be some of {LAYERS}; got {sorted(layers)}")
     x = (resize_tf1(images, INPUT_SIZE) - _MIDDLE_GREY) / _MIDDLE_GREY
     features = {}
     for layer, blocks in NETWORK.items():

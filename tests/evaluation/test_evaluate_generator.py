@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from run_support import tiny_config, tiny_split
 
-from lensjax.errors import ConfigError, DataError, WorkdirError
+from lensjax.errors import ConfigError, DataError, MeasureError, UserError, WorkdirError
 from lensjax.evaluation import evaluate_generator as mode
 from lensjax.evaluation.evaluate_generator import evaluate_generator
 from lensjax.inference import generator
@@ -161,6 +161,25 @@ def test_a_required_measure_that_is_missing_is_an_error(prepared, tmp_path, requ
     with pytest.raises(DataError, match=r"evaluate\.require names what cannot be measured: "):
         evaluate_generator(config_with(require=require), tmp_path, tmp_path / "images.npy")
     assert not (tmp_path / "evaluation").exists()
+
+
+def test_a_measure_that_cannot_take_the_images_is_not_measured_unless_it_is_required(
+    prepared, tmp_path, monkeypatch
+):
+    def refuse(row, real, setting):
+        raise MeasureError("real images are black; hand in flux")
+
+    np.save(tmp_path / "images.npy", tiny_split(60, seed=3).images)
+    measures = [
+        one._replace(measure=refuse) if one.name == "copies" else one
+        for one in mode.measures.MEASURES
+    ]
+    monkeypatch.setattr(mode.measures, "MEASURES", measures)
+    evaluate_generator(config_with(), tmp_path, tmp_path / "images.npy")
+    found = metrics_of(tmp_path)["measures"]["copies"]
+    assert found == {"status": "not measured", "reason": "real images are black; hand in flux"}
+    with pytest.raises(UserError, match=r"require: copies cannot take these images: real"):
+        evaluate_generator(config_with(require="copies"), tmp_path, tmp_path / "images.npy")
 
 
 def test_missing_weights_are_said_with_the_remedy(prepared, tmp_path, monkeypatch):
