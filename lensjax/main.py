@@ -9,13 +9,14 @@ An installed lensjax has the command `lensjax` for `python -m lensjax.main`.
 # Flags, process set-up, hand over to a mode; no logic belongs here.
 
 import os
-import pathlib
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from lensjax.cli import command_line
+from lensjax.errors import UserError
+from lensjax.files.user_paths import expanded
 
 MODES = ("train", "sample", "evaluate", "classify", "export", "build_data")
 
@@ -64,9 +65,11 @@ def _set_up_logging() -> None:
 
 def main(arguments: list[str]) -> None:
     """Runs one mode; what a user can put right ends with one message and no traceback."""
-    from lensjax.cli import modes
-    from lensjax.config import from_config_dict
-    from lensjax.errors import UserError
+    try:
+        from lensjax.cli import modes
+        from lensjax.config import from_config_dict
+    except ValueError as error:  # JAX reads its environment when it is imported
+        command_line.fail(f"JAX cannot be set up: {error}")
 
     if len(arguments) > 1:
         command_line.fail(
@@ -77,7 +80,7 @@ def main(arguments: list[str]) -> None:
     _set_up_logging()
     try:
         config = from_config_dict(_CONFIG.value)
-        if _WORKDIR.value is None and modes.needs_workdir(_MODE.value, config):
+        if not _WORKDIR.value and modes.needs_workdir(_MODE.value, config):
             command_line.fail(
                 f"--workdir is missing; --mode={_MODE.value} needs the folder of the run"
             )
@@ -85,10 +88,13 @@ def main(arguments: list[str]) -> None:
             command_line.fail(
                 f"--images is for --mode=evaluate and classify; got --mode={_MODE.value}"
             )
-        images = pathlib.Path(_IMAGES.value).expanduser() if _IMAGES.value else None
-        status = modes.run(_MODE.value, config, pathlib.Path(_WORKDIR.value or "."), images)
+        images = expanded(_IMAGES.value, "--images") if _IMAGES.value else None
+        workdir = expanded(_WORKDIR.value or ".", "--workdir")
+        status = modes.run(_MODE.value, config, workdir, images)
     except UserError as error:
         command_line.fail(str(error))
+    except MemoryError as error:  # outside of a mode, such as a grid of very many times
+        command_line.fail(f"out of memory: {error}")
     sys.exit(status)
 
 
@@ -98,7 +104,8 @@ def run() -> None:
     sys.modules["__main__"].__doc__ = __doc__
     for name in ("config", "workdir", "mode", "images"):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
-    app.run(main, flags_parser=command_line.parse)
+    with command_line.leaving():
+        app.run(main, flags_parser=command_line.parse)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,19 @@
 absl and ml_collections parse the flags; their errors are of many kinds and some are tracebacks.
 """
 
+import contextlib
 import os
 import pathlib
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
 from typing import NoReturn
 
 from absl import flags
 
+_REFUSED = 2
+_INTERRUPTED = 130
 _HELP = frozenset({"help", "helpshort", "helpfull", "helpxml", "?"})
 
 
@@ -39,6 +44,8 @@ def _place_in(file: str, error: BaseException) -> tuple[str, BaseException]:
 def _say_again(error: BaseException) -> str:
     """Returns the message of a config file or of ml_collections as one short line."""
     text = (str(error.args[0]) if isinstance(error, KeyError) else str(error)) or repr(error)
+    if "Traceback (most recent call last)" in text:  # absl puts one into its own message
+        text = text.strip().splitlines()[-1]
     head, others, tail = text.partition(" Other fields present:")
     hint = tail.rpartition("Did you mean")
     if others:  # ml_collections repeats the whole section here
@@ -49,7 +56,35 @@ def _say_again(error: BaseException) -> str:
 def fail(message: str) -> NoReturn:
     """Ends the process with one message and no traceback."""
     print(f"lensjax: {message}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(_REFUSED)
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """Ends the process for certain, and without a traceback where its user ended it.
+
+    A failed save leaves threads of Orbax that would keep the process alive for ever.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("lensjax: interrupted", file=sys.stderr)
+        _end(_INTERRUPTED)
+    except BrokenPipeError:  # whoever read the output has gone; nothing more can be said
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _end(1)
+    except SystemExit as end:
+        waiting = [one for one in threading.enumerate() if not one.daemon]
+        if isinstance(end.code, int) and end.code == _REFUSED and len(waiting) > 1:
+            _end(end.code)
+        raise
+
+
+def _end(status: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def _show_help(arguments: list[str]) -> None:
@@ -91,11 +126,17 @@ def parse(arguments: list[str]) -> list[str]:
         )
         remaining = flags.FLAGS(arguments)
         config = flags.FLAGS["config"].value
+        if "config" in given and config is None:
+            fail(f"--config: {file}: get_config() returns None; allowed: a ConfigDict")
         if config is not None and not isinstance(config, ConfigDict):
             config.to_dict()  # a file that could not be loaded shows at its first use
         return remaining
     except UserError as error:
         fail(str(error))
+    except SystemExit as end:
+        if end.code == _REFUSED:
+            raise
+        fail(f"--config: {file} ends the program; allowed: a get_config() that returns")
     # Whatever a config file may raise is the user's to put right, and ml_collections adds its own.
     except Exception as error:
         place, inner = _place_in(file, error)

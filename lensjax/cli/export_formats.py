@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import math
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from lensjax.errors import DataError
 TABLE_FILE = "parameters.csv"
 FILE_FORMATS = ("npy", "fits")  # a file an image
 FORMATS = (*FILE_FORMATS, "hdf5")
+_HDF5_BYTES = 1 << 16  # of a file without images
 _CHUNK_BYTES = 1 << 20
 _BLOCK = 1024  # images in memory beside the split itself
 # What FITS calls our units; a unit of the user's own files is written as it was read.
@@ -231,6 +233,12 @@ def _fits_writer(
     return write
 
 
+def split_bytes(split: LensSplit) -> int:
+    """Returns about what an HDF5 file of a split takes on a disk."""
+    per_image = math.prod(split.info.image_shape) + len(split.info.parameter_names) + 1
+    return 4 * len(split) * per_image + _HDF5_BYTES
+
+
 def write_hdf5(
     split: LensSplit,
     path: pathlib.Path,
@@ -247,9 +255,19 @@ def write_hdf5(
       path: the file.
       description: what holds for all images.
       advance: called with the number of images that were written.
+
+    Raises:
+      DataError: for a disk without room.
     """
     import h5py
 
+    # Where the disk is full, h5py ends the process without a word.
+    needed, free = split_bytes(split), shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise DataError(
+            f"{path} needs {needed / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free; make room, "
+            "or set export.folder to another folder"
+        )
     text = h5py.string_dtype("utf-8")
     info = split.info
     with h5py.File(path, "w") as file:

@@ -25,8 +25,10 @@ from lensjax.config import Config
 from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.devices.progress import progress_bar
 from lensjax.errors import ConfigError, DataError, WorkdirError
+from lensjax.files.array_file import read_array
 from lensjax.files.atomic import write_json
 from lensjax.files.packages import require_packages
+from lensjax.files.user_paths import expanded
 from lensjax.run import provenance
 from lensjax.run import workdir as files
 
@@ -80,18 +82,23 @@ def _generated_source(workdir: pathlib.Path) -> Source:
     if not (folder / "meta.json").exists():
         raise WorkdirError(f"{folder} holds no images; draw them first (--mode=sample)")
     meta = files.read_json(folder / "meta.json")
-    dataset = files.read_json(workdir / files.DATASET_FILE)
-    try:
-        images = np.load(folder / "images.npy", mmap_mode="r")
-        labels = np.load(folder / "labels.npy")
-    except (OSError, ValueError) as error:
-        raise WorkdirError(f"{folder} cannot be read: {error}") from error
+    dataset = files.read_dataset(workdir)
+    images = read_array(folder / "images.npy", "images", mmap_mode="r")
+    labels = read_array(folder / "labels.npy", "labels")
     shape = tuple(dataset["image_shape"])
-    if images.shape != (meta["num_images"], *shape) or labels.shape != images.shape[:1]:
+    wanted = (meta.get("num_images"), *shape)
+    if images.shape != wanted or labels.shape != images.shape[:1]:
         raise WorkdirError(
             f"{folder} holds images {images.shape} and labels {labels.shape}, its meta.json and "
-            f"{files.DATASET_FILE} say {(meta['num_images'], *shape)}; draw them again "
-            "(--mode=sample)"
+            f"{files.DATASET_FILE} say {wanted}; draw them again (--mode=sample)"
+        )
+    classes = len(dataset["class_names"])  # the label after the last one stands for none
+    if (images.dtype, labels.dtype.kind) != (np.float32, "i") or not (
+        (labels >= 0) & (labels <= classes)
+    ).all():
+        raise WorkdirError(
+            f"{folder} holds images of {images.dtype} and labels of {labels.dtype}; allowed: "
+            f"float32, and integers from 0 to {classes}; draw them again (--mode=sample)"
         )
     known = {field.name for field in dataclasses.fields(DatasetInfo)} & dataset.keys()
     info = DatasetInfo(
@@ -214,7 +221,7 @@ def export_mode(config: Config, workdir: pathlib.Path) -> None:
       lensjax.errors.WorkdirError: where the workdir has no generated images.
     """
     settings = config.export
-    folder = pathlib.Path(settings.folder).expanduser() if settings.folder else workdir / "export"
+    folder = expanded(settings.folder, "export.folder") if settings.folder else workdir / "export"
     packages = PACKAGES.get(settings.format, ())
     require_packages(f"export.format={settings.format}", "files", *packages)
     _earlier_export(folder)  # before a build that may take minutes

@@ -1,9 +1,10 @@
 """Starts a mode: devices, hosts and memory around it; each mode is a file of its own."""
 
+import contextlib
 import functools
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from absl import logging
 
@@ -12,12 +13,44 @@ from lensjax.config import Config
 from lensjax.devices import hosts
 from lensjax.devices.compiled_programs import keep_programs
 from lensjax.devices.machine import describe_memory
-from lensjax.errors import ConfigError
+from lensjax.errors import ConfigError, FileError, UserError
 
 _FOR_SEVERAL_HOSTS = ("train", "sample", "evaluate")
 _COMPUTING = (*_FOR_SEVERAL_HOSTS, "classify")
 
 _DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops=true"
+
+
+@contextlib.contextmanager
+def _refusals_in_a_line() -> Iterator[None]:
+    """Says what the system refuses, such as a full disk, as an error of the user's.
+
+    Raises:
+      FileError: in place of an OSError that nobody has put into words.
+    """
+    try:
+        yield
+    except (UserError, BrokenPipeError):
+        raise
+    except OSError as error:
+        if error.errno is None:  # not the system's
+            raise
+        raise FileError(f"{error.filename or 'a file'}: {error.strerror}") from error
+
+
+def _check_platform() -> None:
+    """Raises `ConfigError` where JAX has none of the devices that it was told to use."""
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0][:200] or "JAX finds none of these"
+        raise ConfigError(
+            "JAX_PLATFORMS",
+            os.environ.get("JAX_PLATFORMS"),
+            f"allowed: devices of this machine, such as cpu ({reason})",
+        ) from error
 
 
 def run(
@@ -57,9 +90,12 @@ def run(
     if not several:  # a host that finds its program would not wait for those that compile theirs
         keep_programs()
     with (
+        _refusals_in_a_line(),
         rendezvous.joined(config, preemptible=mode == "train"),
         out_of_memory.advising(mode, config),
     ):
+        if mode != "export":
+            _check_platform()
         if mode in _COMPUTING:
             if not hosts.is_main():
                 logging.set_verbosity(logging.WARNING)  # one process speaks for all

@@ -8,6 +8,7 @@ from absl import logging
 from lensjax.config import Config
 from lensjax.devices.mesh import mesh_shape
 from lensjax.errors import WorkdirError
+from lensjax.files.user_paths import expanded
 from lensjax.run import datasets
 from lensjax.run import workdir as files
 from lensjax.run.learning import build_mesh
@@ -28,7 +29,7 @@ def _log_strategy(config: Config) -> None:
 def _check_apart(workdir: pathlib.Path, config: Config) -> None:
     """Raises `WorkdirError` for a workdir among the user's files, which it would join."""
     folder = config.data.folder
-    if folder and workdir.resolve().is_relative_to(pathlib.Path(folder).expanduser().resolve()):
+    if folder and workdir.resolve().is_relative_to(expanded(folder, "data.folder").resolve()):
         raise WorkdirError(
             f"--workdir={workdir} lies in data.folder={folder}; the images of the run would join "
             "the data. Take a folder outside"

@@ -109,7 +109,10 @@ def from_config_dict(config_dict: Mapping[str, Any]) -> Config:
       ConfigError: for an unknown or missing field, a wrong type, a value or a combination that is
         not allowed; the message has the field's full path.
     """
-    values = config_dict.to_dict() if hasattr(config_dict, "to_dict") else dict(config_dict)
+    try:
+        values = config_dict.to_dict() if hasattr(config_dict, "to_dict") else dict(config_dict)
+    except TypeError as error:  # ml_collections sorts the names
+        raise ConfigError("--config", str(error), "allowed: fields whose names are text") from None
     config = read_section(Config, values, "")
     _check_combinations(config)
     return config

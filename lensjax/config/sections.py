@@ -12,6 +12,7 @@ from lensjax.config.model import TASKS, ModelConfig
 from lensjax.config.parallel import ParallelConfig
 from lensjax.data.augmentation import SYMMETRIES, is_augmentation
 from lensjax.data.catalogue import BAD_FILE_POLICIES, FOLDER_SET, NAN_POLICIES, SIMULATED_SETS
+from lensjax.data.scaling import SCALINGS
 from lensjax.diffusion.losses import LOSS_SPACES, LOSS_WEIGHTS, TIME_DISTRIBUTIONS
 from lensjax.diffusion.samplers import SAMPLERS
 from lensjax.diffusion.schedules import BETAS
@@ -82,7 +83,7 @@ class DataConfig:
         "none", is_augmentation, f"allowed: {', '.join(SYMMETRIES)} with commas between, or all"
     )
     shift_pixels: int = count(0, least=0)
-    scaling: str = choice("linear", ("linear", "sqrt", "asinh"))
+    scaling: str = choice("linear", SCALINGS)
     model_std: float = positive(0.5)
     exclude_source_disc: tuple[float, ...] = make_field(
         (),
@@ -266,7 +267,7 @@ class SampleConfig:
 
     ema: str = "main"
     sampler: str = choice("dpmpp_2m", SAMPLERS)
-    steps: int = count(20)
+    steps: int = count(20, most=1_000_000)
     time_grid: str = choice("karras", TIME_GRIDS)
     shift: float = positive(3.0)
     times: tuple[float, ...] = ()
@@ -279,7 +280,7 @@ class SampleConfig:
     guidance_interval: tuple[float, ...] = _time_interval((0.0, 1.0))
     guide_workdir: str | None = make_field(None, bool, "allowed: None, or the name of a workdir")
     guide_step: int | None = count(None)
-    num_images: int = count(48)
+    num_images: int = count(48, most=2**31 - 1)
     batch_size: int = count(48)
     seed: int = count(0, least=0, most=MAX_SEED)
 

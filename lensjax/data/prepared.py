@@ -16,6 +16,7 @@ from lensjax.data.catalogue import is_same_content
 from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.data.records import RecordSplit
 from lensjax.errors import DataError
+from lensjax.files.user_paths import expanded
 
 _DISK_MARGIN = 1.05
 
@@ -23,7 +24,7 @@ _DISK_MARGIN = 1.05
 def root_of(directory: str | None) -> pathlib.Path:
     """Returns where data sets live: `directory`, else `$TFDS_DATA_DIR`, else the home folder's."""
     chosen = directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return pathlib.Path(chosen).expanduser()
+    return expanded(chosen, "data.directory" if directory else "TFDS_DATA_DIR")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,8 @@ class PreparedSet:
             builder = tfds.builder_from_directory(os.fspath(self.folder))
             found = builder.info.metadata["fingerprint"]
             paths = [path for split in builder.info.splits.values() for path in split.filepaths]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._describe(builder)
+        except Exception as error:  # TFDS passes on whatever its readers of JSON and protobuf raise
             raise DataError(
                 f"data set {self.name} in {self.folder} cannot be read; {self._remedy}"
             ) from error

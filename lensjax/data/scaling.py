@@ -18,12 +18,15 @@ _REFERENCE_BYTES = 2**28  # fewer where images are large
 _SOFTENING_SHARE_OF_MAXIMUM = 0.01
 
 
+SCALINGS = ("linear", "sqrt", "asinh")
+
+
 @dataclasses.dataclass(frozen=True)
 class Scaling:
     """`model = (g(flux) - shift) / spread` with g linear, square root or asinh.
 
     Attributes:
-      kind: `linear`, `sqrt` or `asinh`.
+      kind: one of `SCALINGS`.
       shift: mean of g over the reference images.
       spread: standard deviation of g there over the one wanted in the model's range.
       softening: flux at which asinh turns from linear to logarithmic; 1 for the others.
@@ -73,7 +76,7 @@ def fit_scaling(
     """Finds the constants of a map from the first training images.
 
     Args:
-      kind: `linear`, `sqrt` or `asinh`.
+      kind: one of `SCALINGS`.
       model_std: the standard deviation wanted in the model's range.
       images: flux, float32 `[N, H, W, C]`; the first `num_reference_images` are used.
       minimum: the smallest pixel of the whole set.

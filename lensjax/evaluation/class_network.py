@@ -1,7 +1,6 @@
 """The classifier that judges in `classes` where `evaluate.classifier` names one."""
 
 import functools
-import pathlib
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from lensjax.config import Config
 from lensjax.config.task import CLASSIFY
 from lensjax.errors import ConfigError, RequestError
 from lensjax.evaluation.rows import Setting
+from lensjax.files.user_paths import expanded
 from lensjax.inference.classifier import LensClassifier
 from lensjax.inference.describe import weights_hash
 from lensjax.inference.loading import load
@@ -58,7 +58,7 @@ def _check_task(folder: str, config: Config) -> None:
 
 
 def _load(folder: str) -> LensClassifier:
-    path = pathlib.Path(folder).expanduser()
+    path = expanded(folder, _FIELD)
     if path.exists():  # said before weights are read, which may not be there yet
         _check_task(folder, files.load_config(path))
     try:

@@ -13,6 +13,8 @@ from absl import logging
 from lensjax.config import SampleConfig
 from lensjax.devices.hosts import barrier, from_main, is_main
 from lensjax.devices.progress import progress_bar
+from lensjax.errors import DataError
+from lensjax.files.array_file import read_array
 from lensjax.files.atomic import write_array, write_json
 from lensjax.inference.describe import describe
 from lensjax.inference.generator import LensGenerator
@@ -29,8 +31,8 @@ def _key_of(description: dict[str, Any]) -> str:
 def _read_chunk(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """Returns a chunk that is whole, None for one that is not there or of no use."""
     try:
-        images = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        images = read_array(path, "the chunk")
+    except DataError:
         return None
     return images if images.shape == shape and images.dtype == np.float32 else None
 
@@ -56,7 +58,7 @@ def draw_or_read(
     own = folder / _key_of(description)
     if is_main():
         for other in folder.glob("*"):
-            if other != own:
+            if other != own and other.is_dir():
                 shutil.rmtree(other)
         own.mkdir(parents=True, exist_ok=True)
         write_json(own / "meta.json", description)

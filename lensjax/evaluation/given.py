@@ -7,18 +7,8 @@ import numpy as np
 from lensjax.config import EvaluateConfig
 from lensjax.data.dataset import DatasetInfo
 from lensjax.errors import ConfigError, DataError
-
-
-def _load(path: pathlib.Path, what: str) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{what} {path} is not there") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"{what} {path} cannot be read ({error}); allowed: one array of numbers as np.save "
-            "writes it"
-        ) from None
+from lensjax.files.array_file import read_array
+from lensjax.files.user_paths import expanded
 
 
 def check_images(images: np.ndarray, info: DatasetInfo, origin: str) -> np.ndarray:
@@ -45,16 +35,29 @@ def check_images(images: np.ndarray, info: DatasetInfo, origin: str) -> np.ndarr
         )
     if len(images) < 2:
         raise DataError(f"{origin}: it holds {len(images)} images; allowed: at least 2")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        images = images.astype(np.float32)
     wrong = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
     if len(wrong):
         raise DataError(
             f"{origin}: {len(wrong)} images have pixels that are not finite, the first is image "
-            f"{wrong[0]}; allowed: finite numbers (remove or mend these images)"
+            f"{wrong[0]}; allowed: finite numbers of float32 (remove or mend these images)"
         )
-    return images.astype(np.float32)
+    return images
 
 
-def _check_labels(labels: np.ndarray, num: int, info: DatasetInfo, origin: str) -> np.ndarray:
+def check_labels(labels: np.ndarray, num: int, info: DatasetInfo, origin: str) -> np.ndarray:
+    """Returns labels as int32 `[num]`.
+
+    Args:
+      labels: integers `[num]`.
+      num: number of images.
+      info: the set whose classes they are.
+      origin: where they come from, for messages.
+
+    Raises:
+      DataError: for another number of them, or classes that the set does not have.
+    """
     if labels.shape != (num,) or labels.dtype.kind not in "iu":
         raise DataError(
             f"{origin}: the labels are {labels.dtype} {list(labels.shape)}; allowed: integers "
@@ -80,7 +83,7 @@ def labels_file(path: pathlib.Path, settings: EvaluateConfig) -> pathlib.Path | 
       settings: `labels` says where the labels are.
     """
     if settings.labels is not None:
-        return pathlib.Path(settings.labels).expanduser()
+        return expanded(settings.labels, "evaluate.labels")
     beside = _images_file(path).with_name("labels.npy")
     return beside if beside.is_file() else None
 
@@ -103,7 +106,7 @@ def read_images(
       DataError: for files that do not fit the set.
     """
     file = _images_file(path)
-    images = check_images(_load(file, "--images"), info, f"--images={file}")
+    images = check_images(read_array(file, "--images"), info, f"--images={file}")
     if settings.labels is not None and not info.num_classes:
         raise ConfigError(
             "evaluate.labels", settings.labels, f"allowed: None, {info.name} has no classes"
@@ -112,4 +115,4 @@ def read_images(
     if source is None or not info.num_classes:
         return images, np.full(len(images), info.num_classes, np.int32)
     what = "labels" if settings.labels is None else "evaluate.labels"
-    return images, _check_labels(_load(source, what), len(images), info, str(source))
+    return images, check_labels(read_array(source, what), len(images), info, str(source))

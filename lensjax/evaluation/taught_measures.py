@@ -130,7 +130,7 @@ def _train(row: Row, seed: int, setting: Setting, lesson: Lesson) -> LensClassif
     with tempfile.TemporaryDirectory() as folder:
         workdir = pathlib.Path(folder)
         state = train(config, workdir, split, quiet=True)
-        dataset = files.read_json(workdir / files.DATASET_FILE)
+        dataset = files.read_dataset(workdir)
     ema = config.sample.ema
     params = sampling_params(state, ema)
     return LensClassifier(Trained(config, dataset, params, int(state.step), ema, None), 1.0)

@@ -3,10 +3,12 @@
 import os
 import pathlib
 
+from lensjax.files.user_paths import expanded
+
 CACHE_VARIABLE = "LENSJAX_CACHE"
 
 
 def cache_folder(folder: str | os.PathLike[str] | None = None) -> pathlib.Path:
     """Returns where results are kept: `folder`, else `$LENSJAX_CACHE`, else `~/.cache/lensjax`."""
     chosen = folder or os.environ.get(CACHE_VARIABLE) or "~/.cache/lensjax"
-    return pathlib.Path(chosen).expanduser()
+    return expanded(chosen, "evaluate.cache" if folder else CACHE_VARIABLE)

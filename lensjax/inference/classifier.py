@@ -1,6 +1,7 @@
 """From a trained classifier to classes: `lensjax.load(workdir).classify(images)`."""
 
 import functools
+import math
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ from lensjax.config import Config
 from lensjax.config.task import CLASSIFY
 from lensjax.data.pipeline import to_batch
 from lensjax.devices.chunks import map_chunks
-from lensjax.errors import ConfigError, RequestError
+from lensjax.errors import ConfigError, RequestError, WorkdirError
+from lensjax.files.user_paths import expanded
 from lensjax.inference.trained import Trained, restore
 from lensjax.metrics.classification import softmax
 from lensjax.models.classifiers import ClassifierOutput
@@ -161,6 +163,12 @@ class LensClassifier:
         with jax.default_matmul_precision("highest"):
             output = map_chunks(functools.partial(self._apply, self.params), size, asked)
         features, logits = (rows[: len(images)] for rows in output)
+        strange = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+        if len(strange):
+            raise RequestError(
+                f"image {strange[0]} gives logits that are not finite; allowed: fluxes like those "
+                f"of the training images, in {self.flux_unit}"
+            )
         if not len(images):
             return Prediction(features, logits, logits)
         return Prediction(features, logits, softmax(logits, self.temperature))
@@ -201,7 +209,7 @@ def load_classifier(
       lensjax.errors.WorkdirError: where the folder is not that of a run.
       lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
     """
-    folder = pathlib.Path(workdir).expanduser()
+    folder = expanded(workdir, "--workdir")
     config = files.load_config(folder) if config is None else config
     if config.task != CLASSIFY:
         what = "generates images" if config.task == "generate" else "is an autoencoder"
@@ -219,5 +227,11 @@ def _temperature(folder: pathlib.Path, trained: Trained) -> float:
     """Returns the temperature that a validation found for these parameters, 1 without one."""
     path = folder / files.CLASSIFIER_FILE
     known = files.read_json(path) if path.exists() else {}
-    validated = known.get("step") == trained.step and trained.ema == trained.config.sample.ema
-    return float(known["temperature"]) if validated else 1.0
+    if known.get("step") != trained.step or trained.ema != trained.config.sample.ema:
+        return 1.0
+    temperature = known.get("temperature")
+    if not isinstance(temperature, (int, float)) or not 0 < temperature < math.inf:
+        raise WorkdirError(
+            f"{path}: temperature is {temperature!r}; allowed: a finite number above 0"
+        )
+    return float(temperature)

@@ -16,6 +16,7 @@ from lensjax.config.task import CLASSIFY, GENERATE
 from lensjax.data.scaling import Scaling
 from lensjax.devices.mesh import all_devices
 from lensjax.errors import ConfigError, RequestError
+from lensjax.files.user_paths import expanded
 from lensjax.inference.sampling import Drawing, Weights, generate_chunks, make_sample_fn
 from lensjax.inference.trained import restore
 from lensjax.interfaces import is_integer
@@ -361,7 +362,7 @@ def load_generator(
       lensjax.errors.WorkdirError: where the folder is not that of a run.
       lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
     """
-    folder = pathlib.Path(workdir).expanduser()
+    folder = expanded(workdir, "--workdir")
     config = files.load_config(folder) if config is None else config
     if config.task != GENERATE:
         what = "is a classifier" if config.task == CLASSIFY else "is an autoencoder"

@@ -1,11 +1,11 @@
 """`lensjax.load`: a trained run, or a network that comes with lensjax, ready to be used."""
 
 import os
-import pathlib
 from typing import Any
 
 from lensjax.config.task import CLASSIFY
 from lensjax.errors import RequestError
+from lensjax.files.user_paths import expanded
 from lensjax.inference import pretrained
 from lensjax.inference.classifier import LensClassifier, load_classifier
 from lensjax.inference.generator import LensGenerator, load_generator
@@ -34,7 +34,7 @@ def load(workdir: str | os.PathLike, step: int | None = None, ema: bool | str = 
       lensjax.errors.WorkdirError: where the folder is not that of a run.
       lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
     """
-    folder = pathlib.Path(workdir).expanduser()
+    folder = expanded(workdir, "--workdir")
     text = os.fspath(workdir)
     if text.startswith(pretrained.PREFIX) and not folder.exists():
         return _load_pretrained(text.removeprefix(pretrained.PREFIX), step, ema)

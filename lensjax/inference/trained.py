@@ -86,7 +86,12 @@ def restore(
     """
     files.check_same(folder, config)
     name = params_name(config, ema)
-    dataset = files.read_json(folder / files.DATASET_FILE)
+    dataset = files.read_dataset(folder)
+    if len(dataset["class_names"]) != config.model.num_classes:
+        raise WorkdirError(
+            f"{folder / files.DATASET_FILE} names {len(dataset['class_names'])} classes; allowed: "
+            f"{config.model.num_classes}, as in {files.CONFIG_FILE}"
+        )
     expected = abstract_state(config, tuple(dataset["image_shape"]))
     state: TrainState | None = restore_best(folder, expected, step) if best else None
     if state is None:

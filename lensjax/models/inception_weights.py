@@ -15,14 +15,15 @@ from absl import logging
 
 from lensjax.errors import FileError, WeightsError
 from lensjax.files.atomic import replacing
+from lensjax.files.cache_folder import cache_folder
 from lensjax.files.torch_files import load_tensors
+from lensjax.files.user_paths import expanded
 from lensjax.models.inception import find_fault
 
 FILE_NAME = "pt_inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE_NAME}"
 VARIABLE = "LENSJAX_INCEPTION_WEIGHTS"
-CACHE_VARIABLE = "LENSJAX_CACHE"
 _MAX_BYTES = 2**27  # the file has 95,628,359
 _SILENCE_S = 5.0  # to connect, and between two pieces of a download
 _MAX_DOWNLOAD_S = 900.0
@@ -43,7 +44,7 @@ class Search(NamedTuple):
 
 def cache_directory() -> pathlib.Path:
     """Returns where downloads are kept: `LENSJAX_CACHE`, else `~/.cache/lensjax`."""
-    return pathlib.Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/lensjax").expanduser()
+    return cache_folder()
 
 
 def _hash_file(path: pathlib.Path) -> str:
@@ -100,7 +101,7 @@ def _download(url: str, sha256: str, target: pathlib.Path) -> str:
 
 
 def _given(path: str | os.PathLike[str], source: str, sha256: str) -> pathlib.Path:
-    given = pathlib.Path(path).expanduser()
+    given = expanded(path, source)
     if not given.is_file():
         raise WeightsError(f"{given}: there is no such file; {source} names it")
     _check_hash(given, sha256)

@@ -7,6 +7,7 @@ CRC-32 of each leaf are saved beside the state and compared after it was read.
 import json
 import pathlib
 import shutil
+import tempfile
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -66,6 +67,11 @@ def _alone() -> dict[str, Any]:
     }
 
 
+def _reason(error: Exception) -> str:
+    """Returns the first line of what Orbax says, which may be a page."""
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+
+
 class Checkpoints:
     """The checkpoints of one run.
 
@@ -91,6 +97,8 @@ class Checkpoints:
         self._read_only = read_only
         if read_only and not directory.is_dir():
             raise CheckpointError(f"there are no checkpoints in {directory}; train first")
+        if not read_only:
+            self._check_place()
         self._keeping = {"max_to_keep": keep_last, "keep_period": keep_every}
         self._manager = self._open(read_only)
 
@@ -113,12 +121,27 @@ class Checkpoints:
             manager = self._ocp.CheckpointManager(
                 self._directory, options=options, item_names=("state", "leaves")
             )
+        except Exception as error:  # whatever Orbax meets in the folder
+            raise CheckpointError(
+                f"the checkpoints in {self._directory} cannot be read: {_reason(error)}"
+            ) from error
         finally:
             logger.setLevel(before)
         # The loop asks for signals after each step; Orbax would ask for an older step in between,
         # and JAX would forget the newer one.
         manager.reached_preemption = lambda step: False
         return manager
+
+    def _check_place(self) -> None:
+        """Writes a file now: Orbax would find out in a thread, after the first steps."""
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._directory):
+                pass
+        except OSError as error:
+            raise CheckpointError(
+                f"checkpoints cannot be written in {self._directory}: {error.strerror}"
+            ) from error
 
     def save(self, step: int, state: TrainState) -> None:
         """Starts to write the state after `step` updates; returns before it is on disk.
@@ -131,13 +154,18 @@ class Checkpoints:
         args = self._ocp.args
         arrays = _describe(state)
         leaves = {"arrays": arrays, "crc32": _checksum_of(arrays)}
-        saved = self._manager.save(
-            step,
-            args=args.Composite(state=args.StandardSave(state), leaves=args.JsonSave(leaves)),
-            force=True,
-        )
+        items = args.Composite(state=args.StandardSave(state), leaves=args.JsonSave(leaves))
+        try:
+            saved = self._manager.save(step, args=items, force=True)
+        except Exception as error:  # of this save, or of a thread that still wrote the last one
+            raise self._not_written(error) from error
         if not saved:
             raise CheckpointError(f"checkpoint {step} could not be written in {self._directory}")
+
+    def _not_written(self, error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"the checkpoint could not be written in {self._directory}: {_reason(error)}"
+        )
 
     def drop_after(self, step: int) -> None:
         """Removes the checkpoints of later steps, which a resumed run makes again."""
@@ -185,8 +213,7 @@ class Checkpoints:
             except (CheckpointError, PermissionError, MemoryError, jax.errors.JaxRuntimeError):
                 raise
             except Exception as error:  # Orbax raises plain Exception for an array cut short
-                reason = str(error).strip().partition("\n")[0][:200]
-                logging.warning("checkpoint %d is damaged (%s)", candidate, reason)
+                logging.warning("checkpoint %d is damaged (%s)", candidate, _reason(error))
             if all_agree(found is not None, f"checkpoint {candidate}"):
                 self._set_aside(damaged)
                 return jax.tree.map(lambda leaf, like: put(leaf, like.sharding), found, expected)
@@ -218,10 +245,15 @@ class Checkpoints:
             return
         target = self._directory.parent / "damaged_checkpoints"
         if is_main():
-            target.mkdir(exist_ok=True)
-            for step in damaged:
-                shutil.rmtree(target / str(step), ignore_errors=True)
-                shutil.move(self._directory / str(step), target / str(step))
+            try:
+                target.mkdir(exist_ok=True)
+                for step in damaged:
+                    shutil.rmtree(target / str(step), ignore_errors=True)
+                    shutil.move(self._directory / str(step), target / str(step))
+            except OSError as error:
+                raise CheckpointError(
+                    f"damaged checkpoints cannot be moved to {target}: {error.strerror}"
+                ) from error
         barrier("damaged checkpoints are set aside")
         logging.warning("moved to %s: %s", target, ", ".join(map(str, damaged)))
         self._manager.close()
@@ -236,9 +268,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as error:  # Orbax passes on whatever its threads met, such as a full disk
-            raise CheckpointError(
-                f"the checkpoint could not be written in {self._directory}: {error}"
-            ) from error
+            raise self._not_written(error) from error
 
     def close(self) -> None:
         """Waits until everything is on disk."""

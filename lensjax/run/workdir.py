@@ -1,12 +1,14 @@
 """The files of a run's folder: names, atomic writing, and where and from what a run was made."""
 
 import contextlib
+import dataclasses
 import datetime
 import fcntl
 import json
+import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lensjax.config import (
@@ -18,6 +20,7 @@ from lensjax.config import (
     to_dict,
 )
 from lensjax.data.dataset import DatasetInfo
+from lensjax.data.scaling import SCALINGS, Scaling
 from lensjax.errors import ConfigError, WorkdirError
 from lensjax.files.atomic import write_json
 from lensjax.run.provenance import git_revision, hardware, versions
@@ -38,14 +41,78 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     """Reads a JSON file of a workdir.
 
     Raises:
-      WorkdirError: where the file is not there or not JSON.
+      WorkdirError: where the file is not there or holds no JSON object.
     """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError:
         raise WorkdirError(f"{path} is not there; is {path.parent} the workdir of a run?") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WorkdirError(f"{path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise WorkdirError(f"{path} holds no JSON object; it was not written by lensjax")
+    return content
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _is_scaling(value: Any) -> bool:
+    names = {field.name for field in dataclasses.fields(Scaling)}
+    return (
+        isinstance(value, dict)
+        and value.keys() <= names
+        and value.get("kind") in SCALINGS
+        and all(_is_number(part) for name, part in value.items() if name != "kind")
+    )
+
+
+# What `dataset.json` must hold, and in words.
+_DATASET_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (_is_text, "text"),
+    "fingerprint": (_is_text, "text"),
+    "flux_unit": (_is_text, "text"),
+    "class_names": (lambda v: isinstance(v, list) and all(map(_is_text, v)), "a list of texts"),
+    "image_shape": (
+        lambda v: isinstance(v, list) and len(v) == 3 and all(type(n) is int and n > 0 for n in v),
+        "three positive integers",
+    ),
+    "scaling": (_is_scaling, "a scaling with finite numbers"),
+}
+
+
+# What it may lack, as other programs that write one do.
+_DATASET_DEFAULTS: dict[str, float | None] = {
+    "pixel_scale_arcsec": None,
+    "psf_fwhm_arcsec": None,
+    "zero_point_mag": None,
+    "published_scale": 1.0,
+}
+
+
+def read_dataset(workdir: pathlib.Path) -> dict[str, Any]:
+    """Reads `dataset.json`: what a run knows of its data.
+
+    Raises:
+      WorkdirError: where it is not there, or lacks what is needed of it.
+    """
+    path = workdir / DATASET_FILE
+    content = read_json(path)
+    for name, (is_right, words) in _DATASET_FIELDS.items():
+        if not is_right(content.get(name)):
+            raise WorkdirError(
+                f"{path}: {name} is {str(content.get(name))[:80]}; allowed: {words}. It was not "
+                "written by lensjax, or is damaged"
+            )
+    for name, default in _DATASET_DEFAULTS.items():
+        if content.setdefault(name, default) is not None and not _is_number(content[name]):
+            raise WorkdirError(f"{path}: {name} is {str(content[name])[:80]}; allowed: a number")
+    return content
 
 
 def is_begun(workdir: pathlib.Path) -> bool:
@@ -108,7 +175,9 @@ def record_start(workdir: pathlib.Path, step: int, config: Config, data: Dataset
       WorkdirError: where the file is there and cannot be read.
     """
     path = workdir / PROVENANCE_FILE
-    starts = read_json(path)["starts"] if step and path.exists() else []
+    starts = read_json(path).get("starts") if step and path.exists() else []
+    if not isinstance(starts, list):
+        raise WorkdirError(f"{path} holds no list of starts; move it away to go on")
     entry = {
         "time_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "step": step,
@@ -176,7 +245,10 @@ def load_config(workdir: pathlib.Path) -> Config:
 
 def _saved_config(workdir: pathlib.Path) -> dict[str, Any]:
     path = workdir / CONFIG_FILE
-    content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+    config = read_json(path).get("config")
+    sections = {field.name for field in dataclasses.fields(Config)} - {"seed"}
+    if not isinstance(config, dict) or not all(
+        isinstance(config.get(name, {}), dict) for name in sections
+    ):
         raise WorkdirError(f"{path} holds no configuration; it was not written by lensjax")
-    return content["config"]
+    return config

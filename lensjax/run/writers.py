@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 from absl.logging import converter
 
+from lensjax.errors import FileError
 from lensjax.files.atomic import write_text
 
 
@@ -51,7 +52,7 @@ def _open_tensorboard(folder: pathlib.Path) -> Any:
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     """Returns the lines of a `metrics.jsonl`, without a last line that a kill cut short."""
     found = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         with contextlib.suppress(ValueError):
             values = json.loads(line)
             if isinstance(values, dict) and type(values.get("step")) is int:
@@ -145,8 +146,11 @@ class MetricWriters:
         """Writes one line for a step."""
         # JSON has no NaN; what is not finite becomes null.
         plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **plain}, allow_nan=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, **plain}, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise FileError(f"{self._file.name} cannot be written: {error.strerror}") from error
         tensorboard = self._opened()
         if tensorboard:
             tensorboard.write_scalars(step, dict(values))
@@ -159,6 +163,7 @@ class MetricWriters:
 
     def close(self) -> None:
         """Waits until everything is written."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk was said when the line was written
+            self._file.close()
         if self._tensorboard:
             self._tensorboard.close()

@@ -190,7 +190,7 @@ def _loop(
             progress.go_on()
         if last:
             checkpoints.wait()
-        if signal_name is not None:
+        if signal_name is not None and not done:
             logging.info(
                 "%s: saved step %d; to go on, run the same command again", signal_name, step
             )

@@ -69,7 +69,7 @@ def claim_dataset(workdir: pathlib.Path, split: Split, config: Config) -> Scalin
     """Writes `dataset.json`, or checks that a resumed run meets the data that it began with."""
     path = workdir / files.DATASET_FILE
     if path.exists():
-        known = files.read_json(path)
+        known = files.read_dataset(workdir)
         if not is_same_content(known["fingerprint"], split.info.fingerprint):
             raise ConfigError(
                 "data.name",

@@ -10,6 +10,7 @@ from lensjax.config import Config
 from lensjax.data.scaling import Scaling
 from lensjax.devices.mesh import put
 from lensjax.errors import ConfigError
+from lensjax.files.user_paths import expanded
 from lensjax.inference.trained import restore
 from lensjax.run import workdir as files
 from lensjax.run.state import TrainState
@@ -20,7 +21,7 @@ _ENCODER_FIELDS = ("patch_size", "width", "depth", "num_heads", "mlp_ratio")
 
 def _folder(config: Config) -> pathlib.Path:
     assert config.classify.start_from is not None
-    return pathlib.Path(config.classify.start_from).expanduser()
+    return expanded(config.classify.start_from, "classify.start_from")
 
 
 def check_start(config: Config, image_shape: tuple[int, int, int]) -> None:
@@ -49,7 +50,7 @@ def check_start(config: Config, image_shape: tuple[int, int, int]) -> None:
                 getattr(model, name),
                 f"allowed: {getattr(theirs, name)}, as in classify.start_from={folder}",
             )
-    shape = tuple(files.read_json(folder / files.DATASET_FILE)["image_shape"])
+    shape = tuple(files.read_dataset(folder)["image_shape"])
     if shape != image_shape:
         raise ConfigError(
             "classify.start_from",
@@ -60,7 +61,7 @@ def check_start(config: Config, image_shape: tuple[int, int, int]) -> None:
 
 def scaling_of(config: Config) -> Scaling:
     """Returns the scaling that the encoder of `classify.start_from` was trained with."""
-    return Scaling(**files.read_json(_folder(config) / files.DATASET_FILE)["scaling"])
+    return Scaling(**files.read_dataset(_folder(config))["scaling"])
 
 
 def with_encoder(state: TrainState, config: Config) -> TrainState:

@@ -13,9 +13,9 @@ from inception_support import made_up_weights
 from torch_support import write_arrays
 
 from lensjax.errors import WeightsError
+from lensjax.files.cache_folder import CACHE_VARIABLE
 from lensjax.models import inception_weights
 from lensjax.models.inception_weights import (
-    CACHE_VARIABLE,
     FILE_NAME,
     SHA256,
     VARIABLE,
