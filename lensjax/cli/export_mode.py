@@ -83,8 +83,11 @@ def _generated_source(workdir: pathlib.Path) -> Source:
         raise WorkdirError(f"{folder} holds no images; draw them first (--mode=sample)")
     meta = files.read_json(folder / "meta.json")
     dataset = files.read_dataset(workdir)
-    images = read_array(folder / "images.npy", "images", mmap_mode="r")
-    labels = read_array(folder / "labels.npy", "labels")
+    try:
+        images = read_array(folder / "images.npy", "images", mmap_mode="r")
+        labels = read_array(folder / "labels.npy", "labels")
+    except DataError as error:
+        raise WorkdirError(f"{error}; draw them again (--mode=sample)") from None
     shape = tuple(dataset["image_shape"])
     wanted = (meta.get("num_images"), *shape)
     if images.shape != wanted or labels.shape != images.shape[:1]:

@@ -2,18 +2,33 @@
 
 import pathlib
 import tokenize
-import zipfile
 from typing import Literal
 
 import numpy as np
 
 from lensjax.errors import DataError
 
-# What numpy raises on a file that is not what its name says; some are no ValueError.
-_DAMAGE: tuple[type[Exception], ...] = (
-    *(OSError, ValueError, EOFError, OverflowError, MemoryError, SyntaxError),
-    *(tokenize.TokenError, zipfile.BadZipFile),
-)
+# How a .npy file begins, and an .npz one, which numpy would open as well.
+_NPY, _ZIP = b"\x93NUMPY", b"PK"
+# What numpy raises on a header that is not what it should be; some are no ValueError.
+_DAMAGE = (OSError, ValueError, EOFError, OverflowError, MemoryError, SyntaxError)
+_DAMAGE_OF_TEXT = (tokenize.TokenError, RecursionError)
+
+
+def _load(path: pathlib.Path, mmap_mode: Literal["r"] | None) -> np.ndarray | str:
+    """Returns the array, or why there is none."""
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(len(_NPY))
+        if beginning.startswith(_ZIP):
+            return "it is a zip, as an .npz with several arrays is"
+        if beginning != _NPY:
+            return "it is no .npy file"
+        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except (*_DAMAGE, *_DAMAGE_OF_TEXT) as error:
+        if "allow_pickle" in str(error):  # numpy's advice would run what the file holds
+            return "it holds Python objects"
+        return str(error).partition("\n")[0][:200] or type(error).__name__
 
 
 def read_array(
@@ -33,18 +48,10 @@ def read_array(
         raise DataError(f"{what} {path} is not there")
     if not path.is_file():  # reading a pipe would wait for ever
         raise DataError(f"{what} {path} is no file; allowed: a .npy file")
-    try:
-        array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except _DAMAGE as error:
-        reason = str(error).partition(". If you trust")[0].partition("\n")[0][:200]
-        if "allow_pickle" in reason:  # numpy's advice would run what the file holds
-            reason = "it holds Python objects, or is no .npy file"
-        array, fault = None, reason or type(error).__name__
-    else:
-        fault = "it holds several arrays"
-    if not isinstance(array, np.ndarray):
+    array = _load(path, mmap_mode)
+    if isinstance(array, str):
         raise DataError(
-            f"{what} {path} cannot be read ({fault}); allowed: one array of numbers as np.save "
+            f"{what} {path} cannot be read ({array}); allowed: one array of numbers as np.save "
             "writes it"
         )
     return array

@@ -171,7 +171,7 @@ CASES: dict[str, tuple[str, Callable[[pathlib.Path], object], tuple[str, ...], s
         "generator",
         _nothing,
         ("--mode=evaluate", f"--images={HERE}/{NPZ}"),
-        "it holds several arrays",
+        "an .npz with several arrays",
     ),
     "images in a pipe": (
         "generator",
