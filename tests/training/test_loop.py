@@ -568,7 +568,7 @@ def test_masked_pixels_do_not_touch_the_training(tmp_path):
 
 
 def test_the_loop_is_short():
-    tree = ast.parse((ROOT / "lensjax" / "train.py").read_text())
+    tree = ast.parse((ROOT / "lensjax" / "training" / "loop.py").read_text())
     lines = {
         node.name: (node.end_lineno or 0) - node.lineno + 1
         for node in ast.walk(tree)
