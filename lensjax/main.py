@@ -65,11 +65,8 @@ def _set_up_logging() -> None:
 
 def main(arguments: list[str]) -> None:
     """Runs one mode; what a user can put right ends with one message and no traceback."""
-    try:
-        from lensjax.cli import modes
-        from lensjax.config import from_config_dict
-    except ValueError as error:  # JAX reads its environment when it is imported
-        command_line.fail(f"JAX cannot be set up: {error}")
+    from lensjax.cli import modes
+    from lensjax.config import from_config_dict
 
     if len(arguments) > 1:
         command_line.fail(
@@ -93,8 +90,6 @@ def main(arguments: list[str]) -> None:
         status = modes.run(_MODE.value, config, workdir, images)
     except UserError as error:
         command_line.fail(str(error))
-    except MemoryError as error:  # outside of a mode, such as a grid of very many times
-        command_line.fail(f"out of memory: {error}")
     sys.exit(status)
 
 

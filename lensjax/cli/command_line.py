@@ -4,6 +4,7 @@ absl and ml_collections parse the flags; their errors are of many kinds and some
 """
 
 import contextlib
+import importlib
 import os
 import pathlib
 import sys
@@ -59,6 +60,14 @@ def fail(message: str) -> NoReturn:
     sys.exit(_REFUSED)
 
 
+def _import_jax() -> None:
+    """Imports JAX, which reads its environment then; a setting that it refuses ends the process."""
+    try:
+        importlib.import_module("jax")
+    except ValueError as error:
+        fail(f"JAX refuses a setting of the environment: {error}")
+
+
 @contextlib.contextmanager
 def leaving() -> Iterator[None]:
     """Ends the process for certain, and without a traceback where its user ended it.
@@ -107,6 +116,7 @@ def parse(arguments: list[str]) -> list[str]:
       The arguments that are no flags, with the program's name first.
     """
     _show_help(arguments)
+    _import_jax()
     from ml_collections import ConfigDict
 
     from lensjax.config import check_overrides

@@ -302,14 +302,19 @@ def test_it_is_said_in_one_line(outcomes, name):
     assert code == 2
 
 
-def test_an_unknown_platform_is_said(tmp_path):
-    done = run_python(
-        *("-m", "lensjax.main", "--config=configs/smoke.py", f"--workdir={tmp_path / 'run'}"),
-        JAX_PLATFORMS="nonsense",
-    )
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("JAX_PLATFORMS", "nonsense", "JAX_PLATFORMS: got 'nonsense'; allowed: devices of this"),
+        ("JAX_ENABLE_X64", "maybe", "JAX refuses a setting of the environment: invalid truth"),
+    ],
+)
+def test_a_setting_of_the_environment_is_refused(tmp_path, name, value, words):
+    arguments = ("--config=configs/smoke.py", f"--workdir={tmp_path / 'run'}")
+    done = run_python("-m", "lensjax.main", *arguments, **{name: value})
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert "JAX_PLATFORMS: got 'nonsense'; allowed: devices of this machine" in done.stderr
+    assert words in done.stderr
 
 
 def test_an_interrupt_before_the_loop_is_no_traceback(tmp_path):
