@@ -57,9 +57,14 @@ def _set_up_logging() -> None:
     handler = logging.get_absl_handler()
     handler.setFormatter(std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     package = os.path.dirname(os.path.abspath(__file__)) + os.sep
-    handler.addFilter(
-        lambda record: record.pathname.startswith(package) or record.levelno >= std_logging.ERROR
-    )
+
+    def is_shown(record: std_logging.LogRecord) -> bool:
+        ours = record.pathname.startswith(package)
+        if not ours:  # a traceback of Orbax's threads: what it is about is raised here too
+            record.exc_info = record.exc_text = None
+        return ours or record.levelno >= std_logging.ERROR
+
+    handler.addFilter(is_shown)
     logging.set_verbosity(logging.INFO)
 
 
