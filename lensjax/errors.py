@@ -58,7 +58,7 @@ class UnusableError(UserError, ValueError):
 
 
 class FileError(UserError, OSError):
-    """A file that cannot be written."""
+    """A file or folder that the system does not let be read or written."""
 
 
 class WeightsError(UserError, ValueError):

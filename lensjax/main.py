@@ -60,7 +60,7 @@ def _set_up_logging() -> None:
 
     def is_shown(record: std_logging.LogRecord) -> bool:
         ours = record.pathname.startswith(package)
-        if not ours:  # a traceback of Orbax's threads: what it is about is raised here too
+        if f"{os.sep}orbax{os.sep}" in record.pathname:  # what its threads met is raised here too
             record.exc_info = record.exc_text = None
         return ours or record.levelno >= std_logging.ERROR
 

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import os
 import pathlib
+import select
 import sys
 import threading
 import traceback
@@ -79,14 +80,25 @@ def leaving() -> Iterator[None]:
     except KeyboardInterrupt:
         print("lensjax: interrupted", file=sys.stderr)
         _end(_INTERRUPTED)
-    except BrokenPipeError:  # whoever read the output has gone; nothing more can be said
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _end(1)
+    except BrokenPipeError:
+        if _output_is_closed():
+            _end(1)
+        raise  # it was another pipe
     except SystemExit as end:
         waiting = [one for one in threading.enumerate() if not one.daemon]
         if isinstance(end.code, int) and end.code == _REFUSED and len(waiting) > 1:
             _end(end.code)
         raise
+
+
+def _output_is_closed() -> bool:
+    """Returns whether whoever read this process's output has gone."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):
+        return True
 
 
 def _end(status: int) -> NoReturn:
@@ -98,7 +110,11 @@ def _end(status: int) -> NoReturn:
 
 def _show_help(arguments: list[str]) -> None:
     """Prints what the flags are and ends the process, if that is asked for; imports nothing."""
-    asked = [one for one in arguments if one.startswith("-") and one.lstrip("-") in _HELP]
+    asked = [
+        one
+        for one in arguments
+        if one.startswith("-") and one.lstrip("-").partition("=")[0] in _HELP
+    ]
     if asked:
         try:
             flags.FLAGS([arguments[0], *asked])
@@ -144,7 +160,7 @@ def parse(arguments: list[str]) -> list[str]:
     except UserError as error:
         fail(str(error))
     except SystemExit as end:
-        if end.code == _REFUSED:
+        if not _place_in(file, end)[0]:  # ours, or absl's after its help
             raise
         fail(f"--config: {file} ends the program; allowed: a get_config() that returns")
     # Whatever a config file may raise is the user's to put right, and ml_collections adds its own.

@@ -42,13 +42,16 @@ def _check_platform() -> None:
     """Raises `ConfigError` where JAX has none of the devices that it was told to use."""
     import jax
 
+    platforms = os.environ.get("JAX_PLATFORMS")
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
+        if platforms is None or jax.distributed.is_initialized():
+            raise
         reason = str(error).partition("\n")[0][:200] or "JAX finds none of these"
         raise ConfigError(
             "JAX_PLATFORMS",
-            os.environ.get("JAX_PLATFORMS"),
+            platforms,
             f"allowed: devices of this machine, such as cpu ({reason})",
         ) from error
 
@@ -94,9 +97,8 @@ def run(
         rendezvous.joined(config, preemptible=mode == "train"),
         out_of_memory.advising(mode, config),
     ):
-        if mode != "export":
-            _check_platform()
         if mode in _COMPUTING:
+            _check_platform()
             if not hosts.is_main():
                 logging.set_verbosity(logging.WARNING)  # one process speaks for all
             _log_devices(config)

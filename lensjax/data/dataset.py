@@ -17,7 +17,7 @@ class DatasetInfo:
 
     Attributes:
       name: full name, such as `deeplense/model_ii_mini`.
-      fingerprint: identifies the code and constants, or the files, that made the set.
+      fingerprint: identifies the version and constants, or the files, that made the set.
       class_names: the names behind the labels; empty for an unlabelled set.
       parameter_names: the names of the columns of `LensSplit.parameters`; may be empty.
       split_sizes: number of images of each split.

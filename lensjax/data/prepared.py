@@ -62,6 +62,8 @@ class PreparedSet:
             found = builder.info.metadata["fingerprint"]
             paths = [path for split in builder.info.splits.values() for path in split.filepaths]
             self._describe(builder)
+        except MemoryError:
+            raise
         except Exception as error:  # TFDS passes on whatever its readers of JSON and protobuf raise
             raise DataError(
                 f"data set {self.name} in {self.folder} cannot be read; {self._remedy}"

@@ -12,6 +12,7 @@ import filelock
 import jax
 from absl import logging
 
+from lensjax.errors import ConfigError
 from lensjax.files.cache_folder import cache_folder
 
 FOLDER = "programs"
@@ -37,7 +38,8 @@ def keep_programs() -> None:
     try:
         folder = cache_folder() / FOLDER
         _mend(folder, bounded="JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ)
-    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder, no locks on this disk
+    # ConfigError: no home folder; RuntimeError: no locks on this disk.
+    except (OSError, RuntimeError, ConfigError) as error:
         logging.warning("compiled programs are not kept for the next time: %s", error)
         return
     jax.config.update("jax_compilation_cache_dir", os.fspath(folder))

@@ -8,6 +8,7 @@ import numpy as np
 from lensjax.config import Config
 from lensjax.config.task import CLASSIFY
 from lensjax.errors import ConfigError, RequestError
+from lensjax.evaluation.extractors import predictions
 from lensjax.evaluation.rows import Setting
 from lensjax.files.user_paths import expanded
 from lensjax.inference.classifier import LensClassifier
@@ -32,7 +33,7 @@ class GivenClassifier:
 
     def predict_probabilities(self, images: np.ndarray) -> np.ndarray:
         """Maps flux `[N, H, W, C]` to class probabilities, float32 `[N, K]`."""
-        return self._classifier.predict(images).probabilities
+        return predictions(self._classifier, images).probabilities
 
     def describe(self) -> dict[str, Any]:
         """Returns what its numbers depend on beside its weights, as JSON types."""

@@ -10,9 +10,9 @@ import numpy as np
 
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.surveys import Survey
-from lensjax.errors import MeasureError
+from lensjax.errors import MeasureError, RequestError
 from lensjax.inference import pretrained
-from lensjax.inference.classifier import LensClassifier
+from lensjax.inference.classifier import LensClassifier, Prediction
 from lensjax.inference.trained import Trained
 from lensjax.metrics.frechet import MIN_IMAGES, Moments
 
@@ -133,6 +133,18 @@ class FunctionExtractor:
         return features.astype(np.float32)
 
 
+def predictions(classifier: LensClassifier, images: np.ndarray) -> Prediction:
+    """Returns what a classifier says of images that are judged.
+
+    Raises:
+      MeasureError: for images that it cannot take.
+    """
+    try:
+        return classifier.predict(images)
+    except RequestError as error:
+        raise MeasureError(str(error)) from None
+
+
 class LensExtractor:
     """The penultimate layer of the classifier that comes with lensjax, trained on Model II.
 
@@ -167,12 +179,12 @@ class LensExtractor:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Maps flux `[N, 64, 64, 1]` to float32 `[N, D]`; see `LensClassifier.predict`."""
         check_images(images)
-        return self.classifier.predict(images).features
+        return predictions(self.classifier, images).features
 
     def predict_probabilities(self, images: np.ndarray) -> np.ndarray:
         """Maps flux `[N, 64, 64, 1]` to calibrated class probabilities, float32 `[N, 3]`."""
         check_images(images)
-        return self.classifier.predict(images).probabilities
+        return predictions(self.classifier, images).probabilities
 
 
 def _plane(survey: Survey) -> str:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 from absl import logging
 
 from lensjax.config.evaluate import MEASURES as NAMES
@@ -294,6 +295,8 @@ def measure_rows(
         try:
             rows = _measure_all(measure, subjects, references, setting)
         except MeasureError as error:  # such as too few images, or black ones
+            if jax.process_count() > 1:  # the other hosts would wait for this one
+                raise
             if measure.name in measure_names(setting.settings.require):
                 raise MeasureError(
                     f"evaluate.require: {measure.name} cannot take these images: {error}"

@@ -264,7 +264,7 @@ def taught(row: Row, real: Row, setting: Setting, lesson: Lesson = LESSON) -> di
 
 def _code() -> str:
     """Returns a hash of the code that trains."""
-    rooms = ("devices", "diffusion", "data", "models", "config", "run", "training")
+    rooms = ("", "devices", "diffusion", "data", "models", "config", "run", "inference", "training")
     return provenance.code_hash(*(provenance.PACKAGE / room for room in rooms))
 
 

@@ -1,7 +1,6 @@
 """Files that are whole or not there, whatever ends the process that writes them."""
 
 import contextlib
-import io
 import json
 import os
 import pathlib
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lensjax.errors import FileError
+from lensjax.errors import FileError, UserError
 
 
 @contextlib.contextmanager
@@ -32,11 +31,15 @@ def replacing(path: pathlib.Path, *, shared: bool = False) -> Iterator[pathlib.P
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         os.replace(partial, path)
-    except OSError as error:
-        raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):  # it has its name already, or cannot be removed either
+    except BaseException as error:
+        with contextlib.suppress(OSError):
             partial.unlink()
+        ours = (None, *map(os.fspath, (partial, path, path.parent, *path.parents)))
+        if not isinstance(error, OSError) or isinstance(error, UserError):
+            raise
+        if getattr(error, "filename", None) not in ours:  # of something that was read meanwhile
+            raise
+        raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def write_bytes(path: pathlib.Path, content: bytes, *, shared: bool = False) -> None:
@@ -57,6 +60,5 @@ def write_json(path: pathlib.Path, content: Mapping[str, Any], *, shared: bool =
 
 def write_array(path: pathlib.Path, array: np.ndarray) -> None:
     """Writes a `.npy` file; errors as for `replacing`."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    write_bytes(path, buffer.getvalue())
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.save(file, array, allow_pickle=False)

@@ -209,7 +209,7 @@ def load_classifier(
       lensjax.errors.WorkdirError: where the folder is not that of a run.
       lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
     """
-    folder = expanded(workdir, "--workdir")
+    folder = expanded(workdir, "workdir")
     config = files.load_config(folder) if config is None else config
     if config.task != CLASSIFY:
         what = "generates images" if config.task == "generate" else "is an autoencoder"

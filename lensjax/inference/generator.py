@@ -362,7 +362,7 @@ def load_generator(
       lensjax.errors.WorkdirError: where the folder is not that of a run.
       lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
     """
-    folder = expanded(workdir, "--workdir")
+    folder = expanded(workdir, "workdir")
     config = files.load_config(folder) if config is None else config
     if config.task != GENERATE:
         what = "is a classifier" if config.task == CLASSIFY else "is an autoencoder"

@@ -34,7 +34,7 @@ def load(workdir: str | os.PathLike, step: int | None = None, ema: bool | str = 
       lensjax.errors.WorkdirError: where the folder is not that of a run.
       lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
     """
-    folder = expanded(workdir, "--workdir")
+    folder = expanded(workdir, "workdir")
     text = os.fspath(workdir)
     if text.startswith(pretrained.PREFIX) and not folder.exists():
         return _load_pretrained(text.removeprefix(pretrained.PREFIX), step, ema)

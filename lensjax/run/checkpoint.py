@@ -21,6 +21,9 @@ from lensjax.devices.mesh import put, to_host
 from lensjax.errors import CheckpointError
 from lensjax.run.state import TrainState
 
+# A lost host or a full memory, which have words of their own elsewhere.
+_NOT_OF_THE_DISK = (CheckpointError, MemoryError, jax.errors.JaxRuntimeError)
+
 
 def _leaves(state: Any) -> dict[str, Any]:
     return {
@@ -121,6 +124,8 @@ class Checkpoints:
             manager = self._ocp.CheckpointManager(
                 self._directory, options=options, item_names=("state", "leaves")
             )
+        except _NOT_OF_THE_DISK:
+            raise
         except Exception as error:  # whatever Orbax meets in the folder
             raise CheckpointError(
                 f"the checkpoints in {self._directory} cannot be read: {_reason(error)}"
@@ -133,7 +138,7 @@ class Checkpoints:
         return manager
 
     def _check_place(self) -> None:
-        """Writes a file now: Orbax would find out in a thread, after the first steps."""
+        """Makes a file now: Orbax would find out in a thread, after the first steps."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self._directory):
@@ -157,6 +162,8 @@ class Checkpoints:
         items = args.Composite(state=args.StandardSave(state), leaves=args.JsonSave(leaves))
         try:
             saved = self._manager.save(step, args=items, force=True)
+        except _NOT_OF_THE_DISK:
+            raise
         except Exception as error:  # of this save, or of a thread that still wrote the last one
             raise self._not_written(error) from error
         if not saved:
@@ -210,7 +217,7 @@ class Checkpoints:
             found = None
             try:
                 found = self._read_sound(reader, candidate, expected)
-            except (CheckpointError, PermissionError, MemoryError, jax.errors.JaxRuntimeError):
+            except (*_NOT_OF_THE_DISK, PermissionError):
                 raise
             except Exception as error:  # Orbax raises plain Exception for an array cut short
                 logging.warning("checkpoint %d is damaged (%s)", candidate, _reason(error))
@@ -267,10 +274,18 @@ class Checkpoints:
         """
         try:
             self._manager.wait_until_finished()
+        except _NOT_OF_THE_DISK:
+            raise
         except Exception as error:  # Orbax passes on whatever its threads met, such as a full disk
             raise self._not_written(error) from error
 
     def close(self) -> None:
-        """Waits until everything is on disk."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits until everything is on disk.
+
+        Raises:
+          CheckpointError: where it could not be written.
+        """
+        try:
+            self.wait()
+        finally:
+            self._manager.close()

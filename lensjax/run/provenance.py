@@ -7,6 +7,7 @@ import os
 import pathlib
 import platform
 import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -14,12 +15,14 @@ import jax
 from lensjax.devices.machine import memory_bytes
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
-_PACKAGES = ("lensjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the packages that decide what a run computes."""
-    found = {"python": platform.python_version()}
+    # The package itself knows better than an editable install of another day.
+    own = sys.modules[__name__.partition(".")[0]].__version__
+    found = {"python": platform.python_version(), "lensjax": str(own)}
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

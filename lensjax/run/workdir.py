@@ -59,16 +59,19 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _is_scaling(value: Any) -> bool:
-    names = {field.name for field in dataclasses.fields(Scaling)}
+    fields = dataclasses.fields(Scaling)
+    needed = {field.name for field in fields if field.default is dataclasses.MISSING}
     return (
         isinstance(value, dict)
-        and value.keys() <= names
-        and value.get("kind") in SCALINGS
+        and needed <= value.keys() <= {field.name for field in fields}
+        and value["kind"] in SCALINGS
         and all(_is_number(part) for name, part in value.items() if name != "kind")
+        and value["spread"] > 0
+        and value.get("softening", 1.0) > 0
     )
 
 
@@ -110,7 +113,8 @@ def read_dataset(workdir: pathlib.Path) -> dict[str, Any]:
                 "written by lensjax, or is damaged"
             )
     for name, default in _DATASET_DEFAULTS.items():
-        if content.setdefault(name, default) is not None and not _is_number(content[name]):
+        value = content.setdefault(name, default)
+        if not (_is_number(value) or (value is None and default is None)):
             raise WorkdirError(f"{path}: {name} is {str(content[name])[:80]}; allowed: a number")
     return content
 

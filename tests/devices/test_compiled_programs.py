@@ -256,3 +256,10 @@ def test_programs_from_disk_end_in_the_same_parameters(no_folder, tmp_path):
     assert hits >= 1
     assert int(state.step) == 12
     assert states_differ(state, expected) == []
+
+
+def test_a_machine_without_a_home_costs_a_warning():
+    code = "from lensjax.devices.compiled_programs import keep_programs\nkeep_programs()"
+    process = _start(code, cache=pathlib.Path("~nobody_of_this_name/x"))
+    process.communicate()
+    assert process.returncode == 0

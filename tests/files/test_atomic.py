@@ -69,3 +69,14 @@ def test_what_the_disk_refuses_is_said_in_one_line(tmp_path, monkeypatch):
         write_bytes(tmp_path / "x", b"1")
     assert isinstance(caught.value, OSError)
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_was_read_meanwhile_is_not_said_to_be_written(tmp_path):
+    def write() -> None:
+        with replacing(tmp_path / "table.csv"):
+            (tmp_path / "not there").read_bytes()
+
+    with pytest.raises(FileNotFoundError, match="not there") as caught:
+        write()
+    assert not isinstance(caught.value, FileError)
+    assert os.listdir(tmp_path) == []
