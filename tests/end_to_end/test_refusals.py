@@ -317,15 +317,29 @@ def test_a_setting_of_the_environment_is_refused(tmp_path, name, value, words):
     assert words in done.stderr
 
 
+INTERRUPTED = """
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
+import lensjax.main
+def wait(arguments):
+    print("started", flush=True)
+    time.sleep(60)
+lensjax.main.main = wait
+lensjax.main.run()
+"""
+
+
 def test_an_interrupt_before_the_loop_is_no_traceback(tmp_path):
-    code = "import time, lensjax.main as m\nm.main = lambda arguments: time.sleep(60)\nm.run()"
-    process = start_python(tmp_path / "log", "-c", f"print('started', flush=True)\n{code}", "x")
-    deadline = time.monotonic() + 30
-    while "started" not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(2)  # imports
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    process = start_python(tmp_path / "log", "-c", INTERRUPTED, "x")
+    try:
+        deadline = time.monotonic() + 60
+        while "started" not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        process.wait()
     log = (tmp_path / "log").read_text()
     assert "Traceback" not in log
     assert log.endswith("lensjax: interrupted\n")
