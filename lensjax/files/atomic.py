@@ -34,12 +34,15 @@ def replacing(path: pathlib.Path, *, shared: bool = False) -> Iterator[pathlib.P
     except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        ours = (None, *map(os.fspath, (partial, path, path.parent, *path.parents)))
-        if not isinstance(error, OSError) or isinstance(error, UserError):
-            raise
-        if getattr(error, "filename", None) not in ours:  # of something that was read meanwhile
-            raise
-        raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
+        ours = (None, *map(os.fspath, (partial, path, *path.parents)))
+        # Others are of something that was read meanwhile, or have their words already.
+        if (
+            isinstance(error, OSError)
+            and not isinstance(error, UserError)
+            and error.filename in ours
+        ):
+            raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise
 
 
 def write_bytes(path: pathlib.Path, content: bytes, *, shared: bool = False) -> None:

@@ -153,7 +153,7 @@ def load_trained(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> tuple[Tra
             "install lensjax again"
         )
     config = files.load_config(folder)
-    dataset = files.read_json(folder / files.DATASET_FILE)
+    dataset = files.read_dataset(folder)
     params = traverse_util.unflatten_dict(_parameters(content), sep="/")
     expected = abstract_state(config, tuple(dataset["image_shape"])).params
     shapes, wanted = (jax.tree.map(np.shape, tree) for tree in (params, expected))

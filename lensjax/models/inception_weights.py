@@ -42,11 +42,6 @@ class Search(NamedTuple):
     remedy: str
 
 
-def cache_directory() -> pathlib.Path:
-    """Returns where downloads are kept: `LENSJAX_CACHE`, else `~/.cache/lensjax`."""
-    return cache_folder()
-
-
 def _hash_file(path: pathlib.Path) -> str:
     try:
         with path.open("rb") as file:
@@ -135,7 +130,7 @@ def search_weights(
         return Search(_given(path, "the configuration", sha256), "")
     if named := os.environ.get(VARIABLE):
         return Search(_given(named, f"the environment variable {VARIABLE}", sha256), "")
-    cached = cache_directory() / FILE_NAME
+    cached = cache_folder() / FILE_NAME
     said = ""
     if cached.is_file():
         found = _hash_file(cached)
