@@ -97,7 +97,10 @@ def set_up(tmp_path, monkeypatch):
             for field in dataclasses.fields(split.info)
             if field.name not in ("parameter_names", "split_sizes")
         }
-        write_json(workdir / "dataset.json", described | {"scaling": {"kind": "linear"}})
+        write_json(
+            workdir / "dataset.json",
+            described | {"scaling": {"kind": "linear", "shift": 0.0, "spread": 1.0}},
+        )
         (workdir / "generated").mkdir()
         np.save(workdir / "generated" / "images.npy", split.images)
         np.save(workdir / "generated" / "labels.npy", split.labels)
