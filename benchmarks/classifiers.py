@@ -189,10 +189,10 @@ def _num_parameters(config: Mapping[str, Any]) -> int:
 
     import jax
 
-    from lensjax.config import add_missing, from_config_dict
+    from lensjax.config import brought_up_to_date, from_config_dict
     from lensjax.run.learning import abstract_state
 
-    params = abstract_state(from_config_dict(add_missing(config)), (64, 64, 1)).params
+    params = abstract_state(from_config_dict(brought_up_to_date(config)), (64, 64, 1)).params
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 

@@ -21,6 +21,7 @@ from lensjax.config import Config, to_dict
 from lensjax.config.diffusion import sample_times
 from lensjax.errors import ConfigError
 from lensjax.inference.sampling import passes_per_image
+from lensjax.run.networks import build_path
 
 BATCH = {"cpu": 4, "gpu": 250}
 IMAGES = {"cpu": 4, "gpu": 1000}
@@ -58,7 +59,7 @@ def measure(
         "image_shape": shape,
         "num_images": num,
         "compile_mode": options.compile_mode,
-        "times": np.asarray(sample_times(config, config.sample)).tolist(),
+        "times": np.asarray(sample_times(build_path(config), config.sample)).tolist(),
     }
     flops = num * sample_flops(to_dict(config)["model"], shape, passes)
     settings = {LENSJAX: common, TORCH: common}

@@ -18,7 +18,7 @@ from classifiers import training_minutes
 from networks import overridden
 
 from lensjax.config import Config
-from lensjax.config.task import CLASSIFY, GENERATE
+from lensjax.config.model import CLASSIFY, GENERATE
 from lensjax.evaluation.evaluate_generator import evaluate_generator
 from lensjax.inference import pretrained
 from lensjax.inference.classifier import load_classifier

@@ -61,7 +61,7 @@ _MOVED = {
     "losses": ("diffusion.losses", "interfaces"),
     "metrics.features": ("evaluation.extractors",),
     "metrics.reference": ("evaluation.cache", "files.cache_folder"),
-    "optim": ("run.optim", "config.sections"),
+    "optim": ("run.optim", "config.training", "config.diffusion"),
     "paths": ("diffusion.paths", "interfaces"),
     "preconditioning": ("diffusion.preconditioning",),
     "samplers": ("diffusion.samplers", "interfaces"),

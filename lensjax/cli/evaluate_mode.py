@@ -3,7 +3,7 @@
 import pathlib
 
 from lensjax.config import Config
-from lensjax.config.task import CLASSIFY, PRETRAIN
+from lensjax.config.model import CLASSIFY, PRETRAIN
 from lensjax.errors import ConfigError
 from lensjax.files.packages import require_packages
 

@@ -1,31 +1,16 @@
 """The configuration of a run: sections as frozen dataclasses, and every check of them."""
 
 from lensjax.config.classify import ClassifyConfig
+from lensjax.config.data import DataConfig
+from lensjax.config.diffusion import LossConfig, PathConfig, SampleConfig
 from lensjax.config.evaluate import EvaluateConfig
-from lensjax.config.model import ModelConfig
+from lensjax.config.export import ExportConfig
+from lensjax.config.model import ModelConfig, check_image_size, check_num_classes
 from lensjax.config.parallel import ParallelConfig
-from lensjax.config.reading import (
-    add_missing,
-    check_attention,
-    check_mask,
-    check_overrides,
-    default_config,
-    differences,
-    flat,
-    from_config_dict,
-    missing_fields,
-    to_dict,
-)
-from lensjax.config.sections import (
-    Config,
-    DataConfig,
-    ExportConfig,
-    LossConfig,
-    OptimConfig,
-    PathConfig,
-    SampleConfig,
-    TrainConfig,
-)
+from lensjax.config.reading import check_overrides, default_config, from_config_dict, to_dict
+from lensjax.config.saved import brought_up_to_date, differences, flat, missing_fields
+from lensjax.config.training import OptimConfig, TrainConfig
+from lensjax.config.whole import Config
 from lensjax.errors import ConfigError
 
 __all__ = [
@@ -42,9 +27,9 @@ __all__ = [
     "PathConfig",
     "SampleConfig",
     "TrainConfig",
-    "add_missing",
-    "check_attention",
-    "check_mask",
+    "brought_up_to_date",
+    "check_image_size",
+    "check_num_classes",
     "check_overrides",
     "default_config",
     "differences",

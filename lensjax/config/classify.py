@@ -1,12 +1,17 @@
-"""The `classify` section of a configuration."""
+"""The `classify` section: how classifiers are trained and used, and pre-trained before."""
 
 import dataclasses
 
-from lensjax.config.fields import between, choice, count, make_field
+from lensjax.config.data import DataConfig
+from lensjax.config.fields import between, choice, count, make_field, optional_name, plain
+from lensjax.config.model import CLASSIFIERS, CLASSIFY, TASKS, ModelConfig
+from lensjax.data.catalogue import FOLDER_SET, SIMULATED_SETS
+from lensjax.errors import ConfigError
 from lensjax.files.file_image import LAYOUTS
 
+_CLASSIFIERS = {"model.name": CLASSIFIERS}
 BALANCED, UNWEIGHTED = "balanced", "none"
-_WEIGHTS = "allowed: none, balanced, or a number above 0 for each class, such as 1,1,2.5"
+_WEIGHTS = "none, balanced, or a number above 0 for each class, such as 1,1,2.5"
 
 
 def class_weights(text: str) -> tuple[float, ...]:
@@ -57,21 +62,76 @@ class ClassifyConfig:
       batch_size: images looked at at once.
     """
 
-    label_smoothing: float = between(0.0, 0.0, 0.5)
-    class_weights: str = make_field(UNWEIGHTED, _gives_weights, _WEIGHTS)
+    label_smoothing: float = between(0.0, 0.0, 0.5, only_for=_CLASSIFIERS)
+    class_weights: str = make_field(UNWEIGHTED, _gives_weights, _WEIGHTS, only_for=_CLASSIFIERS)
     noise_share: float = between(0.0, 0.0, 1.0)
     noise_magnitudes: tuple[float, ...] = make_field(
         (20.0, 23.0),
         lambda ends: len(ends) == 2 and 0 <= ends[0] <= ends[1] <= 40,
-        "allowed: two magnitudes in [0, 40], the brighter one first, such as (20.0, 23.0)",
+        "two magnitudes in [0, 40], the brighter one first, such as (20.0, 23.0)",
     )
     validation_share: float = between(0.05, 0.001, 0.5)
-    label_share: float = between(1.0, 1e-5, 1.0)
-    patience: int = count(0, least=0)
-    start_from: str | None = make_field(None, bool, "allowed: None, or the name of a workdir")
-    start_step: int | None = count(None)
-    train_encoder: bool = True
-    layout: str = choice("auto", LAYOUTS)
-    image_scale: str = choice("flux", ("flux", "published"))
-    resize: bool = False
-    batch_size: int = count(128)
+    label_share: float = between(1.0, 1e-5, 1.0, only_for=_CLASSIFIERS)
+    patience: int = count(0, least=0, only_for=_CLASSIFIERS)
+    start_from: str | None = optional_name("workdir", only_for={"model.name": ("vit",)})
+    start_step: int | None = count(None, only_for=_CLASSIFIERS)
+    train_encoder: bool = plain(True, only_for=_CLASSIFIERS)
+    layout: str = choice("auto", LAYOUTS, only_for=_CLASSIFIERS, resumable=True)
+    image_scale: str = choice("flux", ("flux", "published"), only_for=_CLASSIFIERS, resumable=True)
+    resize: bool = plain(False, only_for=_CLASSIFIERS, resumable=True)
+    batch_size: int = count(128, only_for=_CLASSIFIERS, resumable=True)
+
+
+def check_classify(classify: ClassifyConfig, model: ModelConfig, data: DataConfig) -> None:
+    """Checks classes, their weights, noise and the encoder that a classifier begins with.
+
+    Raises:
+      ConfigError: for the first field that is wrong.
+    """
+    _check_noise(classify, data)
+    if TASKS[model.name] == CLASSIFY:
+        _check_classes(classify, model)
+
+
+def _check_classes(classify: ClassifyConfig, model: ModelConfig) -> None:
+    num_classes, weights = model.num_classes, classify.class_weights
+    if num_classes < 2:
+        raise ConfigError(
+            "model.num_classes",
+            num_classes,
+            f"allowed: at least 2 with model.name={model.name}, which tells classes apart",
+        )
+    if weights not in (BALANCED, UNWEIGHTED) and len(class_weights(weights)) != num_classes:
+        raise ConfigError(
+            "classify.class_weights",
+            weights,
+            f"allowed: none, balanced, or {num_classes} numbers, one for each class",
+        )
+    if classify.start_from is not None:
+        return
+    for name in ("train_encoder", "start_step"):
+        got, default = getattr(classify, name), getattr(ClassifyConfig(), name)
+        if got != default:
+            raise ConfigError(
+                f"classify.{name}", got, f"allowed: {default} without classify.start_from"
+            )
+
+
+def _check_noise(classify: ClassifyConfig, data: DataConfig) -> None:
+    if not classify.noise_share:
+        return
+    simulated = SIMULATED_SETS.get(data.name)
+    if simulated is None or not simulated.takes_noise:
+        what = "a user's files" if data.name == FOLDER_SET else data.name
+        raise ConfigError(
+            "classify.noise_share",
+            classify.noise_share,
+            f"allowed: 0 for {what}; it is for noise-free sets of Models II and III",
+        )
+    if data.scaling == "sqrt":
+        raise ConfigError(
+            "data.scaling",
+            data.scaling,
+            "allowed: linear, asinh with classify.noise_share above 0, since noise makes pixels "
+            "negative",
+        )

@@ -1,56 +1,172 @@
-"""Which paths, predictions, losses, samplers and guidance make sense together."""
+"""The sections `path`, `loss` and `sample`, and what they allow each other and the network."""
+
+import dataclasses
+from typing import Any, Unpack
 
 import numpy as np
 
-from lensjax.config.sections import Config, PathConfig, SampleConfig
+from lensjax.config.fields import (
+    Facts,
+    between,
+    choice,
+    count,
+    make_field,
+    optional_name,
+    plain,
+    positive,
+)
+from lensjax.config.model import ModelConfig
+from lensjax.diffusion.losses import LOSS_SPACES, LOSS_WEIGHTS, TIME_DISTRIBUTIONS
 from lensjax.diffusion.paths import FlowPath, Path, usable
-from lensjax.diffusion.schedules import CosinePath, EDMPath, LinearPath, TablePath, ddpm_betas
-from lensjax.diffusion.time_grids import check_times, time_grid
+from lensjax.diffusion.samplers import SAMPLERS
+from lensjax.diffusion.schedules import (
+    BETAS,
+    CosinePath,
+    EDMPath,
+    LinearPath,
+    TablePath,
+    ddpm_betas,
+)
+from lensjax.diffusion.time_grids import TIME_GRIDS, check_times, time_grid
 from lensjax.errors import ConfigError, TimeGridError
+from lensjax.prng import MAX_SEED
 
-# The fields that some choices alone read: left at their defaults by all others.
-_VP, _LINEAR, _EDM = ("path.name", "vp"), ("path.betas", "linear"), ("path.name", "edm")
-_NORMAL = ("loss.time_distribution", "logit_normal", "log_normal_sigma")
-_CHURN = ("sample.sampler", "churn")
-_FIELDS_OF_CHOICE: dict[str, tuple[tuple[str, ...], ...]] = {
-    "path.betas": (_VP,),
-    "path.table_steps": (_VP,),
-    "path.beta_min": (_VP, _LINEAR),
-    "path.beta_max": (_VP, _LINEAR),
-    "path.sigma_min": (_EDM,),
-    "path.sigma_max": (_EDM,),
-    "loss.min_snr_gamma": (("loss.weight", "min_snr"),),
-    "loss.time_mean": (_NORMAL,),
-    "loss.time_std": (_NORMAL,),
-    "sample.shift": (("sample.time_grid", "shifted"),),
-    "sample.eta": (("sample.sampler", "ddim"),),
-    "sample.churn": (_CHURN,),
-    "sample.churn_noise": (_CHURN,),
-    "sample.churn_interval": (_CHURN,),
-}
+MAIN_EMA = "main"
+RAW_PARAMS = "raw"  # stands beside the averages' names for the parameters themselves
+
+_VP = {"path.name": ("vp",)}
+_LINEAR = {"path.name": ("vp",), "path.betas": ("linear",)}
+_EDM = {"path.name": ("edm",)}
+_NORMAL = {"loss.time_distribution": ("logit_normal", "log_normal_sigma")}
+_CHURN = {"sample.sampler": ("churn",)}
 
 
-def _value(config: Config, path: str) -> object:
-    section, field = path.split(".")
-    return getattr(getattr(config, section), field)
+@dataclasses.dataclass(frozen=True)
+class PathConfig:
+    """The probability path, `x_t = alpha x0 + sigma eps`.
+
+    Attributes:
+      name: `flow`, alpha = 1 - t and sigma = t; `vp`, alpha^2 + sigma^2 = 1 with `betas`; `edm`,
+        alpha = 1 and log sigma linear in t.
+      betas: VP: `linear` (DDPM) or `cosine` (iDDPM).
+      table_steps: VP: steps of a discrete table, such as DDPM's 1,000; 0 for continuous time.
+        With `eps` and `score`, tables of a few hundred steps lose some entries at the noise's end.
+      beta_min: VP, linear: beta at t = 0; a table of T steps has `beta / T`.
+      beta_max: VP, linear: beta at t = 1.
+      sigma_min: EDM: the least noise.
+      sigma_max: EDM: the most noise.
+    """
+
+    name: str = choice("flow", ("flow", "vp", "edm"))
+    betas: str = choice("linear", BETAS, only_for=_VP)
+    table_steps: int = make_field(
+        0,
+        lambda n: n == 0 or 2 <= n <= 100_000,
+        "0, or an integer in 2 to 100000",
+        only_for=_VP,
+    )
+    beta_min: float = positive(0.1, only_for=_LINEAR)
+    beta_max: float = positive(20.0, only_for=_LINEAR)
+    sigma_min: float = positive(0.002, only_for=_EDM)
+    sigma_max: float = positive(80.0, only_for=_EDM)
 
 
-def _check_unread(config: Config) -> None:
-    defaults = Config()
-    for path, choices in _FIELDS_OF_CHOICE.items():
-        got, default = _value(config, path), _value(defaults, path)
-        for owner, *readers in choices:
-            if got != default and _value(config, owner) not in readers:
-                raise ConfigError(
-                    path,
-                    got,
-                    f"allowed: {default} with {owner}={_value(config, owner)}; it is for "
-                    f"{owner}={' or '.join(readers)}",
-                )
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """The training loss.
+
+    Attributes:
+      space: what the squared error is taken of.
+      min_sigma: floor of sigma where an error is divided by it.
+      weight: of the squared error: `uniform`; `min_snr` or `edm`, for `space` `x0`.
+      min_snr_gamma: gamma of `min_snr`.
+      time_distribution: `uniform`, `logit_normal`, or `log_normal_sigma`.
+      time_mean: mean of logit(t) for `logit_normal`, of log(sigma / alpha) for `log_normal_sigma`.
+      time_std: standard deviation of the same.
+      stratified: whether the times of a batch cover their distribution evenly.
+      label_drop: probability that an example loses its label.
+    """
+
+    space: str = choice("velocity", LOSS_SPACES)
+    min_sigma: float = positive(0.05)
+    weight: str = choice("uniform", LOSS_WEIGHTS)
+    min_snr_gamma: float = positive(5.0, only_for={"loss.weight": ("min_snr",)})
+    time_distribution: str = choice("uniform", TIME_DISTRIBUTIONS)
+    time_mean: float = plain(0.0, only_for=_NORMAL)
+    time_std: float = positive(1.0, only_for=_NORMAL)
+    stratified: bool = plain(False)
+    label_drop: float = between(0.1, 0.0, 1.0)
 
 
-def _check_path(config: Config) -> None:
-    path, model, loss = config.path, config.model, config.loss
+def _time_interval(default: tuple[float, float], **facts: Unpack[Facts]) -> Any:
+    """Makes a field for two times, the lower one first."""
+    return make_field(
+        default,
+        lambda ends: len(ends) == 2 and 0 <= ends[0] < ends[1] <= 1,
+        "two times in [0, 1], the lower one first, such as (0.2, 0.8)",
+        **facts,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+    """Generation; the defaults take 20 network passes an image (`benchmarks/samplers.py`).
+
+    Attributes:
+      ema: parameters to draw with, in training as well: `main`, the main average; one of
+        `optim.ema_more_half_lives_images` as text, such as `2000`; or `raw`, without average.
+      sampler: the solver: `euler` (which is `ddim` without noise), `heun`, `midpoint`, `dpmpp_2m`;
+        `ddim`, `ddpm` and `churn` draw noise.
+      steps: intervals of time; `heun`, `midpoint` and `churn` pass the network twice in each but
+        the last one of a path that ends before the data.
+      time_grid: where the times lie: `uniform`, `cosine`, `karras` or `shifted`.
+      shift: of the `shifted` grid; above 1 towards the noise.
+      times: times of your own that fall from noise to 0, `steps + 1` of them; () for the grid.
+      eta: `ddim`: share of the noise that is drawn anew.
+      churn: `churn`: noise added, as a share of its level summed over all steps; at most 0.41 in
+        one step.
+      churn_noise: `churn`: factor of that noise's standard deviation.
+      churn_interval: `churn`: times between which noise is added.
+      guidance: g of `uncond + g (cond - uncond)`; 1 is no guidance.
+      guidance_rescale: share in which guided images get back the contrast of unguided ones.
+      guidance_interval: times between which guidance acts; outside, it costs no pass.
+      guide_workdir: workdir of a weaker run that takes the place of the unconditional model
+        (autoguidance); None for none, or for this run where `guide_step` is given.
+      guide_step: checkpoint of the guide; None for its newest. An earlier checkpoint of this run
+        has the same average of the parameters, another run the one that its `sample.ema` names.
+      num_images: images of `--mode=sample`; labels cycle through the classes.
+      batch_size: images computed at once.
+      seed: image i is a function of (seed, i).
+      grid_columns: images a class in the sample grids.
+    """
+
+    ema: str = plain(MAIN_EMA)
+    sampler: str = choice("dpmpp_2m", SAMPLERS)
+    steps: int = count(20, most=1_000_000)
+    time_grid: str = choice("karras", TIME_GRIDS)
+    shift: float = positive(3.0, only_for={"sample.time_grid": ("shifted",)})
+    times: tuple[float, ...] = plain(())
+    eta: float = between(0.0, 0.0, 1.0, only_for={"sample.sampler": ("ddim",)})
+    churn: float = positive(10.0, only_for=_CHURN)
+    churn_noise: float = positive(1.0, only_for=_CHURN)
+    churn_interval: tuple[float, ...] = _time_interval((0.05, 0.95), only_for=_CHURN)
+    guidance: float = between(1.0, 0.0, 1000.0)
+    guidance_rescale: float = between(0.0, 0.0, 1.0)
+    guidance_interval: tuple[float, ...] = _time_interval((0.0, 1.0))
+    guide_workdir: str | None = optional_name("workdir")
+    guide_step: int | None = count(None)
+    num_images: int = count(48, most=2**31 - 1)
+    batch_size: int = count(48)
+    seed: int = count(0, least=0, most=MAX_SEED)
+    grid_columns: int = count(8)
+
+    @property
+    def autoguided(self) -> bool:
+        """Whether a weaker run is the guide, and not the network without label."""
+        return self.guide_workdir is not None or self.guide_step is not None
+
+
+def _check_path(path: PathConfig, model: ModelConfig, loss: LossConfig) -> None:
     if path.beta_min >= path.beta_max:
         raise ConfigError("path.beta_min", path.beta_min, f"allowed: below {path.beta_max:g}")
     if path.betas == "linear" and 0 < path.table_steps <= path.beta_max:
@@ -96,17 +212,16 @@ def _check_path(config: Config) -> None:
         )
 
 
-def sample_times(config: Config, sample: SampleConfig) -> np.ndarray:
-    """Returns the times of a sampler, float32 `[steps + 1]`.
+def sample_times(path: Path, sample: SampleConfig) -> np.ndarray:
+    """Chooses the times at which a sampler asks the network, float32 `[steps + 1]`.
 
     Args:
-      config: path and prediction.
+      path: the path, from `build_path`.
       sample: grid, steps, or times of the user's own.
 
     Raises:
       ConfigError: for times that no sampler can follow.
     """
-    path = build_path(config.path, config.model.prediction)
     if not sample.times:
         try:
             return time_grid(path, sample.steps, sample.time_grid, sample.shift)
@@ -128,22 +243,20 @@ def sample_times(config: Config, sample: SampleConfig) -> np.ndarray:
         raise ConfigError("sample.times", sample.times, f"allowed: {error}") from None
 
 
-def _check_sampling(config: Config) -> None:
-    sample, path = config.sample, config.path
-    first, last = build_path(path, config.model.prediction).interval
-    if path.table_steps:
-        usable = round((last - first) * path.table_steps) + 1
-        if sample.steps > usable:
-            raise ConfigError(
-                "sample.steps",
-                sample.steps,
-                f"allowed: at most {usable}, the usable entries of the path's table",
-            )
-    sample_times(config, sample)
+def _check_sampling(path: PathConfig, prediction: str, sample: SampleConfig) -> None:
+    built = build_path(path, prediction)
+    first, last = built.interval
+    num_usable = round((last - first) * path.table_steps) + 1
+    if path.table_steps and sample.steps > num_usable:
+        raise ConfigError(
+            "sample.steps",
+            sample.steps,
+            f"allowed: at most {num_usable}, the usable entries of the path's table",
+        )
+    sample_times(built, sample)
 
 
-def _check_guidance(config: Config) -> None:
-    sample = config.sample
+def _check_guidance(sample: SampleConfig, num_classes: int, label_drop: float) -> None:
     if sample.guidance == 1:
         for name in ("guidance_rescale", "guidance_interval"):
             got, default = getattr(sample, name), getattr(SampleConfig(), name)
@@ -163,14 +276,14 @@ def _check_guidance(config: Config) -> None:
         return
     if sample.autoguided:
         return
-    if config.model.num_classes == 0:
+    if num_classes == 0:
         raise ConfigError(
             "sample.guidance",
             sample.guidance,
             "allowed: 1 for a model without classes, which has no label to be guided by (or a "
             "weaker run as sample.guide_workdir or sample.guide_step)",
         )
-    if config.loss.label_drop == 0:
+    if label_drop == 0:
         raise ConfigError(
             "sample.guidance",
             sample.guidance,
@@ -178,16 +291,17 @@ def _check_guidance(config: Config) -> None:
         )
 
 
-def check_diffusion(config: Config) -> None:
+def check_diffusion(
+    path: PathConfig, loss: LossConfig, sample: SampleConfig, model: ModelConfig
+) -> None:
     """Checks what path, prediction, loss, sampler and guidance allow each other.
 
     Raises:
-      ConfigError: for a combination without meaning, or a field that the chosen parts do not read.
+      ConfigError: for a combination without meaning.
     """
-    _check_unread(config)
-    _check_path(config)
-    _check_sampling(config)
-    _check_guidance(config)
+    _check_path(path, model, loss)
+    _check_sampling(path, model.prediction, sample)
+    _check_guidance(sample, model.num_classes, loss.label_drop)
 
 
 def build_path(config: PathConfig, prediction: str) -> Path:

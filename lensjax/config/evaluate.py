@@ -1,8 +1,8 @@
-"""The `evaluate` section of a configuration."""
+"""The `evaluate` section: what is measured, on how many images, and beside what."""
 
 import dataclasses
 
-from lensjax.config.fields import choice, count, make_field
+from lensjax.config.fields import choice, count, make_field, optional_name, plain
 from lensjax.prng import MAX_SEED
 
 # What `--mode=evaluate` measures, in the order of the report.
@@ -39,8 +39,8 @@ def _names_measures(text: str) -> bool:
 
 
 def _measures(default: str) -> str:
-    """Returns a field for names of measures."""
-    allowed = f"allowed: all, none, or names with commas between of {', '.join(MEASURES)}"
+    """Makes a field for names of measures."""
+    allowed = f"all, none, or names with commas between of {', '.join(MEASURES)}"
     return make_field(default, _names_measures, allowed)
 
 
@@ -74,14 +74,14 @@ class EvaluateConfig:
 
     num_images: int | None = count(None, least=2)
     image_scale: str = choice("flux", ("flux", "max", "minmax"))
-    labels: str | None = make_field(None, bool, "allowed: None, or the name of a file")
+    labels: str | None = optional_name("file")
     measures: str = _measures("all")
     require: str = _measures("none")
-    baselines: bool = True
-    classifier: str | None = make_field(None, bool, "allowed: None, or the name of a workdir")
-    inception_weights: str | None = make_field(None, bool, "allowed: None, or the name of a file")
-    download: bool = True
+    baselines: bool = plain(True)
+    classifier: str | None = optional_name("workdir")
+    inception_weights: str | None = optional_name("file")
+    download: bool = plain(True)
     train_images: int = count(2_000, least=2)
-    cache: str | None = make_field(None, bool, "allowed: None, or the name of a folder")
+    cache: str | None = optional_name("folder")
     while_training: int = count(16, least=0)
     seed: int = count(0, least=0, most=MAX_SEED)

@@ -9,8 +9,8 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypedDict, Unpack
 
 from lensjax.errors import ConfigError
 
@@ -21,36 +21,75 @@ class _Check:
     allowed: str
 
 
-def make_field(default: Any, accepts: Callable[[Any], bool], allowed: str) -> Any:
-    """Returns a field with a check and the words for what it allows."""
-    return dataclasses.field(default=default, metadata={"check": _Check(accepts, allowed)})
+class Facts(TypedDict, total=False):
+    """What else is known of a field or a whole section, kept as metadata of its dataclass field.
+
+    Attributes:
+      resumable: whether it may differ when a run resumes; whatever else changes, changes what the
+        run means.
+      since: the version that brought a field whose default is what lensjax did before, so that a
+        run of an older version has that default. Without it a run must have saved the field.
+      only_for: the choices that read it, such as `{"path.name": ("vp",)}`; with any other choice it
+        stays at its default.
+    """
+
+    resumable: bool
+    since: str
+    only_for: Mapping[str, tuple[str, ...]]
 
 
-def count(default: int | None, least: int = 1, most: int | None = None) -> Any:
-    """Returns a field for an integer within bounds."""
-    allowed = f"allowed: an integer of at least {least}" + (f" and at most {most}" if most else "")
-    return make_field(default, lambda n: n >= least and (most is None or n <= most), allowed)
+def plain(default: Any, **facts: Unpack[Facts]) -> Any:
+    """Makes a field whose type is its only bound."""
+    return dataclasses.field(default=default, metadata={**facts})
 
 
-def positive(default: float) -> Any:
-    """Returns a field for a finite number above 0."""
-    return make_field(default, lambda x: 0 < x < math.inf, "allowed: a finite number above 0")
+def make_field(
+    default: Any, accepts: Callable[[Any], bool], allowed: str, **facts: Unpack[Facts]
+) -> Any:
+    """Makes a field with a check and the words for what it allows."""
+    metadata = {"check": _Check(accepts, f"allowed: {allowed}"), **facts}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-def between(default: float, low: float, high: float) -> Any:
-    """Returns a field for a number in [low, high]."""
-    return make_field(default, lambda x: low <= x <= high, f"allowed: a number in [{low}, {high}]")
+def section(kind: type, **facts: Unpack[Facts]) -> Any:
+    """Makes the field that holds a whole section; its facts are those of every field in it."""
+    return dataclasses.field(default=kind(), metadata={**facts})
 
 
-def below(default: float, low: float, high: float) -> Any:
-    """Returns a field for a number in [low, high)."""
-    return make_field(default, lambda x: low <= x < high, f"allowed: a number in [{low}, {high})")
+def count(
+    default: int | None, least: int = 1, most: int | None = None, **facts: Unpack[Facts]
+) -> Any:
+    """Makes a field for an integer within bounds."""
+    allowed = f"an integer of at least {least}" + (f" and at most {most}" if most else "")
+    return make_field(
+        default, lambda n: n >= least and (most is None or n <= most), allowed, **facts
+    )
 
 
-def choice(default: str, choices: typing.Iterable[str]) -> Any:
-    """Returns a field for one of a few words."""
+def positive(default: float, **facts: Unpack[Facts]) -> Any:
+    """Makes a field for a finite number above 0."""
+    return make_field(default, lambda x: 0 < x < math.inf, "a finite number above 0", **facts)
+
+
+def between(default: float, low: float, high: float, **facts: Unpack[Facts]) -> Any:
+    """Makes a field for a number in [low, high]."""
+    return make_field(default, lambda x: low <= x <= high, f"a number in [{low}, {high}]", **facts)
+
+
+def below(default: float, low: float, high: float, **facts: Unpack[Facts]) -> Any:
+    """Makes a field for a number in [low, high)."""
+    return make_field(default, lambda x: low <= x < high, f"a number in [{low}, {high})", **facts)
+
+
+def choice(default: str, choices: Iterable[str], **facts: Unpack[Facts]) -> Any:
+    """Makes a field for one of a few words."""
     choices = tuple(choices)
-    return make_field(default, lambda x: x in choices, f"allowed: {', '.join(choices)}")
+    return make_field(default, lambda x: x in choices, ", ".join(choices), **facts)
+
+
+def optional_name(what: str, **facts: Unpack[Facts]) -> Any:
+    """Makes a field for the name of `what`, such as a folder, that is None where there is none."""
+    return make_field(None, bool, f"None, or the name of a {what}", **facts)
 
 
 def field_types(owner: type) -> dict[str, Any]:

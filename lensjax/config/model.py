@@ -1,23 +1,39 @@
-"""The `model` section of a configuration."""
+"""The `model` section: the network, and what fits its width, its patches and the images."""
 
 import dataclasses
+from collections.abc import Sequence
 
-from lensjax.config.fields import below, between, choice, count, make_field
+from lensjax.config.data import DataConfig
+from lensjax.config.fields import below, between, choice, count, make_field, plain
+from lensjax.data.catalogue import SIMULATED_SETS
+from lensjax.data.simulator import CLASS_NAMES
 from lensjax.diffusion.paths import PREDICTIONS
 from lensjax.diffusion.preconditioning import PRECONDITIONINGS
+from lensjax.errors import ConfigError
 
+GENERATE, CLASSIFY, PRETRAIN = "generate", "classify", "pretrain"
 # What each network is trained for.
 TASKS = {
-    "dit": "generate",
-    "unet": "generate",
-    "cnn": "classify",
-    "rescnn": "classify",
-    "resnet18": "classify",
-    "vit": "classify",
-    "mae": "pretrain",
+    "dit": GENERATE,
+    "unet": GENERATE,
+    "cnn": CLASSIFY,
+    "rescnn": CLASSIFY,
+    "resnet18": CLASSIFY,
+    "vit": CLASSIFY,
+    "mae": PRETRAIN,
 }
-# See `models.attention`.
-ATTENTIONS = ("auto", "xla", "chunked", "pallas")
+DENOISERS, CLASSIFIERS = (
+    tuple(name for name, task in TASKS.items() if task == wanted) for wanted in (GENERATE, CLASSIFY)
+)
+TRANSFORMERS = ("dit", "vit", "mae")
+ATTENTIONS = ("auto", "xla", "chunked")  # see `models.attention`
+
+_DENOISERS = {"model.name": DENOISERS}
+_CLASSIFIERS = {"model.name": CLASSIFIERS}
+_PLAIN_CNNS = {"model.name": ("cnn", "rescnn")}
+_UNET = {"model.name": ("unet",)}
+_MAE = {"model.name": ("mae",)}
+_WITH_ATTENTION = {"model.name": ("dit", "unet", "vit", "mae")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +62,8 @@ class ModelConfig:
         `m = patch_size 2^(levels - 1)`.
       attention: how attention between tokens is computed: `auto`, the best for the device and the
         number of tokens (cuDNN's on a GPU in bfloat16, `chunked` on a CPU in float32); `xla`;
-        `chunked`, one head after the other with few scores in memory; `pallas`, a kernel for TPUs.
-        What a device cannot do becomes `xla`.
+        `chunked`, one head after the other with few scores in memory. What a device cannot do
+        becomes `xla`.
       remat: denoisers: whether the gradient computes each block again instead of keeping what is in
         it: about a third more work, and memory that hardly grows with depth.
       attention_head_width: UNet: channels of an attention head; a level has
@@ -65,8 +81,8 @@ class ModelConfig:
 
     name: str = choice("dit", TASKS)
     num_classes: int = count(3, least=0)
-    prediction: str = choice("velocity", PREDICTIONS)
-    preconditioning: str = choice("none", PRECONDITIONINGS)
+    prediction: str = choice("velocity", PREDICTIONS, only_for=_DENOISERS)
+    preconditioning: str = choice("none", PRECONDITIONINGS, only_for=_DENOISERS)
     dtype: str = choice("float32", ("float32", "bfloat16"))
     patch_size: int = count(2)
     width: int = count(512)
@@ -76,24 +92,110 @@ class ModelConfig:
     widths: tuple[int, ...] = make_field(
         (48, 96, 144),
         lambda widths: len(widths) > 0 and all(width >= 1 for width in widths),
-        "allowed: one or more integers of at least 1, such as (48, 96)",
+        "one or more integers of at least 1, such as (48, 96)",
     )
     blocks: int = count(2)
     condition_width: int = count(256)
     attention_resolutions: tuple[int, ...] = make_field(
         (),
-        lambda rows: all(number >= 1 for number in rows),
-        "allowed: integers of at least 1, such as (16, 8), or none",
+        lambda sizes: all(size >= 1 for size in sizes),
+        "integers of at least 1, such as (16, 8), or none",
+        only_for=_UNET,
     )
     attention_head_width: int = count(64)
-    attention: str = choice("auto", ATTENTIONS)
-    remat: bool = False
-    num_features: int = count(128)
-    cells: int = count(4)
-    dropout: float = below(0.0, 0.0, 1.0)
-    stem: str = choice("small", ("small", "imagenet"))
-    mask_share: float = between(0.75, 0.05, 0.95)
-    decoder_width: int = count(64)
-    decoder_depth: int = count(2)
-    decoder_heads: int = count(4)
-    normalise_patches: bool = True
+    attention: str = choice(
+        "auto", ATTENTIONS, only_for=_WITH_ATTENTION, resumable=True, since="0.1.0"
+    )
+    remat: bool = plain(False, only_for=_DENOISERS, resumable=True, since="0.1.0")
+    num_features: int = count(128, only_for=_PLAIN_CNNS, since="0.1.0")
+    cells: int = count(4, only_for=_PLAIN_CNNS, since="0.1.0")
+    dropout: float = below(0.0, 0.0, 1.0, only_for=_CLASSIFIERS, since="0.1.0")
+    stem: str = choice(
+        "small", ("small", "imagenet"), only_for={"model.name": ("resnet18",)}, since="0.1.0"
+    )
+    mask_share: float = between(0.75, 0.05, 0.95, only_for=_MAE, since="0.1.0")
+    decoder_width: int = count(64, only_for=_MAE, since="0.1.0")
+    decoder_depth: int = count(2, only_for=_MAE, since="0.1.0")
+    decoder_heads: int = count(4, only_for=_MAE, since="0.1.0")
+    normalise_patches: bool = plain(True, only_for=_MAE, since="0.1.0")
+
+
+def check_model(model: ModelConfig, data: DataConfig) -> None:
+    """Checks a network by itself and against a simulated set, whose images are known.
+
+    Raises:
+      ConfigError: for the first field that is wrong.
+    """
+    if model.name in TRANSFORMERS:
+        _check_tokens(model, "num_heads", "width")
+    if model.name == "mae":
+        _check_tokens(model, "decoder_heads", "decoder_width")
+    simulated = SIMULATED_SETS.get(data.name)
+    if simulated is None:
+        return
+    check_image_size(model, simulated.survey.num_pixels, simulated.survey.num_pixels)
+    check_num_classes(model, data.name, CLASS_NAMES)
+
+
+def _check_tokens(model: ModelConfig, heads_field: str, width_field: str) -> None:
+    heads, width = getattr(model, heads_field), getattr(model, width_field)
+    if width % heads:
+        raise ConfigError(
+            f"model.{heads_field}", heads, f"allowed: a divisor of model.{width_field}, {width}"
+        )
+    if width % 4:
+        raise ConfigError(f"model.{width_field}", width, "allowed: a multiple of 4")
+
+
+def check_num_classes(model: ModelConfig, data_name: str, class_names: Sequence[str]) -> None:
+    """Checks that a network has the classes of its data.
+
+    Raises:
+      ConfigError: for another number.
+    """
+    if model.num_classes != len(class_names):
+        raise ConfigError(
+            "model.num_classes",
+            model.num_classes,
+            f"allowed: {len(class_names)}, the classes of {data_name} "
+            f"({', '.join(class_names) or 'unlabelled'})",
+        )
+
+
+def check_image_size(model: ModelConfig, height: int, width: int) -> None:
+    """Checks that a network fits images of a size: its patches, their mask and its attention.
+
+    Args:
+      model: the network.
+      height: rows of pixels that it sees.
+      width: columns of pixels.
+
+    Raises:
+      ConfigError: for patches that do not divide the sides, images of a single patch where one must
+        be hidden, rows that no level of a UNet has, or channels that their heads do not divide.
+    """
+    patch = model.patch_size
+    if model.name in TRANSFORMERS and (height % patch or width % patch):
+        raise ConfigError(
+            "model.patch_size",
+            patch,
+            f"allowed: a divisor of both sides of the images, {height}x{width} pixels "
+            "(model.name=unet, cnn, rescnn and resnet18 take any)",
+        )
+    if model.name == "mae" and patch >= max(height, width):
+        raise ConfigError(
+            "model.patch_size",
+            patch,
+            f"allowed: less than a side of the images, {height}x{width} pixels, so that there is "
+            "something to find",
+        )
+    if model.name == "unet":
+        from lensjax.models.unet import attention_heads  # flax takes a while
+
+        attention_heads(
+            height,
+            patch_size=patch,
+            widths=model.widths,
+            resolutions=model.attention_resolutions,
+            head_width=model.attention_head_width,
+        )

@@ -35,16 +35,16 @@ class ParallelConfig:
     mesh: tuple[int, ...] = make_field(
         (),
         lambda mesh: mesh == () or (len(mesh) == 2 and min(mesh) >= 1),
-        "allowed: () or two integers of at least 1, such as (8, 1)",
+        "() or two integers of at least 1, such as (8, 1)",
     )
     hosts: str = choice(AUTO, (AUTO, ONE, SLURM, TPU, ADDRESS))
     coordinator: str | None = make_field(
         None,
         lambda text: text.rpartition(":")[0] != "" and text.rpartition(":")[2].isdigit(),
-        "allowed: None or host:port, such as node7:7654",
+        "None or host:port, such as node7:7654",
     )
     num_processes: int | None = count(None)
-    process_id: int | None = count(None, 0)
+    process_id: int | None = count(None, least=0)
     start_timeout_s: float = positive(300.0)
     heartbeat_timeout_s: float = positive(20.0)
 

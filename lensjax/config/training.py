@@ -1,29 +1,130 @@
-"""Checks of the sections `optim` and `train`."""
+"""The sections `optim` and `train`: the optimizer, the averages it feeds, and the loop."""
 
-from lensjax.config.sections import RAW_PARAMS, Config, TrainConfig
+import dataclasses
+import math
+from collections.abc import Iterable
+
+from lensjax.config.data import DataConfig
+from lensjax.config.diffusion import MAIN_EMA, RAW_PARAMS, SampleConfig
+from lensjax.config.fields import below, between, count, make_field, plain, positive
+from lensjax.data.catalogue import SIMULATED_SETS
+from lensjax.data.simulator import CLASS_NAMES
 from lensjax.errors import ConfigError
 
 
-def check_ema(config: Config) -> None:
+def ema_half_lives(main: float, more: Iterable[float]) -> dict[str, float]:
+    """Returns the half-life of each average by the name that it has everywhere.
+
+    The names are `main` and, for the others, the half-life as text: `2000` for 2000.0, and what
+    `repr` gives for a number that is not integral.
+
+    Args:
+      main: half-life of the main average, in images.
+      more: those of the others; each once.
+    """
+    others = {str(int(x)) if x.is_integer() else repr(x): x for x in map(float, more)}
+    return {MAIN_EMA: main, **others}
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """AdamW, its schedule, and the averages of the parameters.
+
+    Attributes:
+      learning_rate: the highest value.
+      warmup_steps: steps of the linear rise.
+      learning_rate_floor: least share of `learning_rate` that the cosine falls to.
+      weight_decay: decoupled weight decay.
+      clip_norm: largest global norm of the gradient.
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      eps: added to the root of the second moment.
+      ema_half_life_images: half-life of the main average, in training images.
+      ema_more_half_lives_images: half-lives of further averages, kept beside the main one and
+        drawn with by `sample.ema`; each costs the memory of the parameters. Two averages are the
+        same until `ema_warmup_share` of the images seen exceeds the shorter half-life.
+      ema_warmup_share: largest half-life as a share of the images seen; 0 for no warm-up.
+    """
+
+    learning_rate: float = positive(1e-4)
+    warmup_steps: int = count(1000, least=0)
+    learning_rate_floor: float = between(0.01, 0.0, 1.0)
+    weight_decay: float = below(0.01, 0.0, math.inf)
+    clip_norm: float = positive(1.0)
+    b1: float = below(0.9, 0.0, 1.0)
+    b2: float = below(0.999, 0.0, 1.0)
+    eps: float = positive(1e-8)
+    ema_half_life_images: float = positive(100_000.0)
+    ema_more_half_lives_images: tuple[float, ...] = make_field(
+        (),
+        lambda values: all(0 < x < math.inf for x in values) and len({*values}) == len(values),
+        "finite numbers above 0, each once, such as (2000, 50000), or ()",
+    )
+    ema_warmup_share: float = between(0.05, 0.0, 1.0)
+
+    @property
+    def ema_half_lives(self) -> dict[str, float]:
+        """Half-life in images of each average by its name; see `ema_half_lives`."""
+        return ema_half_lives(self.ema_half_life_images, self.ema_more_half_lives_images)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The training loop.
+
+    Attributes:
+      batch_size: images a step, over all devices.
+      num_steps: steps of the whole run.
+      steps_per_dispatch: steps that are made without the host; divides `num_steps` and every
+        `..._every` of this section. More than 1 is worth it where a step takes milliseconds.
+      accumulate_steps: equal parts of each device's share of the batch whose gradients are computed
+        one after the other and averaged, for batches that do not fit into memory at once.
+      log_every: steps between lines of metrics; a line holds the mean loss since the last one.
+      evaluate_every: steps between validations, with curves drawn beside the samples; the last step
+        always has one.
+      evaluate_images: images of each split that a validation uses.
+      sample_every: steps between sample grids; the last step always has one.
+      checkpoint_every: steps between checkpoints; the last step always has one.
+      keep_last: newest checkpoints that are kept.
+      keep_every: checkpoints at multiples of this stay for good; None keeps none.
+      deterministic: asks the accelerator's compiler for reproducible kernels.
+    """
+
+    batch_size: int = count(160)
+    num_steps: int = count(100_000, most=2**31 - 1, resumable=True)
+    steps_per_dispatch: int = count(1, since="0.1.0")
+    # By which a batch fits another device.
+    accumulate_steps: int = count(1, resumable=True, since="0.1.0")
+    log_every: int = count(50, resumable=True)
+    evaluate_every: int = count(2_500, resumable=True)
+    evaluate_images: int = count(510, resumable=True)
+    sample_every: int = count(5_000, resumable=True)
+    checkpoint_every: int = count(2_500, resumable=True)
+    keep_last: int = count(2, resumable=True)
+    keep_every: int | None = count(None, resumable=True)
+    deterministic: bool = plain(False)
+
+
+def check_ema(optim: OptimConfig, sample: SampleConfig) -> None:
     """Checks that averages have names of their own, and that the one to draw with is kept.
 
     Raises:
       ConfigError: for the field that is wrong.
     """
-    main, more = config.optim.ema_half_life_images, config.optim.ema_more_half_lives_images
+    main, more = optim.ema_half_life_images, optim.ema_more_half_lives_images
     if main in more:
         raise ConfigError(
             "optim.ema_more_half_lives_images",
             more,
             f"allowed: half-lives other than optim.ema_half_life_images, {main}",
         )
-    choices = (*config.optim.ema_half_lives, RAW_PARAMS)
-    if config.sample.ema not in choices:
-        raise ConfigError("sample.ema", config.sample.ema, f"allowed: {', '.join(choices)}")
+    choices = (*optim.ema_half_lives, RAW_PARAMS)
+    if sample.ema not in choices:
+        raise ConfigError("sample.ema", sample.ema, f"allowed: {', '.join(choices)}")
 
 
-def check_steps(train: TrainConfig) -> None:
-    """Checks that nothing happens within a dispatch, and that a batch has equal parts.
+def check_steps(train: TrainConfig, data: DataConfig) -> None:
+    """Checks that nothing happens within a dispatch, and what a batch can be divided into.
 
     Raises:
       ConfigError: for the first field that is wrong.
@@ -42,4 +143,14 @@ def check_steps(train: TrainConfig) -> None:
             "train.accumulate_steps",
             train.accumulate_steps,
             f"allowed: a divisor of train.batch_size, {train.batch_size}",
+        )
+    simulated = SIMULATED_SETS.get(data.name)
+    if simulated is None:  # how many images a folder has is known once it was read
+        return
+    num_images = simulated.images_per_class["train"] * len(CLASS_NAMES)
+    if train.batch_size > num_images:
+        raise ConfigError(
+            "train.batch_size",
+            train.batch_size,
+            f"allowed: at most the {num_images} images of {data.name}",
         )

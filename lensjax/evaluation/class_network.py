@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lensjax.config import Config
-from lensjax.config.task import CLASSIFY
+from lensjax.config.model import CLASSIFY
 from lensjax.errors import ConfigError, RequestError
 from lensjax.evaluation.extractors import predictions
 from lensjax.evaluation.rows import Setting

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from lensjax.config import Config
-from lensjax.config.task import CLASSIFY
+from lensjax.config.model import CLASSIFY
 from lensjax.data.pipeline import to_batch
 from lensjax.devices.chunks import map_chunks
 from lensjax.errors import ConfigError, RequestError, WorkdirError

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from lensjax import prng
 from lensjax.config import Config, SampleConfig, from_config_dict
-from lensjax.config.task import CLASSIFY, GENERATE
+from lensjax.config.model import CLASSIFY, GENERATE
 from lensjax.data.scaling import Scaling
 from lensjax.devices.mesh import all_devices
 from lensjax.errors import ConfigError, RequestError

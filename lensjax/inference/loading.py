@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from lensjax.config.task import CLASSIFY
+from lensjax.config.model import CLASSIFY
 from lensjax.errors import RequestError
 from lensjax.files.user_paths import expanded
 from lensjax.inference import pretrained

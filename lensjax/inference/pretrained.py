@@ -18,7 +18,7 @@ import numpy as np
 from flax import traverse_util
 
 from lensjax.config import to_dict
-from lensjax.config.task import CLASSIFY, GENERATE
+from lensjax.config.model import CLASSIFY, GENERATE
 from lensjax.errors import RequestError
 from lensjax.files.atomic import write_bytes, write_json
 from lensjax.inference.trained import Trained

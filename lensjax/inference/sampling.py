@@ -81,7 +81,7 @@ def make_sample_fn(
     """
     path = build_path(config)
     guided_fn = make_guided_fn(config, sample, weaker)
-    times = sample_times(config, sample)
+    times = sample_times(path, sample)
 
     def sample_fn(weights: Weights, seed: Array, numbers: Array, labels: Array) -> Array:
         keys = prng.keys(prng.key(seed, "generate"), numbers)
@@ -101,8 +101,8 @@ def passes_per_image(config: Config, sample: SampleConfig) -> int:
       config: path and prediction.
       sample: sampler, times and guidance.
     """
-    times = sample_times(config, sample)
-    asked = samplers.evaluation_times(build_path(config), sampler_settings(sample), times)
+    path = build_path(config)
+    asked = samplers.evaluation_times(path, sampler_settings(sample), sample_times(path, sample))
     return count_passes(guidance_settings(sample), asked)
 
 

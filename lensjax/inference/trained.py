@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from lensjax.config import Config
-from lensjax.config.sections import RAW_PARAMS
+from lensjax.config.diffusion import RAW_PARAMS
 from lensjax.data.scaling import Scaling
 from lensjax.devices.mesh import to_host
 from lensjax.errors import RequestError, WorkdirError

@@ -10,7 +10,7 @@ from jax import Array
 
 from lensjax.config import Config
 from lensjax.config.classify import BALANCED, UNWEIGHTED, class_weights
-from lensjax.config.task import CLASSIFY, GENERATE
+from lensjax.config.model import CLASSIFY, GENERATE
 from lensjax.devices.mesh import all_devices, make_mesh, state_shardings
 from lensjax.devices.spread import Spread, make_spread
 from lensjax.diffusion.losses import LossSettings, make_loss_fn

@@ -9,7 +9,7 @@ import optax
 from jax import Array
 
 from lensjax import prng
-from lensjax.config.sections import RAW_PARAMS
+from lensjax.config.diffusion import RAW_PARAMS
 from lensjax.devices.spread import Spread
 from lensjax.interfaces import Batch, LossFn, Places
 from lensjax.run import optim
@@ -38,7 +38,7 @@ class TrainState(NamedTuple):
 class EmaSettings(NamedTuple):
     """The averages that are kept: half-lives by name, and the warm-up of all of them.
 
-    See `config.sections.ema_half_lives` and `optim.ema_decay`.
+    See `config.training.ema_half_lives` and `optim.ema_decay`.
     """
 
     half_lives_images: Mapping[str, float]

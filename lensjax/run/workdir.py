@@ -13,7 +13,7 @@ from typing import Any
 
 from lensjax.config import (
     Config,
-    add_missing,
+    brought_up_to_date,
     differences,
     from_config_dict,
     missing_fields,
@@ -200,7 +200,7 @@ def check_same(workdir: pathlib.Path, config: Config) -> None:
       ConfigError: where it is another one; every difference is listed.
       WorkdirError: where the workdir has none.
     """
-    changed = differences(add_missing(_saved_config(workdir)), to_dict(config))
+    changed = differences(brought_up_to_date(_saved_config(workdir)), to_dict(config))
     if changed:
         raise ConfigError(
             "--workdir",
@@ -237,7 +237,7 @@ def load_config(workdir: pathlib.Path) -> Config:
       WorkdirError: where there is none.
       ConfigError: where this version of lensjax does not accept it.
     """
-    values = add_missing(_saved_config(workdir))
+    values = brought_up_to_date(_saved_config(workdir))
     missing = missing_fields(values)
     if missing:
         raise WorkdirError(

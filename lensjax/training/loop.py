@@ -13,7 +13,7 @@ import jax
 from absl import logging
 
 from lensjax.config import Config
-from lensjax.config.task import CLASSIFY
+from lensjax.config.model import CLASSIFY
 from lensjax.data.augmentation import cut_out_shape
 from lensjax.data.dataset import DatasetInfo, Split
 from lensjax.data.pipeline import Placement

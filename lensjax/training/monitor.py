@@ -13,7 +13,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from lensjax.config import Config
-from lensjax.config.task import CLASSIFY, GENERATE
+from lensjax.config.model import CLASSIFY, GENERATE
 from lensjax.data.augmentation import central_cut_out, cut_out_shape
 from lensjax.data.dataset import Split, first_of_each_class
 from lensjax.data.scaling import Scaling

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from absl import logging
 
-from lensjax.config import Config, DataConfig, check_attention, check_mask
+from lensjax.config import Config, DataConfig, check_image_size, check_num_classes
 from lensjax.config.classify import BALANCED
-from lensjax.config.task import CLASSIFY, GENERATE, TRANSFORMERS
+from lensjax.config.model import CLASSIFY, GENERATE
 from lensjax.data.augmentation import cut_out_shape, make_augment_fn
 from lensjax.data.catalogue import is_same_content
 from lensjax.data.dataset import DatasetInfo, Split
@@ -140,26 +140,11 @@ def check_images(config: Config, info: DatasetInfo, num_images: int) -> None:
             f"{f' ({info.class_names[0]})' if info.num_classes else ', it is unlabelled'}; a "
             "classifier needs at least two: one folder for each class"
         )
-    if info.num_classes != config.model.num_classes:
-        raise ConfigError(
-            "model.num_classes",
-            config.model.num_classes,
-            f"allowed: {info.num_classes}, the classes of {info.name} "
-            f"({', '.join(info.class_names) or 'unlabelled'})",
-        )
+    check_num_classes(config.model, info.name, info.class_names)
     data = config.data
     make_augment_fn(data.augmentation, data.shift_pixels, info.image_shape)  # refuses what it must
     height, width, _ = cut_out_shape(info.image_shape, data.shift_pixels)
-    patch = config.model.patch_size
-    if config.model.name in TRANSFORMERS and (height % patch or width % patch):
-        raise ConfigError(
-            "model.patch_size",
-            patch,
-            f"allowed: a divisor of both sides of the images, {height}x{width} pixels "
-            "(model.name=unet, cnn, rescnn and resnet18 take any)",
-        )
-    check_mask(config.model, height, width)
-    check_attention(config.model, height)
+    check_image_size(config.model, height, width)
 
 
 def _class_counts(config: Config, split: Split) -> list[int] | None:

@@ -15,8 +15,7 @@ from ml_collections import config_flags
 from run_support import ROOT, nested
 
 from lensjax.config import Config, from_config_dict
-from lensjax.config.diffusion import check_diffusion, sample_times
-from lensjax.config.sections import SampleConfig
+from lensjax.config.diffusion import SampleConfig, check_diffusion, sample_times
 from lensjax.diffusion.losses import LOSS_SPACES, LOSS_WEIGHTS, squared_error
 from lensjax.diffusion.paths import PREDICTIONS, interpolate
 from lensjax.diffusion.preconditioning import PRECONDITIONINGS, precondition
@@ -244,7 +243,7 @@ def _config(
         loss=dataclasses.replace(plain.loss, space=space, weight=weight),
     )
     try:
-        check_diffusion(config)
+        check_diffusion(config.path, config.loss, config.sample, config.model)
     except ConfigError:
         return None
     return config
@@ -310,7 +309,7 @@ def test_each_allowed_path_has_times_on_each_grid(path_name, prediction, grid):
     config = _config(path_name, prediction, preconditioning, "x0", "uniform")
     assert (config is None) == _meaningless(path_name, prediction, preconditioning, "x0", "uniform")
     if config is not None:
-        times = sample_times(config, SampleConfig(steps=10, time_grid=grid))
+        times = sample_times(build_path(config), SampleConfig(steps=10, time_grid=grid))
         first, last = build_path(config).interval
         assert times.shape == (11,)
         assert times[0] == pytest.approx(last)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lensjax.config.sections import ema_half_lives
+from lensjax.config.training import ema_half_lives
 from lensjax.run import optim
 
 

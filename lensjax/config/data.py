@@ -1,0 +1,100 @@
+"""The `data` section: what the network learns from, and what simulated and own sets allow."""
+
+import dataclasses
+
+from lensjax.config.fields import between, choice, count, make_field, optional_name, plain, positive
+from lensjax.data.augmentation import EXACT_FOR_SIMULATED, SYMMETRIES, is_augmentation
+from lensjax.data.catalogue import BAD_FILE_POLICIES, FOLDER_SET, NAN_POLICIES, SIMULATED_SETS
+from lensjax.data.disc import covers, overlaps
+from lensjax.data.scaling import SCALINGS
+from lensjax.data.simulator import SOURCE_POSITION_LIMIT
+from lensjax.errors import ConfigError
+from lensjax.files.file_image import LAYOUTS
+
+_OF_FOLDERS = {"data.name": (FOLDER_SET,)}
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What the network learns from.
+
+    Attributes:
+      name: data set, such as `deeplense/model_ii`; `_mini` at the end for a small one;
+        `deeplense/folder` for the user's own files.
+      folder: the folder of these files.
+      layout: the axes of an array in a file; `auto` reads them off its shape.
+      nan_policy: pixels that are not finite: `refuse`, `mask` (they carry no loss), or `fill`
+        (with the median of their image).
+      on_bad_file: a file that cannot be used: `refuse`, or `skip` and list it.
+      test_share: share of the images that becomes the test split where the folder has none.
+      directory: where TFDS keeps sets; None for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+      placement: `device` keeps the set on the accelerator, `stream` reads it from disk; `auto`
+        chooses.
+      augmentation: symmetries that leave the data as they are, names of
+        `augmentation.SYMMETRIES` with commas between, or `all`; `rotate_180` is the one of Models I
+        to III.
+      shift_pixels: largest random shift of the cut-out; the network sees images that are smaller by
+        this margin on each side. For the user's own files.
+      scaling: map from flux to the model's range; `sqrt` refuses negative pixels.
+      model_std: standard deviation of the training images in the model's range.
+      exclude_source_disc: `(x, y, radius)` in arcsec: training leaves out every image whose source
+        lies there, so that an evaluation can ask whether the network fills the hole; `()` for none.
+        For simulated sets.
+    """
+
+    name: str = choice("deeplense/model_ii", (*SIMULATED_SETS, FOLDER_SET))
+    # A set of files is known by its content: the folder may move.
+    folder: str | None = optional_name("folder", only_for=_OF_FOLDERS, resumable=True)
+    layout: str = choice("auto", LAYOUTS, only_for=_OF_FOLDERS)
+    nan_policy: str = choice("refuse", NAN_POLICIES, only_for=_OF_FOLDERS)
+    on_bad_file: str = choice("refuse", BAD_FILE_POLICIES, only_for=_OF_FOLDERS)
+    test_share: float = between(0.1, 0.001, 0.9, only_for=_OF_FOLDERS)
+    directory: str | None = plain(None, resumable=True)
+    placement: str = choice("auto", ("auto", "device", "stream"), resumable=True)
+    augmentation: str = make_field(
+        "none", is_augmentation, f"{', '.join(SYMMETRIES)} with commas between, or all"
+    )
+    shift_pixels: int = count(0, least=0, only_for=_OF_FOLDERS)
+    scaling: str = choice("linear", SCALINGS)
+    model_std: float = positive(0.5)
+    exclude_source_disc: tuple[float, ...] = make_field(
+        (),
+        lambda disc: len(disc) == 0 or (len(disc) == 3 and disc[2] > 0),
+        "() or (x, y, radius) in arcsec with a radius above 0, such as (0.1, 0.1, 0.1)",
+        since="0.1.0",
+    )
+
+
+def check_data(data: DataConfig) -> None:
+    """Checks what a set of files needs, and what a simulated one allows.
+
+    Raises:
+      ConfigError: for the first field that is wrong.
+    """
+    if data.name == FOLDER_SET:
+        if not data.folder:
+            raise ConfigError(
+                "data.folder", data.folder, f"allowed: a folder of images for {FOLDER_SET}"
+            )
+        if data.exclude_source_disc:
+            raise ConfigError(
+                "data.exclude_source_disc",
+                data.exclude_source_disc,
+                f"allowed: () for {FOLDER_SET}; only simulated sets know where their sources are",
+            )
+        return
+    if data.augmentation not in EXACT_FOR_SIMULATED:
+        raise ConfigError(
+            "data.augmentation",
+            data.augmentation,
+            f"allowed: {', '.join(EXACT_FOR_SIMULATED)} for {data.name}; any other symmetry moves "
+            "its images further than sub-structure does",
+        )
+    disc, limit = data.exclude_source_disc, SOURCE_POSITION_LIMIT
+    if disc and (covers(disc, limit) or not overlaps(disc, limit)):
+        raise ConfigError(
+            "data.exclude_source_disc",
+            disc,
+            f"allowed: a disc with a part, not all, of the sources, whose x and y lie in "
+            f"[-{limit}, {limit}] arcsec",
+        )

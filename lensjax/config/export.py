@@ -1,0 +1,24 @@
+"""The `export` section: images as files for other programs."""
+
+import dataclasses
+
+from lensjax.config.fields import choice, optional_name
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """Images as files for other programs.
+
+    Attributes:
+      source: `data`, the data set; or `generated`, what `--mode=sample` left in the workdir.
+      format: `npy` and `fits` write a file an image, `hdf5` a file a split.
+      split: of the data set.
+      folder: where the files go; None for `export` in the workdir.
+      scale: `flux`, or `published`, which multiplies by what published files are multiplied by.
+    """
+
+    source: str = choice("data", ("data", "generated"))
+    format: str = choice("npy", ("npy", "hdf5", "fits"))
+    split: str = choice("all", ("train", "test", "all"))
+    folder: str | None = optional_name("folder")
+    scale: str = choice("flux", ("flux", "published"))
