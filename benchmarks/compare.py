@@ -30,8 +30,8 @@ from lensjax.data import deeplense
 from lensjax.data.augmentation import make_augment_fn
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.dataset import LensSplit
+from lensjax.data.feed import DeviceFeed
 from lensjax.data.pipeline import make_batch_fn
-from lensjax.data.placement import DevicePlacement
 from lensjax.data.scaling import Scaling, fit_scaling
 from lensjax.devices.mesh import all_devices
 from lensjax.files.atomic import write_json
@@ -46,6 +46,7 @@ from lensjax.metrics.lensing import smooth_scores
 from lensjax.run import provenance, workdir
 from lensjax.run.learning import build_spread, build_train_step, make_init_state
 from lensjax.run.state import sampling_params
+from lensjax.training.tasks import task_of
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 Candidates = dict[str, dict[str, Any]]
@@ -204,21 +205,24 @@ class Run:
         self.scaling: Scaling = fit_scaling(
             data.scaling, data.model_std, split.images, split.info.minimum
         )
-        self.placement = DevicePlacement(split, config.seed, spread)
+        self.feed = DeviceFeed(split, config.seed, spread)
         batch_fn = make_batch_fn(
-            self.placement,
+            self.feed.batch,
             self.scaling,
             make_augment_fn(data.augmentation, data.shift_pixels, self.shape),
             config.seed,
             masked=split.info.masked,
         )
         self.state = jax.jit(make_init_state(config, self.shape))()
-        self.step = jax.jit(build_train_step(config, batch_fn, spread), donate_argnums=0)
+        self.step = jax.jit(
+            build_train_step(config, task_of(config).loss_fn(split), batch_fn, spread),
+            donate_argnums=0,
+        )
 
     def advance(self, first: int, num_steps: int) -> None:
         """Makes steps and waits for them."""
         for step in range(first, first + num_steps):
-            self.state, _ = self.step(self.state, *self.placement.arguments(step))
+            self.state, _ = self.step(self.state, *self.feed.arguments(step))
         jax.block_until_ready(self.state)
 
     def num_parameters(self) -> int:

@@ -36,13 +36,13 @@ def forget(paths: Iterable[os.PathLike[str]]) -> None:
         os.close(file)
 
 
-def measure(placement_name: str, name: str, num_batches: int, found: Any) -> None:
+def measure(placement: str, name: str, num_batches: int, found: Any) -> None:
     """Reads batches through one placement; sends what it measured."""
     import jax
 
     from lensjax.config import default_config, from_config_dict
     from lensjax.data import deeplense
-    from lensjax.data.placement import place
+    from lensjax.data.feed import open_feed
     from lensjax.interfaces import Places
     from lensjax.run.learning import build_spread
 
@@ -51,17 +51,18 @@ def measure(placement_name: str, name: str, num_batches: int, found: Any) -> Non
     split = deeplense.open_split(name, None, "train")
     before = peak_mebibytes()
     spread = build_spread(from_config_dict(config))
-    placement = place(split, placement_name, 0, spread)
+    feed = open_feed(split, placement, 0, spread)
     places = Places(jax.numpy.arange(BATCH_SIZE), BATCH_SIZE)
-    gather = jax.jit(lambda step, *arguments: placement.batch(step, places, *arguments))
+    gather = jax.jit(lambda step, *arguments: feed.batch(step, places, *arguments))
     started = time.monotonic()
     for step in range(WARM_UP + num_batches):
         if step == WARM_UP:
             started = time.monotonic()
-        batch = gather(step, *placement.arguments(step))
+        arguments = feed.arguments(step)
+        batch = gather(step, *(arguments[0] if placement == "stream" else arguments))
     jax.block_until_ready(batch)
     seconds = time.monotonic() - started
-    placement.close()
+    feed.close()
     found.put(
         {
             "images_per_second": num_batches * BATCH_SIZE / seconds,

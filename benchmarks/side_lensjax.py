@@ -22,8 +22,8 @@ from jax import Array
 from lensjax.config import Config, from_config_dict
 from lensjax.data.augmentation import make_augment_fn
 from lensjax.data.dataset import DatasetInfo, LensSplit
+from lensjax.data.feed import DeviceFeed
 from lensjax.data.pipeline import make_batch_fn
-from lensjax.data.placement import DevicePlacement
 from lensjax.data.scaling import Scaling, fit_scaling
 from lensjax.devices import machine
 from lensjax.devices.mesh import all_devices, state_shardings
@@ -39,7 +39,8 @@ from lensjax.models import build_model
 from lensjax.models.layers import SelfAttention, modulate
 from lensjax.run import optim, provenance
 from lensjax.run.learning import build_spread, build_train_step, make_init_state, with_shardings
-from lensjax.run.state import EmaSettings, make_dispatch, make_train_step
+from lensjax.run.state import EmaSettings, make_train_step
+from lensjax.training.tasks import task_of
 
 PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "default"}
 
@@ -106,17 +107,17 @@ class Train:
         split = synthetic(settings["num_images"], shape, config.model.num_classes)
         spread, data = build_spread(config), config.data
         scaling = fit_scaling(data.scaling, data.model_std, split.images, split.info.minimum)
-        self._placement = DevicePlacement(split, config.seed, spread)
-        augment_fn = make_augment_fn(data.augmentation, data.shift_pixels, shape)
-        batch_fn = make_batch_fn(self._placement, scaling, augment_fn, config.seed, masked=False)
         self._at_once = config.train.steps_per_dispatch
-        step_fn = make_dispatch(build_train_step(config, batch_fn, spread), self._at_once, False)
+        self._feed = DeviceFeed(split, config.seed, spread, self._at_once)
+        augment_fn = make_augment_fn(data.augmentation, data.shift_pixels, shape)
+        batch_fn = make_batch_fn(self._feed.batch, scaling, augment_fn, config.seed, masked=False)
+        loss_fn = task_of(config).loss_fn(split)
+        step_fn = build_train_step(config, loss_fn, batch_fn, spread)
         init = make_init_state(config, shape)
         expected = with_shardings(jax.eval_shape(init), spread.mesh)
         self._state = jax.jit(init, out_shardings=state_shardings(spread.mesh, expected))()
-        arguments = self._placement.arguments(0)
         started = time.perf_counter()
-        self._step_fn = spread.compile(step_fn, self._state, arguments, False)
+        self._step_fn = self._feed.compile(step_fn, self._state)
         self.info: Answer = {"compile_seconds": time.perf_counter() - started}
         self._steps = 0
         self.info["planned_bytes"] = planned_bytes(self._step_fn)
@@ -134,7 +135,7 @@ class Train:
         if count % self._at_once:
             raise ValueError(f"{count} steps are no dispatches of {self._at_once}")
         for _ in range(count // self._at_once):
-            self._state, _ = self._step_fn(self._state, *self._placement.arguments(self._steps))
+            self._state, _ = self._step_fn(self._state, *self._feed.arguments(self._steps))
             self._steps += self._at_once
         jax.block_until_ready(self._state)
 

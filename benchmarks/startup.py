@@ -42,9 +42,9 @@ def hook():
     import jax
     from lensjax.run import datasets
     from lensjax.cli import modes
-    from lensjax.training import loop
+    from lensjax.training import prepare as training
     mark("imports")
-    prepare, first, compiled = datasets.prepare, loop.first_state, loop.compile_step
+    prepare, first, compiled = datasets.prepare, training.first_state, training.compile_step
 
     def prepare_marked(data):
         result = prepare(data)
@@ -72,7 +72,7 @@ def hook():
         return once
 
     datasets.prepare = prepare_marked
-    loop.first_state, loop.compile_step = first_marked, compile_marked
+    training.first_state, training.compile_step = first_marked, compile_marked
 
 main = lensjax.main.main
 def hooked(arguments):

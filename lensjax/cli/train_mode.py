@@ -6,7 +6,6 @@ import jax
 from absl import logging
 
 from lensjax.config import Config
-from lensjax.devices.mesh import mesh_shape
 from lensjax.errors import WorkdirError
 from lensjax.files.user_paths import expanded
 from lensjax.run import datasets
@@ -16,12 +15,12 @@ from lensjax.training.loop import train
 from lensjax.training.stopping import RUN_AGAIN, StopRequest
 
 
-def _log_strategy(config: Config) -> None:
+def _log_strategy(config: Config, mesh: jax.sharding.Mesh) -> None:
     exact = jax.default_backend() == "cpu" or config.train.deterministic
     logging.info(
         "parallel.strategy=%s over %d x %d devices (data, shard); a resumed run is %s",
         config.parallel.strategy,
-        *mesh_shape(config.parallel.num_devices, config.parallel.mesh),
+        *mesh.devices.shape,
         "bit-identical" if exact else "equal to rounding (train.deterministic=True makes it exact)",
     )
 
@@ -45,13 +44,13 @@ def train_mode(config: Config, workdir: pathlib.Path) -> int:
     Raises:
       UserError: for data, a workdir or devices that do not fit; see `training.loop.train`.
     """
-    build_mesh(config)  # refuses what the devices cannot do before anything is written
-    _log_strategy(config)
+    mesh = build_mesh(config)  # refuses what the devices cannot do before anything is written
+    _log_strategy(config, mesh)
     _check_apart(workdir, config)
     files.check_free(workdir, config)  # before a build that may take minutes
     prepared = datasets.prepare(config.data)
     stop = StopRequest()
     splits = prepared.open_split("train"), prepared.open_split("test")
-    state = train(config, workdir, *splits, stop=stop)
+    state = train(config, workdir, *splits, mesh=mesh, stop=stop)
     unfinished = stop.signal_name is not None and int(state.step) < config.train.num_steps
     return RUN_AGAIN if unfinished else 0

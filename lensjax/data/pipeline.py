@@ -1,4 +1,4 @@
-"""Batches as a function of the step: `batch = f(seed, step)`, whatever the placement.
+"""Batches as a function of the step: `batch = f(seed, step)`, wherever the images live.
 
 Example number `n = step * batch_size + place` of a run is `order[epoch][n mod N]` with
 `epoch = n // N`. The orders of this epoch and the next are handed to the step as an argument, made
@@ -6,7 +6,7 @@ once an epoch. Nothing else decides what a batch holds, so that a resumed run ne
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ class EpochOrder(NamedTuple):
 
 
 def epoch_of(step: int, batch_size: int, num_examples: int) -> int:
-    """Returns the epoch in which a step's first example lies."""
+    """Finds the epoch in which a step's first example lies."""
     return step * batch_size // num_examples
 
 
@@ -57,7 +57,7 @@ def epoch_order(seed: int, epoch: int, batch_size: int, num_examples: int) -> Ep
 
 
 def batch_indices(epoch: EpochOrder, step: Array, places: Places) -> Array:
-    """Returns which examples stand at places of a step's batch, int32 `[b]`.
+    """Looks up which examples stand at places of a step's batch, int32 `[b]`.
 
     Args:
       epoch: the epoch in which the step begins.
@@ -68,30 +68,8 @@ def batch_indices(epoch: EpochOrder, step: Array, places: Places) -> Array:
     return epoch.order[first + places.indices]
 
 
-class Placement(Protocol):
-    """Where the images live; the train step is the same for each.
-
-    Attributes:
-      gives_rows: whether the arguments are rows of the batch; else each device needs all of them.
-    """
-
-    gives_rows: bool
-
-    def arguments(self, step: int) -> tuple[Any, ...]:
-        """Returns what the step receives beside the state, shapes alike for every step."""
-        ...
-
-    def batch(self, step: Array, places: Places, *arguments: Any) -> Batch:
-        """Returns what stands at places of the batch, in flux units; traced inside the step."""
-        ...
-
-    def close(self) -> None:
-        """Gives back what it holds."""
-        ...
-
-
 def to_batch(scaling: Scaling, image: Array, label: Array) -> Batch:
-    """Returns a batch in the model's range; pixels without a measurement get no weight.
+    """Brings a batch into the model's range; pixels without a measurement get no weight.
 
     Args:
       scaling: from flux to the model's range.
@@ -104,17 +82,17 @@ def to_batch(scaling: Scaling, image: Array, label: Array) -> Batch:
 
 
 def make_batch_fn(
-    placement: Placement,
+    gather_fn: Callable[..., Batch],
     scaling: Scaling,
     augment_fn: Callable[[Array, Array], Array],
     seed: int,
     *,
     masked: bool,
 ) -> Callable[..., Batch]:
-    """Returns `(step, places, *arguments) -> Batch` in the model's range.
+    """Makes `(step, places, *arguments) -> Batch` in the model's range.
 
     Args:
-      placement: where the images live.
+      gather_fn: `(step, places, *arguments) -> Batch` in flux units, see `Feed.batch`.
       scaling: from flux to the model's range.
       augment_fn: `(key, image) -> image`, from `augmentation.make_augment_fn`.
       seed: the run's seed.
@@ -122,7 +100,7 @@ def make_batch_fn(
     """
 
     def batch_fn(step: Array, places: Places, *arguments: Any) -> Batch:
-        examples = placement.batch(step, places, *arguments)
+        examples = gather_fn(step, places, *arguments)
         keys = prng.keys(prng.key(seed, "augmentation", step), places.indices)
         image = jax.vmap(augment_fn)(keys, examples.image)
         if masked:

@@ -7,7 +7,7 @@ is one program whose state the compiler may divide; under `pmap` the whole step 
 
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -35,29 +35,29 @@ class Spread(Protocol):
         """Images a step, on all devices together."""
         ...
 
-    def on_parts(self, part_fn: PartFn, rows: bool) -> PartFn:
-        """Returns `(params, step, *arguments) -> mean` over the devices; traced.
+    def for_rows(self) -> "Spread":
+        """Gives the same spread for a step whose arguments are rows of the batch, divided."""
+        ...
+
+    def on_parts(self, part_fn: PartFn) -> PartFn:
+        """Makes `(params, step, *arguments) -> mean` over the devices; traced.
 
         Args:
           part_fn: `(places, params, step, *arguments) -> tree` for a part of the batch.
-          rows: whether the arguments are rows of the batch; else every device has them whole.
         """
         ...
 
     def put_rows(self, rows: Any) -> Any:
-        """Returns the examples that this host has read as a batch on the devices of all hosts."""
+        """Lays the examples that this host has read as a batch on the devices of all hosts."""
         ...
 
-    def compile(
-        self, step_fn: Callable[..., Any], state: Any, arguments: tuple[Any, ...], rows: bool
-    ) -> Any:
+    def compile(self, step_fn: Callable[..., Any], state: Any, arguments: tuple[Any, ...]) -> Any:
         """Compiles a step that donates its state.
 
         Args:
           step_fn: `(state, *arguments) -> (state, scalars)`.
           state: arrays as they lie before and after each step.
           arguments: those of a step.
-          rows: see `on_parts`.
         """
         ...
 
@@ -103,19 +103,26 @@ class _OnMesh:
     Args:
       mesh: the devices.
       batch_size: images a step, on all devices together.
+      rows: whether a step's arguments are rows of the batch, divided over the devices; else each
+        device has them whole.
     """
 
-    def __init__(self, mesh: Mesh, batch_size: int) -> None:
+    def __init__(self, mesh: Mesh, batch_size: int, *, rows: bool = False) -> None:
         self.mesh = mesh
         self.batch_size = batch_size
+        self._rows = rows
         self._own = own_places(mesh, batch_size)
+
+    def for_rows(self) -> Self:
+        """Gives the same spread for a step whose arguments are rows of the batch, divided."""
+        return type(self)(self.mesh, self.batch_size, rows=True)
 
 
 class JitSpread(_OnMesh):
     """A step over a mesh, whose state may be divided."""
 
-    def on_parts(self, part_fn: PartFn, rows: bool) -> PartFn:
-        """Returns the part mapped over the mesh; a single device sees the batch whole."""
+    def on_parts(self, part_fn: PartFn) -> PartFn:
+        """Maps the part over the mesh; a single device sees the batch whole."""
         if self.mesh.size == 1:
             return functools.partial(part_fn, Places(jnp.arange(self.batch_size), self.batch_size))
         whole, divided = PartitionSpec(), PartitionSpec(BATCH_AXES)
@@ -124,7 +131,7 @@ class JitSpread(_OnMesh):
             spread = jax.shard_map(
                 functools.partial(_mean_of_part, part_fn, BATCH_AXES, self.batch_size),
                 mesh=self.mesh,
-                in_specs=(whole, whole, *(divided if rows else whole for _ in arguments)),
+                in_specs=(whole, whole, *(divided if self._rows else whole for _ in arguments)),
                 out_specs=whole,
                 check_vma=False,
             )
@@ -133,14 +140,11 @@ class JitSpread(_OnMesh):
         return mapped
 
     def put_rows(self, rows: Any) -> Any:
-        """Returns arrays `[B, ...]`, of which this host has given its rows."""
+        """Lays arrays `[B, ...]`, of which this host gives its rows."""
         return _put(rows, self.mesh, self._own, self.batch_size, None)
 
-    def compile(
-        self, step_fn: Callable[..., Any], state: Any, arguments: tuple[Any, ...], rows: bool
-    ) -> Any:
+    def compile(self, step_fn: Callable[..., Any], state: Any, arguments: tuple[Any, ...]) -> Any:
         """Compiles the step; its state comes back as it lay."""
-        del rows
         # The shardings are pinned: the step must accept its own output.
         shardings = (state_shardings(self.mesh, state), replicated(self.mesh))
         jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=shardings)
@@ -150,18 +154,15 @@ class JitSpread(_OnMesh):
 class PmapSpread(_OnMesh):
     """A step on each device, which holds the whole state."""
 
-    def on_parts(self, part_fn: PartFn, rows: bool) -> PartFn:
-        """Returns the part as it is: the whole step is mapped."""
-        del rows
+    def on_parts(self, part_fn: PartFn) -> PartFn:
+        """Leaves the part as it is: the whole step is mapped."""
         return functools.partial(_mean_of_part, part_fn, (_AXIS,), self.batch_size)
 
     def put_rows(self, rows: Any) -> Any:
-        """Returns arrays `[devices, B / devices, ...]`, of which this host has given its rows."""
+        """Lays arrays `[devices, B / devices, ...]`, of which this host gives its rows."""
         return _put(rows, self.mesh, self._own, self.batch_size, self.mesh.size)
 
-    def compile(
-        self, step_fn: Callable[..., Any], state: Any, arguments: tuple[Any, ...], rows: bool
-    ) -> Any:
+    def compile(self, step_fn: Callable[..., Any], state: Any, arguments: tuple[Any, ...]) -> Any:
         """Compiles the step; state and scalars are the same on each device."""
         # pmap asks for an argument with the mapped axis, which a set on the devices does not have.
         own = self.put_rows(self._own)
@@ -173,7 +174,7 @@ class PmapSpread(_OnMesh):
         mapped = jax.pmap(
             part,
             axis_name=_AXIS,
-            in_axes=(None, 0, *(0 if rows else None for _ in arguments)),
+            in_axes=(None, 0, *(0 if self._rows else None for _ in arguments)),
             out_axes=None,
             donate_argnums=0,
             devices=list(self.mesh.devices.flat),
@@ -187,7 +188,7 @@ _SPREADS: dict[str, Callable[[Mesh, int], Spread]] = {"jit": JitSpread, "pmap": 
 
 
 def make_spread(strategy: str, mesh: Mesh, batch_size: int) -> Spread:
-    """Returns how batches are spread over a mesh.
+    """Spreads batches over a mesh.
 
     Args:
       strategy: `jit` or `pmap`.

@@ -33,7 +33,7 @@ from lensjax.diffusion import paths
 from lensjax.diffusion.time_grids import cosine_shares
 from lensjax.errors import RequestError
 from lensjax.interfaces import DenoiseFn, is_integer
-from lensjax.run.networks import build_path, make_denoiser_fn, with_forward_mode
+from lensjax.run.networks import build_network, build_path, with_forward_mode
 
 TRACES = ("hutchinson", "exact")
 SPACES = ("flux", "model")
@@ -189,7 +189,7 @@ def make_log_density_fn(config: Config, integration: Integration) -> LogDensityF
       integration: see `Integration`.
     """
     path = build_path(config)
-    denoiser_fn = make_denoiser_fn(with_forward_mode(config))
+    denoiser_fn = build_network(with_forward_mode(config)).denoiser
     times = time_grid(path, integration.steps, integration.t_min)
 
     def log_density_fn(params: Any, images: Array, labels: Array, keys: Array) -> Array:

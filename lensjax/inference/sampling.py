@@ -18,7 +18,7 @@ from lensjax.devices.mesh import on_each_device, put, replicated
 from lensjax.devices.progress import progress_bar
 from lensjax.diffusion import samplers
 from lensjax.diffusion.guidance import count_passes
-from lensjax.run.networks import build_path, guidance_settings, make_guided_fn
+from lensjax.run.networks import build_network, build_path, guidance_settings, make_guided_fn
 
 
 class Weights(NamedTuple):
@@ -79,8 +79,9 @@ def make_sample_fn(
       sample: sampler, times and guidance.
       weaker: the configuration of the weaker network of autoguidance; None without.
     """
-    path = build_path(config)
-    guided_fn = make_guided_fn(config, sample, weaker)
+    network = build_network(config)
+    path = network.path
+    guided_fn = make_guided_fn(network, sample, build_network(weaker) if weaker else None)
     times = sample_times(path, sample)
 
     def sample_fn(weights: Weights, seed: Array, numbers: Array, labels: Array) -> Array:

@@ -1,36 +1,27 @@
-"""What a configuration trains: devices, loss, optimizer, state and step, as pure functions."""
+"""What a configuration trains with: devices, optimizer, state and step, as pure functions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax import Array
 
 from lensjax.config import Config
-from lensjax.config.classify import BALANCED, UNWEIGHTED, class_weights
-from lensjax.config.model import CLASSIFY, GENERATE
+from lensjax.config.model import GENERATE
 from lensjax.devices.mesh import all_devices, make_mesh, state_shardings
 from lensjax.devices.spread import Spread, make_spread
-from lensjax.diffusion.losses import LossSettings, make_loss_fn
+from lensjax.diffusion.losses import LossSettings
 from lensjax.errors import ConfigError
 from lensjax.interfaces import Batch, LossFn
 from lensjax.models import build_model
 from lensjax.run import optim
-from lensjax.run.networks import (
-    build_path,
-    make_classifier_init_fn,
-    make_image_fn,
-    make_init_fn,
-    make_network_fn,
-)
+from lensjax.run.networks import make_classifier_init_fn, make_init_fn
 from lensjax.run.state import EmaSettings, StepFn, TrainState, init_state, make_train_step
-from lensjax.run.task_losses import make_classifier_loss_fn, make_masked_loss_fn
 
 
 def build_mesh(config: Config) -> jax.sharding.Mesh:
-    """Returns the mesh of the configuration's devices.
+    """Builds the mesh of the configuration's devices.
 
     Raises:
       ConfigError: see `mesh.mesh_shape`; and for a batch that the devices do not divide.
@@ -49,41 +40,10 @@ def build_mesh(config: Config) -> jax.sharding.Mesh:
     return mesh
 
 
-def build_spread(config: Config) -> Spread:
-    """Returns how the configuration spreads its batches; errors as for `build_mesh`."""
-    return make_spread(config.parallel.strategy, build_mesh(config), config.train.batch_size)
-
-
-def _class_weights(config: Config, class_counts: Sequence[int] | None) -> Array:
-    text = config.classify.class_weights
-    if text == UNWEIGHTED:
-        return jnp.ones(config.model.num_classes)
-    if text != BALANCED:
-        return jnp.asarray(class_weights(text), jnp.float32)
-    assert class_counts is not None  # the training counts them
-    counts = jnp.asarray(class_counts, jnp.float32)
-    return jnp.mean(counts) / counts
-
-
-def build_loss_fn(config: Config, class_counts: Sequence[int] | None = None) -> LossFn:
-    """Returns the loss of the configured task, `(params, batch, keys [B], places) -> float32 []`.
-
-    Args:
-      config: the configuration.
-      class_counts: training images of each class, for `classify.class_weights=balanced`.
-    """
-    if config.task == GENERATE:
-        return make_loss_fn(make_network_fn(config), build_path(config), loss_settings(config))
-    if config.task == CLASSIFY:
-        return make_classifier_loss_fn(
-            make_image_fn(config),
-            config.classify.label_smoothing,
-            _class_weights(config, class_counts),
-            config.classify.train_encoder,
-        )
-    return make_masked_loss_fn(
-        make_image_fn(config), config.model.patch_size, config.model.normalise_patches
-    )
+def build_spread(config: Config, mesh: jax.sharding.Mesh | None = None) -> Spread:
+    """Spreads batches over a mesh, by default that of the configuration; see `build_mesh`."""
+    mesh = mesh or build_mesh(config)
+    return make_spread(config.parallel.strategy, mesh, config.train.batch_size)
 
 
 def _schedule(config: Config) -> Callable[[Array], Array]:
@@ -108,7 +68,7 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
 
 
 def make_init_state(config: Config, image_shape: tuple[int, int, int]) -> Callable[[], TrainState]:
-    """Returns the function that makes the state before the first step."""
+    """Makes the function that gives the state before the first step."""
     make = make_init_fn if config.task == GENERATE else make_classifier_init_fn
     init_fn = make(build_model(config.model), image_shape)
     names = config.optim.ema_half_lives
@@ -116,14 +76,14 @@ def make_init_state(config: Config, image_shape: tuple[int, int, int]) -> Callab
 
 
 def abstract_state(config: Config, image_shape: tuple[int, int, int]) -> TrainState:
-    """Returns shapes and dtypes of the state, on each device whole, without computing anything."""
+    """Finds shapes and dtypes of the state, on each device whole, without computing anything."""
     # One device is enough for a single process; several share what they restore.
     mesh = all_devices(most=1)
     return with_shardings(jax.eval_shape(make_init_state(config, image_shape)), mesh)
 
 
 def with_shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-    """Returns the shapes and dtypes of a tree, each array as a train state lies on a mesh."""
+    """Describes the arrays of a tree: shape, dtype, and where a train state has them on a mesh."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,
@@ -132,7 +92,7 @@ def with_shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
 
 
 def loss_settings(config: Config) -> LossSettings:
-    """Returns the fields that the loss depends on."""
+    """Picks the fields that the loss depends on."""
     return LossSettings(
         prediction=config.model.prediction,
         space=config.loss.space,
@@ -150,29 +110,23 @@ def loss_settings(config: Config) -> LossSettings:
 
 
 def build_train_step(
-    config: Config,
-    batch_fn: Callable[..., Batch],
-    spread: Spread,
-    rows: bool = False,
-    class_counts: Sequence[int] | None = None,
+    config: Config, loss_fn: LossFn, batch_fn: Callable[..., Batch], spread: Spread
 ) -> StepFn:
-    """Returns the pure train step, `(state, *data) -> (state, scalars)`.
+    """Builds the pure train step, `(state, *data) -> (state, scalars)`.
 
     Args:
       config: the configuration.
+      loss_fn: `(params, batch, keys [B], places) -> float32 []`.
       batch_fn: `(step, places, *data) -> Batch` in the model's range.
       spread: how the batch lies on the devices.
-      rows: whether the data are rows of the batch, see `Spread.on_parts`.
-      class_counts: training images of each class, for `classify.class_weights=balanced`.
     """
     return make_train_step(
-        build_loss_fn(config, class_counts),
+        loss_fn,
         batch_fn,
         _optimizer(config),
         _schedule(config),
         EmaSettings(config.optim.ema_half_lives, config.optim.ema_warmup_share),
         spread=spread,
-        rows=rows,
-        num_parts=config.train.accumulate_steps,
+        accumulate_steps=config.train.accumulate_steps,
         seed=config.seed,
     )

@@ -90,56 +90,30 @@ def _updated_averages(
     return updated
 
 
-def _over_parts(
-    loss_fn: LossFn, num_parts: int, params: Any, batch: Batch, keys: Array, places: Places
+def _accumulated(
+    loss_fn: LossFn, accumulate_steps: int, params: Any, batch: Batch, keys: Array, places: Places
 ) -> tuple[Array, Any]:
-    """Returns loss and gradient, means over equal parts of a batch that are taken in turn."""
+    """Averages loss and gradient over equal parts of a batch that are taken in turn."""
     value_and_gradient = jax.value_and_grad(loss_fn)
-    if num_parts == 1:
+    if accumulate_steps == 1:
         return value_and_gradient(params, batch, keys, places)
 
     def add(total: Any, part: tuple[Batch, Array, Array]) -> tuple[Any, None]:
         batch, keys, indices = part
-        found = value_and_gradient(params, batch, keys, Places(indices, places.total))
-        return jax.tree.map(jnp.add, total, found), None
+        of_part = value_and_gradient(params, batch, keys, Places(indices, places.total))
+        return jax.tree.map(jnp.add, total, of_part), None
 
     parts = jax.tree.map(
-        lambda rows: rows.reshape(num_parts, -1, *rows.shape[1:]), (batch, keys, places.indices)
+        lambda rows: rows.reshape(accumulate_steps, -1, *rows.shape[1:]),
+        (batch, keys, places.indices),
     )
     nothing = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
     total, _ = jax.lax.scan(add, nothing, parts)
-    return jax.tree.map(lambda value: value / num_parts, total)
+    return jax.tree.map(lambda value: value / accumulate_steps, total)
 
 
 # (state, *data arguments) -> (next state, scalars).
 StepFn = Callable[..., tuple[TrainState, dict[str, Array]]]
-
-
-def make_dispatch(step_fn: StepFn, num_steps: int, rows: bool) -> StepFn:
-    """Returns a function that makes several steps, so that the host is asked less often.
-
-    Args:
-      step_fn: `(state, *data) -> (state, scalars)`.
-      num_steps: steps of a dispatch, K.
-      rows: whether each step has data of its own, its rows of a batch; see `Spread.on_parts`.
-
-    Returns:
-      `(state, *data) -> (state, scalars [K])`, with the data of K steps, a tuple for each, where
-      they are rows, and else with those that all K share.
-    """
-
-    def dispatch(state: TrainState, *data: Any) -> tuple[TrainState, dict[str, Array]]:
-        if num_steps == 1:  # a loop of one would be compiled as a loop
-            state, scalars = step_fn(state, *(data[0] if rows else data))
-            return state, jax.tree.map(lambda value: value[None], scalars)
-
-        def step(state: TrainState, own: Any) -> tuple[TrainState, dict[str, Array]]:
-            return step_fn(state, *(own if rows else data))
-
-        own = jax.tree.map(lambda *steps: jnp.stack(steps), *data) if rows else None
-        return jax.lax.scan(step, state, own, length=num_steps)
-
-    return dispatch
 
 
 def make_train_step(
@@ -150,8 +124,7 @@ def make_train_step(
     ema: EmaSettings,
     *,
     spread: Spread,
-    rows: bool = False,
-    num_parts: int = 1,
+    accumulate_steps: int = 1,
     seed: int,
 ) -> StepFn:
     """Returns the pure step `(state, *data) -> (state, scalars)`.
@@ -166,8 +139,8 @@ def make_train_step(
       schedule: the learning rate of a step, for the log.
       ema: half-lives and warm-up of the averages; the state has the same names.
       spread: how the batch lies on the devices.
-      rows: whether the data are rows of the batch, see `Spread.on_parts`.
-      num_parts: equal parts of a device's examples whose gradients are found one after the other.
+      accumulate_steps: equal parts of a device's examples whose gradients are found one after the
+        other.
       seed: the run's seed.
 
     Returns:
@@ -177,10 +150,10 @@ def make_train_step(
     def part(places: Places, params: Any, step: Array, *data: Any) -> tuple[Array, Any]:
         batch = batch_fn(step, places, *data)
         example_keys = prng.keys(prng.key(seed, "loss", step), places.indices)
-        return _over_parts(loss_fn, num_parts, params, batch, example_keys, places)
+        return _accumulated(loss_fn, accumulate_steps, params, batch, example_keys, places)
 
     def train_step(state: TrainState, *data: Any) -> tuple[TrainState, dict[str, Array]]:
-        loss, gradient = spread.on_parts(part, rows)(state.params, state.step, *data)
+        loss, gradient = spread.on_parts(part)(state.params, state.step, *data)
         gradient_norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
 

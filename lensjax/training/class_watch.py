@@ -16,9 +16,8 @@ from lensjax import prng
 from lensjax.config import Config
 from lensjax.data.augmentation import central_cut_out, make_observe_fn
 from lensjax.data.catalogue import SIMULATED_SETS
-from lensjax.data.dataset import Examples, Split, first_of_each_class
+from lensjax.data.dataset import Examples, first_of_each_class
 from lensjax.data.pipeline import to_batch
-from lensjax.data.scaling import Scaling
 from lensjax.devices.chunks import map_chunks
 from lensjax.devices.mesh import on_each_device, put, replicated, rows_of_a_turn
 from lensjax.metrics.classification import fit_temperature
@@ -28,13 +27,14 @@ from lensjax.run.figures import flux_rows
 from lensjax.run.networks import make_image_fn
 from lensjax.run.selection import VALIDATION_LOSS
 from lensjax.run.task_losses import cross_entropy, masked_errors
+from lensjax.training.data import TrainingData
 
 _MAX_BATCH = 128
 Draw = tuple[np.ndarray | None, Mapping[str, float]]
 
 
 def observe_fn(config: Config) -> Callable[[Array, Array], Array]:
-    """Returns `(key, image [H, W, C]) -> image` in flux: the configured noise, or nothing."""
+    """Makes `(key, image [H, W, C]) -> image` in flux: the configured noise, or nothing."""
     settings = config.classify
     if not settings.noise_share:
         return lambda key, image: image
@@ -42,8 +42,10 @@ def observe_fn(config: Config) -> Callable[[Array, Array], Array]:
     return make_observe_fn(survey, settings.noise_share, settings.noise_magnitudes)
 
 
-def _validation_images(config: Config, validation: Split) -> Examples:
-    """Returns the first images of each class as a network will see them, noise included."""
+def _validation_images(config: Config, data: TrainingData) -> Examples:
+    """Takes the first images of each class as a network will see them, noise included."""
+    validation = data.validation
+    assert validation is not None  # `divide` leaves at least one image of each class
     num_classes = max(1, validation.info.num_classes)
     images = first_of_each_class(validation, max(1, config.train.evaluate_images // num_classes))
     labels = np.repeat(np.arange(num_classes, dtype=np.int32), [len(rows) for rows in images])
@@ -57,32 +59,31 @@ class ClassifierWatch:
 
     Args:
       config: the configuration.
-      validation: the part of the training split that is not trained on.
-      scaling: from flux to the model's range.
+      data: its `validation` is the part of the training split that is not trained on.
       mesh: the devices.
     """
 
-    def __init__(self, config: Config, validation: Split, scaling: Scaling, mesh: Mesh) -> None:
-        self._images = _validation_images(config, validation)
+    def __init__(self, config: Config, data: TrainingData, mesh: Mesh) -> None:
+        self._images = _validation_images(config, data)
         self._turn = rows_of_a_turn(mesh, len(self._images.labels), _MAX_BATCH)
         classify = make_image_fn(config)
 
         def logits_fn(params: Any, flux: Array, label: Array) -> Array:
-            return classify(params, to_batch(scaling, flux, label).image, None).logits
+            return classify(params, to_batch(data.scaling, flux, label).image, None).logits
 
         self._mesh = mesh
         self._logits_fn = on_each_device(logits_fn, mesh)
 
     def __len__(self) -> int:
-        """Returns the number of images that are validated on."""
+        """Counts the images that are validated on."""
         return len(self._images.labels)
 
     def draw(self, params: Any) -> Draw:
-        """Returns no picture and no scores."""
+        """Draws no picture and takes no scores."""
         return None, {}
 
     def validate(self, params: Any) -> Mapping[str, float]:
-        """Returns the scalars of a validation and logs them."""
+        """Measures the scalars of a validation and logs them."""
         images, labels = self._images
         params = put(params, replicated(self._mesh))  # once, where they lie in parts
         logits = map_chunks(
@@ -110,22 +111,21 @@ class PretrainingWatch:
 
     Args:
       config: the configuration.
-      validation: the part of the training split that is not trained on.
-      scaling: from flux to the model's range.
+      data: its `validation` is the part of the training split that is not trained on.
       mesh: the devices.
     """
 
-    def __init__(self, config: Config, validation: Split, scaling: Scaling, mesh: Mesh) -> None:
-        self._config, self._scaling, self._mesh = config, scaling, mesh
-        self._images = _validation_images(config, validation)
-        self._names = validation.info.class_names or ("images",)
+    def __init__(self, config: Config, data: TrainingData, mesh: Mesh) -> None:
+        self._config, self._scaling, self._mesh = config, data.scaling, mesh
+        self._images = _validation_images(config, data)
+        self._names = data.train.info.class_names or ("images",)
         self._turn = rows_of_a_turn(mesh, len(self._images.labels), _MAX_BATCH)
         self._apply = make_image_fn(config)
         self._errors_fn = on_each_device(self._errors, mesh)
         self._found_fn = on_each_device(self._found, mesh)
 
     def _prepared(self, flux: Array, numbers: Array) -> tuple[Array, Array]:
-        """Returns images in the model's range and the keys of their masks."""
+        """Gives images in the model's range and the keys of their masks."""
         keys = prng.keys(prng.key(self._config.seed, "validation mask"), numbers)
         return to_batch(self._scaling, flux, numbers).image, keys
 
@@ -137,7 +137,7 @@ class PretrainingWatch:
         )
 
     def _found(self, params: Any, flux: Array, numbers: Array) -> tuple[Array, Array]:
-        """Returns what is seen, black elsewhere, and the estimate of the rest, in flux."""
+        """Gives what is seen, black elsewhere, and the estimate of the rest, in flux."""
         images, keys = self._prepared(flux, numbers)
         model = self._config.model
         output = self._apply(params, images, keys)
@@ -157,7 +157,7 @@ class PretrainingWatch:
         return to_flux(jnp.where(seen, patches, black)), to_flux(jnp.where(seen, patches, found))
 
     def draw(self, params: Any) -> Draw:
-        """Returns rows of true images, of what is seen of them, and of what was found."""
+        """Draws rows of true images, of what is seen of them, and of what was found."""
         columns = self._config.sample.grid_columns
         rows: list[tuple[str, np.ndarray]] = []
         for label, name in enumerate(self._names):
@@ -170,7 +170,7 @@ class PretrainingWatch:
         return flux_rows(rows, float(np.nanmax(self._images.images))), {}
 
     def validate(self, params: Any) -> Mapping[str, float]:
-        """Returns the scalars of a validation and logs them."""
+        """Measures the scalars of a validation and logs them."""
         images = self._images.images
         params = put(params, replicated(self._mesh))
         numbers = np.arange(len(images), dtype=np.int32)

@@ -1,4 +1,4 @@
-"""What a training run shows of itself: lines of metrics, pictures, validation, curves."""
+"""What a training run writes down of itself: lines of metrics, pictures, validation, curves."""
 
 import dataclasses
 import pathlib
@@ -10,70 +10,12 @@ import jax
 import numpy as np
 from absl import logging
 from jax import Array
-from jax.sharding import Mesh
 
 from lensjax.config import Config
-from lensjax.config.model import CLASSIFY, GENERATE
-from lensjax.data.augmentation import central_cut_out, cut_out_shape
-from lensjax.data.dataset import Split, first_of_each_class
-from lensjax.data.scaling import Scaling
 from lensjax.devices.hosts import is_main
-from lensjax.inference.sampling import Drawing, Weights, generate_chunks, make_sample_fn
 from lensjax.run import workdir as files
-from lensjax.run.figures import lens_grid, save_png, training_curves
+from lensjax.run.figures import save_png, training_curves
 from lensjax.run.writers import MetricWriters, NoWriters, Writers, read_metrics
-from lensjax.training.class_watch import ClassifierWatch, PretrainingWatch
-from lensjax.training.light_scores import light_scores
-from lensjax.training.validation import Report, Validation
-
-
-class Samples:
-    """Draws images while a network is trained: a grid beside real ones, and a few scores.
-
-    Args:
-      config: the configuration.
-      split: training images, for the rows of real ones.
-      scaling: from the model's range back to flux.
-      mesh: the devices that draw.
-    """
-
-    def __init__(self, config: Config, split: Split, scaling: Scaling, mesh: Mesh) -> None:
-        # A guide is a checkpoint that need not be there yet.
-        sample = config.sample
-        unguided = dataclasses.replace(sample, guidance=1.0, guidance_rescale=0.0)
-        self._sample = unguided if sample.autoguided else sample
-        margin = config.data.shift_pixels
-        self._data_name = config.data.name
-        self._judged = config.evaluate.while_training
-        self._per_class = max(sample.grid_columns, self._judged)
-        self._real = [
-            central_cut_out(images, margin)
-            for images in first_of_each_class(split, self._per_class)
-        ]
-        self._names = split.info.class_names or ("images",)
-        shape = cut_out_shape(split.info.image_shape, margin)
-        self._drawing = Drawing(make_sample_fn(config, scaling, shape, self._sample), mesh)
-
-    def draw(self, params: Any) -> tuple[np.ndarray, Mapping[str, float]]:
-        """Returns the picture, uint8 `[height, width, 3]`, and the scores of these parameters."""
-        count, columns = self._per_class, self._sample.grid_columns
-        labels = np.repeat(np.arange(len(self._names), dtype=np.int32), count)
-        images = generate_chunks(
-            self._drawing,
-            self._drawing.placed(Weights(params)),
-            np.arange(len(labels), dtype=np.int32),
-            labels,
-            seed=self._sample.seed,
-            batch_size=min(self._sample.batch_size, -(-len(labels) // self._drawing.mesh.size)),
-        )
-        generated = np.split(images, len(self._names))
-        real = self._real
-        shown = [[rows[:columns] for rows in one] for one in (generated, real)]
-        picture = lens_grid(shown[0], self._names, shown[1])
-        if not self._judged:
-            return picture, {}
-        ours, theirs = ([rows[: self._judged] for rows in one] for one in (generated, real))
-        return picture, light_scores(ours, theirs, self._names, self._data_name)
 
 
 @dataclasses.dataclass
@@ -96,10 +38,13 @@ class Progress:
         self.started = time.monotonic()
 
     def summary(self, step: int) -> dict[str, float]:
-        """Returns the scalars of a line and logs them; begins the next line."""
+        """Sums up the scalars of a line and logs them; begins the next line."""
         # Reading the values waits for the steps, so that the clock is right after it.
-        found = jax.device_get(self.pending)
-        scalars = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+        dispatches = jax.device_get(self.pending)
+        scalars = {
+            name: np.concatenate([dispatch[name] for dispatch in dispatches])
+            for name in dispatches[0]
+        }
         self.pause()
         self.seconds_per_step = self.seconds / len(scalars["loss"])
         rate = self.batch_size / self.seconds_per_step
@@ -131,76 +76,12 @@ class Watch(Protocol):
     """What a task shows of a network while it is trained."""
 
     def draw(self, params: Any) -> tuple[np.ndarray | None, Mapping[str, float]]:
-        """Returns a picture, uint8 `[height, width, 3]` or None, and scores of what it shows."""
+        """Draws a picture, uint8 `[height, width, 3]` or None, with scores of it."""
         ...
 
     def validate(self, params: Any) -> Mapping[str, float]:
-        """Returns the scalars of a validation, none where there is nothing to validate on."""
+        """Measures the scalars of a validation, none where there is nothing to validate on."""
         ...
-
-
-class GeneratorWatch:
-    """Draws images, and compares the denoising losses of both splits.
-
-    Args:
-      config: the configuration.
-      train: training images.
-      test: test images; None leaves validation out.
-      scaling: from flux to the model's range.
-      mesh: the devices.
-    """
-
-    def __init__(
-        self, config: Config, train: Split, test: Split | None, scaling: Scaling, mesh: Mesh
-    ) -> None:
-        self._samples = Samples(config, train, scaling, mesh)
-        self._validation = Validation(config, train, test, scaling, mesh) if test else None
-
-    def draw(self, params: Any) -> tuple[np.ndarray | None, Mapping[str, float]]:
-        """Returns images beside real ones, and a few scores."""
-        return self._samples.draw(params)
-
-    def validate(self, params: Any) -> Mapping[str, float]:
-        """Returns the losses of both splits and logs them."""
-        if self._validation is None:
-            return {}
-        report = self._validation.run(params)
-        _log_report(report, len(self._validation))
-        return report.scalars()
-
-
-def make_watch(
-    config: Config, train: Split, other: Split | None, scaling: Scaling, mesh: Mesh
-) -> Watch:
-    """Returns what the configured task shows.
-
-    Args:
-      config: the configuration.
-      train: training images.
-      other: images that are not trained on: the test split for generators, the validation part of
-        the training split for the others.
-      scaling: from flux to the model's range.
-      mesh: the devices that validate and draw; on several hosts all of them call what it returns.
-    """
-    if config.task == GENERATE:
-        return GeneratorWatch(config, train, other, scaling, mesh)
-    assert other is not None  # `divide` leaves at least one image of each class
-    watch = ClassifierWatch if config.task == CLASSIFY else PretrainingWatch
-    return watch(config, other, scaling, mesh)
-
-
-def _log_report(report: Report, num_images: int) -> None:
-    test, train = float(np.mean(report.test)), float(np.mean(report.train))
-    logging.info(
-        "validation on %d images of each split | test loss %.4f | train loss %.4f | gap %.2g +- "
-        "%.2g%s",
-        num_images,
-        test,
-        train,
-        report.gap,
-        report.gap_error,
-        " | the network begins to remember its training images" if report.alarm else "",
-    )
 
 
 class Monitor:

@@ -1,130 +1,181 @@
-"""What is made and checked before the first step: data, scaling, first state, the compiled step."""
+"""All that stands before the first step: the run is begun or restored, then the step made ready."""
 
+import contextlib
 import pathlib
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from absl import logging
+from jax.sharding import Mesh
 
-from lensjax.config import Config, DataConfig, check_image_size, check_num_classes
-from lensjax.config.classify import BALANCED
-from lensjax.config.model import CLASSIFY, GENERATE
+from lensjax.config import Config, check_image_size, check_num_classes
 from lensjax.data.augmentation import cut_out_shape, make_augment_fn
-from lensjax.data.catalogue import is_same_content
 from lensjax.data.dataset import DatasetInfo, Split
-from lensjax.data.pipeline import Placement, make_batch_fn
-from lensjax.data.placement import check_batch_size
-from lensjax.data.scaling import Scaling, fit_scaling, num_reference_images
-from lensjax.data.subset import divide
+from lensjax.data.feed import Feed, StepFn, check_batch_size, open_feed
+from lensjax.data.pipeline import make_batch_fn
+from lensjax.data.subset import without_disc
+from lensjax.devices import hosts
 from lensjax.devices.mesh import state_shardings
 from lensjax.devices.spread import Spread
-from lensjax.errors import ConfigError, DataError
-from lensjax.files.atomic import write_json
+from lensjax.errors import ConfigError
 from lensjax.interfaces import Batch
 from lensjax.run import workdir as files
 from lensjax.run.checkpoint import Checkpoints
-from lensjax.run.learning import build_train_step, make_init_state, with_shardings
-from lensjax.run.state import TrainState, make_dispatch
+from lensjax.run.learning import build_spread, build_train_step, make_init_state, with_shardings
+from lensjax.run.selection import Selection
+from lensjax.run.state import TrainState
 from lensjax.training.class_watch import observe_fn
-from lensjax.training.transfer import scaling_of, with_encoder
+from lensjax.training.data import TrainingData, claim_dataset
+from lensjax.training.monitor import Monitor
+from lensjax.training.tasks import Task, task_of
+
+AugmentFn = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def _describe_dataset(
-    split: Split, scaling: Scaling, image_shape: tuple[int, int, int]
-) -> dict[str, Any]:
-    """Returns the content of `dataset.json`: all that sampling needs without the data."""
-    info = split.info
-    return {
-        "name": info.name,
-        "fingerprint": info.fingerprint,
-        "class_names": list(info.class_names),
-        "image_shape": list(image_shape),
-        "flux_unit": info.flux_unit,
-        "pixel_scale_arcsec": info.pixel_scale_arcsec,
-        "psf_fwhm_arcsec": info.psf_fwhm_arcsec,
-        "zero_point_mag": info.zero_point_mag,
-        "minimum": info.minimum,
-        "maximum": info.maximum,
-        "published_scale": info.published_scale,
-        "num_train_images": len(split),
-        "scaling": scaling.to_dict(),
-    }
+class Begun(NamedTuple):
+    """A run whose folder is this process's own and whose state is there.
 
-
-def _fit_scaling(split: Split, data: DataConfig) -> Scaling:
-    """Finds the scaling from the first images of those that are trained on.
-
-    What is left out must not be known to the network at all.
+    Attributes:
+      config: the configuration.
+      workdir: the run's folder.
+      task: what the run is for.
+      spread: how a batch lies on the devices.
+      data: what is trained and validated on.
+      augment_fn: `(key, image) -> image` of a training example, in flux.
+      checkpoints: the newest states.
+      selection: the best state; None where the newest is wanted.
+      state: a new one, or that of the newest sound checkpoint.
     """
-    info = split.info
-    count = min(num_reference_images(info.image_shape), len(split))
-    reference = split.examples(np.arange(count)).images
-    return fit_scaling(data.scaling, data.model_std, reference, info.minimum, masked=info.masked)
+
+    config: Config
+    workdir: pathlib.Path
+    task: Task
+    spread: Spread
+    data: TrainingData
+    augment_fn: AugmentFn
+    checkpoints: Checkpoints
+    selection: Selection | None
+    state: TrainState
+
+    @property
+    def start(self) -> int:
+        """Steps that were done before."""
+        return int(self.state.step)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps were made, or a classifier has stopped early."""
+        exhausted = self.selection is not None and self.selection.exhausted
+        return self.start >= self.config.train.num_steps or exhausted
 
 
-def claim_dataset(workdir: pathlib.Path, split: Split, config: Config) -> Scaling:
-    """Writes `dataset.json`, or checks that a resumed run meets the data that it began with."""
-    path = workdir / files.DATASET_FILE
-    if path.exists():
-        known = files.read_dataset(workdir)
-        if not is_same_content(known["fingerprint"], split.info.fingerprint):
-            raise ConfigError(
-                "data.name",
-                f"{split.info.name} with fingerprint {split.info.fingerprint}",
-                f"this workdir was begun with fingerprint {known['fingerprint']}; take another",
-            )
-        return Scaling(**known["scaling"])
-    shape = cut_out_shape(split.info.image_shape, config.data.shift_pixels)
-    if config.classify.start_from is not None:
-        scaling = scaling_of(config)
-    else:
-        scaling = _fit_scaling(split, config.data)
-    write_json(path, _describe_dataset(split, scaling, shape))
-    return scaling
+class Ready(NamedTuple):
+    """What the loop moves.
+
+    Attributes:
+      feed: gives each dispatch its images.
+      step_fn: the compiled dispatch, `(state, *arguments) -> (state, scalars [steps])`.
+      monitor: writes down what happens.
+    """
+
+    feed: Feed
+    step_fn: StepFn
+    monitor: Monitor
 
 
-def _log_parameters(state: TrainState) -> None:
-    from clu import parameter_overview
-
-    table = parameter_overview.get_parameter_overview(state.params, include_stats=False)
-    logging.info("parameters:\n%s", table)
-
-
-def compile_step(
+def begin(
     config: Config,
-    state: TrainState,
+    workdir: pathlib.Path,
     split: Split,
-    scaling: Scaling,
-    placement: Placement,
-    spread: Spread,
-) -> Any:
-    """Compiles the step once; a compiled step refuses other shapes instead of compiling again."""
-    batch_fn, rows = _batch_fn(config, placement, scaling, split.info), placement.gives_rows
-    train_step = build_train_step(config, batch_fn, spread, rows, _class_counts(config, split))
-    dispatch = make_dispatch(train_step, config.train.steps_per_dispatch, rows)
-    started = time.monotonic()
-    # Those of every step are alike; the steps of a dispatch are read when it is due.
-    arguments = placement.arguments(int(state.step))
-    if rows:
-        arguments = (arguments,) * config.train.steps_per_dispatch
-    compiled = spread.compile(dispatch, state, arguments, rows)
-    logging.info("compiled the train step once, in %.1f s", time.monotonic() - started)
-    return compiled
+    test: Split | None,
+    cleanup: contextlib.ExitStack,
+    mesh: Mesh | None = None,
+) -> Begun:
+    """Begins a run in a workdir, or restores the one that is there.
+
+    Args:
+      config: the checked configuration.
+      workdir: the run's folder.
+      split: the training images; those in `data.exclude_source_disc` are left out here.
+      test: see `loop.train`.
+      cleanup: closes what is opened.
+      mesh: the devices; None for those of the configuration.
+
+    Raises:
+      UserError: see `loop.train`.
+    """
+    spread, task = build_spread(config, mesh), task_of(config)
+    split = without_disc(split, config.data.exclude_source_disc)
+    image_shape, augment_fn = _check_images(config, task, split.info, len(split))
+    cleanup.enter_context(_claimed(workdir, config, task, image_shape))
+    train, validation = task.divide(split, test)
+    scaling = hosts.main_first(
+        lambda: claim_dataset(workdir, train, image_shape, task.first_scaling)
+    )
+    data = TrainingData(train, validation, image_shape, scaling)
+    checkpoints = Checkpoints(
+        workdir / files.CHECKPOINTS,
+        keep_last=config.train.keep_last,
+        keep_every=config.train.keep_every,
+    )
+    cleanup.callback(checkpoints.close)
+    state = first_state(config, task, image_shape, spread.mesh, checkpoints)
+    start = int(state.step)
+    logging.info("resumed at step %d" if start else "starting at step %d", start)
+    selection = task.selection(workdir, start)
+    if selection:
+        cleanup.callback(selection.close)
+    return Begun(config, workdir, task, spread, data, augment_fn, checkpoints, selection, state)
 
 
-def divided(split: Split, test: Split | None, config: Config) -> tuple[Split, Split | None]:
-    """Returns what is trained on, and what is validated on beside it."""
-    if config.task == GENERATE:
-        return split, test
-    settings = config.classify
-    return divide(split, config.seed, settings.validation_share, settings.label_share)
+def get_ready(run: Begun, cleanup: contextlib.ExitStack, *, quiet: bool = False) -> Ready:
+    """Brings the images to the devices, compiles the step, and opens the records of the run.
+
+    Args:
+      run: the run.
+      cleanup: closes what is opened.
+      quiet: see `loop.train`.
+    """
+    config, train = run.config, run.data.train
+    if hosts.is_main():
+        files.record_start(run.workdir, run.start, config, train.info)
+    feed = open_feed(
+        train, config.data.placement, config.seed, run.spread, config.train.steps_per_dispatch
+    )
+    cleanup.callback(feed.close)
+    step_fn = compile_step(run, feed)
+    watch = run.task.watch(run.data, run.spread.mesh)
+    monitor = Monitor(config, run.workdir, run.start, watch, quiet=quiet)
+    cleanup.callback(monitor.close)
+    return Ready(feed, step_fn, monitor)
 
 
-def check_images(config: Config, info: DatasetInfo, num_images: int) -> None:
-    """Checks what depends on the images and is known only once the data is there."""
+@contextlib.contextmanager
+def _claimed(
+    workdir: pathlib.Path, config: Config, task: Task, image_shape: tuple[int, int, int]
+) -> Iterator[None]:
+    """Makes a workdir this run's own, and keeps other trainings out while it is open."""
+    hosts.check_shared(workdir)
+    if not hosts.is_main():
+        yield
+        return
+    if not files.is_begun(workdir):
+        task.check_start(image_shape)
+    files.claim(workdir, config)
+    with files.training_lock(workdir):
+        yield
+
+
+def _check_images(
+    config: Config, task: Task, info: DatasetInfo, num_images: int
+) -> tuple[tuple[int, int, int], AugmentFn]:
+    """Checks what is known only once the data is there; gives what follows from its images.
+
+    Returns:
+      `(H, W, C)` of what the network sees, and `(key, image) -> image` of a training example.
+    """
     check_batch_size(config.train.batch_size, info, num_images)
     if config.train.batch_size * config.train.steps_per_dispatch > num_images:
         # A dispatch knows the order of this epoch and the next.
@@ -134,53 +185,52 @@ def check_images(config: Config, info: DatasetInfo, num_images: int) -> None:
             f"allowed: at most {num_images // config.train.batch_size}, the batches in the "
             f"{num_images} images of {info.name}",
         )
-    if config.task == CLASSIFY and info.num_classes < 2:
-        raise DataError(
-            f"{info.name} has {info.num_classes or 'no'} class"
-            f"{f' ({info.class_names[0]})' if info.num_classes else ', it is unlabelled'}; a "
-            "classifier needs at least two: one folder for each class"
-        )
+    task.check(info)
     check_num_classes(config.model, info.name, info.class_names)
-    data = config.data
-    make_augment_fn(data.augmentation, data.shift_pixels, info.image_shape)  # refuses what it must
-    height, width, _ = cut_out_shape(info.image_shape, data.shift_pixels)
-    check_image_size(config.model, height, width)
+    data, observe = config.data, observe_fn(config)
+    move = make_augment_fn(data.augmentation, data.shift_pixels, info.image_shape)
+    image_shape = cut_out_shape(info.image_shape, data.shift_pixels)
+    check_image_size(config.model, *image_shape[:2])
 
+    def augment(key: jax.Array, image: jax.Array) -> jax.Array:
+        return observe(jax.random.fold_in(key, 1), move(key, image))
 
-def _class_counts(config: Config, split: Split) -> list[int] | None:
-    """Returns the training images of each class where the loss asks for them."""
-    if config.classify.class_weights != BALANCED:
-        return None
-    return np.bincount(split.all_labels(), minlength=config.model.num_classes).tolist()
-
-
-def _batch_fn(
-    config: Config,
-    placement: Placement,
-    scaling: Scaling,
-    info: DatasetInfo,
-) -> Callable[..., Batch]:
-    data = config.data
-    augment_fn = make_augment_fn(data.augmentation, data.shift_pixels, info.image_shape)
-    observe = observe_fn(config)
-
-    def prepare(key: jax.Array, image: jax.Array) -> jax.Array:
-        return observe(jax.random.fold_in(key, 1), augment_fn(key, image))
-
-    return make_batch_fn(placement, scaling, prepare, config.seed, masked=info.masked)
+    return image_shape, augment
 
 
 def first_state(
-    config: Config, split: Split, mesh: jax.sharding.Mesh, checkpoints: Checkpoints
+    config: Config,
+    task: Task,
+    image_shape: tuple[int, int, int],
+    mesh: Mesh,
+    checkpoints: Checkpoints,
 ) -> TrainState:
-    """Returns the state of the newest sound checkpoint, or a new one."""
-    shape = cut_out_shape(split.info.image_shape, config.data.shift_pixels)
-    init = make_init_state(config, shape)
+    """Restores the newest sound checkpoint, or makes a new state."""
+    init = make_init_state(config, image_shape)
     expected = with_shardings(jax.eval_shape(init), mesh)
     state = checkpoints.restore(expected)
     if state is None:
-        state = jax.jit(init, out_shardings=state_shardings(mesh, expected))()
-        if config.classify.start_from is not None:
-            state = with_encoder(state, config)
+        new_state = jax.jit(init, out_shardings=state_shardings(mesh, expected))()
+        state = task.first_state(new_state)
         _log_parameters(state)
     return state
+
+
+def _log_parameters(state: TrainState) -> None:
+    from clu import parameter_overview
+
+    table = parameter_overview.get_parameter_overview(state.params, include_stats=False)
+    logging.info("parameters:\n%s", table)
+
+
+def compile_step(run: Begun, feed: Feed) -> StepFn:
+    """Compiles the step once; a compiled step refuses other shapes instead of compiling again."""
+    config, train = run.config, run.data.train
+    batch_fn: Callable[..., Batch] = make_batch_fn(
+        feed.batch, run.data.scaling, run.augment_fn, config.seed, masked=train.info.masked
+    )
+    step_fn: Any = build_train_step(config, run.task.loss_fn(train), batch_fn, feed.spread)
+    started = time.monotonic()
+    compiled = feed.compile(step_fn, run.state)
+    logging.info("compiled the train step once, in %.1f s", time.monotonic() - started)
+    return compiled

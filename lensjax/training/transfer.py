@@ -60,12 +60,12 @@ def check_start(config: Config, image_shape: tuple[int, int, int]) -> None:
 
 
 def scaling_of(config: Config) -> Scaling:
-    """Returns the scaling that the encoder of `classify.start_from` was trained with."""
+    """Reads the scaling that the encoder of `classify.start_from` was trained with."""
     return Scaling(**files.read_dataset(_folder(config))["scaling"])
 
 
 def with_encoder(state: TrainState, config: Config) -> TrainState:
-    """Returns a state before its first step with the encoder of `classify.start_from`.
+    """Puts the encoder of `classify.start_from` into a state before its first step.
 
     Raises:
       lensjax.errors.WorkdirError: where the other run has no checkpoint at all.

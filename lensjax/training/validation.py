@@ -23,7 +23,8 @@ from lensjax.devices.chunks import map_chunks
 from lensjax.devices.mesh import on_each_device, put, replicated, rows_of_a_turn
 from lensjax.diffusion.losses import make_error_fn
 from lensjax.run.learning import loss_settings
-from lensjax.run.networks import build_path, make_network_fn
+from lensjax.run.networks import build_network
+from lensjax.training.data import TrainingData
 
 NUM_BINS = 10
 # The alarm: a gap of this many standard errors that is also this share of the training loss.
@@ -54,7 +55,7 @@ class Report(NamedTuple):
         return self.gap > max(ALARM_ERRORS * self.gap_error, share)
 
     def scalars(self) -> Mapping[str, float]:
-        """Returns what goes into the metrics."""
+        """Gives what goes into the metrics."""
         result = {
             "validation/test_loss": float(np.mean(self.test)),
             "validation/train_loss": float(np.mean(self.train)),
@@ -68,9 +69,10 @@ class Report(NamedTuple):
 
 
 def _make_losses_fn(config: Config, scaling: Scaling) -> Callable[..., Array]:
-    """Returns `((params, bin []), flux [B], labels [B], numbers [B]) -> losses [B]`."""
-    path = build_path(config)
-    error_fn = make_error_fn(make_network_fn(config), path, loss_settings(config))
+    """Makes `((params, bin []), flux [B], labels [B], numbers [B]) -> losses [B]`."""
+    network = build_network(config)
+    path, settings = network.path, loss_settings(config)
+    error_fn = make_error_fn(network.apply_fn, path, settings)
 
     def draw(key: Array, shape: tuple[int, ...], t_bin: Array) -> tuple[Array, Array]:
         time_key, noise_key = jax.random.split(key)
@@ -88,17 +90,18 @@ def _make_losses_fn(config: Config, scaling: Scaling) -> Callable[..., Array]:
 
 
 def _equal_parts(train: Split, test: Split, num: int, margin: int) -> tuple[Examples, Examples]:
-    """Returns as many images of each class from either split, at most `num` in all."""
+    """Takes as many images of each class from either split, at most `num` in all."""
     num_classes = max(1, test.info.num_classes)
     per_class = max(1, num // num_classes)
-    found = [first_of_each_class(split, per_class) for split in (train, test)]
-    counts = [min(len(one), len(other)) for one, other in zip(*found, strict=True)]
+    of_train, of_test = (first_of_each_class(split, per_class) for split in (train, test))
+    counts = [min(map(len, pair)) for pair in zip(of_train, of_test, strict=True)]
     labels = np.repeat(np.arange(num_classes, dtype=np.int32), counts)
-    parts = []
-    for images in found:
-        equal = [rows[:count] for rows, count in zip(images, counts, strict=True)]
-        parts.append(Examples(central_cut_out(np.concatenate(equal), margin), labels))
-    return parts[0], parts[1]
+
+    def equal(by_class: list[np.ndarray]) -> Examples:
+        images = [images[:num] for images, num in zip(by_class, counts, strict=True)]
+        return Examples(central_cut_out(np.concatenate(images), margin), labels)
+
+    return equal(of_train), equal(of_test)
 
 
 class Validation:
@@ -106,40 +109,37 @@ class Validation:
 
     Args:
       config: the configuration.
-      train: training images; they should be first in the split's order, as the test images are.
-      test: test images.
-      scaling: from flux to the model's range.
+      data: the training images, and the test images as `validation`.
       mesh: the devices.
     """
 
-    def __init__(
-        self, config: Config, train: Split, test: Split, scaling: Scaling, mesh: Mesh
-    ) -> None:
+    def __init__(self, config: Config, data: TrainingData, mesh: Mesh) -> None:
+        assert data.validation is not None
         self._train, self._test = _equal_parts(
-            train, test, config.train.evaluate_images, config.data.shift_pixels
+            data.train, data.validation, config.train.evaluate_images, config.data.shift_pixels
         )
         self._mesh = mesh
-        self._losses_fn = on_each_device(_make_losses_fn(config, scaling), mesh)
+        self._losses_fn = on_each_device(_make_losses_fn(config, data.scaling), mesh)
         most = min(config.train.batch_size, _MAX_BATCH)
         self._turn = rows_of_a_turn(mesh, len(self._test.labels), most)
 
     def __len__(self) -> int:
-        """Returns the number of images of either split."""
+        """Counts the images of either split."""
         return len(self._test.labels)
 
     def _losses(self, params: Any, examples: Examples) -> np.ndarray:
-        """Returns the losses of each image in each bin, float64 `[N, NUM_BINS]`."""
+        """Measures the losses of each image in each bin, float64 `[N, NUM_BINS]`."""
         numbers = np.arange(len(examples.labels), dtype=np.int32)
 
         def losses_in_bins(*rows: np.ndarray) -> np.ndarray:
-            bins = [self._losses_fn((params, np.int32(one)), *rows) for one in range(NUM_BINS)]
+            bins = [self._losses_fn((params, np.int32(t_bin)), *rows) for t_bin in range(NUM_BINS)]
             return np.stack(bins, axis=1)
 
         losses = map_chunks(losses_in_bins, self._turn, *examples, numbers)
         return losses.astype(np.float64)
 
     def run(self, params: Any) -> Report:
-        """Returns the losses with the given parameters."""
+        """Measures the losses with the given parameters."""
         params = put(params, replicated(self._mesh))  # once, where they lie in parts
         train, test = self._losses(params, self._train), self._losses(params, self._test)
         per_image = np.mean(test - train, axis=1)

@@ -11,7 +11,7 @@ from run_support import tiny_config
 
 from lensjax.config import Config, to_dict
 from lensjax.run.learning import abstract_state
-from lensjax.run.networks import make_network_fn
+from lensjax.run.networks import build_network
 
 
 def counted(jaxpr: Any) -> int:
@@ -33,7 +33,7 @@ def counted(jaxpr: Any) -> int:
 
 def traced(config: Config, shape: tuple[int, int, int], batch: int) -> tuple[int, int]:
     """Returns the FLOPs of an image's forward pass and of its gradient."""
-    network = make_network_fn(config)
+    network = build_network(config).apply_fn
     params = abstract_state(config, shape).params
     image, t = jnp.zeros((batch, *shape)), jnp.zeros(batch)
     labels = {"label": jnp.zeros(batch, jnp.int32)}

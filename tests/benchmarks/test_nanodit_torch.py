@@ -19,7 +19,7 @@ from lensjax.diffusion.losses import make_error_fn
 from lensjax.diffusion.samplers import Problem, SamplerSettings, sample
 from lensjax.interfaces import Batch
 from lensjax.run.learning import abstract_state, loss_settings
-from lensjax.run.networks import build_path, make_guided_fn, make_network_fn
+from lensjax.run.networks import build_network, build_path, make_guided_fn
 from lensjax.run.optim import build_optimizer, ema_decay, make_schedule, update_ema
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -85,7 +85,7 @@ def theirs(tmp_path_factory, params) -> dict[str, np.ndarray]:
 def ours(params: Any) -> tuple[jax.Array, Any]:
     """Returns lensjax's loss and gradient with given times, noise and labels."""
     path, given = build_path(CONFIG), jax.tree.map(jnp.asarray, drawn_arrays(CONFIG))
-    error_fn = make_error_fn(make_network_fn(CONFIG), path, loss_settings(CONFIG))
+    error_fn = make_error_fn(build_network(CONFIG).apply_fn, path, loss_settings(CONFIG))
     batch = Batch(given["image"], given["label"])
 
     def loss(params: Any) -> jax.Array:
@@ -104,7 +104,7 @@ def close(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None
 
 def test_outputs_are_the_same(theirs, params):
     given = drawn_arrays(CONFIG)
-    network = jax.jit(make_network_fn(CONFIG))
+    network = jax.jit(build_network(CONFIG).apply_fn)
     output = network(params, given["image"], given["t"], {"label": given["label"]})
     assert np.abs(output).max() > 0.1
     close(theirs, {"output": np.asarray(output)})
@@ -166,7 +166,9 @@ def test_a_step_of_optimizer_and_average_is_the_same(theirs, params):
 def test_drawn_images_are_the_same(theirs, params, guidance):
     given, path = drawn_arrays(CONFIG), build_path(CONFIG)
     settings = SampleConfig(sampler="euler", steps=3, guidance=guidance)
-    denoise = make_guided_fn(CONFIG, settings)(params, None, jnp.asarray(given["label"]))
+    denoise = make_guided_fn(build_network(CONFIG), settings)(
+        params, None, jnp.asarray(given["label"])
+    )
     problem = Problem(path, denoise, SamplerSettings("euler"), 3)
     images = jax.jit(lambda noise: sample(problem, noise, jnp.asarray(TIMES)))(given["noise"])
     close(theirs, {f"drawn_{guidance:g}": np.asarray(images)})

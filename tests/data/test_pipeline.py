@@ -9,8 +9,8 @@ import pytest
 from pipeline_support import all_examples, permutation, single_device, split_of, steps_of, whole
 
 from lensjax.data.augmentation import make_augment_fn
+from lensjax.data.feed import DeviceFeed
 from lensjax.data.pipeline import batch_indices, epoch_of, epoch_order, make_batch_fn, to_batch
-from lensjax.data.placement import DevicePlacement
 from lensjax.data.scaling import Scaling
 
 SIZES = (7, 12)
@@ -56,11 +56,11 @@ def test_late_steps_do_not_overflow(num, batch_size):
 
 def test_batch_is_in_the_range_of_the_model():
     split = split_of(8)
-    placement = DevicePlacement(split, 0, single_device(8))
+    feed = DeviceFeed(split, 0, single_device(8))
     scaling = Scaling("linear", 3.0, 7.0)
     augment_fn = make_augment_fn("none", 0, split.info.image_shape)
-    batch_fn = make_batch_fn(placement, scaling, augment_fn, 0, masked=False)
-    batch = batch_fn(jnp.int32(0), whole(8), *placement.arguments(0))
+    batch_fn = make_batch_fn(feed.batch, scaling, augment_fn, 0, masked=False)
+    batch = batch_fn(jnp.int32(0), whole(8), *feed.arguments(0))
     expected = (split.images[permutation(0, 0, 8)] - 3) / 7
     np.testing.assert_allclose(batch.image, expected, rtol=1e-6)
     assert batch.measured is None

@@ -12,16 +12,16 @@ from run_support import captured_log, states_differ, tiny_config, tiny_split
 
 from lensjax.data import catalogue, deeplense
 from lensjax.data.dataset import LensSplit
-from lensjax.data.placement import DevicePlacement, StreamPlacement, place
+from lensjax.data.feed import DeviceFeed, StreamFeed, open_feed
 from lensjax.data.subset import SOURCE_POSITION, SubsetSplit, without_disc
 from lensjax.errors import ConfigError, DataError
 from lensjax.run import writers
-from lensjax.training import monitor as monitoring
+from lensjax.training import generator_watch
 from lensjax.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 DISC = (0.05, -0.1, 0.15)
-PLACEMENTS: dict[str, Any] = {"device": DevicePlacement, "stream": StreamPlacement}
+FEEDS: dict[str, Any] = {"device": DeviceFeed, "stream": StreamFeed}
 
 
 def with_sources(split: LensSplit, seed: int = 0) -> LensSplit:
@@ -77,7 +77,7 @@ def test_a_part_is_read_in_several_chunks():
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 16])
-def test_no_batch_of_either_placement_has_an_image_of_the_disc(batch_size):
+def test_no_batch_of_either_feed_has_an_image_of_the_disc(batch_size):
     whole = with_sources(split_of(40))
     kept, part = kept_of(whole), without_disc(whole, DISC)
     stream = all_examples(5, len(kept))
@@ -87,7 +87,7 @@ def test_no_batch_of_either_placement_has_an_image_of_the_disc(batch_size):
             5,
             single_device(batch_size),
         )
-        for name, kind in PLACEMENTS.items()
+        for name, kind in FEEDS.items()
     }
     seen: list[int] = []
     for step in steps_of(len(kept), batch_size):
@@ -105,7 +105,7 @@ def test_no_batch_of_either_placement_has_an_image_of_the_disc(batch_size):
 def test_a_batch_may_not_be_larger_than_what_is_left(name):
     part = without_disc(with_sources(split_of(40)), DISC)
     with pytest.raises(DataError, match=rf"got 40; allowed: at most the {len(part)} images"):
-        place(part, name, 0, single_device(40))
+        open_feed(part, name, 0, single_device(40))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_set_on_disk_and_one_in_memory_lose_the_same_images(tfds_directory, mo
 def _plain(monkeypatch):
     blank = np.zeros((4, 4, 3), np.uint8)
     monkeypatch.setattr(writers, "_open_tensorboard", lambda folder: None)
-    monkeypatch.setattr(monitoring.Samples, "draw", lambda self, params: (blank, {}))
+    monkeypatch.setattr(generator_watch.Samples, "draw", lambda self, params: (blank, {}))
 
 
 @pytest.mark.usefixtures("_plain")

@@ -146,11 +146,13 @@ import json, pathlib, sys
 sys.path.insert(0, {str(ROOT / "tests" / "support")!r})
 from run_support import hide_tensorboard, signal_at, tiny_config, tiny_split
 import jax
-from lensjax.training import monitor, loop
+import numpy as np
+from lensjax.training import generator_watch, loop
 from lensjax.run import writers
 
 hide_tensorboard()
-monitor.Samples.draw = lambda self, params: (monitor.np.zeros((4, 4, 3), "uint8"), {{}})
+blank = np.zeros((4, 4, 3), "uint8")
+generator_watch.Samples.draw = lambda self, params: (blank, {{}})
 write, pmap = writers.MetricWriters.scalars, jax.pmap
 mapped = []
 for folder, parallel, placement, end_after, changes in json.loads(sys.argv[1]):

@@ -21,7 +21,8 @@ from lensjax.inference.describe import describe, weights_hash
 from lensjax.inference.generator import LensGenerator
 from lensjax.inference.sampling import passes_per_image
 from lensjax.run import writers
-from lensjax.training import monitor
+from lensjax.training import generator_watch
+from lensjax.training.data import TrainingData
 from lensjax.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -319,7 +320,8 @@ def test_grids_while_training_are_drawn_without_a_guide(generator, tmp_path):
 
     def grid(**sample):
         config = dataclasses.replace(CONFIG, sample=dataclasses.replace(CONFIG.sample, **sample))
-        samples = monitor.Samples(config, tiny_split(), generator.scaling, all_devices(most=1))
+        data = TrainingData(tiny_split(), None, generator.image_shape, generator.scaling)
+        samples = generator_watch.Samples(config, data, all_devices(most=1))
         return samples.draw(generator.params)[0]
 
     missing = {"guide_workdir": str(tmp_path / "none"), "guidance_rescale": 0.5}

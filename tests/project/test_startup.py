@@ -57,6 +57,7 @@ TRAINING = """
 import json, pathlib, sys
 from run_support import tiny_config, tiny_split
 from lensjax.training import loop as training
+from lensjax.training import prepare
 from lensjax.run import writers
 
 heavy, workdir = json.loads(sys.argv[1])
@@ -65,7 +66,7 @@ found = []
 def look():
     found.append(sorted({name.partition(".")[0] for name in sys.modules} & set(heavy)))
 
-compiled = training.compile_step
+compiled = prepare.compile_step
 def compile_and_look(*arguments):
     step = compiled(*arguments)
     def looking(*state):
@@ -74,7 +75,7 @@ def compile_and_look(*arguments):
         return step(*state)
     return looking
 
-training.compile_step = compile_and_look
+prepare.compile_step = compile_and_look
 writers._open_tensorboard = lambda folder: look()
 config = tiny_config(train={"num_steps": 2, "checkpoint_every": 2})
 training.train(config, pathlib.Path(workdir), tiny_split())

@@ -14,6 +14,7 @@ from lensjax.inference.describe import describe
 from lensjax.inference.generator import load_generator
 from lensjax.run import provenance, writers
 from lensjax.run import workdir as files
+from lensjax.training import generator_watch
 from lensjax.training import monitor as monitoring
 from lensjax.training.loop import train
 
@@ -36,7 +37,7 @@ def resumed(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("resumed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writers, "_open_tensorboard", lambda folder: None)
-        patch.setattr(monitoring.Samples, "draw", lambda self, params: (self._real[0][0], {}))
+        patch.setattr(generator_watch.Samples, "draw", lambda self, params: (self._real[0][0], {}))
         patch.setattr(monitoring, "save_png", lambda path, picture: None)
         for num_steps in (2, 4, 4):
             config = tiny_config(train={"num_steps": num_steps})

@@ -1,17 +1,19 @@
 """Losses of classifiers against closed forms; what is frozen stays as it was."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from run_support import states_differ, tiny_config
+from run_support import states_differ, tiny_config, tiny_split
 
 from lensjax.interfaces import Batch
 from lensjax.models.classifiers import ClassifierOutput
 from lensjax.run import optim
-from lensjax.run.learning import build_loss_fn
 from lensjax.run.task_losses import cross_entropy, make_classifier_loss_fn
+from lensjax.training.tasks import task_of
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 LABELS = np.array([0, 2, 1, 2], np.int32)
@@ -66,10 +68,13 @@ def test_the_loss_is_the_mean_weighted_by_the_class(smoothing, weights):
     ],
 )
 def test_weights_of_the_configuration(monkeypatch, text, counts, weights):
-    monkeypatch.setattr("lensjax.run.learning.make_image_fn", lambda config: logits_fn)
+    monkeypatch.setattr("lensjax.training.tasks.make_image_fn", lambda config: logits_fn)
     changes = {"class_weights": text, "label_smoothing": 0.2}
     config = tiny_config(model={"name": "rescnn"}, classify=changes)
-    found = build_loss_fn(config, counts)(PARAMS, BATCH, jax.random.split(jax.random.key(0), 4))
+    labels = np.repeat(np.arange(3, dtype=np.int32), counts or (1, 1, 1))
+    split = dataclasses.replace(tiny_split(len(labels)), labels=labels)
+    loss_fn = task_of(config).loss_fn(split)
+    found = loss_fn(PARAMS, BATCH, jax.random.split(jax.random.key(0), 4))
     expected = np.mean(np.asarray(weights)[LABELS] * entropies(0.2))
     assert float(found) == pytest.approx(expected, rel=1e-5)
     if text == "balanced":  # a set is worth as much as before, and each class of it the same

@@ -1,4 +1,4 @@
-"""Small splits and their orders, for the tests of batches and placements."""
+"""Small splits and their orders, for the tests of batches and feeds."""
 
 import functools
 
@@ -9,7 +9,7 @@ from run_support import tiny_config
 
 from lensjax import prng
 from lensjax.data.dataset import DatasetInfo, LensSplit
-from lensjax.data.pipeline import Placement
+from lensjax.data.feed import Feed, StreamFeed
 from lensjax.devices.spread import Spread
 from lensjax.interfaces import Batch, Places
 from lensjax.run.learning import build_spread
@@ -35,9 +35,12 @@ def split_of(num: int, shape=(3, 2, 2), num_classes: int = 3) -> LensSplit:
     return LensSplit(images, labels, np.zeros((num, 0), np.float32), info)
 
 
-def batch_at(placement: Placement, batch_size: int, step: int) -> Batch:
-    """The batch that a placement gives a step on one device."""
-    return placement.batch(jnp.int32(step), whole(batch_size), *placement.arguments(step))
+def batch_at(feed: Feed, batch_size: int, step: int) -> Batch:
+    """The batch that a feed gives a step on one device."""
+    arguments = feed.arguments(step)
+    if isinstance(feed, StreamFeed):  # one tuple for each step of a dispatch
+        (arguments,) = arguments
+    return feed.batch(jnp.int32(step), whole(batch_size), *arguments)
 
 
 @functools.cache

@@ -147,11 +147,12 @@ def saved_run(
 
     from lensjax.run.checkpoint import Checkpoints
     from lensjax.run.learning import abstract_state
-    from lensjax.training.prepare import claim_dataset
+    from lensjax.training.data import claim_dataset, scaling_of_images
 
     workdirs.claim(workdir, config)
-    claim_dataset(workdir, split, config)
-    shapes = abstract_state(config, split.info.image_shape)
+    shape = split.info.image_shape
+    claim_dataset(workdir, split, shape, lambda split: scaling_of_images(split, config.data))
+    shapes = abstract_state(config, shape)
     state = random_like(shapes, seed=step)._replace(step=jax.numpy.int32(step))
     checkpoints = Checkpoints(workdir / workdirs.CHECKPOINTS)
     checkpoints.save(step, state)

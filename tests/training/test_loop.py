@@ -32,9 +32,7 @@ from lensjax import config as configuration
 from lensjax.errors import ConfigError, DataError, TrainingError, WorkdirError
 from lensjax.run import workdir as workdirs
 from lensjax.run import writers
-from lensjax.training import loop as training
-from lensjax.training import monitor as monitoring
-from lensjax.training import prepare
+from lensjax.training import generator_watch, monitor, prepare
 from lensjax.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -42,14 +40,14 @@ SUPPORT = ROOT / "tests" / "support" / "run_support.py"
 
 
 BLANK = np.zeros((4, 4, 3), np.uint8)
-draw_picture = monitoring.Samples.draw
+draw_picture = generator_watch.Samples.draw
 
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch):
     """Leaves out TensorFlow, and the sampler's compilation, where a test is not about them."""
     monkeypatch.setattr(writers, "_open_tensorboard", lambda folder: None)
-    monkeypatch.setattr(monitoring.Samples, "draw", lambda self, params: (BLANK, {}))
+    monkeypatch.setattr(generator_watch.Samples, "draw", lambda self, params: (BLANK, {}))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +56,7 @@ def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch, captured_log() as log:
         patch.setattr(writers, "_open_tensorboard", lambda folder: None)
-        patch.setattr(monitoring.Samples, "draw", draw_picture)
+        patch.setattr(generator_watch.Samples, "draw", draw_picture)
         state = train(tiny_config(train={"sample_every": 6}), workdir, tiny_split())
     return workdir, state, log
 
@@ -166,13 +164,13 @@ def test_several_steps_share_a_line_with_their_mean_loss(tmp_path, finished):
 
 def test_sample_pictures_have_real_rows_above_generated_ones(tmp_path, monkeypatch):
     seen: dict[str, Any] = {}
-    monkeypatch.setattr(monitoring.Samples, "draw", draw_picture)
+    monkeypatch.setattr(generator_watch.Samples, "draw", draw_picture)
 
     def grid(generated, names, real):
         seen.update(generated=generated, real=real, names=names)
         return BLANK
 
-    monkeypatch.setattr(monitoring, "lens_grid", grid)
+    monkeypatch.setattr(generator_watch, "lens_grid", grid)
     split = tiny_split()
     train(tiny_config(train={"num_steps": 2}), tmp_path / "run", split)
     assert tuple(seen["names"]) == CLASS_NAMES
@@ -268,8 +266,8 @@ def test_pictures_and_validation_are_of_the_parameters_that_are_named(tmp_path, 
 
         return noted
 
-    monkeypatch.setattr(training.Monitor, "write_line", note("line"))
-    monkeypatch.setattr(training.Monitor, "draw_samples", note("samples"))
+    monkeypatch.setattr(monitor.Monitor, "write_line", note("line"))
+    monkeypatch.setattr(monitor.Monitor, "draw_samples", note("samples"))
     config = tiny_config(
         train={"num_steps": 7, "log_every": 4},
         optim={"ema_more_half_lives_images": (2.0,)},
@@ -298,7 +296,7 @@ def test_a_signal_during_a_picture_is_saved_a_step_later(tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         return BLANK, {}
 
-    monkeypatch.setattr(monitoring.Samples, "draw", draw)
+    monkeypatch.setattr(generator_watch.Samples, "draw", draw)
     config = tiny_config(train={"sample_every": 5, "checkpoint_every": 50})
     before = signal.getsignal(signal.SIGTERM)
     with captured_log() as log:
@@ -508,7 +506,7 @@ def test_a_batch_beyond_the_images_in_memory_is_refused(tmp_path):
 
 
 def test_an_unlabelled_set_trains_and_generates(tmp_path, monkeypatch):
-    monkeypatch.setattr(monitoring.Samples, "draw", draw_picture)
+    monkeypatch.setattr(generator_watch.Samples, "draw", draw_picture)
     config = tiny_config(train={"num_steps": 1})
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=0))
     train(config, tmp_path / "run", tiny_split(class_names=()))
@@ -542,7 +540,7 @@ def test_a_run_may_change_its_placement_on_a_resume(tmp_path, finished):
 
 
 def test_the_network_sees_cut_outs_where_they_are_shifted(tmp_path, monkeypatch):
-    monkeypatch.setattr(monitoring.Samples, "draw", draw_picture)
+    monkeypatch.setattr(generator_watch.Samples, "draw", draw_picture)
     changes = {"data.name": "deeplense/folder", "data.folder": "images", "data.shift_pixels": 4}
     config = configuration.from_config_dict(
         nested(TINY | changes | {"train.num_steps": 2, "data.augmentation": "all"})

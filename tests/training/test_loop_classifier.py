@@ -27,7 +27,7 @@ from lensjax.errors import CheckpointError, ConfigError, DataError, WorkdirError
 from lensjax.run import writers
 from lensjax.run.learning import abstract_state
 from lensjax.run.selection import VALIDATION_LOSS, restore_best
-from lensjax.training import class_watch, monitor, prepare
+from lensjax.training import class_watch, monitor, tasks
 from lensjax.training.loop import train
 from lensjax.training.transfer import with_encoder
 
@@ -223,14 +223,14 @@ def test_patience_ends_a_run_for_good_and_its_best_step_is_loaded(tmp_path, monk
     assert (newest.step, newest.temperature) == (12, 1.0)  # nobody calibrated that step
 
 
-def counts_that_train_uses(monkeypatch, tmp_path, split: LensSplit, text: str) -> Any:
+def weights_that_train_uses(monkeypatch, tmp_path, split: LensSplit, text: str) -> Any:
     seen = []
 
-    def build(config, batch_fn, spread, rows, counts):
-        seen.append(counts)
+    def make(apply_fn, smoothing, weights, train_encoder):
+        seen.append(weights)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prepare, "build_train_step", build)
+    monkeypatch.setattr(tasks, "make_classifier_loss_fn", make)
     with pytest.raises(KeyboardInterrupt):
         train(classifier_config(classify={"class_weights": text}), tmp_path, split)
     return seen[0]
@@ -240,8 +240,9 @@ def counts_that_train_uses(monkeypatch, tmp_path, split: LensSplit, text: str) -
 def test_balanced_weights_are_of_the_images_that_are_trained_on(tmp_path, monkeypatch, text):
     split = tiny_split(48)
     split = dataclasses.replace(split, labels=np.repeat(np.arange(3, dtype=np.int32), (8, 16, 24)))
-    counts = counts_that_train_uses(monkeypatch, tmp_path / "run", split, text)
-    assert counts == ([6, 12, 18] if text == "balanced" else None)
+    weights = weights_that_train_uses(monkeypatch, tmp_path / "run", split, text)
+    expected = 12 / np.array([6, 12, 18]) if text == "balanced" else np.ones(3)
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("names", [(), ("lens",)])

@@ -11,11 +11,10 @@ from run_support import captured_log, metrics_of, nested, signal_at, states_diff
 from run_support import tiny_split as small_split
 
 from lensjax.config import from_config_dict
+from lensjax.data.feed import DeviceFeed, StreamFeed
 from lensjax.errors import ConfigError, TrainingError
 from lensjax.run import writers
-from lensjax.training import loop as training
-from lensjax.training import monitor as monitoring
-from lensjax.training import prepare
+from lensjax.training import generator_watch, prepare
 from lensjax.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -25,7 +24,7 @@ NUM_IMAGES = 40  # five steps of eight: epochs begin within dispatches
 def _leave_out(patch: pytest.MonkeyPatch) -> None:
     blank = np.zeros((4, 4, 3), np.uint8)
     patch.setattr(writers, "_open_tensorboard", lambda folder: None)
-    patch.setattr(monitoring.Samples, "draw", lambda self, params: (blank, {}))
+    patch.setattr(generator_watch.Samples, "draw", lambda self, params: (blank, {}))
 
 
 @pytest.fixture(autouse=True)
@@ -141,13 +140,14 @@ def test_nothing_is_compiled_or_read_between_lines_of_the_log(
         scalars(self, step, values)
 
     monkeypatch.setattr(writers.MetricWriters, "scalars", note)
-    arguments = training._arguments
+    kind: Any = {"device": DeviceFeed, "stream": StreamFeed}[placement]
+    arguments = kind.arguments
 
-    def before(placement, step, num_steps):
+    def before(feed, step):
         counts.setdefault(f"before {step}", (len(compiled), len(read)))
-        return arguments(placement, step, num_steps)
+        return arguments(feed, step)
 
-    monkeypatch.setattr(training, "_arguments", before)
+    monkeypatch.setattr(kind, "arguments", before)
     try:
         run(
             tmp_path / "run",

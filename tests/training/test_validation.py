@@ -11,6 +11,7 @@ from run_support import captured_log, metrics_of, tiny_config, tiny_split
 from lensjax.data.scaling import Scaling
 from lensjax.devices.mesh import all_devices
 from lensjax.run import networks, writers
+from lensjax.training.data import TrainingData
 from lensjax.training.loop import train
 from lensjax.training.validation import NUM_BINS, Report, Validation
 
@@ -51,7 +52,8 @@ def config_of(prediction="x0", space="x0", **train_fields):
 
 def validate(monkeypatch, model, train_split, test_split, config=None):
     monkeypatch.setattr(networks, "build_model", lambda settings: model)
-    return Validation(config or config_of(), train_split, test_split, SCALING, MESH).run({})
+    data = TrainingData(train_split, test_split, train_split.info.image_shape, SCALING)
+    return Validation(config or config_of(), data, MESH).run({})
 
 
 def test_loss_of_a_blind_network_is_the_power_of_the_images(monkeypatch):
@@ -135,7 +137,8 @@ def test_losses_do_not_depend_on_the_batch(monkeypatch):
 )
 def test_both_parts_are_equal_class_by_class(num_train, num_test, asked, used):
     config = config_of(evaluate_images=asked)
-    one = Validation(config, tiny_split(num_train), tiny_split(num_test, seed=1), SCALING, MESH)
+    train, test = tiny_split(num_train), tiny_split(num_test, seed=1)
+    one = Validation(config, TrainingData(train, test, train.info.image_shape, SCALING), MESH)
     assert len(one) == used
     train_part, test_part = one._train, one._test
     np.testing.assert_array_equal(train_part.labels, test_part.labels)

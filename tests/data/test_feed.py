@@ -1,4 +1,4 @@
-"""Both placements give the same batches, from any step on."""
+"""Both feeds give the same batches, from any step on."""
 
 import logging as std_logging
 from typing import Any
@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 from pipeline_support import all_examples, batch_at, single_device, split_of, steps_of
 
-from lensjax.data import placement as placements
-from lensjax.data.placement import DevicePlacement, StreamPlacement, choose_placement, place
+from lensjax.data import feed as feeds
+from lensjax.data.feed import DeviceFeed, StreamFeed, choose_kind, open_feed
 from lensjax.errors import DataError
 
-PLACEMENTS: dict[str, Any] = {"device": DevicePlacement, "stream": StreamPlacement}
+FEEDS: dict[str, Any] = {"device": DeviceFeed, "stream": StreamFeed}
 
 
-@pytest.fixture(params=PLACEMENTS)
-def make_placement(request):
-    """Makes placements of one kind and closes them."""
+@pytest.fixture(params=FEEDS)
+def make_feed(request):
+    """Makes feeds of one kind and closes them."""
     made = []
 
     def make(split, seed, batch_size):
-        made.append(PLACEMENTS[request.param](split, seed, single_device(batch_size)))
+        made.append(FEEDS[request.param](split, seed, single_device(batch_size)))
         return made[-1]
 
     yield make
@@ -31,13 +31,13 @@ def make_placement(request):
 
 
 @pytest.mark.parametrize(("num", "batch_size"), [(7, 1), (7, 3), (12, 5), (12, 12)])
-def test_placement_gives_the_examples_of_the_order(make_placement, num, batch_size):
+def test_feed_gives_the_examples_of_the_order(make_feed, num, batch_size):
     split, stream = split_of(num), all_examples(5, num)
-    placement = make_placement(split, 5, batch_size)
+    feed = make_feed(split, 5, batch_size)
     shapes = set()
     for step in steps_of(num, batch_size):
-        shapes.add(str(jax.tree.map(jnp.shape, placement.arguments(step))))
-        image, label, measured = batch_at(placement, batch_size, step)
+        shapes.add(str(jax.tree.map(jnp.shape, feed.arguments(step))))
+        image, label, measured = batch_at(feed, batch_size, step)
         expected = stream[step * batch_size : (step + 1) * batch_size]
         np.testing.assert_array_equal(image, split.images[expected])
         np.testing.assert_array_equal(label, split.labels[expected])
@@ -45,28 +45,28 @@ def test_placement_gives_the_examples_of_the_order(make_placement, num, batch_si
     assert len(shapes) == 1
 
 
-def test_placement_may_start_anywhere(make_placement):
+def test_feed_may_start_anywhere(make_feed):
     """A resumed run asks for a late step first; nothing of what came before is needed."""
     split = split_of(12)
-    whole, resumed = make_placement(split, 0, 5), make_placement(split, 0, 5)
+    whole, resumed = make_feed(split, 0, 5), make_feed(split, 0, 5)
     for step in range(8):
         before = batch_at(whole, 5, step)
     after = batch_at(resumed, 5, 7)
     np.testing.assert_array_equal(before.image, after.image)
 
 
-def test_steps_may_repeat_and_jump(make_placement):
+def test_steps_may_repeat_and_jump(make_feed):
     split, stream = split_of(12), all_examples(0, 12)
-    placement = make_placement(split, 0, 5)
+    feed = make_feed(split, 0, 5)
     for step in (3, 3, 4, 2, 7, 8, 0):
-        image, _, _ = batch_at(placement, 5, step)
+        image, _, _ = batch_at(feed, 5, step)
         np.testing.assert_array_equal(image, split.images[stream[5 * step : 5 * step + 5]])
 
 
-def test_both_placements_read_the_last_step_there_can_be():
+def test_both_feeds_read_the_last_step_there_can_be():
     split, step = split_of(12), 2**31 - 2
-    device, stream = (kind(split, 1, single_device(5)) for kind in PLACEMENTS.values())
-    one, other = (batch_at(placement, 5, step) for placement in (device, stream))
+    device, stream = (kind(split, 1, single_device(5)) for kind in FEEDS.values())
+    one, other = (batch_at(feed, 5, step) for feed in (device, stream))
     stream.close()
     np.testing.assert_array_equal(one.image, other.image)
 
@@ -74,32 +74,32 @@ def test_both_placements_read_the_last_step_there_can_be():
 @pytest.mark.parametrize("name", ["device", "stream", "auto"])
 def test_batch_larger_than_the_set_is_refused(name):
     with pytest.raises(DataError, match=r"train\.batch_size: got 8; allowed: at most the 7 images"):
-        place(split_of(7), name, 0, single_device(8))
+        open_feed(split_of(7), name, 0, single_device(8))
 
 
 @pytest.mark.parametrize(("share", "expected"), [(1.0, "device"), (1e-12, "stream")])
 def test_auto_chooses_by_memory_and_says_why(monkeypatch, caplog, share, expected):
-    monkeypatch.setattr(placements, "_MEMORY_SHARE", share)
+    monkeypatch.setattr(feeds, "_MEMORY_SHARE", share)
     split = split_of(12)
-    choice = choose_placement(split.info, len(split), single_device(5).mesh)
+    choice = choose_kind(split.info, len(split), single_device(5).mesh)
     assert choice.name == expected
     assert "GiB of images are 0 % of the" in choice.reason
     with caplog.at_level(std_logging.INFO, logger="absl"):
-        placement = place(split, "auto", 0, single_device(5))
-    placement.close()
-    assert isinstance(placement, PLACEMENTS[expected])
+        feed = open_feed(split, "auto", 0, single_device(5))
+    feed.close()
+    assert isinstance(feed, FEEDS[expected])
     assert f"data.placement=auto: {expected}, because " in caplog.text
 
 
 def test_what_is_chosen_depends_on_the_images(monkeypatch):
-    monkeypatch.setattr(placements, "_memory_bytes", lambda mesh: (4 * 4 * 12 * 12, "a toy"))
+    monkeypatch.setattr(feeds, "_memory_bytes", lambda mesh: (4 * 4 * 12 * 12, "a toy"))
     split = split_of(12)  # 3 x 2 x 2 floats each
     mesh = single_device(5).mesh
-    assert choose_placement(split.info, 12, mesh).name == "device"
-    assert choose_placement(split.info, 13, mesh).name == "stream"
+    assert choose_kind(split.info, 12, mesh).name == "device"
+    assert choose_kind(split.info, 13, mesh).name == "stream"
 
 
 def test_a_machine_that_does_not_say_its_memory_streams(monkeypatch):
-    monkeypatch.setattr(placements, "_memory_bytes", lambda mesh: (None, "a toy"))
-    choice = choose_placement(split_of(12).info, 12, single_device(5).mesh)
+    monkeypatch.setattr(feeds, "_memory_bytes", lambda mesh: (None, "a toy"))
+    choice = choose_kind(split_of(12).info, 12, single_device(5).mesh)
     assert choice == ("stream", "a toy does not say how much memory it has")

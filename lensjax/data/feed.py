@@ -1,12 +1,14 @@
-"""Where the images live while the network trains: on the devices, or on disk.
+"""How training images reach the train step: kept on the devices, or read from disk ahead of it.
 
-Both read through the same indices, so that both give the same batches bit for bit.
+A feed knows where the images live and how its batches are divided over the devices. Both kinds read
+through the same indices, so that both give the same batches bit for bit.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax import Array
@@ -15,7 +17,6 @@ from lensjax.data.dataset import DatasetInfo, Examples, LensSplit, Split
 from lensjax.data.order import examples_at
 from lensjax.data.pipeline import (
     EpochOrder,
-    Placement,
     batch_indices,
     epoch_of,
     epoch_order,
@@ -34,18 +35,67 @@ _BATCHES_AHEAD = 4  # at least
 _LAST_STEP = 2**31 - 1
 
 
-class DevicePlacement:
+# (state, *arguments of the feed) -> (next state, scalars).
+StepFn = Callable[..., tuple[Any, Any]]
+
+
+class Feed(Protocol):
+    """The training images on their way to a step, which is the same for every kind of feed.
+
+    Attributes:
+      spread: how a batch of this feed lies on the devices.
+    """
+
+    spread: Spread
+
+    def arguments(self, step: int) -> tuple[Any, ...]:
+        """Gives what the dispatch that begins at a step receives; shapes are alike for all."""
+        ...
+
+    def batch(self, step: Array, places: Places, *arguments: Any) -> Batch:
+        """Gives what stands at places of a step's batch, in flux units; traced inside the step."""
+        ...
+
+    def stack(self, step_fn: StepFn) -> StepFn:
+        """Joins the steps of a dispatch, so that the host is asked less often.
+
+        Args:
+          step_fn: `(state, *arguments of one step) -> (state, scalars)`.
+
+        Returns:
+          `(state, *arguments of the dispatch) -> (state, scalars [steps])`.
+        """
+        ...
+
+    def compile(self, step_fn: StepFn, state: Any) -> StepFn:
+        """Compiles a dispatch once; it refuses other shapes instead of compiling again.
+
+        Args:
+          step_fn: see `stack`.
+          state: arrays as they lie before and after each step, `step` among them.
+        """
+        ...
+
+    def close(self) -> None:
+        """Gives back what it holds."""
+        ...
+
+
+class DeviceFeed:
     """Keeps a whole split on the devices and gathers inside the step.
 
     Args:
       split: the examples.
       seed: the run's seed.
       spread: the devices, each of which needs all of the arrays, and images a step.
+      steps_per_dispatch: steps that are made without the host.
     """
 
-    gives_rows = False
-
-    def __init__(self, split: LensSplit, seed: int, spread: Spread) -> None:
+    def __init__(
+        self, split: LensSplit, seed: int, spread: Spread, steps_per_dispatch: int = 1
+    ) -> None:
+        self.spread = spread
+        self._steps_per_dispatch = steps_per_dispatch
         self._seed = seed
         self._batch_size = spread.batch_size
         self._num_examples = len(split)
@@ -56,7 +106,7 @@ class DevicePlacement:
         self._order: EpochOrder | None = None
 
     def arguments(self, step: int) -> tuple[Any, ...]:
-        """Returns images `[N, H, W, C]`, labels `[N]` and the `EpochOrder` of the step."""
+        """Gives images `[N, H, W, C]`, labels `[N]` and the `EpochOrder` of the step."""
         epoch = epoch_of(step, self._batch_size, self._num_examples)
         if epoch != self._epoch:
             order = epoch_order(self._seed, epoch, self._batch_size, self._num_examples)
@@ -68,6 +118,24 @@ class DevicePlacement:
         images, labels, order = arguments
         indices = batch_indices(order, step, places)
         return Batch(images[indices], labels[indices])
+
+    def stack(self, step_fn: StepFn) -> StepFn:
+        """Joins the steps of a dispatch, which share all arguments."""
+
+        def dispatch(state: Any, *arguments: Any) -> tuple[Any, Any]:
+            def step(state: Any, _: None) -> tuple[Any, Any]:
+                return step_fn(state, *arguments)
+
+            if self._steps_per_dispatch == 1:  # a loop of one would be compiled as a loop
+                state, scalars = step(state, None)
+                return state, jax.tree.map(lambda value: value[None], scalars)
+            return jax.lax.scan(step, state, None, length=self._steps_per_dispatch)
+
+        return dispatch
+
+    def compile(self, step_fn: StepFn, state: Any) -> StepFn:
+        """Compiles a dispatch; see `Feed`."""
+        return self.spread.compile(self.stack(step_fn), state, self.arguments(int(state.step)))
 
     def close(self) -> None:
         """Does nothing: the arrays go with the object."""
@@ -101,7 +169,7 @@ class _StepBatches:
         return self._split.examples(self.indices(int(step)))
 
 
-class StreamPlacement:
+class StreamFeed:
     """Leaves a split where it is and reads each step's batch ahead of its step.
 
     Threads of Grain read and decode while the devices compute; each host reads what its own
@@ -111,42 +179,64 @@ class StreamPlacement:
       split: the examples; threads read from it.
       seed: the run's seed.
       spread: how a batch lies on the devices, and images a step.
-      at_once: steps whose batches are asked for one after the other.
+      steps_per_dispatch: steps that are made without the host.
     """
 
-    gives_rows = True
-
-    def __init__(self, split: Split, seed: int, spread: Spread, at_once: int = 1) -> None:
+    def __init__(
+        self, split: Split, seed: int, spread: Spread, steps_per_dispatch: int = 1
+    ) -> None:
         import grain
 
+        self.spread = spread.for_rows()
+        self._steps_per_dispatch = steps_per_dispatch
         own = own_places(spread.mesh, spread.batch_size)
-        batches = _StepBatches(split, seed, spread.batch_size, own)
-        self._batches = grain.MapDataset.source(batches)
+        self._batches = grain.MapDataset.source(_StepBatches(split, seed, spread.batch_size, own))
         self._options = grain.ReadOptions(
-            num_threads=_READ_THREADS, prefetch_buffer_size=max(_BATCHES_AHEAD, 2 * at_once)
+            num_threads=_READ_THREADS,
+            prefetch_buffer_size=max(_BATCHES_AHEAD, 2 * steps_per_dispatch),
         )
-        self._spread = spread
         self._iterator: Iterator[Examples] | None = None
         self._step = -1
         self._newest: tuple[Any, ...] = ()
 
     def arguments(self, step: int) -> tuple[Any, ...]:
-        """Returns images and labels of the step as `Spread.put_rows` lays them.
+        """Gives, for each step of the dispatch, images and labels as `Spread.put_rows` lays them.
 
         Steps one after the other are read ahead; any other step starts the reading anew.
         """
+        return tuple(self._read(step + number) for number in range(self._steps_per_dispatch))
+
+    def _read(self, step: int) -> tuple[Any, ...]:
         if step != self._step:
             if self._iterator is None or step != self._step + 1:
                 self.close()
                 self._iterator = iter(self._batches[step:].to_iter_dataset(self._options))
-            self._newest = self._spread.put_rows(tuple(next(self._iterator)))
+            self._newest = self.spread.put_rows(tuple(next(self._iterator)))
             self._step = step
         return self._newest
 
     def batch(self, step: Array, places: Places, *arguments: Any) -> Batch:
-        """Returns the arguments as a batch, in flux units."""
+        """Takes the arguments of one step as a batch, in flux units."""
         del step, places
         return Batch(*arguments)
+
+    def stack(self, step_fn: StepFn) -> StepFn:
+        """Joins the steps of a dispatch, each of which has its own arguments."""
+
+        def dispatch(state: Any, *steps: Any) -> tuple[Any, Any]:
+            if len(steps) == 1:  # a loop of one would be compiled as a loop
+                state, scalars = step_fn(state, *steps[0])
+                return state, jax.tree.map(lambda value: value[None], scalars)
+            stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *steps)
+            return jax.lax.scan(lambda state, rows: step_fn(state, *rows), state, stacked)
+
+        return dispatch
+
+    def compile(self, step_fn: StepFn, state: Any) -> StepFn:
+        """Compiles a dispatch; see `Feed`."""
+        # Those of every step are alike; the steps of a dispatch are read when it is due.
+        arguments = (self._read(int(state.step)),) * self._steps_per_dispatch
+        return self.spread.compile(self.stack(step_fn), state, arguments)
 
     def close(self) -> None:
         """Ends the threads that read ahead."""
@@ -156,7 +246,7 @@ class StreamPlacement:
 
 
 class Choice(NamedTuple):
-    """A placement and why it was chosen."""
+    """A kind of feed and why it was chosen."""
 
     name: str
     reason: str
@@ -171,7 +261,7 @@ def _memory_bytes(mesh: jax.sharding.Mesh) -> tuple[int | None, str]:
     return memory_bytes(), "the machine"
 
 
-def choose_placement(info: DatasetInfo, num_images: int, mesh: jax.sharding.Mesh) -> Choice:
+def choose_kind(info: DatasetInfo, num_images: int, mesh: jax.sharding.Mesh) -> Choice:
     """Returns `device` where the images take little of the memory, else `stream`.
 
     Args:
@@ -197,25 +287,25 @@ def check_batch_size(batch_size: int, info: DatasetInfo, num_images: int) -> Non
         )
 
 
-def place(split: Split, name: str, seed: int, spread: Spread, at_once: int = 1) -> Placement:
-    """Returns the placement of the training images.
+def open_feed(
+    split: Split, name: str, seed: int, spread: Spread, steps_per_dispatch: int = 1
+) -> Feed:
+    """Opens the feed of the training images.
 
     Args:
       split: the training images.
-      name: `device`, `stream`, or `auto` to choose by memory.
+      name: `data.placement`: `device`, `stream`, or `auto` to choose by memory.
       seed: the run's seed.
       spread: the devices, and images a step.
-      at_once: steps of a dispatch.
+      steps_per_dispatch: steps that are made without the host.
 
     Raises:
       DataError: for a batch larger than the split.
     """
     check_batch_size(spread.batch_size, split.info, len(split))
     if name == "auto":
-        name, reason = from_main(
-            lambda: list(choose_placement(split.info, len(split), spread.mesh))
-        )
+        name, reason = from_main(lambda: list(choose_kind(split.info, len(split), spread.mesh)))
         logging.info("data.placement=auto: %s, because %s", name, reason)
     if name == "device":
-        return DevicePlacement(split.in_memory(), seed, spread)
-    return StreamPlacement(split, seed, spread, at_once)
+        return DeviceFeed(split.in_memory(), seed, spread, steps_per_dispatch)
+    return StreamFeed(split, seed, spread, steps_per_dispatch)

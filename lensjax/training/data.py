@@ -1,0 +1,99 @@
+"""What a training learns from, as its network sees it, and `dataset.json`, which keeps that."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lensjax.config import DataConfig
+from lensjax.data.catalogue import is_same_content
+from lensjax.data.dataset import Split
+from lensjax.data.scaling import Scaling, fit_scaling, num_reference_images
+from lensjax.errors import ConfigError
+from lensjax.files.atomic import write_json
+from lensjax.run import workdir as files
+
+
+class TrainingData(NamedTuple):
+    """The images of a training.
+
+    Attributes:
+      train: those that are trained on.
+      validation: those that it is validated on: the test split for generators, a part of the
+        training split for the others; None for none.
+      image_shape: `(H, W, C)` of what the network sees, which shifts make smaller.
+      scaling: from flux to the model's range.
+    """
+
+    train: Split
+    validation: Split | None
+    image_shape: tuple[int, int, int]
+    scaling: Scaling
+
+
+def scaling_of_images(split: Split, data: DataConfig) -> Scaling:
+    """Fits the scaling to the first images of those that are trained on.
+
+    What is left out must not be known to the network at all.
+    """
+    info = split.info
+    count = min(num_reference_images(info.image_shape), len(split))
+    reference = split.examples(np.arange(count)).images
+    return fit_scaling(data.scaling, data.model_std, reference, info.minimum, masked=info.masked)
+
+
+def claim_dataset(
+    workdir: pathlib.Path,
+    split: Split,
+    image_shape: tuple[int, int, int],
+    make_scaling: Callable[[Split], Scaling],
+) -> Scaling:
+    """Writes `dataset.json`, or checks that a resumed run meets the data that it began with.
+
+    Args:
+      workdir: the run's folder.
+      split: the images that are trained on.
+      image_shape: `(H, W, C)` of what the network sees.
+      make_scaling: makes the scaling of a run that begins.
+
+    Returns:
+      The scaling of the run.
+
+    Raises:
+      ConfigError: for other data than the run began with.
+    """
+    path = workdir / files.DATASET_FILE
+    if path.exists():
+        begun_with = files.read_dataset(workdir)
+        if not is_same_content(begun_with["fingerprint"], split.info.fingerprint):
+            raise ConfigError(
+                "data.name",
+                f"{split.info.name} with fingerprint {split.info.fingerprint}",
+                f"this workdir was begun with fingerprint {begun_with['fingerprint']}; take "
+                "another",
+            )
+        return Scaling(**begun_with["scaling"])
+    scaling = make_scaling(split)
+    write_json(path, _describe(split, scaling, image_shape))
+    return scaling
+
+
+def _describe(split: Split, scaling: Scaling, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Collects all that sampling needs without the data."""
+    info = split.info
+    return {
+        "name": info.name,
+        "fingerprint": info.fingerprint,
+        "class_names": list(info.class_names),
+        "image_shape": list(image_shape),
+        "flux_unit": info.flux_unit,
+        "pixel_scale_arcsec": info.pixel_scale_arcsec,
+        "psf_fwhm_arcsec": info.psf_fwhm_arcsec,
+        "zero_point_mag": info.zero_point_mag,
+        "minimum": info.minimum,
+        "maximum": info.maximum,
+        "published_scale": info.published_scale,
+        "num_train_images": len(split),
+        "scaling": scaling.to_dict(),
+    }
