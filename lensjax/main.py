@@ -36,8 +36,7 @@ _MODE = flags.DEFINE_enum(
     "draws images from the newest checkpoint. evaluate: judges drawn images, or those of --images, "
     "beside real ones; scores a classifier on the test split. classify: says the class of the "
     "images of --images. export: writes the data set, or drawn images, as npy, HDF5 or FITS files "
-    "(--config.export.*). build_data: builds the data set alone, or one of its parts "
-    "(--config.data.num_parts, --config.data.part), the last of which joins them.",
+    "(--config.export.*). build_data: builds the data set alone.",
 )
 _IMAGES = flags.DEFINE_string(
     "images",

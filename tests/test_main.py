@@ -143,22 +143,6 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
         [SMOKE, "--noconfig.train.deterministic", "--config.train.num_steps=0"],
         ["train.num_steps: got 0"],
     ),
-    "parts of a training": (
-        [SMOKE, "--config.data.num_parts=2", "--config.data.part=1"],
-        ["data.num_parts: got 2", "--mode=train", "--mode=build_data"],
-    ),
-    "a part too far": (
-        [SMOKE, "--mode=build_data", "--config.data.num_parts=2", "--config.data.part=2"],
-        ["data.part: got 2", "0 to 1"],
-    ),
-    "too many parts": (
-        [SMOKE, "--mode=build_data", "--config.data.num_parts=9", "--config.data.part=0"],
-        ["data.num_parts: got 9", "at most 8 for deeplense/model_ii_mini"],
-    ),
-    "parts that nobody built": (
-        [SMOKE, "--mode=build_data", "--config.data.num_parts=2"],
-        ["lacks these of its 2 parts: 0, 1;", "--config.data.part=PART"],
-    ),
     "too many devices": (
         [SMOKE, "--config.parallel.num_devices=3"],
         ["parallel.num_devices: got 3", "2"],

@@ -104,17 +104,10 @@ def show(prepared: PreparedSet) -> tuple[str, pathlib.Path]:
 
 
 def build_data_mode(config: Config) -> None:
-    """Builds the configured data set, or a part of it, and prints what is in it.
+    """Builds the configured data set and prints what is in it.
 
     Raises:
       DataError: for a set that cannot be made, or is stale or damaged.
     """
-    prepared = (
-        datasets.prepare_in_parts(config.data)
-        if config.data.num_parts
-        else datasets.prepare(config.data)
-    )
-    if prepared is None:  # the log says which parts are missing
-        return
-    text, sheet = show(prepared)
+    text, sheet = show(datasets.prepare(config.data))
     print(f"{text}\ncontact sheet: {sheet}", flush=True)

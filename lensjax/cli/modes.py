@@ -72,15 +72,8 @@ def run(
       The exit status: 0, or `stopping.RUN_AGAIN` where a signal stopped a training.
 
     Raises:
-      ConfigError: for parts of a data set in a mode that builds none, or several hosts in a mode
-        for one.
+      ConfigError: for several hosts in a mode for one.
     """
-    if config.data.num_parts is not None and mode != "build_data":
-        raise ConfigError(
-            "data.num_parts",
-            config.data.num_parts,
-            f"allowed: None with --mode={mode}; --mode=build_data builds a data set in parts",
-        )
     if config.train.deterministic:  # before the first use of a device
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DETERMINISTIC_FLAG}"
     several = rendezvous.find_address(config.parallel, os.environ) is not None

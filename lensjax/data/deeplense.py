@@ -46,6 +46,11 @@ class DeeplenseConfig(tfds.core.BuilderConfig):
         return self.source.images_per_class[split] * len(simulator.CLASS_NAMES)
 
 
+def chunk_starts(source: SimulatedSet, split: str) -> range:
+    """The first image of each chunk of a split, counted within a class."""
+    return range(0, source.images_per_class[split], CHUNK)
+
+
 def simulate_chunks(
     source: SimulatedSet, split: str, starts: range
 ) -> Iterator[tuple[int, list[Any]]]:
@@ -57,9 +62,10 @@ def simulate_chunks(
       starts: multiples of `CHUNK`, at least one.
 
     Yields:
-      The first image's index within its class and, for each class, float32 images `[CHUNK, H, W]`
-      and parameter vectors `[CHUNK, P]`. The last chunk of a split is whole like the others: XLA
-      may round otherwise in a program for another number of images.
+      The first image's index within its class and, for each class, float32 images `[N, H, W]` and
+      parameter vectors `[N, P]`, N being `CHUNK` or what is left of the split. The last chunk is
+      simulated whole like the others: XLA may round otherwise in a program for another number of
+      images.
     """
     survey = source.survey
     # The stream is the model's alone: noisy and conserved sets show the same lenses.
@@ -79,7 +85,26 @@ def simulate_chunks(
         ready = pending
         if start != starts[-1]:
             pending = dispatch(start + CHUNK)  # computed while this chunk is being written
-        yield start, [jax.device_get(pair) for pair in ready]
+        taken = min(CHUNK, source.images_per_class[split] - start)
+        chunk = jax.device_get(ready)
+        yield start, [(images[:taken], vectors[:taken]) for images, vectors in chunk]
+
+
+def examples_of(start: int, chunk: list[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields the examples of a chunk by their index within the split.
+
+    Classes take turns, so that any beginning of a split is balanced.
+
+    Args:
+      start: the first image's index within its class.
+      chunk: images and parameter vectors of each class, see `simulate_chunks`.
+    """
+    for index in range(len(chunk[0][0])):
+        for label, (images, vectors) in enumerate(chunk):
+            yield (
+                len(chunk) * (start + index) + label,
+                {"image": images[index, ..., None], "label": label, "parameters": vectors[index]},
+            )
 
 
 class Deeplense(OrderedBuilder):
@@ -94,10 +119,6 @@ class Deeplense(OrderedBuilder):
     def num_images(self, split: str) -> int:
         """Returns the number of images of a split, all classes together."""
         return self.builder_config.num_images(split)
-
-    def chunk_starts(self, split: str) -> range:
-        """Returns the first image of each chunk of a split, counted within a class."""
-        return range(0, self.builder_config.source.images_per_class[split], CHUNK)
 
     def bytes_per_image(self) -> int:
         """Returns the size of one record before compression."""
@@ -131,24 +152,13 @@ class Deeplense(OrderedBuilder):
         return {split: self._generate_examples(split) for split in SPLIT_INDEX}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yields examples in order: classes take turns, so that any beginning is balanced."""
+        """Yields examples in order."""
         source = self.builder_config.source
-        count = source.images_per_class[split]
         lowest, highest = np.inf, -np.inf
-        for start, chunk in simulate_chunks(source, split, self.chunk_starts(split)):
-            taken = min(CHUNK, count - start)
-            lowest = min(lowest, *(float(images[:taken].min()) for images, _ in chunk))
-            highest = max(highest, *(float(images[:taken].max()) for images, _ in chunk))
-            for index in range(taken):
-                for label, (images, vectors) in enumerate(chunk):
-                    yield (
-                        len(chunk) * (start + index) + label,
-                        {
-                            "image": images[index, ..., None],
-                            "label": label,
-                            "parameters": vectors[index],
-                        },
-                    )
+        for start, chunk in simulate_chunks(source, split, chunk_starts(source, split)):
+            lowest = min(lowest, *(float(images.min()) for images, _ in chunk))
+            highest = max(highest, *(float(images.max()) for images, _ in chunk))
+            yield from examples_of(start, chunk)
         if split == "train":
             self.info.metadata.update(minimum=lowest, maximum=highest)
 
@@ -208,15 +218,34 @@ def prepare(
       DataError: for an unknown name, a disk without room, a folder that cannot be written, or a
         finished set that is stale or damaged.
     """
+    return prepare_with(
+        Deeplense, name, directory, tfds.download.DownloadConfig(num_shards=num_shards)
+    )
+
+
+def prepare_with(
+    builder_class: type[Deeplense],
+    name: str,
+    directory: str | None,
+    download_config: tfds.download.DownloadConfig,
+) -> PreparedSet:
+    """Builds a simulated set as `prepare` does, with a TFDS builder of choice.
+
+    Args:
+      builder_class: writes the set.
+      name: one of `available_sets()`.
+      directory: see `locate`.
+      download_config: what TFDS is told about the build.
+
+    Raises:
+      DataError: see `prepare`.
+    """
     wanted, config = locate(name, directory), config_of(name)
 
     def build() -> None:
-        builder = Deeplense(
+        builder_class(
             data_dir=os.fspath(root_of(directory)), config=config.name, file_format="array_record"
-        )
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(num_shards=num_shards)
-        )
+        ).download_and_prepare(download_config=download_config)
 
     images = sum(config.num_images(split) for split in SPLIT_INDEX)
     advice = "set data.directory or TFDS_DATA_DIR to a larger disk, or choose the _mini set"

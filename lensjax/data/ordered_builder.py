@@ -57,10 +57,6 @@ class OrderedBuilder(
         """Returns the description; TFDS would look for it in files beside the module."""
         return dataset_metadata.DatasetMetadata(description=cls.__doc__ or "", citation="", tags=[])
 
-    def title(self) -> str:
-        """Returns what the progress bar calls the set."""
-        return f"{self.name}/{self.builder_config.name}"
-
     def num_images(self, split: str) -> int:
         """Returns the number of images of a split."""
         raise NotImplementedError
@@ -79,7 +75,7 @@ class OrderedBuilder(
         """Writes the splits in order instead of sorting them."""
         generators = self._split_generators(dl_manager)
         total = sum(self.num_images(split) for split in generators)
-        with progress_bar(total, f"Building {self.title()}") as bar:
+        with progress_bar(total, f"Building {self.name}/{self.builder_config.name}") as bar:
             return [
                 self._write_split(split, examples, download_config.num_shards, bar)
                 for split, examples in generators.items()

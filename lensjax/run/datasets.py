@@ -33,27 +33,6 @@ def prepare(data: DataConfig) -> PreparedSet:
     return deeplense.prepare(data.name, data.directory)
 
 
-def prepare_in_parts(data: DataConfig) -> PreparedSet | None:
-    """Builds the part `data.part` of a simulated set, or joins its parts where that is None.
-
-    Args:
-      data: the `data` section of a configuration, with `num_parts`.
-
-    Returns:
-      The finished set; None where other parts are missing yet.
-
-    Raises:
-      DataError: for a part that cannot be made, or is stale or damaged; where the parts are to be
-        joined, also for a missing one.
-    """
-    from lensjax.data import parts
-
-    assert data.num_parts is not None
-    if data.part is None:
-        return parts.join(data.name, data.directory, data.num_parts)
-    return parts.build_part(data.name, data.directory, data.num_parts, data.part)
-
-
 def load_data(
     name: str,
     split: str,

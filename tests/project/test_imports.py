@@ -121,10 +121,9 @@ def _name(path: pathlib.Path) -> str:
 ALLOWED = {
     "main.py": {"absl", "ml_collections"},
     "devices/compiled_programs.py": {"filelock"},
+    "data/beam.py": {"tensorflow_datasets"},
     "data/deeplense.py": {"tensorflow_datasets"},
     "data/ordered_builder.py": {"tensorflow_datasets", "array_record", "tqdm"},
-    "data/parts.py": {"tensorflow_datasets", "absl"},
-    "data/parts_builder.py": {"tensorflow_datasets"},
     "data/prepared.py": {"tensorflow_datasets", "absl"},
     "data/records.py": {"tensorflow_datasets", "array_record"},
     "data/folder/builder.py": {"tensorflow_datasets"},

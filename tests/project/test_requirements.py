@@ -14,6 +14,7 @@ NAME = re.compile(r"^([A-Za-z0-9_.-]+)(\[[a-z0-9]+\])?(>=[0-9.]+)?")
 INSTALLED_AS = {
     "PIL": "pillow",
     "absl": "absl-py",
+    "apache_beam": "apache-beam",
     "array_record": "array-record",
     "ml_collections": "ml-collections",
     "orbax": "orbax-checkpoint",
@@ -77,6 +78,7 @@ def test_every_import_of_the_package_is_declared_and_every_declaration_used():
         *extras["tensorboard"],
         *extras["files"],
         *extras["evaluate"],
+        *extras["beam"],
     ]
     names = {match[1] for match in map(NAME.match, declared) if match} - {"tensorflow"}
     assert needed == names - UNIMPORTED

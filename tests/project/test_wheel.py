@@ -1,7 +1,6 @@
 """The wheel: all that the package needs is in it, and it works where there is no checkout."""
 
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -14,43 +13,15 @@ import zipfile
 import pytest
 from old_folders_support import GENERATOR, unpack
 from run_support import ROOT
+from wheel_support import build_wheel, install, run
 
 import lensjax
-
-BUILT_FROM = ("lensjax", "pyproject.toml", "README.md", "LICENSE")
-
-
-def _run(command: list[object], folder: pathlib.Path, **more: str) -> str:
-    """Runs a command away from the checkout and returns what it printed."""
-    inherited = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
-    done = subprocess.run(
-        list(map(str, command)),
-        cwd=folder,
-        env={**inherited, "JAX_PLATFORMS": "cpu", **more},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> pathlib.Path:
-    """The wheel of this tree, built from a copy, since a build leaves files behind."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    source.mkdir()
-    for name in BUILT_FROM:
-        if (ROOT / name).is_dir():
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / name, source / name, ignore=ignored)
-        else:
-            shutil.copy(ROOT / name, source / name)
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
-    _run([*pip, f"--wheel-dir={folder}", source], folder)
-    (found,) = folder.glob("*.whl")
-    return found
+    """The wheel of this tree."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +35,8 @@ def python(wheel, tmp_path_factory) -> pathlib.Path:
     # that the checkout, which is installed there to be edited, is not on the path.
     (site / "packages.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     pip = [sys.executable, "-m", "pip", f"--python={python}", "install", "--quiet", "--no-deps"]
-    _run([*pip, "--no-index", "--ignore-installed", wheel], folder)
-    home = _run([python, "-c", "import lensjax; print(lensjax.__file__)"], folder).strip()
+    run([*pip, "--no-index", "--ignore-installed", wheel], folder)
+    home = run([python, "-c", "import lensjax; print(lensjax.__file__)"], folder).strip()
     assert pathlib.Path(home).is_relative_to(site)
     return python
 
@@ -91,7 +62,7 @@ def test_the_version_has_one_source(wheel):
 def test_the_console_script_is_the_same_as_the_module(python, tmp_path):
     script = [python.parent / "lensjax"]
     module = [python, "-m", "lensjax.main"]
-    helps = [_run([*command, "--help"], tmp_path) for command in (script, module)]
+    helps = [run([*command, "--help"], tmp_path) for command in (script, module)]
     assert "--config" in helps[0]
     assert "--workdir" in helps[0]
     shown = [text.replace(str(python.parent.parent), "") for text in helps]
@@ -112,7 +83,7 @@ def test_it_draws_from_what_ships(python, tmp_path):
         "images = lensjax.load('pretrained/model_ii').generate('cdm', num=2, seed=1)\n"
         "print(images.shape, images.dtype, bool(images.max() > 0.05))"
     )
-    assert _run([python, "-c", code], tmp_path).strip() == "(2, 64, 64, 1) float32 True"
+    assert run([python, "-c", code], tmp_path).strip() == "(2, 64, 64, 1) float32 True"
 
 
 def test_it_renders_the_report_of_an_evaluation(python, tmp_path):
@@ -121,7 +92,7 @@ def test_it_renders_the_report_of_an_evaluation(python, tmp_path):
     fields = [field for field in GENERATOR[1:] if "measures" not in field]
     command = [python.parent / "lensjax", "--config=mine.py", "--workdir=generator", *fields]
     command += ["--mode=evaluate", "--config.evaluate.measures=shapes"]
-    _run(command, tmp_path, TFDS_DATA_DIR=str(tmp_path / "sets"))
+    run(command, tmp_path, TFDS_DATA_DIR=str(tmp_path / "sets"))
     evaluation = tmp_path / "generator" / "evaluation"
     page = (evaluation / "report.html").read_text()
     assert "<html" in page
@@ -133,8 +104,6 @@ def test_it_renders_the_report_of_an_evaluation(python, tmp_path):
 @pytest.mark.nightly
 def test_it_needs_no_more_than_it_declares(wheel, tmp_path):
     """A new environment from the package index, as `pip install` makes it for a user."""
-    venv.create(tmp_path, with_pip=True)
-    python = tmp_path / "bin" / "python"
-    _run([python, "-m", "pip", "install", "--quiet", f"{wheel}[evaluate]"], tmp_path)
+    python = install(wheel, "evaluate", tmp_path)
     test_it_draws_from_what_ships(python, tmp_path)
     test_it_renders_the_report_of_an_evaluation(python, tmp_path)
