@@ -9,9 +9,8 @@ import math
 import numbers
 import pathlib
 import warnings
-import zipfile
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -33,8 +32,6 @@ from lensjax.files.pickles import MAX_PICKLE_BYTES, load_object_array
 
 _PREFIX = 12  # the longer of the two prefixes: magic, version, length of the header
 _MAX_HEADER = 10_000  # numpy's own limit
-
-Stream = io.FileIO | zipfile.ZipExtFile
 
 
 class Header(NamedTuple):
@@ -75,7 +72,7 @@ def _parse_header(header: bytes) -> Header:
     return Header(shape, fortran, dtype, len(header))
 
 
-def read_header(stream: Stream) -> Header:
+def read_header(stream: IO[bytes]) -> Header:
     """Reads the header of a .npy that begins here.
 
     Args:
@@ -117,7 +114,7 @@ def check_size(header: Header, size: int) -> None:
         )
 
 
-def read_exactly(stream: Stream, count: int) -> bytes:
+def read_exactly(stream: IO[bytes], count: int) -> bytes:
     """Returns so many bytes; raises `UnusableError` if there are fewer."""
     data = stream.read(count)
     while len(data) < count:  # a read gives 2 GiB at most
@@ -128,7 +125,7 @@ def read_exactly(stream: Stream, count: int) -> bytes:
     return data
 
 
-def read_blocks(stream: Stream, header: Header, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+def read_blocks(stream: IO[bytes], header: Header, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     """Reads a numeric stack of any size in bounded memory.
 
     It is read and not mapped: whoever cuts a file that is mapped ends the process without a word,
@@ -199,7 +196,7 @@ def _parameters_of(items: tuple) -> dict[str, float]:
     return {"log10_axion_mass": math.log10(mass)}
 
 
-def read_objects(stream: Stream, header: Header, layout: str, num_bytes: int) -> FileImage:
+def read_objects(stream: IO[bytes], header: Header, layout: str, num_bytes: int) -> FileImage:
     """Reads an object array `[image, axion mass, ...]` or `[image]`.
 
     Args:

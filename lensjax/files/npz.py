@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 import zipfile
 from collections.abc import Generator, Iterator, Mapping
+from typing import IO
 
 import numpy as np
 
@@ -12,7 +13,6 @@ from lensjax.files.containers import Container, Facts, check_side_bytes, find_im
 from lensjax.files.file_image import FileImage
 from lensjax.files.npy import (
     Header,
-    Stream,
     check_size,
     read_blocks,
     read_exactly,
@@ -67,7 +67,7 @@ class NpzContainer(Container):
         return self.headers[name].dtype
 
     @contextlib.contextmanager
-    def _data(self, name: str) -> Iterator[Stream]:
+    def _data(self, name: str) -> Iterator[IO[bytes]]:
         with self._archive.open(self._members[name]) as stream:
             read_exactly(stream, self.headers[name].size)
             yield stream
