@@ -14,7 +14,7 @@ from absl import logging
 from jax import Array
 
 from lensjax.data.dataset import DatasetInfo, Examples, LensSplit, Split
-from lensjax.data.order import examples_at
+from lensjax.data.order import whole_order
 from lensjax.data.pipeline import (
     EpochOrder,
     batch_indices,
@@ -159,9 +159,9 @@ class _StepBatches:
         epoch, first = divmod(step * self._batch_size, num_examples)
         places = first + self._own
         here, beyond = places[places < num_examples], places[places >= num_examples]
-        indices = examples_at(self._seed, epoch, num_examples, here)
+        indices = whole_order(self._seed, epoch, num_examples)[here]
         if len(beyond):
-            rest = examples_at(self._seed, epoch + 1, num_examples, beyond - num_examples)
+            rest = whole_order(self._seed, epoch + 1, num_examples)[beyond - num_examples]
             indices = np.concatenate([indices, rest])
         return indices
 

@@ -9,6 +9,7 @@ from lensjax.data.dataset import DatasetInfo
 from lensjax.errors import ConfigError, DataError
 from lensjax.files.array_file import read_array
 from lensjax.files.user_paths import expanded
+from lensjax.metrics import image_input
 
 
 def check_images(images: np.ndarray, info: DatasetInfo, origin: str) -> np.ndarray:
@@ -23,27 +24,19 @@ def check_images(images: np.ndarray, info: DatasetInfo, origin: str) -> np.ndarr
       DataError: for fewer than two images, another size, or pixels that are not finite.
     """
     height, width, channels = info.image_shape
-    if images.dtype.kind not in "fiu":
-        raise DataError(f"{origin}: the images have dtype {images.dtype}; allowed: numbers")
-    if channels == 1 and images.shape[1:] == (height, width):
-        images = images[..., None]
-    if images.ndim != 4 or images.shape[1:] != info.image_shape:
-        raise DataError(
-            f"{origin}: the images have shape {images.shape}; allowed: [N, {height}, {width}"
-            f"{', 1] or without the last axis' if channels == 1 else f', {channels}]'}, as in "
-            f"{info.name}"
-        )
-    if len(images) < 2:
-        raise DataError(f"{origin}: it holds {len(images)} images; allowed: at least 2")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
-        images = images.astype(np.float32)
-    wrong = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
-    if len(wrong):
-        raise DataError(
-            f"{origin}: {len(wrong)} images have pixels that are not finite, the first is image "
-            f"{wrong[0]}; allowed: finite numbers of float32 (remove or mend these images)"
-        )
-    return images
+    allowed = f"[N, {height}, {width}, {channels}]"
+    if channels == 1:
+        allowed += " or without the last axis"
+        if images.shape[1:] == (height, width):
+            images = images[..., None]
+    return image_input.check_images(
+        images,
+        origin,
+        shape=info.image_shape,
+        min_count=2,
+        allowed=f"{allowed}, as in {info.name}",
+        error=DataError,
+    )
 
 
 def check_labels(labels: np.ndarray, num: int, info: DatasetInfo, origin: str) -> np.ndarray:

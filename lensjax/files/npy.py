@@ -3,14 +3,13 @@
 The same functions read the members of an .npz.
 """
 
-import contextlib
 import functools
 import io
 import math
 import numbers
 import pathlib
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -56,24 +55,6 @@ class Header(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def _header_size(prefix: bytes) -> int:
-    """Returns the bytes in front of the data, by the first 12 or more."""
-    check_beginning(prefix, ".npy")
-    if len(prefix) < _PREFIX:
-        raise UnusableError(f"is truncated: it has {len(prefix)} bytes")
-    major, minor = prefix[6], prefix[7]
-    if (major, minor) not in ((1, 0), (2, 0)):
-        raise UnusableError(
-            f"is of .npy version {major}.{minor}; versions 1.0 and 2.0 hold images (np.save writes "
-            f"them)"
-        )
-    end = 10 if major == 1 else 12
-    size = end + int.from_bytes(prefix[8:end], "little")
-    if not _PREFIX < size <= _MAX_HEADER:
-        raise UnusableError(f"is damaged: its header has {size} bytes")
-    return size
-
-
 @functools.lru_cache(maxsize=256)  # the files of a folder share one header
 def _parse_header(header: bytes) -> Header:
     stream = io.BytesIO(header)
@@ -100,15 +81,26 @@ def read_header(stream: IO[bytes]) -> Header:
     Raises:
       UnusableError: if this is no .npy, or one that numpy would not read either.
     """
-    prefix = stream.read(_PREFIX)
-    size = _header_size(prefix)
-    return _whole_header(prefix + stream.read(size - len(prefix)), size)
-
-
-def _whole_header(header: bytes, size: int) -> Header:
-    if len(header) < size:
-        raise UnusableError(f"is truncated: it has {len(header)} bytes, its header alone {size}")
-    return _parse_header(header)
+    beginning = stream.read(64)
+    check_beginning(beginning, ".npy")
+    if len(beginning) < _PREFIX:
+        raise UnusableError(f"is truncated: it has {len(beginning)} bytes")
+    major, minor = beginning[6], beginning[7]
+    if (major, minor) not in ((1, 0), (2, 0)):
+        raise UnusableError(
+            f"is of .npy version {major}.{minor}; versions 1.0 and 2.0 hold images (np.save writes "
+            f"them)"
+        )
+    end = 10 if major == 1 else 12
+    size = end + int.from_bytes(beginning[8:end], "little")
+    if not _PREFIX < size <= _MAX_HEADER:
+        raise UnusableError(f"is damaged: its header has {size} bytes")
+    if size < len(beginning):
+        stream.seek(size)
+    text = beginning[:size] + stream.read(max(0, size - len(beginning)))
+    if len(text) < size:
+        raise UnusableError(f"is truncated: it has {len(text)} bytes, its header alone {size}")
+    return _parse_header(text)
 
 
 def check_size(header: Header, size: int) -> None:
@@ -124,59 +116,50 @@ def check_size(header: Header, size: int) -> None:
 
 def read_exactly(stream: IO[bytes], count: int) -> bytes:
     """Returns so many bytes; raises `UnusableError` if there are fewer."""
-    pieces = []
-    while count:
-        piece = stream.read(count)
-        if not piece:
-            raise UnusableError(f"is truncated: {count} bytes of its array are missing")
-        pieces.append(piece)
-        count -= len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    data = stream.read(count)
+    while len(data) < count:  # a read gives 2 GiB at most
+        piece = stream.read(count - len(data))
+        if not piece:  # it was cut while it was read
+            raise UnusableError(f"is truncated: {count - len(data)} bytes of its array are missing")
+        data += piece
+    return data
 
 
-def read_blocks(
-    header: Header, shape: tuple[int, ...], open_data: Callable[[], IO[bytes]]
-) -> Generator[np.ndarray, None, None]:
+def read_blocks(stream: IO[bytes], header: Header, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     """Reads a numeric stack of any size in bounded memory.
 
-    A stack in Fortran order has its images interleaved, so the data is passed once for each block.
+    It is read and not mapped: whoever cuts a file that is mapped ends the process without a word,
+    and the members of an .npz are compressed. A stack in Fortran order has its images interleaved,
+    so the data is passed once for each block.
 
     Args:
+      stream: stands behind the header.
       header: of the array.
       shape: its shape as a stack, `[N, ...]`.
-      open_data: opens the data anew, behind the header.
 
     Yields:
       Arrays `[n, ...]`, together the stack.
     """
     step = images_per_block(shape, header.dtype)
-    if header.fortran:
-        step *= 8  # fewer passes
-        for start in range(0, shape[0], step):
-            with open_data() as stream:
-                block = _read_interleaved(stream, header.dtype, shape, start, start + step)
-            yield block
-        return
-    per_image = math.prod(shape[1:]) * header.dtype.itemsize
-    with open_data() as stream:
+    pixels, itemsize = math.prod(shape[1:]), header.dtype.itemsize
+    if not header.fortran:
         for start in range(0, shape[0], step):
             count = min(step, shape[0] - start)
-            data = read_exactly(stream, count * per_image)
+            data = read_exactly(stream, count * pixels * itemsize)
             yield np.frombuffer(data, header.dtype).reshape(count, *shape[1:])
-
-
-def _read_interleaved(
-    stream: IO[bytes], dtype: np.dtype, shape: tuple[int, ...], start: int, stop: int
-) -> np.ndarray:
-    """Returns images `start` to `stop` of a stack in Fortran order."""
-    num, pixels = shape[0], math.prod(shape[1:])
-    kept = np.empty((pixels, min(stop, num) - start), dtype)
-    step = max(1, BLOCK_BYTES // (num * dtype.itemsize))
-    for first in range(0, pixels, step):
-        count = min(step, pixels - first)
-        data = read_exactly(stream, count * num * dtype.itemsize)
-        kept[first : first + count] = np.frombuffer(data, dtype).reshape(count, num)[:, start:stop]
-    return kept.T.reshape(-1, *shape[1:], order="F")
+        return
+    step *= 8  # fewer passes
+    rows = max(1, BLOCK_BYTES // (shape[0] * itemsize))
+    for start in range(0, shape[0], step):
+        if start:
+            stream.seek(header.size)
+        kept = np.empty((pixels, min(step, shape[0] - start)), header.dtype)
+        for first in range(0, pixels, rows):
+            piece = kept[first : first + rows]
+            data = read_exactly(stream, len(piece) * shape[0] * itemsize)
+            interleaved = np.frombuffer(data, header.dtype).reshape(len(piece), shape[0])
+            piece[:] = interleaved[:, start : start + step]
+        yield kept.T.reshape(-1, *shape[1:], order="F")
 
 
 def _describe(item: object) -> str:
@@ -213,30 +196,36 @@ def _parameters_of(items: tuple) -> dict[str, float]:
     return {"log10_axion_mass": math.log10(mass)}
 
 
-def object_image(data: bytes, shape: tuple[int, ...], layout: str) -> FileImage:
+def read_objects(stream: IO[bytes], header: Header, layout: str, num_bytes: int) -> FileImage:
     """Reads an object array `[image, axion mass, ...]` or `[image]`.
 
     Args:
-      data: its pickle.
-      shape: of the object array, by its header.
+      stream: stands behind the header.
+      header: of the object array.
       layout: of the image, one of `LAYOUTS`.
+      num_bytes: of the .npy.
 
     Raises:
       UnusableError: if it holds something else, or asks to run something.
     """
-    found = load_object_array(data)
-    if found.shape != shape:
+    shape = header.shape
+    if header.dtype != np.dtype(object):
+        check_dtype(header.dtype)
+    if num_bytes > MAX_PICKLE_BYTES:
+        raise UnusableError(f"is an object array of {num_bytes} bytes; one image is read")
+    array = load_object_array(read_exactly(stream, num_bytes - header.size))
+    if array.shape != shape:
         raise UnusableError(
-            f"is damaged: its header promises the shape {shape}, its data has {found.shape}"
+            f"is damaged: its header promises the shape {shape}, its data has {array.shape}"
         )
-    if len(shape) > 1 or not found.items:
+    if len(shape) > 1 or not array.items:
         raise UnusableError(f"is an object array of the shape {shape}; [image, axion mass] is read")
-    image = found.items[0]
+    image = array.items[0]
     if not isinstance(image, np.ndarray):
         raise UnusableError(
             f"is an object array whose element 0 is {_describe(image)}; an image stands there"
         )
-    parameters = _parameters_of(found.items)
+    parameters = _parameters_of(array.items)
     layout = resolve_layout(image.shape, layout)
     if layout[0] == "N":
         if len(image) > 1:
@@ -254,56 +243,16 @@ def read_npy(path: pathlib.Path, layout: str, size: int) -> Iterator[FileImage]:
       layout: one of `LAYOUTS`.
       size: of the file, in bytes.
     """
-    if size > BLOCK_BYTES:
-        yield from _read_large(path, layout, size)
-        return
-    with open(path, "rb", buffering=0) as file:
-        data = file.read()
-    length = _header_size(data[:64])
-    header = _whole_header(data[:length], length)
-    if header.dtype.hasobject:
-        yield _read_objects(data[length:], header, layout)
-        return
-    check_dtype(header.dtype)
-    check_size(header, len(data))
-    layout = resolve_layout(header.shape, layout)
-    shape = stack_shape(header.shape, layout)
-    flat = np.frombuffer(data, header.dtype, offset=length)
-    stack = flat.reshape(shape, order="F" if header.fortran else "C")
-    yield from _images([stack], header, layout, shape[0])
-
-
-def _read_objects(data: bytes, header: Header, layout: str) -> FileImage:
-    if header.dtype != np.dtype(object):
-        check_dtype(header.dtype)
-    return object_image(data, header.shape, layout)
-
-
-def _read_large(path: pathlib.Path, layout: str, size: int) -> Iterator[FileImage]:
-    with open(path, "rb") as file:
-        header = read_header(file)
+    with open(path, "rb", buffering=0) as stream:
+        header = read_header(stream)
         if header.dtype.hasobject:
-            if size > MAX_PICKLE_BYTES:
-                raise UnusableError(f"is an object array of {size} bytes; one image is read")
-            yield _read_objects(file.read(), header, layout)
+            yield read_objects(stream, header, layout, size)
             return
-    check_dtype(header.dtype)
-    check_size(header, size)
-    layout = resolve_layout(header.shape, layout)
-    shape = stack_shape(header.shape, layout)
-
-    def open_data() -> IO[bytes]:
-        stream = open(path, "rb")  # noqa: SIM115 (read_blocks closes it)
-        stream.seek(header.size)
-        return stream
-
-    with contextlib.closing(read_blocks(header, shape, open_data)) as blocks:
-        yield from _images(blocks, header, layout, shape[0])
-
-
-def _images(
-    blocks: Iterable[np.ndarray], header: Header, layout: str, num: int
-) -> Iterator[FileImage]:
-    integer = header.dtype.kind in "iu"
-    for place, pixels in convert_blocks(blocks, layout, num):
-        yield FileImage(pixels, {}, None, place, None, None, None, integer)
+        check_dtype(header.dtype)
+        check_size(header, size)
+        layout = resolve_layout(header.shape, layout)
+        shape = stack_shape(header.shape, layout)
+        blocks = read_blocks(stream, header, shape)
+        for place, pixels in convert_blocks(blocks, layout, shape[0]):
+            integer = header.dtype.kind in "iu"
+            yield FileImage(pixels, {}, None, place, None, None, None, integer)

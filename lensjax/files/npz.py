@@ -1,5 +1,6 @@
 """Reads numpy's .npz: a zip of .npy files, stored or deflated."""
 
+import contextlib
 import pathlib
 import zipfile
 from collections.abc import Generator, Iterator, Mapping
@@ -13,12 +14,11 @@ from lensjax.files.file_image import FileImage
 from lensjax.files.npy import (
     Header,
     check_size,
-    object_image,
     read_blocks,
     read_exactly,
     read_header,
+    read_objects,
 )
-from lensjax.files.pickles import MAX_PICKLE_BYTES
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what np.savez writes
 
@@ -66,10 +66,11 @@ class NpzContainer(Container):
         """Returns the dtype of an array."""
         return self.headers[name].dtype
 
-    def _open_data(self, name: str) -> IO[bytes]:
-        stream = self._archive.open(self._members[name])
-        read_exactly(stream, self.headers[name].size)
-        return stream
+    @contextlib.contextmanager
+    def _data(self, name: str) -> Iterator[IO[bytes]]:
+        with self._archive.open(self._members[name]) as stream:
+            read_exactly(stream, self.headers[name].size)
+            yield stream
 
     def read(self, name: str) -> np.ndarray:
         """Returns a whole array of numbers or text."""
@@ -79,21 +80,21 @@ class NpzContainer(Container):
                 f"has an array {name!r} of the dtype {header.dtype}; numbers and text are read"
             )
         check_side_bytes(name, header.shape, header.dtype)
-        with self._open_data(name) as stream:
+        with self._data(name) as stream:
             data = read_exactly(stream, header.num_bytes)
         array = np.frombuffer(data, header.dtype) if data else np.empty(0, header.dtype)
         return array.reshape(header.shape, order="F" if header.fortran else "C")
 
-    def read_pickle(self, name: str) -> bytes:
-        """Returns the pickled data of an object array."""
-        if self._members[name].file_size > MAX_PICKLE_BYTES:
-            raise UnusableError(f"has an object array {name!r} too large for one image")
-        with self._open_data(name) as stream:
-            return stream.read(MAX_PICKLE_BYTES)
+    def read_objects(self, name: str, layout: str) -> FileImage:
+        """Reads an object array `[image, axion mass, ...]` or `[image]`."""
+        with self._data(name) as stream:
+            num_bytes = self._members[name].file_size
+            return read_objects(stream, self.headers[name], layout, num_bytes)
 
     def blocks(self, name: str, shape: tuple[int, ...]) -> Generator[np.ndarray, None, None]:
         """Reads a numeric array as a stack of this shape, in blocks `[n, ...]`."""
-        return read_blocks(self.headers[name], shape, lambda: self._open_data(name))
+        with self._data(name) as stream:
+            yield from read_blocks(stream, self.headers[name], shape)
 
 
 def read_npz(path: pathlib.Path, layout: str) -> Iterator[FileImage]:
@@ -103,9 +104,10 @@ def read_npz(path: pathlib.Path, layout: str) -> Iterator[FileImage]:
         if not container.headers:
             raise UnusableError("holds no array: no member of the zip ends in .npy")
         objects = [name for name, header in container.headers.items() if header.dtype.hasobject]
-        if objects and (len(container.headers) == 1 or find_images(container.shapes()) in objects):
-            name = objects[0] if len(container.headers) == 1 else find_images(container.shapes())
-            shape = container.headers[name].shape
-            yield object_image(container.read_pickle(name), shape, layout)
-            return
+        if objects:
+            alone = len(container.headers) == 1
+            name = objects[0] if alone else find_images(container.shapes())
+            if name in objects:
+                yield container.read_objects(name, layout)
+                return
         yield from read_container(container, layout)

@@ -19,6 +19,7 @@ from lensjax.errors import ConfigError, RequestError, WorkdirError
 from lensjax.files.user_paths import expanded
 from lensjax.inference.trained import Trained, restore
 from lensjax.metrics.classification import softmax
+from lensjax.metrics.image_input import check_images
 from lensjax.models.classifiers import ClassifierOutput
 from lensjax.run import workdir as files
 from lensjax.run.networks import make_image_fn
@@ -108,25 +109,20 @@ class LensClassifier:
     def _checked(self, images: np.ndarray, resized: bool) -> np.ndarray:
         """Returns images as float32 `[N, H, W, C]` of the size that the network knows."""
         images = np.asarray(images)
-        got, (height, width, channels) = images.shape, self.image_shape
-        if images.dtype.kind not in "fiu":
-            raise RequestError(f"images: got {images.dtype}; allowed: real numbers, flux per pixel")
+        height, width, channels = self.image_shape
         if channels == 1 and images.ndim in (2, 3) and images.shape[-1] != 1:
             images = images[..., None]
-        if images.ndim == 3:
+        if images.ndim == 3 and images.shape[-1] == channels:
             images = images[None]
-        if images.ndim != 4 or images.shape[-1] != channels or 0 in images.shape[1:]:
-            raise RequestError(
-                f"images: got shape {got}; allowed: [N, {height}, {width}, {channels}]"
-                + (" or without the last axis" if channels == 1 else "")
-            )
-        images = images.astype(np.float32)
-        bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
-        if len(bad):
-            raise RequestError(
-                f"images: {len(bad)} of {len(images)} have pixels that are NaN or infinite, the "
-                f"first is number {bad[0]}; allowed: finite numbers (remove or fill them)"
-            )
+        size = f"[N, {height}, {width}, {channels}]"
+        images = check_images(
+            images,
+            shape=(None, None, channels),
+            min_side=1,
+            min_count=0,
+            allowed=f"{size} or without the last axis" if channels == 1 else size,
+            error=RequestError,
+        )
         if self.scaling.kind == "sqrt" and images.min(initial=0.0) < 0:
             raise RequestError(
                 f"images: got a pixel of {images.min():g}; allowed with data.scaling=sqrt: pixels "

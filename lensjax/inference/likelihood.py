@@ -33,6 +33,7 @@ from lensjax.diffusion import paths
 from lensjax.diffusion.time_grids import cosine_shares
 from lensjax.errors import RequestError
 from lensjax.interfaces import DenoiseFn, is_integer
+from lensjax.metrics import image_input
 from lensjax.run.networks import build_network, build_path, with_forward_mode
 
 TRACES = ("hutchinson", "exact")
@@ -239,22 +240,8 @@ def check_images(images: Any, image_shape: tuple[int, int, int]) -> np.ndarray:
       RequestError: for another shape, no image at all, values that are not real numbers, or
         pixels that are not finite (in float32).
     """
-    images = np.asarray(images)
-    if images.dtype.kind not in "iuf":
-        raise RequestError(f"images: got {images.dtype}; allowed: integers or floats")
-    if images.ndim != 4 or images.shape[1:] != tuple(image_shape) or not len(images):
-        allowed = ", ".join(map(str, image_shape))
-        raise RequestError(
-            f"images: got shape {images.shape}; allowed: (N, {allowed}) with N at least 1"
-        )
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(images.astype(np.float32)).all(axis=(1, 2, 3))
-    if not finite.all():
-        raise RequestError(
-            f"images: got pixels that are not finite in image {np.argmin(finite)} (and in "
-            f"{np.sum(~finite) - 1} others); allowed: finite fluxes; fill or leave out such pixels"
-        )
-    return images
+    image_input.check_images(images, shape=image_shape, error=RequestError)
+    return np.asarray(images)
 
 
 def check_integration(config: Config, integration: Integration) -> None:

@@ -1,36 +1,60 @@
-"""What all measures of flux images ask of their input."""
+"""What measures, networks and likelihoods ask of images in flux: the one check of them."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from lensjax.errors import MeasureError
+from lensjax.errors import MeasureError, UserError
 
 MIN_SIDE = 8
 
 
-def check_images(images: np.ndarray, name: str = "images", *, min_count: int = 1) -> np.ndarray:
+def check_images(
+    images: Any,
+    name: str = "images",
+    *,
+    shape: Sequence[int | None] = (None, None),
+    min_side: int = MIN_SIDE,
+    min_count: int = 1,
+    allowed: str = "",
+    error: type[UserError] = MeasureError,
+) -> np.ndarray:
     """Returns images as float32, or says what is wrong with them.
 
     Args:
-      images: flux per pixel, `[N, H, W]`.
+      images: flux per pixel, `[N, *shape]`, integers or floats.
       name: what errors call them.
+      shape: of one image; None for a side of any length.
+      min_side: the least length of such a side.
       min_count: the least N.
+      allowed: what an error says is allowed, if not `[N, *shape]`.
+      error: what is raised.
 
     Raises:
-      MeasureError: for another shape, sides below 8 pixels, too few images, or values that are not
-        finite.
+      MeasureError: or what `error` is, for another dtype or shape, too few images, or pixels that
+        are not finite in float32.
     """
     images = np.asarray(images)
-    if images.ndim != 3 or min(images.shape[1:], default=0) < MIN_SIDE:
-        raise MeasureError(
-            f"{name} have shape {images.shape}; needed is [N, H, W], H and W at least {MIN_SIDE}"
-            " (one channel: images[..., 0])"
-        )
+    if images.dtype.kind not in "fiu":
+        raise error(f"{name}: got {images.dtype}; allowed: real numbers, flux per pixel")
+    sides = zip(images.shape[1:], shape, strict=False)
+    fits = all(side >= min_side if wanted is None else side == wanted for side, wanted in sides)
+    if images.ndim != len(shape) + 1 or not fits:
+        letters = zip("HWC", shape, strict=False)
+        sizes = ", ".join(letter if wanted is None else str(wanted) for letter, wanted in letters)
+        least = f", H and W at least {min_side}" if None in shape else ""
+        remedy = " (one channel: images[..., 0])" if images.ndim > len(shape) + 1 else ""
+        allowed = allowed or f"[N, {sizes}]{least}{remedy}"
+        raise error(f"{name}: got shape {images.shape}; allowed: {allowed}")
     if len(images) < min_count:
-        raise MeasureError(f"{name} are {len(images)}; needed are at least {min_count}")
-    bad = ~np.isfinite(images).all(axis=(1, 2))
-    if bad.any():
-        raise MeasureError(
-            f"{np.sum(bad)} of {len(images)} {name} hold NaN or infinity, the first is number"
-            f" {np.argmax(bad)}; leave them out and report their number"
+        raise error(f"{name}: got {len(images)} images; allowed: at least {min_count}")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        converted = images.astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(converted).all(axis=tuple(range(1, images.ndim))))
+    if len(bad):
+        raise error(
+            f"{name}: {len(bad)} of {len(images)} have pixels that are NaN or infinite in float32, "
+            f"the first is number {bad[0]}; allowed: finite numbers (leave out or fill such images)"
         )
-    return images.astype(np.float32)
+    return converted

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from lensjax.errors import MeasureError
+from lensjax.metrics.image_input import check_images
 from lensjax.models.inception import (
     INPUT_SIZE,
     LAYERS,
@@ -40,22 +41,6 @@ def to_bytes(images: np.ndarray, flux_limit: float) -> np.ndarray:
     """
     scaled = np.asarray(images, np.float64) * (_LARGEST / flux_limit)
     return np.clip(np.rint(scaled), 0, _LARGEST).astype(np.uint8)
-
-
-def _check_images(images: np.ndarray) -> None:
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:
-        raise MeasureError(
-            f"images must be [N, H, W, C] with 1 channel, which is repeated, or 3; got the shape "
-            f"{images.shape}"
-        )
-    if images.dtype.kind not in "fiu":
-        raise MeasureError(f"images must be floats or integers; got {images.dtype}")
-    bad = ~np.isfinite(images).all(axis=(1, 2, 3))
-    if bad.any():
-        raise MeasureError(
-            f"{bad.sum()} of {len(images)} images hold NaN or infinities, the first is image "
-            f"{bad.argmax()}; leave them out or mend them before they are scored"
-        )
 
 
 class InceptionExtractor:
@@ -132,7 +117,12 @@ class InceptionExtractor:
           MeasureError: for another shape, dtype or number of channels, NaN or infinities.
         """
         images = np.asarray(images)
-        _check_images(images)
+        if images.ndim != 4 or images.shape[-1] not in (1, 3):
+            raise MeasureError(
+                f"images must be [N, H, W, C] with 1 channel, which is repeated, or 3; got the "
+                f"shape {images.shape}"
+            )
+        check_images(images, shape=(None, None, images.shape[-1]), min_side=1, min_count=0)
         starts = range(0, len(images), self._batch_size)
         chunks = [self._chunk(images[start : start + self._batch_size]) for start in starts]
         return np.concatenate([np.empty((0, self.num_features), np.float32), *chunks])

@@ -14,6 +14,7 @@ from lensjax.data.disc import inside, share_of_square
 from lensjax.data.simulator import SOURCE_POSITION_LIMIT
 from lensjax.data.surveys import Survey
 from lensjax.errors import MeasureError
+from lensjax.metrics.image_input import check_images
 from lensjax.metrics.lensing import fit_smooth
 from lensjax.metrics.nearest import nearest_images
 
@@ -277,13 +278,9 @@ def _check_parts(parts: dict[str, np.ndarray | None], size: tuple[int, ...]) -> 
         if images is None:
             continue
         least = 1 if name in ("generated", "copies") else 2
-        if len(images) < least or images.shape[1:] != size or len(size) not in (2, 3):
-            raise MeasureError(
-                f"{name}: got images of shape {images.shape}; allowed: at least {least}, "
-                f"[N, H, W] or [N, H, W, C], of one size in all parts (train has {size})"
-            )
-        if not np.isfinite(images).all():
-            raise MeasureError(f"{name}: got values that are not finite; leave such images out")
+        shape = size if len(size) in (2, 3) else (None, None)
+        allowed = f"[N, H, W] or [N, H, W, C], of one size in all parts (train has {size})"
+        check_images(images, name, shape=shape, min_side=1, min_count=least, allowed=allowed)
 
 
 def neighbour_test(

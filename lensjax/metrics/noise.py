@@ -8,6 +8,7 @@ import numpy as np
 
 from lensjax.data.surveys import SOURCE_MAGNITUDE, Survey
 from lensjax.errors import MeasureError
+from lensjax.metrics.image_input import check_images
 
 
 def _total_exposure(survey: Survey, exposure_time_s: float | None) -> float:
@@ -58,10 +59,7 @@ def add_instrument_noise(
         finite, a negative seed, a missing exposure time, or one too many.
     """
     exposure = _total_exposure(survey, exposure_time_s)
-    if images.ndim != 3:
-        raise MeasureError(f"images have shape {images.shape}; needed is [N, H, W]")
-    if not np.isfinite(images).all():
-        raise MeasureError("images hold NaN or infinity; leave such images out before adding noise")
+    check_images(images, min_side=1, min_count=0)
     if not np.isfinite(magnitude):
         raise MeasureError(f"magnitude is {magnitude!r}; it must be finite, such as 20 or 23")
     if seed < 0:

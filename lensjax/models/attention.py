@@ -11,7 +11,6 @@ _CHUNK = 256  # queries whose scores are held at once
 # From here on two cores gain more by holding few scores than they lose by a loop over heads; with
 # many cores it was not measured.
 _LEAST_CHUNKED = 512
-_PALLAS_BLOCK = 128
 _HALF = (jnp.bfloat16, jnp.float16)
 _MOST_CUDNN_WIDTH = 128
 _LEAST_CUDNN_CAPABILITY = 8.0  # Ampere
@@ -29,7 +28,7 @@ def platform() -> str:
 
 
 def choose(name: str, platform: str, num_tokens: int, head_width: int, dtype: jnp.dtype) -> str:
-    """Returns how attention is computed: `xla`, `again`, `chunked`, `pallas` or `cudnn`.
+    """Returns how attention is computed: `xla`, `again`, `chunked` or `cudnn`.
 
     What a device cannot do becomes `xla`, so that a run can be loaded anywhere. `again` is XLA's,
     which an accelerator computes again for the gradient: kept scores of many tokens would fill it.
@@ -41,9 +40,6 @@ def choose(name: str, platform: str, num_tokens: int, head_width: int, dtype: jn
       head_width: channels of a head.
       dtype: of queries, keys and values.
     """
-    if name == "pallas":
-        fits = platform == "tpu" and num_tokens % _PALLAS_BLOCK == 0
-        return "pallas" if fits else "xla"
     if name != "auto":
         return name
     narrow = head_width % 8 == 0 and head_width <= _MOST_CUDNN_WIDTH
@@ -68,20 +64,10 @@ def attend(query: Array, key: Array, value: Array, name: str = "auto") -> Array:
     how = choose(name, platform(), query.shape[1], query.shape[-1], query.dtype)
     if how == "chunked":
         return _over_heads(query, key, value)
-    if how == "pallas":
-        return _pallas(query, key, value)
     if how == "again":
         return jax.checkpoint(jax.nn.dot_product_attention)(query, key, value)
     implementation: Literal["xla", "cudnn"] = "cudnn" if how == "cudnn" else "xla"
     return jax.nn.dot_product_attention(query, key, value, implementation=implementation)
-
-
-def _pallas(query: Array, key: Array, value: Array) -> Array:
-    from jax.experimental.pallas.ops.tpu.flash_attention import flash_attention
-
-    heads_first = (x.swapaxes(1, 2) for x in (query, key, value))
-    mixed = flash_attention(*heads_first, sm_scale=1 / math.sqrt(query.shape[-1]))
-    return mixed.swapaxes(1, 2)
 
 
 def _over_heads(query: Array, key: Array, value: Array) -> Array:

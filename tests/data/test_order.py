@@ -1,5 +1,6 @@
-"""Orders of an epoch: permutations, functions of seed and epoch, drawn or enciphered alike."""
+"""Orders of an epoch: permutations, functions of seed and epoch."""
 
+import concurrent.futures
 import itertools
 
 import jax
@@ -8,31 +9,18 @@ import pytest
 
 from lensjax import prng
 from lensjax.data import order
-from lensjax.data.order import examples_at, whole_order
-
-
-@pytest.fixture(params=["drawn", "enciphered"])
-def kind(request, monkeypatch):
-    if request.param == "enciphered":
-        monkeypatch.setattr(order, "MAX_DRAWN", 0)
-    return request.param
+from lensjax.data.order import whole_order
 
 
 @pytest.mark.parametrize("num", [1, 2, 3, 7, 64, 65, 1000])
-def test_each_example_stands_once(kind, num):
+def test_each_example_stands_once(num):
     for seed, epoch in itertools.product((0, 5), (0, 3)):
         found = whole_order(seed, epoch, num)
         assert found.dtype == np.int32
         assert sorted(found.tolist()) == list(range(num))
 
 
-def test_places_may_be_asked_in_any_order(kind):
-    whole = whole_order(1, 2, 500)
-    places = np.random.default_rng(0).permutation(500)[:77]
-    np.testing.assert_array_equal(examples_at(1, 2, 500, places), whole[places])
-
-
-def test_seeds_and_epochs_have_orders_of_their_own(kind):
+def test_seeds_and_epochs_have_orders_of_their_own():
     found = [whole_order(seed, epoch, 200) for seed in range(3) for epoch in range(3)]
     assert len({tuple(one) for one in found}) == 9
     ranks = np.stack([np.argsort(one) for one in found])
@@ -40,7 +28,7 @@ def test_seeds_and_epochs_have_orders_of_their_own(kind):
     assert np.max(np.abs(correlation)) < 4.5 / np.sqrt(200)
 
 
-def test_any_example_may_stand_anywhere(kind):
+def test_any_example_may_stand_anywhere():
     """Chi squared of places against examples, over many epochs."""
     num, epochs = 8, 2000
     counts = np.zeros((num, num))
@@ -52,21 +40,20 @@ def test_any_example_may_stand_anywhere(kind):
     assert abs(chi_squared - freedom) < 5 * np.sqrt(2 * freedom)
 
 
-def test_neighbours_part(kind):
+def test_neighbours_part():
     """The distance of examples that follow each other is that of random pairs, N / 3."""
     num = 5000
     distance = np.mean(np.abs(np.diff(whole_order(0, 0, num).astype(int))))
     assert abs(distance / num - 1 / 3) < 5 * np.sqrt(1 / 18 / num)
 
 
-def test_small_sets_have_jaxs_permutation():
+def test_an_order_is_jaxs_permutation():
     expected = jax.random.permutation(prng.key(4, "data", 2), 300)
     np.testing.assert_array_equal(whole_order(4, 2, 300), expected)
 
 
-def test_a_huge_set_needs_no_memory():
-    num = 2**40
-    places = np.array([0, 1, num // 2, num - 1])
-    found = examples_at(0, 0, num, places)
-    assert len(set(found.tolist())) == 4
-    assert np.all((found >= 0) & (found < num))
+def test_threads_that_ask_at_once_share_one_drawing():
+    order._drawn.cache_clear()
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        orders = list(threads.map(lambda _: whole_order(9, 9, 2**16), range(8)))
+    assert all(drawn is orders[0] for drawn in orders)

@@ -73,12 +73,12 @@ def test_labels_of_an_unlabelled_set_are_not_looked_for(tmp_path):
         (IMAGES[:, :8], r"shape \(7, 8, 16, 1\); allowed: \[N, 16, 16, 1\]"),
         (np.repeat(IMAGES, 3, axis=3), r"shape \(7, 16, 16, 3\)"),
         (IMAGES[0], r"shape \(16, 16, 1\)"),
-        (IMAGES[:1], "it holds 1 images; allowed: at least 2"),
-        (IMAGES[:0], "it holds 0 images"),
-        (np.where(IMAGES[4] == IMAGES, np.nan, IMAGES), "1 images have .* the first is image 4"),
-        (np.where(IMAGES[2] == IMAGES, np.inf, IMAGES), "1 images have .* the first is image 2"),
-        (IMAGES.astype(complex), "dtype complex128; allowed: numbers"),
-        (IMAGES.astype("U4"), "dtype <U4; allowed: numbers"),
+        (IMAGES[:1], "got 1 images; allowed: at least 2"),
+        (IMAGES[:0], "got 0 images"),
+        (np.where(IMAGES[4] == IMAGES, np.nan, IMAGES), "1 of 7 have .* the first is number 4"),
+        (np.where(IMAGES[2] == IMAGES, np.inf, IMAGES), "1 of 7 have .* the first is number 2"),
+        (IMAGES.astype(complex), "got complex128; allowed: real numbers"),
+        (IMAGES.astype("U4"), "got <U4; allowed: real numbers"),
     ],
 )
 def test_unfit_images_are_refused(images, message):

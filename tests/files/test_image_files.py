@@ -666,6 +666,18 @@ def test_a_large_stack_is_never_in_memory_as_a_whole(tmp_path, monkeypatch, name
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_file_that_is_cut_while_it_is_read_is_refused(tmp_path, monkeypatch, order):
+    monkeypatch.setattr(file_image, "BLOCK_BYTES", 2**12)
+    stack = np.asarray(np.random.default_rng(0).random((99, 32, 32)), order=order)
+    path = save(tmp_path / "a.npy", stack)
+    images = read_images(path)
+    next(images)
+    os.truncate(path, 2**13)
+    with pytest.raises(BadFileError, match=r"truncated: \d+ bytes of its array are missing"):
+        list(images)
+
+
 def test_a_bomb_of_zeros_is_refused_by_the_size_of_its_images(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         header = {"descr": "<f8", "fortran_order": False, "shape": (2**15, 2**15)}

@@ -6,10 +6,10 @@ import os
 import pathlib
 import pickle
 import struct
-import subprocess
 
 import numpy as np
 import pytest
+from payload_support import PAYLOADS, check_payload
 
 from lensjax.errors import BadFileError, UnusableError
 from lensjax.files.image_files import read_images
@@ -39,35 +39,11 @@ def write(path: pathlib.Path, data: bytes, shape: tuple[int, ...] = (2,)) -> pat
     return path
 
 
-class Payload:
-    """Pickles as a call of a function."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-# Each would make a file at the path.
-PAYLOADS = {
-    "posix.system": lambda path: Payload(os.system, f"touch {path}"),
-    "builtins.eval": lambda path: Payload(eval, f"open({str(path)!r}, 'w').close()"),
-    "builtins.exec": lambda path: Payload(exec, f"open({str(path)!r}, 'w').close()"),
-    f"{open.__module__}.open": lambda path: Payload(open, str(path), "w"),
-    "subprocess.check_call": lambda path: Payload(subprocess.check_call, ["touch", str(path)]),
-    "posix.mkdir": lambda path: Payload(os.mkdir, str(path)),
-}
-
-
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_a_payload_is_named_and_does_not_run(tmp_path, name, protocol):
-    control, ran = tmp_path / "control", tmp_path / "ran"
-    done = pickle.loads(pickle.dumps(PAYLOADS[name](control), protocol))
-    if hasattr(done, "close"):
-        done.close()
-    assert control.exists()  # the payload is one
+    ran = tmp_path / "ran"
+    check_payload(name, tmp_path / "control", protocol)
     for wrapped in (PAYLOADS[name](ran), [{"key": PAYLOADS[name](ran)}], (PAYLOADS[name](ran),)):
         path = write(tmp_path / "image.npy", pickle.dumps(objects(wrapped, 1.0), protocol))
         with pytest.raises(BadFileError) as caught:

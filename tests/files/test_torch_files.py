@@ -1,14 +1,13 @@
 """PyTorch's files: real ones of both formats are read, and nothing that a file asks for runs."""
 
-import os
 import pathlib
 import pickle
 import struct
-import subprocess
 import zipfile
 
 import numpy as np
 import pytest
+from payload_support import PAYLOADS, check_payload
 from run_support import DATA
 from torch_support import (
     MAGIC,
@@ -124,26 +123,6 @@ def test_true_and_false_are_read_whatever_byte_stands_for_true(tmp_path):
     np.testing.assert_array_equal(found.view(np.uint8), [0, 1, 1])
 
 
-class Payload:
-    """Pickles as a call of a function."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-# Each would make a file at the path.
-PAYLOADS = {
-    "posix.system": lambda path: Payload(os.system, f"touch {path}"),
-    "builtins.eval": lambda path: Payload(eval, f"open({str(path)!r}, 'w').close()"),
-    "builtins.exec": lambda path: Payload(exec, f"open({str(path)!r}, 'w').close()"),
-    f"{open.__module__}.open": lambda path: Payload(open, str(path), "w"),
-    "subprocess.check_call": lambda path: Payload(subprocess.check_call, ["touch", str(path)]),
-}
-
-
 def _put_in_zip(path: pathlib.Path, data: bytes, member: str = "archive/data.pkl") -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(member, data)
@@ -152,11 +131,8 @@ def _put_in_zip(path: pathlib.Path, data: bytes, member: str = "archive/data.pkl
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_a_payload_is_named_and_does_not_run(tmp_path, name, protocol):
-    control, ran, path = tmp_path / "control", tmp_path / "ran", tmp_path / "evil.pth"
-    done = pickle.loads(pickle.dumps(PAYLOADS[name](control), protocol))
-    if hasattr(done, "close"):
-        done.close()
-    assert control.exists()  # the payload is one
+    ran, path = tmp_path / "ran", tmp_path / "evil.pth"
+    check_payload(name, tmp_path / "control", protocol)
     for wrapped in (PAYLOADS[name](ran), {"weight": PAYLOADS[name](ran)}, [PAYLOADS[name](ran)]):
         data = pickle.dumps(wrapped, protocol, fix_imports=False)
         pieces = [pickle.dumps(MAGIC, protocol), pickle.dumps(1001, protocol)]

@@ -144,7 +144,7 @@ def test_pixels_that_are_not_finite_are_refused(classifier, value):
     images = IMAGES.copy()
     images[[4, 7], 3, 2] = value
     message = (
-        r"images: 2 of 10 have pixels that are NaN or infinite, the first is number 4; allowed"
+        r"images: 2 of 10 have pixels that are NaN or infinite in float32, the first is number 4"
     )
     with pytest.raises(RequestError, match=message):
         classifier.classify(images)
@@ -153,8 +153,14 @@ def test_pixels_that_are_not_finite_are_refused(classifier, value):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.zeros((2, 16, 16, 3)), r"got shape \(2, 16, 16, 3\); allowed: \[N, 16, 16, 1\] or w"),
-        (np.zeros((1, 2, 16, 16, 1)), r"got shape \(1, 2, 16, 16, 1\); allowed: \[N, 16, 16, 1\]"),
+        (
+            np.zeros((2, 16, 16, 3)),
+            r"got shape \(2, 16, 16, 3\); allowed: \[N, 16, 16, 1\] or w",
+        ),
+        (
+            np.zeros((1, 2, 16, 16, 1)),
+            r"got shape \(1, 2, 16, 16, 1\); allowed: \[N, 16, 16, 1\]",
+        ),
         (np.zeros(256), r"got shape \(256,\); allowed"),
         (np.float32(1), r"got shape \(\); allowed"),
         (np.zeros((2, 0, 16, 1)), r"got shape \(2, 0, 16, 1\); allowed"),

@@ -171,9 +171,15 @@ def test_inputs_are_standardised_on_the_training_part():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"generated": np.ones((49, 16, 16))}, "generated images are 49; needed are at least 50"),
-        ({"generated": np.ones((60, 16, 16, 1))}, r"generated images have shape .* \[N, H, W\]"),
-        ({"generated": np.full((60, 16, 16), np.nan)}, "60 of 60 generated images hold NaN"),
+        (
+            {"generated": np.ones((49, 16, 16))},
+            "generated images: got 49 images; allowed: at least 50",
+        ),
+        ({"generated": np.ones((60, 16, 16, 1))}, r"generated images: got shape .* \[N, H, W\]"),
+        (
+            {"generated": np.full((60, 16, 16), np.nan)},
+            "generated images: 60 of 60 have pixels that are NaN",
+        ),
         ({"generated": np.ones((60, 16, 17))}, r"images differ in size: real \(16, 16\)"),
         ({"control": np.ones((61, 16, 16))}, "control images are 61, generated ones 60"),
         ({"real": np.zeros((60, 16, 16))}, "real images are black"),

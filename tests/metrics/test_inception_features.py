@@ -96,12 +96,15 @@ def test_the_hash_does_not_depend_on_anything_else(extractor):
 
 
 BAD_IMAGES = {
-    "NaN": (np.where(np.arange(3)[:, None, None, None] == 1, np.nan, flux(3, 8, 8, 1)), "image 1;"),
-    "infinities": (np.full((2, 8, 8, 1), np.inf), "2 of 2 images hold NaN or infinities"),
+    "NaN": (
+        np.where(np.arange(3)[:, None, None, None] == 1, np.nan, flux(3, 8, 8, 1)),
+        "number 1;",
+    ),
+    "infinities": (np.full((2, 8, 8, 1), np.inf), "2 of 2 have pixels that are NaN or infinite"),
     "no channel": (flux(2, 8, 8), r"got the shape \(2, 8, 8\)"),
     "two channels": (flux(2, 8, 8, 2), "1 channel, which is repeated, or 3"),
     "four channels": (flux(2, 8, 8, 4), "1 channel, which is repeated, or 3"),
-    "no pixels": (flux(2, 0, 8, 1), "got the shape"),
+    "no pixels": (flux(2, 0, 8, 1), "got shape"),
     "complex numbers": (flux(2, 8, 8, 1) * 1j, "got complex64"),
     "truths": (flux(2, 8, 8, 1) > 0, "got bool"),
 }

@@ -72,8 +72,8 @@ def test_model_i_needs_an_exposure_and_the_others_have_one():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": np.ones((16, 16))}, r"needed is \[N, H, W\]"),
-        ({"images": np.full((2, 16, 16), np.nan)}, "NaN or infinity"),
+        ({"images": np.ones((16, 16))}, r"allowed: \[N, H, W\]"),
+        ({"images": np.full((2, 16, 16), np.nan)}, "2 of 2 have pixels that are NaN"),
         ({"magnitude": np.inf}, "magnitude is inf; it must be finite"),
         ({"seed": -1}, "seed is -1; it must be 0 or above"),
         ({"survey": SURVEYS["model_i"], "exposure_time_s": 0.0}, "must be finite and above 0"),

@@ -68,7 +68,7 @@ def test_profile_of_black_and_negative_images_is_at_the_floor():
     "measure", [lambda x: spectra.radial_profiles(x, 0.1), spectra.power_spectra]
 )
 def test_bad_images_are_refused(measure):
-    with pytest.raises(ValueError, match=r"needed is \[N, H, W\]"):
+    with pytest.raises(ValueError, match=r"allowed: \[N, H, W\]"):
         measure(np.zeros((2, 16, 16, 1)))
-    with pytest.raises(ValueError, match="2 of 2 images hold NaN"):
+    with pytest.raises(ValueError, match="2 of 2 have pixels that are NaN"):
         measure(np.full((2, 16, 16), np.nan))

@@ -105,9 +105,6 @@ CHOICES = {
     ("auto", "cpu", 1024, 64, HALF): "xla",
     ("auto", "tpu", 1024, 64, HALF): "again",
     ("auto", "tpu", 64, 64, HALF): "xla",
-    ("pallas", "tpu", 1024, 64, HALF): "pallas",
-    ("pallas", "tpu", 1000, 64, HALF): "xla",  # its blocks have 128 tokens
-    ("pallas", "cpu", 1024, 64, HALF): "xla",
     ("xla", "cuda", 1024, 64, HALF): "xla",
     ("chunked", "gpu", 64, 64, HALF): "chunked",
 }
@@ -121,43 +118,25 @@ def test_what_is_chosen_fits_the_device(case):
 CUDNN = ("__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward")
 
 
-def _lowered_for(platform: str, name: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Returns the program of attention and its gradient as it would be sent to a device."""
-    monkeypatch.setattr(attention, "platform", lambda: platform)
-    shape = jax.ShapeDtypeStruct((1, 1024, 2, 64), jnp.bfloat16)
-
-    def gradient(*qkv):
-        def total(query, key, value):
-            return attention.attend(query, key, value, name).astype("float32").sum()
-
-        return jax.grad(total)(*qkv)
-
-    unchecked = [jax.export.DisabledSafetyCheck.custom_call(kernel) for kernel in CUDNN]
-    export = jax.export.export(jax.jit(gradient), platforms=[platform], disabled_checks=unchecked)
-    return export(shape, shape, shape).mlir_module()
-
-
-def test_the_kernel_for_tpus_is_lowered_for_one(monkeypatch):
-    assert "tpu_custom_call" in _lowered_for("tpu", "pallas", monkeypatch)
-    assert "tpu_custom_call" not in _lowered_for("tpu", "auto", monkeypatch)
-
-
 def test_cudnn_is_lowered_for_a_gpu(monkeypatch):
+    """The program of attention and its gradient, as it would be sent to a GPU."""
     import jax._src.cudnn.fused_attention_stablehlo as fused
 
     monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91000)
-    program = _lowered_for("cuda", "auto", monkeypatch)
-    assert all(kernel in program for kernel in CUDNN)
-    assert "__cudnn" not in _lowered_for("cuda", "xla", monkeypatch)
+    monkeypatch.setattr(attention, "platform", lambda: "cuda")
+    shape = jax.ShapeDtypeStruct((1, 1024, 2, 64), jnp.bfloat16)
+    unchecked = [jax.export.DisabledSafetyCheck.custom_call(kernel) for kernel in CUDNN]
 
+    def program(name: str) -> str:
+        def total(query, key, value):
+            return attention.attend(query, key, value, name).astype("float32").sum()
 
-def test_the_kernel_for_tpus_is_the_formula():
-    from jax.experimental.pallas import tpu
+        gradient = jax.jit(jax.grad(total))
+        export = jax.export.export(gradient, platforms=["cuda"], disabled_checks=unchecked)
+        return export(shape, shape, shape).mlir_module()
 
-    query, key, value = (x[:1, :, :1] for x in _inputs(128))
-    with tpu.force_tpu_interpret_mode():
-        found = attention._pallas(query, key, value)
-    np.testing.assert_allclose(found, _formula(*_float64((query, key, value))), atol=5e-6)
+    assert all(kernel in program("auto") for kernel in CUDNN)
+    assert "__cudnn" not in program("xla")
 
 
 NETWORKS = {
