@@ -113,13 +113,7 @@ _FUNCTIONS: Mapping[str, _Function] = {
     "pca_gaussian": _pca_gaussian,
     "blurred": _blurred,
 }
-BASELINES: Mapping[str, str] = {
-    "simulator": "the simulator itself, fresh seed",
-    "training": "random training images",
-    "neighbour_mean": "mean of a training image and its nearest neighbour",
-    "pca_gaussian": "principal components with normal scores",
-    "blurred": "training images, point-spread function 30 % wider",
-}
+BASELINES = tuple(_FUNCTIONS)
 
 
 def _check(training: _Training, num_per_class: int) -> None:

@@ -7,14 +7,13 @@ images are no nearer to the training images than test images are.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from lensjax.data.disc import inside, share_of_square
 from lensjax.data.simulator import SOURCE_POSITION_LIMIT
-from lensjax.data.surveys import Survey
 from lensjax.errors import MeasureError
-from lensjax.metrics.lensing import fit_smooth
 from lensjax.metrics.nearest import nearest_images
 
 # Of the nearest test images; a generated image nearer than these counts as near.
@@ -222,13 +221,8 @@ class NeighbourTest:
         blind = self.power is not None and self.power < LEAST_POWER
         return "no power" if blind else "no copies found"
 
-    def worst(self, num: int) -> np.ndarray:
-        """Returns the generated images most like copies, the worst first, int64 `[<= num]`."""
-        return np.argsort(self.ratio, kind="stable")[:num]
 
-
-@dataclasses.dataclass(frozen=True)
-class _Turned:
+class _Turned(NamedTuple):
     """The nearest training image in either orientation; see `NeighbourTest`."""
 
     distance: np.ndarray
@@ -294,8 +288,8 @@ def neighbour_test(
 ) -> NeighbourTest:
     """Compares how generated and test images of one class lie among its training images.
 
-    Takes images, which finds exact copies, or what the smooth fit leaves of them
-    (`smooth_residuals`), which finds the sub-structure of a training image behind another source.
+    Takes images, which finds exact copies, or what `lensing.fit_smooth` leaves of them, which finds
+    the sub-structure of a training image behind another source.
     Distances are those of `nearest_images`, which does not see a factor; an image turned by 180
     degrees counts as the same. The generated images must differ from one another: a generator that
     repeats a few repeats their chance.
@@ -318,10 +312,7 @@ def neighbour_test(
         nearness=_compare(found.distance, known.distance, planted.distance if planted else None),
         isolation=_compare(found.ratio, known.ratio, planted.ratio if planted else None),
         num_identical=int(np.sum(found.distance < _IDENTICAL)),
-        distance=found.distance,
-        ratio=found.ratio,
-        index=found.index,
-        rotated=found.rotated,
+        **found._asdict(),
     )
 
 
@@ -338,13 +329,3 @@ def planted_copies(train: np.ndarray, errors: np.ndarray, num: int, seed: int) -
     random = np.random.default_rng(seed)
     chosen, added = random.integers(len(train), size=num), random.integers(len(errors), size=num)
     return train[chosen] + errors[added]
-
-
-def smooth_residuals(images: np.ndarray, survey: Survey) -> np.ndarray:
-    """Returns images less their best lens without sub-structure, flux, float32 `[N, H, W]`.
-
-    Args:
-      images: flux per pixel, float32 `[N, H, W]`.
-      survey: the DeepLense model of the images.
-    """
-    return (images - fit_smooth(images, survey).image).astype(np.float32)

@@ -150,11 +150,6 @@ def search_weights(
     )
 
 
-def find_weights(path: str | os.PathLike[str] | None = None) -> pathlib.Path | None:
-    """Returns the file of weights, None if it is not to be had; see `search_weights`."""
-    return search_weights(path).path
-
-
 def load_inception(
     path: str | os.PathLike[str], *, sha256: str = SHA256
 ) -> Mapping[str, np.ndarray]:

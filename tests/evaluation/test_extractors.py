@@ -100,7 +100,10 @@ def test_hash_covers_weights_network_and_scaling():
     [
         (np.zeros((3, 32, 32, 1)), "allowed: 64x64"),
         (np.zeros((3, 64, 64, 3)), r"allowed: \[N, 64, 64, 1\]"),
-        (np.where(np.arange(3).reshape(3, 1, 1, 1) == 1, np.nan, np.ones((3, 64, 64, 1))), "1 of 3"),
+        (
+            np.where(np.arange(3).reshape(3, 1, 1, 1) == 1, np.nan, np.ones((3, 64, 64, 1))),
+            "1 of 3",
+        ),
     ],
 )
 def test_images_that_it_does_not_know_are_refused(images, words):

@@ -153,27 +153,6 @@ def test_floor_on_images_by_lenstronomy(model):
     assert np.max(fit.ratio) < 1e-6
 
 
-def test_residual_power_adds_up_to_the_ratio():
-    images, fit = real("cdm")[0], fit_of("cdm")
-    power = lensing.residual_power(images, fit.image)
-    assert power.shape == (NUM, 33)
-    total = power.sum(axis=1)
-    assert np.all(total <= fit.ratio**2 * (1 + 1e-5))
-    assert np.all(total > 0.9 * fit.ratio**2)
-
-
-@pytest.mark.parametrize(("across", "down"), [(3, 0), (0, 7), (3, 4), (-5, 12)])
-def test_residual_power_of_a_wave_lies_in_its_ring(across, down):
-    y, x = np.mgrid[:64, :64] / 64
-    wave = 0.1 * np.cos(2 * np.pi * (across * x + down * y))[None]
-    images = np.ones((1, 64, 64))
-    power = lensing.residual_power(images + wave, images)[0]
-    ring = round(float(np.hypot(across, down)))
-    share = 0.005 / 1.005
-    assert power[ring] == pytest.approx(share, rel=1e-6)
-    assert np.delete(power, ring).max() < 1e-12
-
-
 def test_faint_pixels_by_a_loop():
     random = np.random.default_rng(0)
     fitted = (random.random((3, 5, 4)) ** 12).astype(np.float32) * np.array(

@@ -19,7 +19,6 @@ from lensjax.models.inception_weights import (
     FILE_NAME,
     SHA256,
     VARIABLE,
-    find_weights,
     load_inception,
     search_weights,
 )
@@ -138,7 +137,7 @@ def test_a_given_file_that_does_not_exist_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match=f"{VARIABLE} names it"):
         offline()
     with pytest.raises(WeightsError, match="no such file"):
-        find_weights()
+        search_weights()
 
 
 def test_a_download_happens_once(cache, serve):
