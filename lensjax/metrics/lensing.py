@@ -126,8 +126,9 @@ def faint_pixel_rms(images: np.ndarray, fitted: np.ndarray) -> float:
     return float(100 * np.sqrt(np.mean(np.square(images / peak, dtype=np.float64)[faint])))
 
 
-def uniform_ks_distance(values: np.ndarray, limit: float = SOURCE_POSITION_LIMIT) -> float:
-    """Returns the Kolmogorov-Smirnov distance of values `[N]` from uniform(-limit, limit)."""
+def uniform_ks_distance(values: np.ndarray) -> float:
+    """Returns the Kolmogorov-Smirnov distance of positions `[N]` from their prior, uniform."""
+    limit = SOURCE_POSITION_LIMIT
     quantiles = np.clip((np.sort(values.astype(np.float64)) + limit) / (2 * limit), 0, 1)
     ranks = np.arange(len(values) + 1) / len(values)
     return float(max(np.max(ranks[1:] - quantiles), np.max(quantiles - ranks[:-1])))

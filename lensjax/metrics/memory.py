@@ -92,7 +92,6 @@ def hole_test(
     source_y: np.ndarray,
     ratio: np.ndarray,
     disc: Sequence[float],
-    limit: float = SOURCE_POSITION_LIMIT,
 ) -> HoleTest | None:
     """Looks for the sources that training left out.
 
@@ -104,7 +103,6 @@ def hole_test(
       source_y: the same.
       ratio: what the fit leaves, RMS(image - fit) / RMS(image), `[N]`.
       disc: `data.exclude_source_disc` of the run, `(x, y, radius)` in arcsec.
-      limit: the prior of x and y is uniform in [-limit, limit].
 
     Returns:
       None, "not measured", where no disc was left out, or no source lies within the prior.
@@ -114,6 +112,7 @@ def hole_test(
     """
     if not disc:
         return None
+    limit = SOURCE_POSITION_LIMIT  # the prior of x and y is uniform in [-limit, limit]
     share = share_of_square(disc, limit)
     if not source_x.shape == source_y.shape == ratio.shape == (len(ratio),) or not 0 < share < 1:
         raise MeasureError(

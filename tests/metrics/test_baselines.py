@@ -167,21 +167,6 @@ def test_blurred_images_are_training_images_of_a_wider_psf():
             assert np.abs(wanted - image[None]).max(axis=(1, 2, 3)).min() < 1e-5
 
 
-def test_lenses_are_rendered_with_the_wider_psf():
-    known = lenses()
-    images, labels = make("blurred", num_per_class=NUM, seed=3, **known)
-    fwhm = SURVEY.psf_fwhm_arcsec / SURVEY.pixel_scale_arcsec
-    again = gaussian_blur(known["train_images"], np.sqrt(0.69) * fwhm / 2.354820045)
-    for label in range(3):
-        wanted, known_images = (
-            part[known["train_labels"] == label] for part in (again, known["train_images"])
-        )
-        change = np.square(wanted - known_images).mean()
-        for image in images[labels == label][:8]:
-            left = np.square(wanted - image[None]).mean(axis=(1, 2, 3)).min()
-            assert left < 0.05 * change
-
-
 @pytest.mark.parametrize("name", ["training", "neighbour_mean", "blurred"])
 def test_more_than_there_are_is_refused(name):
     with pytest.raises(BaselineError, match="got 21; allowed: at most the 20 training images"):

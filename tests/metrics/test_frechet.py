@@ -63,11 +63,6 @@ def test_commuting_covariances_have_a_closed_form():
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-12)
 
 
-def test_one_feature_is_the_formula_of_two_normals():
-    a, b = with_moments(np.array([1.0]), np.array([[4.0]])), with_moments(np.zeros(1), np.eye(1))
-    assert frechet_distance(a, b) == pytest.approx(1 + (2 - 1) ** 2, rel=1e-12)
-
-
 def test_full_ranks_agree_with_the_matrix_root_of_scipy():
     a, b = normal(400, 16, 1), normal(300, 16, 2)
     first, second = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
@@ -96,17 +91,6 @@ def test_two_images_each_have_a_closed_form():
     shift = np.sum((a.mean(axis=0) - b.mean(axis=0)) ** 2)
     expected = shift + u @ u + v @ v - 2 * abs(u @ v)
     assert frechet_distance(Moments.of(a), Moments.of(b)) == pytest.approx(expected, rel=1e-12)
-
-
-def test_collapsed_sets_are_as_far_apart_as_their_points():
-    a, b = np.zeros((50, 8)), np.ones((60, 8))
-    assert frechet_distance(Moments.of(a), Moments.of(b)) == pytest.approx(8, rel=1e-12)
-
-
-def test_a_moved_set_is_as_far_as_it_was_moved():
-    features = normal(100, 30)
-    moved = Moments.of(features + 2.0)
-    assert frechet_distance(Moments.of(features), moved) == pytest.approx(120, rel=1e-9)
 
 
 def test_more_images_after_a_distance_change_it():

@@ -4,14 +4,12 @@ import functools
 import math
 import warnings
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lensjax import prng
-from lensjax.data.raytracing import render
-from lensjax.data.simulator import CLASS_NAMES, simulate, smooth_lens
+from lensjax.data.simulator import CLASS_NAMES, simulate
 from lensjax.data.surveys import SURVEYS
 from lensjax.metrics import shapes
 
@@ -214,27 +212,6 @@ def test_ring_region_follows_its_definition():
         windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3))
         mean = windows.mean(axis=(2, 3))
         assert np.mean(found == (mean > 0.05 * mean.max())) > 0.9995  # but for rounding
-
-
-def test_radius_follows_the_einstein_radius():
-    positions = np.random.default_rng(0).uniform(-0.3, 0.3, (16, 2)).astype(np.float32)
-
-    def radii(scale: float) -> np.ndarray:
-        theta_e = 1.2814905676 * scale
-        render_one = jax.vmap(lambda x, y: render(smooth_lens(SURVEY, x, y, theta_e), SURVEY))
-        images = np.asarray(render_one(*jnp.asarray(positions).T))
-        return shapes.measure_shapes(images, SCALE)["ring_radius_arcsec"]
-
-    # The source's offset does not grow with the lens: a little less than in proportion.
-    assert 1.015 < np.median(radii(1.02) / radii(1.0)) < 1.02
-
-
-def test_noise_moves_the_radius_little():
-    clean = shapes.measure_shapes(lenses(), SCALE)
-    disturbed = shapes.measure_shapes(noisy(lenses(), 0.01), SCALE)
-    np.testing.assert_allclose(
-        disturbed["ring_radius_arcsec"], clean["ring_radius_arcsec"], rtol=0.01
-    )
 
 
 def test_images_are_measured_one_by_one():
