@@ -7,7 +7,6 @@ images are no nearer to the training images than test images are.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -221,7 +220,8 @@ class NeighbourTest:
         return "no power" if blind else "no copies found"
 
 
-class _Turned(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Turned:
     """The nearest training image in either orientation; see `NeighbourTest`."""
 
     distance: np.ndarray
@@ -311,7 +311,7 @@ def neighbour_test(
         nearness=_compare(found.distance, known.distance, planted.distance if planted else None),
         isolation=_compare(found.ratio, known.ratio, planted.ratio if planted else None),
         num_identical=int(np.sum(found.distance < _IDENTICAL)),
-        **found._asdict(),
+        **vars(found),
     )
 
 

@@ -32,5 +32,10 @@ def test_rows_of_trees_go_through_in_chunks_of_one_shape(count):
 
 def test_the_last_chunk_is_filled_up_with_the_last_row():
     seen = []
-    map_chunks(lambda rows: seen.append(rows.tolist()) or rows, 3, np.array([5, 6, 7, 8]))
+
+    def note(rows):
+        seen.append(rows.tolist())
+        return rows
+
+    map_chunks(note, 3, np.array([5, 6, 7, 8]))
     assert seen == [[5, 6, 7], [8, 8, 8]]

@@ -1,5 +1,6 @@
 """Baseline rows: each is what it says, for a simulated set and for a user's images."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -9,7 +10,7 @@ import scipy.ndimage
 
 from lensjax.data import arrays
 from lensjax.data.arrays import simulate
-from lensjax.data.parameters import PARAMETER_NAMES
+from lensjax.data.parameters import PARAMETER_NAMES, render_parameters
 from lensjax.data.simulator import CLASS_NAMES
 from lensjax.data.surveys import SURVEYS
 from lensjax.errors import BaselineError
@@ -165,6 +166,16 @@ def test_blurred_images_are_training_images_of_a_wider_psf():
         wanted = expected[known["train_labels"] == label]
         for image in images[labels == label]:
             assert np.abs(wanted - image[None]).max(axis=(1, 2, 3)).min() < 1e-5
+
+
+def test_lenses_are_rendered_with_the_wider_psf():
+    known = lenses()
+    images, labels = make("blurred", num_per_class=NUM, seed=3, **known)
+    wider = dataclasses.replace(SURVEY, psf_fwhm_arcsec=1.3 * SURVEY.psf_fwhm_arcsec)
+    wanted = render_parameters(known["parameters"], known["train_labels"], wider)
+    for image, label in zip(images[::8], labels[::8], strict=True):
+        of_class = wanted[known["train_labels"] == label]
+        assert np.abs(of_class - image[None]).max(axis=(1, 2, 3)).min() < 1e-4 * image.max()
 
 
 @pytest.mark.parametrize("name", ["training", "neighbour_mean", "blurred"])

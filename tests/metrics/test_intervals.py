@@ -27,15 +27,12 @@ def intervals(num_blocks: int, statistic: str, confidence: float) -> np.ndarray:
     found = []
     for seed in range(REPEATS):
         data = np.random.default_rng(seed).exponential(size=COUNT)
-        found.append(
-            block_interval(
-                lambda places, data=data: function(data[places]),
-                COUNT,
-                num_blocks=num_blocks,
-                confidence=confidence,
-                seed=seed,
-            )
-        )
+
+        def score(places: np.ndarray, data: np.ndarray = data) -> float:
+            return function(data[places])
+
+        settings = {"num_blocks": num_blocks, "confidence": confidence, "seed": seed}
+        found.append(block_interval(score, COUNT, **settings))
     return np.array(found)
 
 
