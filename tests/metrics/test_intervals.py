@@ -31,7 +31,11 @@ def intervals(num_blocks: int, statistic: str, confidence: float) -> np.ndarray:
         def score(places: np.ndarray, data: np.ndarray = data) -> float:
             return function(data[places])
 
-        settings = {"num_blocks": num_blocks, "confidence": confidence, "seed": seed}
+        settings: dict[str, Any] = {
+            "num_blocks": num_blocks,
+            "confidence": confidence,
+            "seed": seed,
+        }
         found.append(block_interval(score, COUNT, **settings))
     return np.array(found)
 
