@@ -29,7 +29,7 @@ from lensjax.data.surveys import SURVEYS, Survey
 from lensjax.metrics import fitting
 from lensjax.metrics.axion_fit import fit_axion
 from lensjax.metrics.free_fit import TRUTH, FreeFit, fit_free
-from lensjax.metrics.lensing import fit_smooth, residual_power
+from lensjax.metrics.lensing import fit_smooth
 from lensjax.metrics.potential_fit import fit_potential
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -204,9 +204,6 @@ def potential_rows(count: int) -> Rows:
         smooth = fit_smooth(images, SURVEY)
         fit, seconds = timed(functools.partial(fit_potential, images, SURVEY, smooth))
         shared = {"smooth_p50": float(np.median(smooth.ratio))}
-        if name == "potential fit of cdm":
-            spectrum = np.median(residual_power(images, smooth.image), axis=0)
-            shared["smooth_residual_power_p50"] = spectrum.tolist()
         rows[name] = row_of(fit) | seconds | shared
     return rows
 

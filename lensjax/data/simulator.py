@@ -23,6 +23,7 @@ ARCSEC_PER_SQRT_MASS = 1.2814905676e-6
 # The same with angular-diameter distances, which is the physically right one.
 ARCSEC_PER_SQRT_MASS_ANGULAR = 1.6645190e-6
 HALO_MASS = 1e12
+HALO_THETA_E = ARCSEC_PER_SQRT_MASS * math.sqrt(HALO_MASS)
 LENS_E1, LENS_E2 = 0.1, 0.0
 SHEAR_GAMMA1, SHEAR_GAMMA2 = 0.05, 0.0
 SOURCE_RADIUS, SOURCE_INDEX = 0.25, 1.0
@@ -56,7 +57,7 @@ def smooth_lens(
     """
     no_points = jnp.zeros((0,))
     return Lens(
-        theta_e=ARCSEC_PER_SQRT_MASS * math.sqrt(HALO_MASS) if theta_e is None else theta_e,
+        theta_e=HALO_THETA_E if theta_e is None else theta_e,
         e1=LENS_E1,
         e2=LENS_E2,
         gamma1=SHEAR_GAMMA1,
@@ -115,10 +116,9 @@ def conserved_theta_e(survey: Survey, point_theta_e: Array, x: Array, y: Array) 
       x: positions in arcsec, `[K]`.
       y: the same.
     """
-    theta_e = ARCSEC_PER_SQRT_MASS * math.sqrt(HALO_MASS)
-    ring = survey.deflection_factor * theta_e
+    ring = survey.deflection_factor * HALO_THETA_E
     inside = x**2 + y**2 < ring**2
-    return theta_e - jnp.sum(jnp.where(inside, point_theta_e**2, 0.0)) / ring
+    return HALO_THETA_E - jnp.sum(jnp.where(inside, point_theta_e**2, 0.0)) / ring
 
 
 class Draw(NamedTuple):

@@ -7,22 +7,22 @@ import jax
 import numpy as np
 
 
-def map_chunks(function: Callable[..., Any], size: int, *arrays: np.ndarray) -> Any:
+def map_chunks(function: Callable[..., Any], size: int, *trees: Any) -> Any:
     """Applies a function of rows to chunks of one shape and returns all its rows.
 
     Args:
-      function: maps arrays `[size, ...]` to an array or a tree of arrays `[size, ...]`, each row by
-        itself.
+      function: maps trees of arrays `[size, ...]` to a tree of arrays `[size, ...]`, each row by
+        itself; an array is a tree.
       size: rows of a chunk; the last one is filled up with its last row.
-      *arrays: `[N, ...]`, at least one row.
+      *trees: numpy arrays `[N, ...]`, at least one row.
 
     Returns:
       What the function returns, of numpy arrays `[N, ...]`.
     """
-    count = len(arrays[0])
-    found = []
+    count = len(jax.tree.leaves(trees)[0])
+    chunks = []
     for start in range(0, count, size):
         rows = np.minimum(np.arange(start, start + size), count - 1)
-        output = jax.device_get(function(*(array[rows] for array in arrays)))
-        found.append(jax.tree.map(lambda leaf, start=start: leaf[: count - start], output))
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+        output = jax.device_get(function(*jax.tree.map(lambda leaf, rows=rows: leaf[rows], trees)))
+        chunks.append(jax.tree.map(lambda leaf, start=start: leaf[: count - start], output))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)

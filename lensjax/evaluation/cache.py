@@ -62,20 +62,34 @@ def _keep(path: pathlib.Path, content: bytes) -> None:
         logging.warning("%s; it is not kept for the next time", error)
 
 
-def _read_features(path: pathlib.Path, key: str) -> np.ndarray | None:
+def _load_features(path: pathlib.Path) -> tuple[str, np.ndarray]:
+    # Opened here, because numpy leaves the file of a damaged archive open.
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        features = file["features"]
+        check_features(features)
+        return str(file["key"]), features
+
+
+def _load_json(path: pathlib.Path) -> tuple[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return json.dumps(content["key"], sort_keys=True), content["result"]
+
+
+def _read(
+    path: pathlib.Path, key: str, load: Callable[[pathlib.Path], tuple[str, Any]]
+) -> tuple[bool, Any]:
+    """Returns whether all processes have the result of a key on disk, and the result."""
+    there, result = False, None
     try:
-        # Opened here, because numpy leaves the file of a damaged archive open.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            if str(file["key"]) == key:
-                features = file["features"]
-                check_features(features)
-                return features
+        stored, result = load(path)
+        there = stored == key
+        if not there:
             logging.warning("%s belongs to another key; computing again", path)
     except FileNotFoundError:
         pass
     except _DAMAGE as error:
         logging.warning("%s is damaged (%s); computing again", path, error)
-    return None
+    return all_agree(there, key), result  # what is computed may need all hosts
 
 
 def cached_features(
@@ -93,27 +107,14 @@ def cached_features(
     """
     text = _canonical(key)
     path = _path(text, "features", ".npz", folder)
-    found = _read_features(path, text)
-    if all_agree(found is not None, text) and found is not None:
-        return found
+    there, features = _read(path, text, _load_features)
+    if there:
+        return features
     features = compute()
     buffer = io.BytesIO()
     np.savez(buffer, key=np.asarray(text), features=features)
     _keep(path, buffer.getvalue())
     return features
-
-
-def _read_json(path: pathlib.Path, key: str) -> tuple[bool, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["key"] == json.loads(key):
-            return True, content["result"]
-        logging.warning("%s belongs to another key; computing again", path)
-    except FileNotFoundError:
-        pass
-    except _DAMAGE as error:
-        logging.warning("%s is damaged (%s); computing again", path, error)
-    return False, None
 
 
 def cached_json(
@@ -135,9 +136,9 @@ def cached_json(
     """
     text = _canonical(key)
     path = _path(text, "result", ".json", folder)
-    there, found = _read_json(path, text)
-    if all_agree(there, text):  # what is computed may need all hosts
-        return found
+    there, result = _read(path, text, _load_json)
+    if there:
+        return result
     content = {"key": json.loads(text), "result": compute()}
     encoded = json.dumps(content, indent=2, allow_nan=False)
     _keep(path, encoded.encode())

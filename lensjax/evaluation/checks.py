@@ -26,7 +26,6 @@ THETA_E_PERCENT = 0.2
 MOST_FRECHET_Z = 3.0
 # Accuracy of a network that tells generated from real, by source magnitude.
 C2ST_GOALS = {"magnitude 23": 0.55, "magnitude 20": 0.60}
-LEAST_HOLE_DENSITY = 0.5
 Results = Mapping[str, Mapping[str, Any]]
 
 

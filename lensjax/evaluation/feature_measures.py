@@ -1,7 +1,6 @@
 """Measures in the space of a network's features: distances, neighbours, and the class seen."""
 
 import functools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from lensjax.evaluation.class_network import GivenClassifier, given_classifier
 from lensjax.evaluation.extractors import Extractor, LensExtractor
 from lensjax.evaluation.noise_levels import AS_THEY_ARE, levels, with_noise
 from lensjax.evaluation.rows import Row, Setting
+from lensjax.metrics.classification import class_areas, confusion_counts
 from lensjax.metrics.frechet import Moments, few_images_warning, frechet_distance
 from lensjax.metrics.inception_features import InceptionExtractor
 from lensjax.metrics.intervals import (
@@ -236,14 +236,6 @@ def _agreement(counts: Sequence[Iterable[int]]) -> float:
     return float(chi2_contingency(table).pvalue)
 
 
-def _macro_auc(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    if len(np.unique(labels)) < probabilities.shape[1]:
-        return math.nan
-    return float(roc_auc_score(labels, probabilities, multi_class="ovr", average="macro"))
-
-
 def classes(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     """Returns what a classifier trained on real images takes the images for, by noise level."""
     network, names = _class_network(setting), setting.info.class_names
@@ -261,7 +253,7 @@ def classes(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
             score |= {
                 "accuracy": float(right.mean()),
                 "real_accuracy": float(right_real.mean()),
-                "auc": _macro_auc(row.labels, seen),
+                "auc": float(np.mean(class_areas(row.labels, seen))),
                 "accuracy_p": _agreement(
                     [(one.sum(), (~one).sum()) for one in (right, right_real)]
                 ),
@@ -269,16 +261,9 @@ def classes(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
         score["share_p"] = _agreement(counts)
         score |= dict(zip([f"share_{name}" for name in names], counts[0] / len(taken), strict=True))
         if row.labels.max() < len(names):
-            score["confusion"] = _confusion(row.labels, taken, len(names))
+            score["confusion"] = confusion_counts(row.labels, taken, len(names)).tolist()
         found[level] = score
     return found
-
-
-def _confusion(labels: np.ndarray, taken: np.ndarray, num_classes: int) -> list[list[int]]:
-    """Returns how many images of each class (rows) were taken for each (columns)."""
-    table = np.zeros((num_classes, num_classes), int)
-    np.add.at(table, (labels, taken), 1)
-    return table.tolist()
 
 
 def _protocol_of_distances(setting: Setting) -> dict[str, Any]:

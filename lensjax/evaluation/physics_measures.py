@@ -5,31 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from lensjax.data.simulator import (
-    ARCSEC_PER_SQRT_MASS,
-    HALO_MASS,
-    LENS_E1,
-    LENS_E2,
-    LOG10_AXION_MASS_RANGE,
-    SHEAR_GAMMA1,
-    SHEAR_GAMMA2,
-    SOURCE_POSITION_LIMIT,
-)
+from lensjax.data.simulator import LOG10_AXION_MASS_RANGE, SOURCE_POSITION_LIMIT
 from lensjax.devices.hosts import share_rows
 from lensjax.evaluation.rows import ALL, Row, Setting
 from lensjax.evaluation.shape_measures import beside_real, log_spectra, vectors_beside_real
 from lensjax.metrics.axion_fit import fit_axion
-from lensjax.metrics.free_fit import FreeFit, fit_free
+from lensjax.metrics.free_fit import TRUTH, FreeFit, fit_free
 from lensjax.metrics.lensing import SmoothFit, faint_pixel_rms, uniform_ks_distance
 
 POSSIBLE_RATIO = 0.03
-_TRUTH = {
-    "theta_e": ARCSEC_PER_SQRT_MASS * HALO_MASS**0.5,
-    "e1": LENS_E1,
-    "e2": LENS_E2,
-    "gamma1": SHEAR_GAMMA1,
-    "gamma2": SHEAR_GAMMA2,
-}
 
 
 def _percentiles(ratio: np.ndarray) -> dict[str, float]:
@@ -118,7 +102,7 @@ def free_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     for group in row.groups:
         fit = share_rows(fit_fn, row.of(group), row.smooth(group))
         score: dict[str, Any] = {"num_images": len(fit.ratio), **_percentiles(fit.ratio)}
-        for name, truth in _TRUTH.items():
+        for name, truth in TRUTH.items():
             values = getattr(fit, name)
             bias, scatter = float(np.median(values) - truth), float(np.std(values))
             score[name] = {"bias": bias, "scatter": scatter}

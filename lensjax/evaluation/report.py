@@ -127,15 +127,12 @@ def _sections(results: Mapping[str, Any]) -> list[dict[str, Any]]:
         tables: Sequence[Table] = ()
         if rows:
             tables = _shape_tables(rows) if measure.name == "shapes" else tables_of(rows)
-        missing = None
-        if found["status"] != "measured":
-            missing = f"{found['reason']}. {found.get('remedy', '')}"
         protocol = found.get("protocol")
         sections.append(
             {
                 "title": measure.title,
                 "text": measure.text,
-                "missing": missing,
+                "missing": found.get("reason"),
                 "tables": tables,
                 "protocol": json.dumps(plain(protocol), indent=2) if protocol else None,
             }

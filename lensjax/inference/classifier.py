@@ -3,7 +3,6 @@
 import functools
 import math
 import os
-import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +14,8 @@ from lensjax.config import Config
 from lensjax.config.model import CLASSIFY
 from lensjax.data.pipeline import to_batch
 from lensjax.devices.chunks import map_chunks
-from lensjax.errors import ConfigError, RequestError, WorkdirError
-from lensjax.files.user_paths import expanded
-from lensjax.inference.trained import Trained, restore
+from lensjax.errors import RequestError, WorkdirError
+from lensjax.inference.trained import Trained, restore_task
 from lensjax.metrics.classification import softmax
 from lensjax.metrics.image_input import check_images
 from lensjax.models.classifiers import ClassifierOutput
@@ -205,23 +203,14 @@ def load_classifier(
       lensjax.errors.WorkdirError: where the folder is not that of a run.
       lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
     """
-    folder = expanded(workdir, "workdir")
-    config = files.load_config(folder) if config is None else config
-    if config.task != CLASSIFY:
-        what = "generates images" if config.task == "generate" else "is an autoencoder"
-        raise ConfigError(
-            "model.name",
-            config.model.name,
-            f"this network {what}; allowed: the workdir of a classifier (cnn, rescnn, resnet18, "
-            "vit), such as one of configs/classifier_rescnn.py",
-        )
-    trained = restore(folder, config, step, ema, best=True)
-    return LensClassifier(trained, _temperature(folder, trained))
+    trained = restore_task(CLASSIFY, workdir, config, step, ema)
+    return LensClassifier(trained, _temperature(trained))
 
 
-def _temperature(folder: pathlib.Path, trained: Trained) -> float:
+def _temperature(trained: Trained) -> float:
     """Returns the temperature that a validation found for these parameters, 1 without one."""
-    path = folder / files.CLASSIFIER_FILE
+    assert trained.folder is not None  # it was just restored from there
+    path = trained.folder / files.CLASSIFIER_FILE
     known = files.read_json(path) if path.exists() else {}
     if known.get("step") != trained.step or trained.ema != trained.config.sample.ema:
         return 1.0

@@ -12,15 +12,13 @@ from jax.sharding import Mesh
 
 from lensjax import prng
 from lensjax.config import Config, SampleConfig, from_config_dict
-from lensjax.config.model import CLASSIFY, GENERATE
+from lensjax.config.model import GENERATE
 from lensjax.data.scaling import Scaling
 from lensjax.devices.mesh import all_devices
 from lensjax.errors import ConfigError, RequestError
-from lensjax.files.user_paths import expanded
 from lensjax.inference.sampling import Drawing, Weights, generate_chunks, make_sample_fn
-from lensjax.inference.trained import restore
+from lensjax.inference.trained import restore_task
 from lensjax.interfaces import is_integer
-from lensjax.run import workdir as files
 from lensjax.run.networks import build_path
 
 if TYPE_CHECKING:
@@ -362,16 +360,12 @@ def load_generator(
       lensjax.errors.WorkdirError: where the folder is not that of a run.
       lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
     """
-    folder = expanded(workdir, "workdir")
-    config = files.load_config(folder) if config is None else config
-    if config.task != GENERATE:
-        what = "is a classifier" if config.task == CLASSIFY else "is an autoencoder"
-        raise ConfigError(
-            "model.name",
-            config.model.name,
-            f"this network {what}; allowed: the workdir of a generator (dit, unet)",
-        )
-    trained = restore(folder, config, step, ema)
+    trained = restore_task(GENERATE, workdir, config, step, ema)
     return LensGenerator(
-        trained.config, trained.dataset, trained.params, trained.step, trained.ema, folder
+        trained.config,
+        trained.dataset,
+        trained.params,
+        trained.step,
+        trained.ema,
+        trained.folder,
     )

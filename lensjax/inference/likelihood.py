@@ -29,6 +29,7 @@ from jax import Array
 from lensjax import prng
 from lensjax.config import Config
 from lensjax.data.scaling import Scaling
+from lensjax.devices.chunks import map_chunks
 from lensjax.diffusion import paths
 from lensjax.diffusion.time_grids import cosine_shares
 from lensjax.errors import RequestError
@@ -370,16 +371,15 @@ def _in_chunks(
     integration: Integration,
     seed: int,
 ) -> np.ndarray:
-    """Returns log densities in the model's range, float64 `[K, N]`; the last chunk is padded."""
+    """Returns log densities in the model's range, float64 `[K, N]`."""
     log_density_fn = _jitted(config, integration)
     base = prng.key(seed, "hutchinson")
-    batch_size = config.sample.batch_size
-    chunks = []
-    for start in range(0, len(flux), batch_size):
-        numbers = np.arange(start, start + batch_size, dtype=np.int32)
-        places = np.minimum(numbers, len(flux) - 1)
-        images = scaling.to_model(jnp.asarray(flux[places]))
+
+    def density(flux: np.ndarray, labels: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        images = scaling.to_model(jnp.asarray(flux))
         keys = prng.keys(base, jnp.asarray(numbers))
-        rows = log_density_fn(params, images, jnp.asarray(labels[places]), keys)
-        chunks.append(np.asarray(rows, np.float64)[:, : len(flux) - start])
-    return np.concatenate(chunks, axis=1)
+        return np.asarray(log_density_fn(params, images, jnp.asarray(labels), keys), np.float64).T
+
+    numbers = np.arange(len(flux), dtype=np.int32)
+    rows = map_chunks(density, config.sample.batch_size, flux, labels, numbers)
+    return np.ascontiguousarray(rows.T)

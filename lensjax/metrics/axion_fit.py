@@ -28,6 +28,7 @@ from lensjax.data.simulator import (
     vortex_points,
 )
 from lensjax.data.surveys import Survey
+from lensjax.devices.chunks import map_chunks
 from lensjax.metrics import fitting, forward, starts
 
 _MASSES, _ANGLES, _POSITIONS = 21, 16, 13
@@ -180,17 +181,17 @@ def _starts(
     # Rendering the table takes as long as comparing 300 images with it; few images wait less.
     chunk = min(size for size in _TABLE_CHUNKS if size >= len(images) or size == _TABLE_CHUNKS[-1])
     masses, angles = _table_axes()
-    found = []
-    for first in range(0, len(images), chunk):
-        part = images[first : first + chunk]
-        padded = jnp.asarray(fitting.pad(part, chunk))
-        costs, positions = map(np.asarray, _table_chunk(padded, survey, conserved, free_amplitude))
-        grid = costs.T.reshape(chunk, _MASSES, _ANGLES)
-        best = starts.local_minima(grid, _STARTS, periodic=True)[: len(part)]
-        places = positions.swapaxes(0, 1)[np.arange(len(part))[:, None], best]
-        structure = np.stack([masses[best // _ANGLES], angles[best % _ANGLES]], axis=-1)
-        found.append(np.concatenate([places, structure], axis=-1))
-    return np.concatenate(found)
+
+    def best_positions(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        costs, positions = map(np.asarray, _table_chunk(part, survey, conserved, free_amplitude))
+        return costs.T, positions.swapaxes(0, 1)
+
+    costs, positions = map_chunks(best_positions, chunk, images)  # [N, M * A], [N, M * A, 2]
+    grid = costs.reshape(-1, _MASSES, _ANGLES)
+    best = starts.local_minima(grid, _STARTS, periodic=True)
+    places = np.take_along_axis(positions, best[..., None], axis=1)
+    structure = np.stack([masses[best // _ANGLES], angles[best % _ANGLES]], axis=-1)
+    return np.concatenate([places, structure], axis=-1)
 
 
 def fit_axion(

@@ -3,14 +3,15 @@
 A generator is worth something where it scores better than these do.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 
 from lensjax.data.simulator import CLASS_NAMES
 from lensjax.data.surveys import Survey
-from lensjax.errors import BaselineError
+from lensjax.errors import BaselineError, CorruptionError
 from lensjax.metrics.corruptions import UNKNOWN_FWHM_PIXELS, Images, RealImages, widen_psf
 from lensjax.metrics.nearest import nearest_images
 
@@ -20,19 +21,8 @@ EXPLAINED_VARIANCE = 0.999
 MAX_PCA_IMAGES = 2000
 
 
-class _Training(NamedTuple):
-    """What `make` was handed."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    simulated: str | None
-    survey: Survey | None
-    parameters: np.ndarray | None
-    psf_fwhm_pixels: float
-
-
 # (training, places of one class, label, number, random) -> float32 [number, H, W, C]
-_Function = Callable[[_Training, np.ndarray, int, int, np.random.Generator], np.ndarray]
+_Function = Callable[[RealImages, np.ndarray, int, int, np.random.Generator], np.ndarray]
 
 
 def _choose(rows: np.ndarray, num: int, random: np.random.Generator) -> np.ndarray:
@@ -45,24 +35,29 @@ def _choose(rows: np.ndarray, num: int, random: np.random.Generator) -> np.ndarr
 
 
 def _simulator(
-    training: _Training, rows: np.ndarray, label: int, num: int, random: np.random.Generator
+    training: RealImages,
+    rows: np.ndarray,
+    label: int,
+    num: int,
+    random: np.random.Generator,
+    simulated: str | None = None,
 ) -> np.ndarray:
     from lensjax.data.arrays import simulate
 
-    if training.simulated is None:
+    if simulated is None:
         raise BaselineError("simulator is not available: these images have none")
-    images, _ = simulate(training.simulated, CLASS_NAMES[label], num, int(random.integers(2**31)))
+    images, _ = simulate(simulated, CLASS_NAMES[label], num, int(random.integers(2**31)))
     return images
 
 
 def _random_training(
-    training: _Training, rows: np.ndarray, label: int, num: int, random: np.random.Generator
+    training: RealImages, rows: np.ndarray, label: int, num: int, random: np.random.Generator
 ) -> np.ndarray:
     return training.images[_choose(rows, num, random)]
 
 
 def _neighbour_mean(
-    training: _Training, rows: np.ndarray, label: int, num: int, random: np.random.Generator
+    training: RealImages, rows: np.ndarray, label: int, num: int, random: np.random.Generator
 ) -> np.ndarray:
     """The mean of a random training image and the nearest other one of its class, in pixels."""
     if len(rows) < 2:
@@ -74,7 +69,7 @@ def _neighbour_mean(
 
 
 def _pca_gaussian(
-    training: _Training, rows: np.ndarray, label: int, num: int, random: np.random.Generator
+    training: RealImages, rows: np.ndarray, label: int, num: int, random: np.random.Generator
 ) -> np.ndarray:
     """Normal scores of the principal components that explain 99.9 % of the variance."""
     chosen = random.choice(rows, min(len(rows), MAX_PCA_IMAGES), replace=False)
@@ -92,16 +87,14 @@ def _pca_gaussian(
 
 
 def _blurred(
-    training: _Training, rows: np.ndarray, label: int, num: int, random: np.random.Generator
+    training: RealImages, rows: np.ndarray, label: int, num: int, random: np.random.Generator
 ) -> np.ndarray:
     chosen = _choose(rows, num, random)
-    parameters = None if training.parameters is None else training.parameters[chosen]
-    real = RealImages(
-        training.images[chosen],
-        training.labels[chosen],
-        training.survey,
-        parameters,
-        psf_fwhm_pixels=training.psf_fwhm_pixels,
+    real = dataclasses.replace(
+        training,
+        images=training.images[chosen],
+        labels=training.labels[chosen],
+        parameters=None if training.parameters is None else training.parameters[chosen],
     )
     return widen_psf(real, 0, BLUR_FACTOR)[0]
 
@@ -113,25 +106,7 @@ _FUNCTIONS: Mapping[str, _Function] = {
     "pca_gaussian": _pca_gaussian,
     "blurred": _blurred,
 }
-BASELINES: Mapping[str, str] = {
-    "simulator": "the simulator itself, fresh seed",
-    "training": "random training images",
-    "neighbour_mean": "mean of a training image and its nearest neighbour",
-    "pca_gaussian": "principal components with normal scores",
-    "blurred": "training images, point-spread function 30 % wider",
-}
-
-
-def _check(training: _Training, num_per_class: int) -> None:
-    images, labels = training.images, training.labels
-    if images.ndim != 4 or not len(images) or labels.shape != (len(images),):
-        raise BaselineError(
-            f"got images {images.shape} and labels {labels.shape}; allowed: [N, H, W, C] and [N]"
-        )
-    if not np.isfinite(images).all():
-        raise BaselineError("the training images hold values that are not finite; leave such out")
-    if num_per_class < 1:
-        raise BaselineError(f"num_per_class: got {num_per_class}; allowed: at least 1")
+BASELINES = tuple(_FUNCTIONS)
 
 
 def make(
@@ -170,14 +145,21 @@ def make(
     if name not in _FUNCTIONS:
         raise BaselineError(f"baseline {name!r} does not exist; allowed: {', '.join(BASELINES)}")
     simulated = simulated or (survey.name if survey else None)
-    training = _Training(train_images, train_labels, simulated, survey, parameters, psf_fwhm_pixels)
-    _check(training, num_per_class)
+    if num_per_class < 1:
+        raise BaselineError(f"num_per_class: got {num_per_class}; allowed: at least 1")
+    try:
+        training = RealImages(
+            train_images, train_labels, survey, parameters, psf_fwhm_pixels=psf_fwhm_pixels
+        )
+    except CorruptionError as error:
+        raise BaselineError(str(error)) from None
+    function = _FUNCTIONS[name]
+    if name == "simulator":
+        function = functools.partial(_simulator, simulated=simulated)
     random = np.random.default_rng(seed)
     classes = np.unique(train_labels)
     parts = [
-        _FUNCTIONS[name](
-            training, np.flatnonzero(train_labels == label), int(label), num_per_class, random
-        )
+        function(training, np.flatnonzero(train_labels == label), int(label), num_per_class, random)
         for label in classes
     ]
     labels = np.repeat(classes, num_per_class).astype(np.int32)

@@ -182,19 +182,19 @@ def score(labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[s
       MeasureError: for shapes, labels, probabilities or names that are not as above, or fewer than
         two classes among the labels.
     """
-    from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
+    from sklearn.metrics import accuracy_score, log_loss
 
     labels, probabilities = _check(labels, probabilities)
     _check_present(labels)
     count, num_classes = probabilities.shape
     names = _check_names(class_names, num_classes)
     taken = probabilities.argmax(axis=1)
-    confusion = confusion_matrix(labels, taken, labels=range(num_classes)).astype(np.int64)
+    confusion = confusion_counts(labels, taken, num_classes)
     right = float(accuracy_score(labels, taken, normalize=False))
     smooth = (right + 1) / (count + 2)
     images = confusion.sum(axis=1)
     normalised = probabilities / probabilities.sum(axis=1, keepdims=True)
-    auc = _areas(labels, probabilities)
+    auc = class_areas(labels, probabilities)
     return Scores(
         class_names=names,
         num_images=count,
@@ -209,12 +209,33 @@ def score(labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[s
     )
 
 
-def _areas(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Returns the area of each class against the others, NaN for a class without an image."""
+def confusion_counts(labels: np.ndarray, taken: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts the images of each class (rows) that are taken for each (columns), int64 `[K, K]`.
+
+    Args:
+      labels: the true classes, integers `[N]` in 0 to K - 1.
+      taken: what they are taken for, the same.
+      num_classes: K.
+    """
+    from sklearn.metrics import confusion_matrix
+
+    return confusion_matrix(labels, taken, labels=range(num_classes)).astype(np.int64)
+
+
+def class_areas(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Computes the area under each class's curve against all others, float64 `[K]`.
+
+    NaN for a class without an image, and for a class that has all of them.
+
+    Args:
+      labels: integers `[N]` in 0 to K - 1.
+      probabilities: `[N, K]`.
+    """
     from sklearn.metrics import roc_auc_score
 
     areas = np.full(probabilities.shape[1], np.nan)
-    for label in np.unique(labels):
+    present = np.unique(labels)
+    for label in present if len(present) > 1 else ():
         areas[label] = roc_auc_score(labels == label, probabilities[:, label])
     return areas
 
@@ -233,7 +254,7 @@ def roc_curves(labels: np.ndarray, probabilities: np.ndarray) -> list[RocCurve]:
     """
     labels, probabilities = _check(labels, probabilities)
     _check_present(labels)
-    areas = _areas(labels, probabilities)
+    areas = class_areas(labels, probabilities)
     return [
         _curve(labels == label, probabilities[:, label], float(area))
         for label, area in enumerate(areas)

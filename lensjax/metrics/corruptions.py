@@ -58,7 +58,8 @@ class RealImages:
         Raises:
           CorruptionError: where they do not.
         """
-        if self.images.ndim != 4 or self.labels.shape != (len(self.images),):
+        count = len(self.images)
+        if self.images.ndim != 4 or not count or self.labels.shape != (count,):
             raise CorruptionError(
                 f"got images {self.images.shape} and labels {self.labels.shape}; allowed: "
                 "[N, H, W, C] and [N]"

@@ -17,6 +17,7 @@ from jax import Array
 
 from lensjax.data.simulator import SOURCE_POSITION_LIMIT
 from lensjax.data.surveys import Survey
+from lensjax.devices.chunks import map_chunks
 from lensjax.errors import MeasureError
 
 Render = Callable[[Array], Array]
@@ -144,11 +145,6 @@ def _next_round(rows: _Row, images: Array, evaluate: Evaluate, lower: Array, upp
     return jax.lax.fori_loop(0, _ROUND, lambda _, rows: iterate(rows, images), rows)
 
 
-def pad(rows: np.ndarray, size: int) -> np.ndarray:
-    """Returns `rows` filled up to `size` with its last row, so that shapes do not change."""
-    return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
-
-
 class Minimum(NamedTuple):
     """Where the searches for each image ended; the best of its starts.
 
@@ -172,27 +168,17 @@ def _minimise_block(
     chunk: int,
 ) -> Minimum:
     """Searches from one start for each image; at most a few chunks, whose states stay in memory."""
-
-    def run(chosen: np.ndarray, rows: _Row | None) -> _Row:
-        padded = jax.tree.map(lambda leaf: pad(leaf[chosen], chunk), (images, starts, rows))
-        if rows is None:
-            result = _first_round(padded[0], padded[1], evaluate)
-        else:
-            result = _next_round(padded[2], padded[0], evaluate, *bounds)
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(chosen)], result)
-
-    parts = [run(part, None) for part in _chunks(np.arange(len(starts)), chunk)]
-    rows = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    bounded = functools.partial(_next_round, evaluate=evaluate, lower=bounds[0], upper=bounds[1])
+    rows = map_chunks(functools.partial(_first_round, evaluate=evaluate), chunk, images, starts)
     for _ in range(rounds):
-        for part in _chunks(np.flatnonzero(~rows.ended), chunk):
-            moved = run(part, rows)
-            for leaf, new in zip(jax.tree.leaves(rows), jax.tree.leaves(moved), strict=True):
-                leaf[part] = new
+        active = np.flatnonzero(~rows.ended)
+        if not len(active):
+            break
+        before = jax.tree.map(lambda leaf, active=active: leaf[active], rows)
+        moved = map_chunks(bounded, chunk, before, images[active])
+        for leaf, new in zip(jax.tree.leaves(rows), jax.tree.leaves(moved), strict=True):
+            leaf[active] = new
     return Minimum(rows.parameters, rows.expansion.cost, rows.ended)
-
-
-def _chunks(indices: np.ndarray, size: int) -> list[np.ndarray]:
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def minimise(
@@ -220,11 +206,11 @@ def minimise(
     bounds = (jnp.asarray(lower, jnp.float32), jnp.asarray(upper, jnp.float32))
     flat = starts.reshape(-1, size).astype(np.float32)
     owner = np.repeat(np.arange(count), num_starts)
+    rounds, step = -(-max_iterations // _ROUND), _CHUNKS_PER_BLOCK * chunk
+    parts = [slice(first, first + step) for first in range(0, len(flat), step)]
     blocks = [
-        _minimise_block(
-            evaluate, images[owner[part]], flat[part], bounds, -(-max_iterations // _ROUND), chunk
-        )
-        for part in _chunks(np.arange(len(flat)), _CHUNKS_PER_BLOCK * chunk)
+        _minimise_block(evaluate, images[owner[part]], flat[part], bounds, rounds, chunk)
+        for part in parts
     ]
     every = jax.tree.map(lambda *leaves: np.concatenate(leaves), *blocks)
     cost = np.where(np.isnan(every.cost), np.inf, every.cost).reshape(count, num_starts)
@@ -319,8 +305,4 @@ def map_rows(render: Render, parameters: np.ndarray) -> np.ndarray:
       render: the image of one row (compiled once for each such function).
       parameters: float32 `[N, P]`.
     """
-    images = []
-    for part in _chunks(np.arange(len(parameters)), _MAP_CHUNK):
-        padded = jnp.asarray(pad(parameters[part], _MAP_CHUNK))
-        images.append(np.asarray(_map_chunk(render, padded))[: len(part)])
-    return np.concatenate(images)
+    return map_chunks(functools.partial(_map_chunk, render), _MAP_CHUNK, parameters)

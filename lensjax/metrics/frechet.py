@@ -5,7 +5,6 @@
 `F1^T F2`: real for any covariances, and exact where they have no full rank.
 """
 
-from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
@@ -105,20 +104,6 @@ class Moments:
         centred = values - mean
         self._add(len(values), mean, centred.T @ centred)
 
-    def merge(self, other: "Moments") -> None:
-        """Adds the images of other moments, which stay as they are.
-
-        Raises:
-          MeasureError: for another number of features.
-        """
-        if other.count and self.count and other.num_features != self.num_features:
-            raise MeasureError(
-                f"cannot merge moments of {other.num_features} features with those of "
-                f"{self.num_features}; both must come from the same extractor and layer"
-            )
-        if other.count:
-            self._add(other.count, other._mean, other._scatter)
-
     def _add(self, count: int, mean: np.ndarray, scatter: np.ndarray) -> None:
         self._root = None
         if not self._count:
@@ -130,32 +115,6 @@ class Moments:
         self._scatter += np.outer(move, move * (self._count * count / total))
         self._mean = self._mean + move * (count / total)
         self._count = total
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Returns the moments as arrays, for a file: `count`, `mean` and `scatter`."""
-        return {
-            "count": np.asarray(self._count),
-            "mean": self._mean.copy(),
-            "scatter": self._scatter.copy(),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
-        """Returns the moments that `arrays` were made of.
-
-        Raises:
-          KeyError: where one is missing.
-          MeasureError: where they do not fit together.
-        """
-        count, mean, scatter = (arrays[name] for name in ("count", "mean", "scatter"))
-        fits = count.shape == () and mean.ndim == 1 and scatter.shape == mean.shape * 2
-        if not fits or count < 1 or not (np.isfinite(mean).all() and np.isfinite(scatter).all()):
-            raise MeasureError(
-                f"these are no moments: count {count}, mean {mean.shape}, scatter {scatter.shape}"
-            )
-        moments = cls()
-        moments._add(int(count), mean.astype(np.float64), scatter.astype(np.float64))
-        return moments
 
     def root(self) -> np.ndarray:
         """Returns `F` with `covariance = F F^T`, float64 `[D, R]`; computed once.

@@ -17,8 +17,7 @@ from jax import Array
 
 from lensjax.data.raytracing import Lens, render
 from lensjax.data.simulator import (
-    ARCSEC_PER_SQRT_MASS,
-    HALO_MASS,
+    HALO_THETA_E,
     LENS_E1,
     LENS_E2,
     SHEAR_GAMMA1,
@@ -30,17 +29,16 @@ from lensjax.metrics import fitting, starts
 from lensjax.metrics.lensing import SmoothFit, fit_smooth
 
 _CHUNK = 16
-_THETA_E = ARCSEC_PER_SQRT_MASS * HALO_MASS**0.5
 TRUTH = {
-    "theta_e": _THETA_E,
+    "theta_e": HALO_THETA_E,
     "e1": LENS_E1,
     "e2": LENS_E2,
     "gamma1": SHEAR_GAMMA1,
     "gamma2": SHEAR_GAMMA2,
 }
-_ROOM = np.array([0.3 * _THETA_E, 0.3, 0.3, 0.2, 0.2])  # on either side of the truth
+_ROOM = np.array([0.3 * HALO_THETA_E, 0.3, 0.3, 0.2, 0.2])  # on either side of the truth
 # Searches begin beside the truth, not at it: they must find it.
-_OFFSETS = np.array([0.04 * _THETA_E, 0.03, 0.03, -0.02, -0.02])
+_OFFSETS = np.array([0.04 * HALO_THETA_E, 0.03, 0.03, -0.02, -0.02])
 
 
 class FreeFit(NamedTuple):

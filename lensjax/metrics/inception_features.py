@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from lensjax.devices.chunks import map_chunks
 from lensjax.errors import MeasureError
 from lensjax.metrics.image_input import check_images
 from lensjax.models.inception import (
@@ -95,13 +96,10 @@ class InceptionExtractor:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    def _chunk(self, images: np.ndarray) -> np.ndarray:
-        """Returns the features of up to `batch_size` images."""
+    def _chunk(self, images: np.ndarray) -> Array:
         pixels = to_bytes(images, self.flux_limit)
         pixels = np.repeat(pixels, 3 // pixels.shape[-1], axis=-1)
-        missing = self._batch_size - len(pixels)
-        padded = np.pad(pixels, ((0, missing), (0, 0), (0, 0), (0, 0)))
-        return np.asarray(_features(self._weights, padded, self.num_features))[: len(pixels)]
+        return _features(self._weights, pixels, self.num_features)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Returns features.
@@ -123,6 +121,6 @@ class InceptionExtractor:
                 f"shape {images.shape}"
             )
         check_images(images, shape=(None, None, images.shape[-1]), min_side=1, min_count=0)
-        starts = range(0, len(images), self._batch_size)
-        chunks = [self._chunk(images[start : start + self._batch_size]) for start in starts]
-        return np.concatenate([np.empty((0, self.num_features), np.float32), *chunks])
+        if not len(images):
+            return np.empty((0, self.num_features), np.float32)
+        return map_chunks(self._chunk, self._batch_size, images)

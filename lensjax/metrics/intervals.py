@@ -1,11 +1,10 @@
-"""Errors of scores from disjoint blocks or subsamples, and the floor of a Frechet distance.
+"""Errors of scores from disjoint blocks, and the floor of a Frechet distance.
 
 Nothing is drawn with replacement: copies of an image bias a Frechet distance upwards.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -34,13 +33,6 @@ class Interval(NamedTuple):
     error: float
     low: float
     high: float
-
-
-def _check(count: int, smallest: int, confidence: float, what: str) -> None:
-    if smallest < 1:
-        raise MeasureError(f"got {what} of {count} images; each needs at least 1 image")
-    if not 0 < confidence < 1:
-        raise MeasureError(f"confidence: got {confidence!r}; allowed: a number between 0 and 1")
 
 
 def block_interval(
@@ -72,53 +64,17 @@ def block_interval(
 
     if num_blocks < _MIN_BLOCKS:
         raise MeasureError(f"num_blocks: got {num_blocks}; allowed: at least {_MIN_BLOCKS}")
-    _check(count, count // num_blocks, confidence, f"{num_blocks} blocks")
+    if count < num_blocks:
+        raise MeasureError(
+            f"got {num_blocks} blocks of {count} images; each needs at least 1 image"
+        )
+    if not 0 < confidence < 1:
+        raise MeasureError(f"confidence: got {confidence!r}; allowed: a number between 0 and 1")
     order = np.random.default_rng(seed).permutation(count)
     scores = [statistic(part) for part in np.array_split(order, num_blocks)]
     error = float(np.std(scores, ddof=1)) * num_blocks**-rate
     value = float(statistic(np.arange(count)))
     reach = error * float(t.ppf((1 + confidence) / 2, num_blocks - 1))
-    return Interval(value, error, value - reach, value + reach)
-
-
-def subsample_interval(
-    statistic: Statistic,
-    count: int,
-    *,
-    size: int,
-    num_subsamples: int = 200,
-    confidence: float = 0.95,
-    rate: float = 0.5,
-    seed: int = 0,
-) -> Interval:
-    """Returns a score of all images with its error from subsamples without replacement.
-
-    After Politis & Romano (1994): `b^rate` times the score of b images spreads as `n^rate` times
-    that of all. Subsamples share images with the whole, so that they spread too little
-    by `sqrt(1 - b / n)`, which is put right.
-
-    Args:
-      statistic: the score of some of the images.
-      count: number of images n.
-      size: images of a subsample b, well below n.
-      num_subsamples: at least 2.
-      confidence: of the interval (normal).
-      rate: how fast the score's error falls, see `block_interval`.
-      seed: of the subsamples.
-
-    Raises:
-      MeasureError: for a size that is not between 1 and n - 1, or a number that is not allowed.
-    """
-    if num_subsamples < _MIN_BLOCKS:
-        raise MeasureError(f"num_subsamples: got {num_subsamples}; allowed: at least {_MIN_BLOCKS}")
-    _check(count, min(size, count - size), confidence, f"subsamples of {size}")
-    random = np.random.default_rng(seed)
-    draws = [random.permutation(count)[:size] for _ in range(num_subsamples)]
-    scores = np.array([statistic(draw) for draw in draws], np.float64)
-    scale = (size / count) ** rate / math.sqrt(1 - size / count)
-    error = scale * float(scores.std(ddof=1))
-    value = float(statistic(np.arange(count)))
-    reach = error * NormalDist().inv_cdf((1 + confidence) / 2)
     return Interval(value, error, value - reach, value + reach)
 
 

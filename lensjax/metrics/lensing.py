@@ -126,8 +126,9 @@ def faint_pixel_rms(images: np.ndarray, fitted: np.ndarray) -> float:
     return float(100 * np.sqrt(np.mean(np.square(images / peak, dtype=np.float64)[faint])))
 
 
-def uniform_ks_distance(values: np.ndarray, limit: float = SOURCE_POSITION_LIMIT) -> float:
-    """Returns the Kolmogorov-Smirnov distance of values `[N]` from uniform(-limit, limit)."""
+def uniform_ks_distance(values: np.ndarray) -> float:
+    """Returns the Kolmogorov-Smirnov distance of positions `[N]` from their prior, uniform."""
+    limit = SOURCE_POSITION_LIMIT
     quantiles = np.clip((np.sort(values.astype(np.float64)) + limit) / (2 * limit), 0, 1)
     ranks = np.arange(len(values) + 1) / len(values)
     return float(max(np.max(ranks[1:] - quantiles), np.max(quantiles - ranks[:-1])))
@@ -153,31 +154,3 @@ def smooth_scores(images: np.ndarray, survey: Survey) -> Mapping[str, float]:
         "faint_rms_percent": faint_pixel_rms(images, fit.image),
         "num_images": len(images),
     }
-
-
-def residual_power(images: np.ndarray, fitted: np.ndarray) -> np.ndarray:
-    """Returns how the residual of a fit is spread over spatial frequencies.
-
-    The spectrum of (image - fit), summed over rings of one step of the discrete Fourier transform
-    and divided by the image's own power: the sum over all rings is the ratio of the fit squared,
-    but for the corners of the frequency plane, which are left out.
-
-    Args:
-      images: flux per pixel, float32 `[N, H, W]`, H = W.
-      fitted: the images of a fit, the same shape.
-
-    Returns:
-      float64 `[N, K]`, K = H // 2 + 1; ring k holds the frequencies nearest to k cycles a side.
-    """
-    side = images.shape[-1]
-    frequency = np.fft.fftfreq(side, 1 / side)
-    ring = np.rint(np.hypot(frequency[:, None], frequency[None, :])).astype(int).ravel()
-    rings = side // 2 + 1
-    member = (ring[:, None] == np.arange(rings)).astype(np.float64)
-    spectra = []
-    for image, fit in zip(images, fitted, strict=True):
-        residual = image.astype(np.float64) - fit
-        light = max(float(np.sum(np.square(image, dtype=np.float64))), np.finfo(np.float64).tiny)
-        power = np.square(np.abs(np.fft.fft2(residual))) / (side**2 * light)
-        spectra.append(power.ravel() @ member)
-    return np.stack(spectra)

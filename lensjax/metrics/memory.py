@@ -12,10 +12,8 @@ import numpy as np
 
 from lensjax.data.disc import inside, share_of_square
 from lensjax.data.simulator import SOURCE_POSITION_LIMIT
-from lensjax.data.surveys import Survey
 from lensjax.errors import MeasureError
 from lensjax.metrics.image_input import check_images
-from lensjax.metrics.lensing import fit_smooth
 from lensjax.metrics.nearest import nearest_images
 
 # Of the nearest test images; a generated image nearer than these counts as near.
@@ -94,7 +92,6 @@ def hole_test(
     source_y: np.ndarray,
     ratio: np.ndarray,
     disc: Sequence[float],
-    limit: float = SOURCE_POSITION_LIMIT,
 ) -> HoleTest | None:
     """Looks for the sources that training left out.
 
@@ -106,7 +103,6 @@ def hole_test(
       source_y: the same.
       ratio: what the fit leaves, RMS(image - fit) / RMS(image), `[N]`.
       disc: `data.exclude_source_disc` of the run, `(x, y, radius)` in arcsec.
-      limit: the prior of x and y is uniform in [-limit, limit].
 
     Returns:
       None, "not measured", where no disc was left out, or no source lies within the prior.
@@ -116,6 +112,7 @@ def hole_test(
     """
     if not disc:
         return None
+    limit = SOURCE_POSITION_LIMIT  # the prior of x and y is uniform in [-limit, limit]
     share = share_of_square(disc, limit)
     if not source_x.shape == source_y.shape == ratio.shape == (len(ratio),) or not 0 < share < 1:
         raise MeasureError(
@@ -223,10 +220,6 @@ class NeighbourTest:
         blind = self.power is not None and self.power < LEAST_POWER
         return "no power" if blind else "no copies found"
 
-    def worst(self, num: int) -> np.ndarray:
-        """Returns the generated images most like copies, the worst first, int64 `[<= num]`."""
-        return np.argsort(self.ratio, kind="stable")[:num]
-
 
 @dataclasses.dataclass(frozen=True)
 class _Turned:
@@ -291,8 +284,8 @@ def neighbour_test(
 ) -> NeighbourTest:
     """Compares how generated and test images of one class lie among its training images.
 
-    Takes images, which finds exact copies, or what the smooth fit leaves of them
-    (`smooth_residuals`), which finds the sub-structure of a training image behind another source.
+    Takes images, which finds exact copies, or what `lensing.fit_smooth` leaves of them, which finds
+    the sub-structure of a training image behind another source.
     Distances are those of `nearest_images`, which does not see a factor; an image turned by 180
     degrees counts as the same. The generated images must differ from one another: a generator that
     repeats a few repeats their chance.
@@ -315,10 +308,7 @@ def neighbour_test(
         nearness=_compare(found.distance, known.distance, planted.distance if planted else None),
         isolation=_compare(found.ratio, known.ratio, planted.ratio if planted else None),
         num_identical=int(np.sum(found.distance < _IDENTICAL)),
-        distance=found.distance,
-        ratio=found.ratio,
-        index=found.index,
-        rotated=found.rotated,
+        **vars(found),
     )
 
 
@@ -335,13 +325,3 @@ def planted_copies(train: np.ndarray, errors: np.ndarray, num: int, seed: int) -
     random = np.random.default_rng(seed)
     chosen, added = random.integers(len(train), size=num), random.integers(len(errors), size=num)
     return train[chosen] + errors[added]
-
-
-def smooth_residuals(images: np.ndarray, survey: Survey) -> np.ndarray:
-    """Returns images less their best lens without sub-structure, flux, float32 `[N, H, W]`.
-
-    Args:
-      images: flux per pixel, float32 `[N, H, W]`.
-      survey: the DeepLense model of the images.
-    """
-    return (images - fit_smooth(images, survey).image).astype(np.float32)

@@ -5,11 +5,12 @@ those of Kynkaanniemi et al. 2019 (arXiv:1904.06991), density and coverage those
 2020 (arXiv:2002.09797).
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from lensjax.devices.chunks import map_chunks
 from lensjax.errors import MeasureError
 from lensjax.metrics.frechet import check_features
 
@@ -44,10 +45,6 @@ def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(distances <= rounding, 0.0, distances)
 
 
-def _chunks(count: int) -> Iterator[slice]:
-    return (slice(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK))
-
-
 def ball_radii(features: np.ndarray, ks: tuple[int, ...]) -> np.ndarray:
     """Returns the squared distance of each image to its k-th neighbour in the same set.
 
@@ -56,41 +53,20 @@ def ball_radii(features: np.ndarray, ks: tuple[int, ...]) -> np.ndarray:
       ks: which neighbours; the image itself does not count.
 
     Returns:
-      float64 `[len(ks), N]`.
+      float64 `[N, len(ks)]`.
     """
-    radii = np.empty((len(ks), len(features)))
     places = [k - 1 for k in ks]
-    for rows in _chunks(len(features)):
-        distances = _squared_distances(features[rows], features)
-        distances[np.arange(len(distances)), np.arange(rows.start, rows.stop)] = np.inf
-        radii[:, rows] = np.partition(distances, places, axis=1)[:, places].T
-    return radii
+
+    def radii(points: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        distances = _squared_distances(points, features)
+        distances[np.arange(len(numbers)), numbers] = np.inf
+        return np.partition(distances, places, axis=1)[:, places]
+
+    return _map_rows(radii, features, np.arange(len(features)))
 
 
-def _counts_in_balls(
-    points: np.ndarray, centres: np.ndarray, radii: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Counts who is in whose ball.
-
-    Args:
-      points: float64 `[N, D]`.
-      centres: float64 `[M, D]`.
-      radii: squared radii of kinds of balls, float64 `[K, M]`.
-
-    Returns:
-      For each point the number of balls that hold it, integers `[K, N]`, and for each ball whether
-      it holds any point, bool `[K, M]`.
-    """
-    holding = np.zeros((len(radii), len(points)), np.int64)
-    filled = np.zeros(radii.shape, bool)
-    reach = radii * (1 + _TIE)
-    for rows in _chunks(len(points)):
-        distances = _squared_distances(points[rows], centres)
-        for kind in range(len(radii)):
-            inside = distances <= reach[kind]
-            holding[kind, rows] = inside.sum(axis=1)
-            filled[kind] |= inside.any(axis=0)
-    return holding, filled
+def _map_rows(function: Callable[..., Any], *arrays: np.ndarray) -> Any:
+    return map_chunks(function, min(_CHUNK, len(arrays[0])), *arrays)
 
 
 def manifold_scores(
@@ -124,13 +100,22 @@ def manifold_scores(
     # A common shift leaves distances as they are, and a small mean costs them fewer digits.
     centre = real.mean(axis=0)
     real, generated = real - centre, generated - centre
-    real_radii = ball_radii(real, (precision_k, density_k))
-    generated_radii = ball_radii(generated, (precision_k,))
-    around, filled = _counts_in_balls(generated, real, real_radii)
-    recalled, _ = _counts_in_balls(real, generated, generated_radii)
+    near, wide = (1 + _TIE) * ball_radii(real, (precision_k, density_k)).T
+    (generated_near,) = (1 + _TIE) * ball_radii(generated, (precision_k,)).T
+
+    def of_generated(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        distances = _squared_distances(points, real)
+        return (distances <= near).any(axis=1), (distances <= wide).sum(axis=1)
+
+    def of_real(points: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        distances = _squared_distances(points, generated)
+        return (distances <= generated_near).any(axis=1), distances.min(axis=1) <= reach
+
+    realistic, num_balls = _map_rows(of_generated, generated)
+    recalled, covered = _map_rows(of_real, real, wide)
     return ManifoldScores(
-        precision=float(np.mean(around[0] > 0)),
-        recall=float(np.mean(recalled[0] > 0)),
-        density=float(np.mean(around[1]) / density_k),
-        coverage=float(np.mean(filled[1])),
+        precision=float(np.mean(realistic)),
+        recall=float(np.mean(recalled)),
+        density=float(np.mean(num_balls) / density_k),
+        coverage=float(np.mean(covered)),
     )

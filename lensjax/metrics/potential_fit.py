@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from lensjax.data import raytracing
-from lensjax.data.simulator import ARCSEC_PER_SQRT_MASS, HALO_MASS, smooth_lens
+from lensjax.data.simulator import HALO_THETA_E, smooth_lens
 from lensjax.data.surveys import Survey
 from lensjax.metrics import fitting, forward, starts
 from lensjax.metrics.lensing import SmoothFit, fit_smooth
@@ -56,7 +56,7 @@ class PotentialFit(NamedTuple):
 @functools.cache
 def _splines(survey: Survey) -> tuple[np.ndarray, np.ndarray]:
     """Returns cubic B-splines along one axis and their slopes per arcsec, each `[15, n]`."""
-    ring = survey.deflection_factor * ARCSEC_PER_SQRT_MASS * HALO_MASS**0.5
+    ring = survey.deflection_factor * HALO_THETA_E
     spacing = SPACING_PER_RING * ring
     centres = (np.arange(SPLINES_PER_AXIS) - (SPLINES_PER_AXIS - 1) / 2) * spacing
     x = raytracing.pixel_centres(survey.num_pixels, survey.pixel_scale_arcsec)

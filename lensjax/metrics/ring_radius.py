@@ -14,20 +14,13 @@ from jax import Array
 
 from lensjax.data import raytracing
 from lensjax.data.raytracing import render
-from lensjax.data.simulator import (
-    ARCSEC_PER_SQRT_MASS,
-    HALO_MASS,
-    LENS_E1,
-    LENS_E2,
-    smooth_lens,
-)
+from lensjax.data.simulator import HALO_THETA_E, LENS_E1, LENS_E2, smooth_lens
 from lensjax.data.surveys import Survey
 from lensjax.devices.chunks import map_chunks
 from lensjax.errors import MeasureError
 from lensjax.metrics import fitting, forward, starts
 
 NUM_NEIGHBOURS = 50
-_THETA_E = ARCSEC_PER_SQRT_MASS * HALO_MASS**0.5
 _ROOM = 0.3  # of the published Einstein radius, on either side
 _CHUNK = 64
 _ROUNDING = 1e-12
@@ -63,7 +56,7 @@ def _make_evaluate(survey: Survey, free_amplitude: bool) -> fitting.Evaluate:
 def _candidates() -> np.ndarray:
     """Returns source x, source y and Einstein radius of a grid of lenses, float32 `[T, 3]`."""
     positions = np.asarray(starts.position_grid(_POSITIONS_PER_AXIS))
-    radii = _THETA_E * np.linspace(1 - _ROOM, 1 + _ROOM, _NUM_RADII + 2, dtype=np.float32)[1:-1]
+    radii = HALO_THETA_E * np.linspace(1 - _ROOM, 1 + _ROOM, _NUM_RADII + 2, dtype=np.float32)[1:-1]
     return np.column_stack(
         [np.tile(positions, (_NUM_RADII, 1)), np.repeat(radii, len(positions))]
     ).astype(np.float32)
@@ -112,8 +105,8 @@ def fit_ring_radius(
         _make_evaluate(survey, free_amplitude),
         images,
         _starts(images, survey, free_amplitude),
-        np.array([-limit, -limit, (1 - _ROOM) * _THETA_E]),
-        np.array([limit, limit, (1 + _ROOM) * _THETA_E]),
+        np.array([-limit, -limit, (1 - _ROOM) * HALO_THETA_E]),
+        np.array([limit, limit, (1 + _ROOM) * HALO_THETA_E]),
         chunk=_CHUNK,
     )
     return np.float32(survey.deflection_factor) * minimum.parameters[:, 2]

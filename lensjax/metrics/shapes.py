@@ -1,8 +1,8 @@
 """Shapes of lens images without a model: fluxes, ring, ellipticity, asymmetry, Gini, M20, modes.
 
 Gini and M20 follow Lotz, Primack & Madau (2004), the asymmetry Conselice, Bershady & Jangren
-(2000), all in the form of statmorph (Rodriguez-Gomez et al. 2019). Region, centre, aperture and sky
-are arguments, so that any convention can be reproduced; `measure_shapes` states its own.
+(2000), all in the form of statmorph (Rodriguez-Gomez et al. 2019). The region of the first two is
+an argument, so that any convention can be reproduced; `measure_shapes` states its own.
 """
 
 import functools
@@ -107,45 +107,19 @@ def m20(images: Array, region: Array) -> Array:
 
 
 @jax.jit
-def asymmetry(
-    images: Array,
-    centres: Array | None = None,
-    aperture: Array | None = None,
-    sky_asymmetry: Array | None = None,
-) -> Array:
-    """Returns `(sum |I - I_180| - sky) / sum |I|`, I_180 the image turned by 180 degrees.
+def asymmetry(images: Array) -> Array:
+    """Returns `sum |I - I_180| / sum |I|`, I_180 the image turned by 180 degrees about its centre.
 
-    Conselice et al. (2000) in statmorph's form, at a given centre and not at the one that
-    minimises it: a lens has a centre of its own.
+    Conselice et al. (2000) without a sky, at the image's centre and not at the one that minimises
+    it: a lens has a centre of its own.
 
     Args:
       images: float32 `[N, H, W]`.
-      centres: `[N, 2]`, x and y in pixels from the middle of pixel (0, 0), turned with bilinear
-        interpolation and zeros outside; None for the image's centre, which needs neither.
-      aperture: weights of the pixels, `[N, H, W]`, such as overlaps with a circle; None for 1.
-      sky_asymmetry: mean of |I - I_180| of a background pixel, `[N]`; None for 0.
 
     Returns:
       `[N]`; 0 for a black image.
     """
-    turned = images[:, ::-1, ::-1] if centres is None else _turn(images, centres)
-    weights = jnp.ones_like(images) if aperture is None else aperture
-    difference = _sum(weights * jnp.abs(turned - images))
-    if sky_asymmetry is not None:
-        difference -= sky_asymmetry * _sum(weights)
-    return _divide(difference, _sum(weights * jnp.abs(images)))
-
-
-def _turn(images: Array, centres: Array) -> Array:
-    height, width = images.shape[-2:]
-
-    def turn_one(image: Array, centre: Array) -> Array:
-        rows = 2 * centre[1] - jnp.arange(height)
-        columns = 2 * centre[0] - jnp.arange(width)
-        places = jnp.meshgrid(rows, columns, indexing="ij")
-        return jax.scipy.ndimage.map_coordinates(image, places, order=1, mode="constant")
-
-    return jax.vmap(turn_one)(images, centres)
+    return _divide(_sum(jnp.abs(images - images[:, ::-1, ::-1])), _sum(jnp.abs(images)))
 
 
 def _grid(shape: tuple[int, ...]) -> tuple[Array, Array]:

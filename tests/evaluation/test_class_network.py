@@ -1,6 +1,8 @@
 """A classifier of the user's judges in `classes`: sets that nobody else knows, and refusals."""
 
 import dataclasses
+import math
+import types
 from typing import Any
 
 import numpy as np
@@ -62,6 +64,25 @@ def test_it_judges_sets_that_the_network_of_lensjax_does_not_know(workdirs, name
     assert found["real_accuracy"] == np.mean(network.classify(SPLIT.images).label == SPLIT.labels)
     for label, class_name in enumerate(network.class_names):
         assert found[f"share_{class_name}"] == np.mean(taken == label)
+
+
+def test_two_classes_are_judged(monkeypatch):
+    info = dataclasses.replace(SPLIT.info, class_names=("cdm", "no_sub"))
+    setting, labels = setting_of(None, info=info), np.arange(30, dtype=np.int32) % 2
+    row, real = (Row(name, SPLIT.images, labels, setting) for name in ("given", "real"))
+    half = np.linspace(0.1, 0.9, 30)
+    half[::2] /= 10
+    network = types.SimpleNamespace(
+        predict_probabilities=lambda images: np.stack([1 - half, half], axis=1)
+    )
+    monkeypatch.setattr(feature_measures, "_class_network", lambda setting: network)
+    found = feature_measures.classes(row, real, setting)["as they are"]
+    others, own = half[::2], half[1::2]
+    assert found["auc"] == pytest.approx(np.mean(own[:, None] > others[None]))
+    assert found["confusion"] == [[15, 0], [np.sum(own <= 0.5), np.sum(own > 0.5)]]
+    alone = Row("alone", SPLIT.images[::2], labels[::2], setting)
+    network.predict_probabilities = lambda images: np.full((len(images), 2), 0.5)
+    assert math.isnan(feature_measures.classes(alone, real, setting)["as they are"]["auc"])
 
 
 def test_the_protocol_names_it(workdirs):

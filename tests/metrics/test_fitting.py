@@ -1,14 +1,23 @@
 """The batched search on problems with known answers, and what is made of its ends."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fit_support import degenerate, real
 
 from lensjax.data.surveys import SURVEYS
+from lensjax.errors import MeasureError
 from lensjax.metrics import fitting
+from lensjax.metrics.axion_fit import fit_axion
+from lensjax.metrics.free_fit import fit_free
+from lensjax.metrics.lensing import fit_smooth
+from lensjax.metrics.potential_fit import fit_potential
+from lensjax.metrics.ring_radius import fit_ring_radius
 
 SURVEY = SURVEYS["model_ii"]
 SIDE = 5
@@ -173,15 +182,65 @@ def test_black_images_have_a_finite_ratio_and_no_fit(free_amplitude):
     assert not fitted.converged.any()
 
 
-@pytest.mark.parametrize("shape", [(2, 32, 32), (64, 64), (2, 64, 64, 1), (0, 64, 64)])
-def test_other_shapes_are_refused(shape):
-    with pytest.raises(ValueError, match=r"model_ii needs \[N, 64, 64\] with N > 0"):
-        fitting.check_images(np.zeros(shape), SURVEY)
+FITS: dict[str, Callable[..., Any]] = {
+    "smooth": fit_smooth,
+    "free": fit_free,
+    "potential": fit_potential,
+    "axion": fit_axion,
+    "ring": fit_ring_radius,
+}
+fits = pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
 
 
+@fits
+def test_every_fit_takes_what_is_no_lens_and_says_that_it_fits_nothing(fit):
+    lens = real("axion" if fit is fit_axion else "no_sub", 1)[0]
+    result = fit(np.concatenate([degenerate(64), lens]), SURVEY)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result))
+    if fit is fit_ring_radius:
+        assert np.all(np.abs(result / result[-1] - 1) < 0.301)
+    else:
+        assert result.converged.tolist() == [False] * 5 + [True]
+        assert result.ratio[0] > 1
+
+
+@fits
+def test_a_fit_does_not_depend_on_the_other_images(fit):
+    images = real("axion", 5)[0]
+    together, alone = fit(images, SURVEY), fit(images[3:4], SURVEY)
+    if fit is fit_ring_radius:
+        assert alone[0] == pytest.approx(together[3], abs=1e-6)
+    else:
+        assert alone.ratio.shape == (1,)
+        np.testing.assert_allclose(alone.ratio[0], together.ratio[3], rtol=1e-3, atol=1e-6)
+        assert alone.source_x[0] == pytest.approx(together.source_x[3], abs=1e-6)
+
+
+@fits
+@pytest.mark.parametrize("shape", [(2, 32, 32), (2, 64, 63), (64, 64), (2, 64, 64, 1), (0, 64, 64)])
+def test_other_shapes_are_refused(fit, shape):
+    with pytest.raises(MeasureError, match=r"model_ii needs \[N, 64, 64\] with N > 0"):
+        fit(np.zeros(shape, np.float32), SURVEY)
+
+
+@fits
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
-def test_pixels_that_are_not_finite_are_refused(value):
+def test_pixels_that_are_not_finite_are_refused(fit, value):
     images = np.zeros((4, 64, 64))
     images[2, 0, 0] = images[3, 1, 1] = value
-    with pytest.raises(ValueError, match=r"2 of 4 images .* number 2"):
-        fitting.check_images(images, SURVEY)
+    with pytest.raises(MeasureError, match=r"2 of 4 images .* number 2"):
+        fit(images, SURVEY)
+
+
+@pytest.mark.parametrize("fit", [fit_free, fit_potential])
+def test_a_smooth_fit_of_other_images_is_refused(fit):
+    images = real("no_sub", 8)[0]
+    with pytest.raises(MeasureError, match="smooth holds 8 fits for 3 images"):
+        fit(images[:3], SURVEY, fit_smooth(images, SURVEY))
+
+
+@pytest.mark.parametrize("fit", [fit_free, fit_potential])
+def test_a_smooth_fit_may_be_handed_in(fit):
+    images = real("cdm", 2)[0]
+    given = fit(images, SURVEY, fit_smooth(images, SURVEY))
+    np.testing.assert_array_equal(given.ratio, fit(images, SURVEY).ratio)

@@ -42,33 +42,12 @@ def test_a_stream_gives_the_moments_of_the_whole(batch, dtype, mean):
     )
 
 
-@pytest.mark.parametrize("cut", [0, 1, 150, 299, 300])
-def test_merged_moments_are_those_of_all_images(cut):
-    features = normal(300, 5)
-    first, second = Moments(), Moments()
-    first.update(features[:cut])
-    second.update(features[cut:])
-    before = second.arrays()
-    first.merge(second)
-    assert first.count == 300
-    np.testing.assert_allclose(first.mean, features.mean(axis=0), atol=1e-12)
-    np.testing.assert_allclose(first.covariance, np.cov(features, rowvar=False), atol=1e-12)
-    first.update(features)
-    for name, value in second.arrays().items():
-        np.testing.assert_array_equal(value, before[name])
-
-
-def test_merging_nothing_changes_nothing():
-    moments, expected = Moments.of(normal(9, 3)), Moments.of(normal(9, 3))
-    moments.merge(Moments())
-    np.testing.assert_array_equal(moments.covariance, expected.covariance)
-
-
 def with_moments(mean: np.ndarray, covariance: np.ndarray) -> Moments:
-    """Moments of given mean and covariance, from many images."""
-    count = 10**6
-    arrays = {"count": np.asarray(count), "mean": mean, "scatter": covariance * (count - 1)}
-    return Moments.from_arrays(arrays)
+    """Moments of given mean and covariance: two images at either end of each axis."""
+    variances, axes = np.linalg.eigh(covariance)
+    count = 2 * len(mean)
+    ends = axes * np.sqrt(np.maximum(variances, 0) * (count - 1) / 2)
+    return Moments.of(mean + np.concatenate([ends.T, -ends.T]))
 
 
 def test_commuting_covariances_have_a_closed_form():
@@ -82,11 +61,6 @@ def test_commuting_covariances_have_a_closed_form():
     b = with_moments(mean, axes * s2 @ axes.T)
     expected = np.sum(mean**2) + np.sum((np.sqrt(s1) - np.sqrt(s2)) ** 2)
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-12)
-
-
-def test_one_feature_is_the_formula_of_two_normals():
-    a, b = with_moments(np.array([1.0]), np.array([[4.0]])), with_moments(np.zeros(1), np.eye(1))
-    assert frechet_distance(a, b) == pytest.approx(1 + (2 - 1) ** 2, rel=1e-12)
 
 
 def test_full_ranks_agree_with_the_matrix_root_of_scipy():
@@ -119,17 +93,6 @@ def test_two_images_each_have_a_closed_form():
     assert frechet_distance(Moments.of(a), Moments.of(b)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_collapsed_sets_are_as_far_apart_as_their_points():
-    a, b = np.zeros((50, 8)), np.ones((60, 8))
-    assert frechet_distance(Moments.of(a), Moments.of(b)) == pytest.approx(8, rel=1e-12)
-
-
-def test_a_moved_set_is_as_far_as_it_was_moved():
-    features = normal(100, 30)
-    moved = Moments.of(features + 2.0)
-    assert frechet_distance(Moments.of(features), moved) == pytest.approx(120, rel=1e-9)
-
-
 def test_more_images_after_a_distance_change_it():
     a, b = Moments.of(normal(50, 6, 1)), Moments.of(normal(50, 6, 2))
     before = frechet_distance(a, b)
@@ -137,30 +100,6 @@ def test_more_images_after_a_distance_change_it():
     fresh = Moments.of(np.concatenate([normal(50, 6, 1), normal(50, 6, 3)]))
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(fresh, b), rel=1e-9)
     assert frechet_distance(a, b) != pytest.approx(before)
-
-
-def test_the_file_form_gives_the_moments_back():
-    moments = Moments.of(normal(20, 4))
-    again = Moments.from_arrays(moments.arrays())
-    np.testing.assert_array_equal(again.covariance, moments.covariance)
-    np.testing.assert_array_equal(again.mean, moments.mean)
-    assert again.count == 20
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [
-        {"count": np.asarray(0)},
-        {"count": np.asarray([3])},
-        {"mean": np.zeros(5)},
-        {"mean": np.full(4, np.nan)},
-        {"scatter": np.zeros((4, 3))},
-        {"scatter": np.full((4, 4), np.inf)},
-    ],
-)
-def test_arrays_that_are_no_moments_are_refused(broken):
-    with pytest.raises(ValueError, match="no moments"):
-        Moments.from_arrays({**Moments.of(normal(20, 4)).arrays(), **broken})
 
 
 @pytest.mark.parametrize("count", [0, 1])
@@ -181,8 +120,6 @@ def test_other_shapes_and_numbers_are_refused():
         moments.update(np.zeros(10))
     with pytest.raises(ValueError, match="5 features an image, the others have 4"):
         moments.update(np.zeros((3, 5)))
-    with pytest.raises(ValueError, match="5 features"):
-        moments.merge(Moments.of(np.zeros((3, 5))))
     with pytest.raises(ValueError, match="4 and 5 features"):
         frechet_distance(moments, Moments.of(np.zeros((3, 5))))
     bad = normal(6, 4)

@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fit_support import degenerate, real
+from fit_support import real
 
 from lensjax.data.raytracing import render
 from lensjax.data.surveys import SURVEYS
 from lensjax.metrics import free_fit
-from lensjax.metrics.lensing import fit_smooth
 
 SURVEY = SURVEYS["model_ii"]
 NAMES = ("source_x", "source_y", *free_fit.TRUTH)
@@ -62,23 +61,3 @@ def test_noise_has_no_bias_beyond_its_scatter():
         assert abs(error.mean()) < 4 * error.std() / np.sqrt(NUM)
     theta_error = fit.theta_e / clean.theta_e - 1
     assert 1e-5 < np.std(theta_error) < 2e-3
-
-
-def test_fit_does_not_depend_on_the_other_images_or_on_who_made_the_smooth_fit():
-    _, images, fit = varied()
-    alone = free_fit.fit_free(images[3:4], SURVEY, fit_smooth(images[3:4], SURVEY))
-    assert alone.theta_e[0] == pytest.approx(fit.theta_e[3], abs=1e-6)
-
-
-def test_what_is_no_lens_has_a_finite_ratio_and_no_fit():
-    fit = free_fit.fit_free(degenerate(64), SURVEY)
-    assert all(np.isfinite(leaf).all() for leaf in fit)
-    assert not fit.converged.any()
-
-
-def test_bad_input_is_refused():
-    images = real("no_sub", 8)[0]
-    with pytest.raises(ValueError, match="not finite"):
-        free_fit.fit_free(np.full((1, 64, 64), np.inf), SURVEY)
-    with pytest.raises(ValueError, match="smooth holds 8 fits for 3 images"):
-        free_fit.fit_free(images[:3], SURVEY, fit_smooth(images, SURVEY))

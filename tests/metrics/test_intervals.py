@@ -1,4 +1,4 @@
-"""Errors from blocks and subsamples: coverage of known truths; the floor of a distance."""
+"""Errors from blocks: coverage of known truths; the floor of a distance."""
 
 import functools
 import itertools
@@ -8,22 +8,10 @@ import numpy as np
 import pytest
 
 from lensjax.metrics.frechet import Moments, frechet_distance
-from lensjax.metrics.intervals import (
-    Floor,
-    block_interval,
-    disjoint_sets,
-    frechet_floor,
-    subsample_interval,
-)
+from lensjax.metrics.intervals import Floor, block_interval, disjoint_sets, frechet_floor
 
 REPEATS = 250
 COUNT = 200
-METHODS: dict[str, Any] = {
-    "blocks": functools.partial(block_interval, num_blocks=10),
-    "few blocks": functools.partial(block_interval, num_blocks=4),
-    "subsamples": functools.partial(subsample_interval, size=20, num_subsamples=60),
-    "large subsamples": functools.partial(subsample_interval, size=100, num_subsamples=60),
-}
 # A statistic of exponential numbers with mean 1, its truth, and the standard error of 200.
 STATISTICS: dict[str, Any] = {
     "mean": (np.mean, 1.0, COUNT**-0.5),
@@ -33,75 +21,59 @@ STATISTICS: dict[str, Any] = {
 
 
 @functools.cache
-def intervals(method: str, statistic: str, confidence: float) -> np.ndarray:
+def intervals(num_blocks: int, statistic: str, confidence: float) -> np.ndarray:
     """The interval of each of many draws, `[REPEATS, 4]`."""
     function = STATISTICS[statistic][0]
     found = []
     for seed in range(REPEATS):
         data = np.random.default_rng(seed).exponential(size=COUNT)
-        call = functools.partial(METHODS[method], confidence=confidence, seed=seed)
-        found.append(call(lambda places, data=data: function(data[places]), COUNT))
+
+        def score(places: np.ndarray, data: np.ndarray = data) -> float:
+            return function(data[places])
+
+        settings: dict[str, Any] = {
+            "num_blocks": num_blocks,
+            "confidence": confidence,
+            "seed": seed,
+        }
+        found.append(block_interval(score, COUNT, **settings))
     return np.array(found)
 
 
 @pytest.mark.parametrize("confidence", [0.68, 0.95])
-@pytest.mark.parametrize(("method", "statistic"), list(itertools.product(METHODS, STATISTICS)))
-def test_intervals_cover_the_truth_as_often_as_they_say(method, statistic, confidence):
-    _, _, low, high = intervals(method, statistic, confidence).T
-    truth = STATISTICS[statistic][1]
+@pytest.mark.parametrize(("num_blocks", "statistic"), list(itertools.product([10, 4], STATISTICS)))
+def test_intervals_cover_the_truth_as_often_as_they_say(num_blocks, statistic, confidence):
+    values, errors, low, high = intervals(num_blocks, statistic, confidence).T
+    _, truth, error = STATISTICS[statistic]
     covered = np.mean((low < truth) & (truth < high))
     assert covered == pytest.approx(confidence, abs=0.08)
-
-
-@pytest.mark.parametrize(("method", "statistic"), list(itertools.product(METHODS, STATISTICS)))
-def test_error_is_the_spread_of_the_value(method, statistic):
-    values, errors, low, high = intervals(method, statistic, 0.95).T
-    expected = STATISTICS[statistic][2]
-    assert values.std(ddof=1) == pytest.approx(expected, rel=0.15)
-    assert np.sqrt(np.mean(errors**2)) == pytest.approx(expected, rel=0.15)
+    assert values.std(ddof=1) == pytest.approx(error, rel=0.15)
+    assert np.sqrt(np.mean(errors**2)) == pytest.approx(error, rel=0.15)
     assert (low < values).all()
     assert (values < high).all()
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_faster_rate_shrinks_the_error_by_the_right_factor(method):
-    data = np.random.default_rng(0).exponential(size=COUNT)
-
-    def statistic(places):
-        return data[places].mean()
-
-    slow, fast = (METHODS[method](statistic, COUNT, rate=rate) for rate in (0.5, 1.0))
-    share = {"blocks": 1 / 10, "few blocks": 1 / 4, "subsamples": 0.1, "large subsamples": 0.5}
-    assert fast.error / slow.error == pytest.approx(share[method] ** 0.5, rel=1e-9)
-    assert fast.value == slow.value
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_images_are_never_repeated(method):
-    seen = []
+@pytest.mark.parametrize("num_blocks", [10, 4])
+def test_blocks_share_no_image_and_a_faster_rate_shrinks_the_error(num_blocks):
+    data, seen = np.random.default_rng(0).exponential(size=COUNT), []
 
     def statistic(places):
         seen.append(places)
-        return float(places[0])
+        return data[places].mean()
 
-    METHODS[method](statistic, COUNT)
-    assert all(len(np.unique(places)) == len(places) for places in seen)
-    if "blocks" in method:
-        assert sorted(np.concatenate(seen[:-1])) == list(range(COUNT))
-    else:
-        assert {len(places) for places in seen[:-1]} == {METHODS[method].keywords["size"]}
-    assert len(seen[-1]) == COUNT
+    slow, fast = (
+        block_interval(statistic, COUNT, num_blocks=num_blocks, rate=rate) for rate in (0.5, 1.0)
+    )
+    assert fast.error / slow.error == pytest.approx(num_blocks**-0.5, rel=1e-9)
+    assert fast.value == slow.value == data.mean()
+    assert len(seen) == 2 * (num_blocks + 1)
+    np.testing.assert_array_equal(np.sort(np.concatenate(seen[:num_blocks])), np.arange(COUNT))
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, -1.0])
 def test_numbers_that_are_not_allowed_are_refused(confidence):
-    def mean(places):
-        return float(places.mean())
-
     with pytest.raises(ValueError, match="confidence"):
-        block_interval(mean, 20, confidence=confidence)
-    with pytest.raises(ValueError, match="confidence"):
-        subsample_interval(mean, 20, size=5, confidence=confidence)
+        block_interval(len, 20, confidence=confidence)
 
 
 def test_too_few_images_are_refused():
@@ -109,11 +81,6 @@ def test_too_few_images_are_refused():
         block_interval(len, 9)
     with pytest.raises(ValueError, match="num_blocks: got 1"):
         block_interval(len, 9, num_blocks=1)
-    with pytest.raises(ValueError, match="num_subsamples: got 1"):
-        subsample_interval(len, 9, size=3, num_subsamples=1)
-    for size in (0, 9, 10):
-        with pytest.raises(ValueError, match=f"subsamples of {size} of 9 images"):
-            subsample_interval(len, 9, size=size)
 
 
 def test_floor_is_mean_and_deviation_of_the_distances():

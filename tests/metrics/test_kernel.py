@@ -89,13 +89,6 @@ def test_value_is_unbiased(shift, size, counts):
 
 
 @pytest.mark.parametrize("counts", [(100, 100), (60, 140)])
-@pytest.mark.parametrize("size", [1, 12])
-def test_value_is_negative_about_half_of_the_time_for_equal_distributions(counts, size):
-    """Somewhat more often: it is a sum of squares less its mean, with a long upper tail."""
-    assert 0.45 < np.mean(repeated(0.0, size, counts)[:, 0] < 0) < 0.75
-
-
-@pytest.mark.parametrize("counts", [(100, 100), (60, 140)])
 @pytest.mark.parametrize(("shift", "size"), CASES)
 def test_error_is_the_spread_of_repeated_draws(shift, size, counts):
     """A little more between equal sets; a single feature's cubes have long tails, often missed."""
@@ -104,15 +97,6 @@ def test_error_is_the_spread_of_repeated_draws(shift, size, counts):
     assert 0.8 < ratio < (1.2 if shift else 1.4)
     covered = np.mean(np.abs(values - truth(shift, size)) < 2 * errors)
     assert covered > (0.9 if size > 1 else 0.75)
-
-
-def test_many_features_of_equal_distributions_are_covered():
-    found = [kernel_distance(draw(80, 32, 2 * s), draw(80, 32, 2 * s + 1)) for s in range(200)]
-    values, errors = np.array(found).T
-    assert abs(values.mean()) < 3.5 * values.std(ddof=1) / 200**0.5
-    assert 0.35 < np.mean(values < 0) < 0.65
-    assert np.mean(np.abs(values) < 2 * errors) == pytest.approx(0.95, abs=0.05)
-    assert np.mean(np.abs(values) < errors) == pytest.approx(0.68, abs=0.1)
 
 
 def test_too_few_images_other_features_and_nan_are_refused():

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from fit_support import degenerate
 from lenstronomy_support import REFERENCE
 
 from lensjax import prng
@@ -58,13 +57,6 @@ def test_fit_finds_sources_at_the_edges_of_the_prior():
     assert np.max(fit.ratio) < 1e-6
 
 
-def test_fit_does_not_depend_on_the_other_images():
-    images = real("no_sub")[0]
-    alone = lensing.fit_smooth(images[5:6], SURVEY)
-    assert alone.ratio.shape == (1,)
-    assert alone.source_x[0] == pytest.approx(fit_of("no_sub").source_x[5], abs=1e-6)
-
-
 @pytest.mark.parametrize("class_name", MEDIAN_RATIO)
 def test_substructure_leaves_its_known_residual(class_name):
     median = np.median(fit_of(class_name).ratio)
@@ -93,11 +85,6 @@ def test_no_place_of_a_fine_grid_fits_better(class_name):
         assert np.sum(np.square(fitted - image)) <= on_grid * (1 + 1e-4)
 
 
-def test_wrong_flux_is_an_error():
-    fit = lensing.fit_smooth(1.1 * real("no_sub")[0], SURVEY)
-    assert np.median(fit.ratio) == pytest.approx(0.082, abs=0.006)
-
-
 @pytest.mark.parametrize(("share", "ratio"), [(0.001, 0.010), (0.003, 0.029), (0.01, 0.100)])
 def test_white_noise_is_an_error(share, ratio):
     images = real("no_sub")[0]
@@ -107,22 +94,6 @@ def test_white_noise_is_an_error(share, ratio):
     assert np.median(fit.ratio) == pytest.approx(ratio, rel=0.1)
     # Faint pixels hold next to nothing but the noise.
     assert lensing.faint_pixel_rms(noisy, fit.image) == pytest.approx(100 * share, rel=0.05)
-
-
-@pytest.mark.parametrize("shape", [(2, 32, 32), (2, 64, 63), (64, 64), (2, 64, 64, 1)])
-def test_images_of_another_size_are_refused(shape):
-    with pytest.raises(ValueError, match=r"model_ii needs \[N, 64, 64\]"):
-        lensing.fit_smooth(np.zeros(shape, np.float32), SURVEY)
-
-
-@pytest.mark.parametrize("free_amplitude", [False, True])
-def test_what_is_no_lens_has_a_finite_ratio_and_no_fit(free_amplitude):
-    images = np.concatenate([degenerate(64), real("no_sub")[0][:1]])
-    fit = lensing.fit_smooth(images, SURVEY, free_amplitude=free_amplitude)
-    assert np.isfinite(fit.ratio).all()
-    assert np.isfinite(fit.image).all()
-    assert fit.converged.tolist() == [False] * 5 + [True]
-    assert fit.ratio[0] > 1
 
 
 def test_every_fit_of_a_real_image_has_converged():
@@ -151,27 +122,6 @@ def test_floor_on_images_by_lenstronomy(model):
     np.testing.assert_allclose(fit.source_x, REFERENCE[prefix + "sx"], atol=1e-6)
     np.testing.assert_allclose(fit.source_y, REFERENCE[prefix + "sy"], atol=1e-6)
     assert np.max(fit.ratio) < 1e-6
-
-
-def test_residual_power_adds_up_to_the_ratio():
-    images, fit = real("cdm")[0], fit_of("cdm")
-    power = lensing.residual_power(images, fit.image)
-    assert power.shape == (NUM, 33)
-    total = power.sum(axis=1)
-    assert np.all(total <= fit.ratio**2 * (1 + 1e-5))
-    assert np.all(total > 0.9 * fit.ratio**2)
-
-
-@pytest.mark.parametrize(("across", "down"), [(3, 0), (0, 7), (3, 4), (-5, 12)])
-def test_residual_power_of_a_wave_lies_in_its_ring(across, down):
-    y, x = np.mgrid[:64, :64] / 64
-    wave = 0.1 * np.cos(2 * np.pi * (across * x + down * y))[None]
-    images = np.ones((1, 64, 64))
-    power = lensing.residual_power(images + wave, images)[0]
-    ring = round(float(np.hypot(across, down)))
-    share = 0.005 / 1.005
-    assert power[ring] == pytest.approx(share, rel=1e-6)
-    assert np.delete(power, ring).max() < 1e-12
 
 
 def test_faint_pixels_by_a_loop():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.interpolate
-from fit_support import degenerate, real
+from fit_support import real
 
 from lensjax.data import raytracing
 from lensjax.data.surveys import SURVEYS
@@ -85,12 +85,6 @@ def test_correction_of_cdm_leaves_its_known_residual():
     assert fit.coefficients.shape == (NUM, 15, 15)
 
 
-def test_fit_does_not_depend_on_the_other_images_or_on_who_made_the_smooth_fit():
-    fit, _ = cdm()
-    alone = potential_fit.fit_potential(real("cdm", NUM)[0][11:12], SURVEY)
-    assert alone.ratio[0] == pytest.approx(fit.ratio[11], rel=1e-3)
-
-
 def test_nothing_is_corrected_where_nothing_is_wrong():
     fit = potential_fit.fit_potential(real("no_sub", 8)[0], SURVEY)
     assert np.max(fit.ratio) < 1e-6
@@ -115,17 +109,3 @@ def test_free_amplitude():
     assert np.all(fit.ratio < 1.1 * cdm()[0].ratio[:8])
     fixed = potential_fit.fit_potential(scaled, SURVEY)
     np.testing.assert_array_equal(fixed.amplitude, 1)
-
-
-def test_what_is_no_lens_has_a_finite_ratio_and_no_fit():
-    fit = potential_fit.fit_potential(degenerate(64), SURVEY)
-    assert all(np.isfinite(leaf).all() for leaf in fit)
-    assert not fit.converged.any()
-
-
-def test_bad_input_is_refused():
-    images = real("no_sub", 8)[0]
-    with pytest.raises(ValueError, match="not finite"):
-        potential_fit.fit_potential(np.full((1, 64, 64), np.inf), SURVEY)
-    with pytest.raises(ValueError, match="smooth holds 8 fits for 3 images"):
-        potential_fit.fit_potential(images[:3], SURVEY, fit_smooth(images, SURVEY))

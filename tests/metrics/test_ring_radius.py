@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fit_support import degenerate, real
+from fit_support import real
 
 from lensjax.data.simulator import CLASS_NAMES
 from lensjax.data.surveys import SURVEYS
@@ -99,32 +99,6 @@ def test_radius_alone_tells_the_plain_classes_apart_better(conserved, magnitude,
     classifier = RadiusClassifier.fit(radii[train], labels[train], 3, num_neighbours=15)
     scores = score(labels[~train], classifier.predict_probabilities(radii[~train]), CLASS_NAMES)
     assert low < scores.macro_auc < high
-
-
-def test_fit_does_not_depend_on_the_other_images():
-    _, images = varied("model_ii")
-    alone, together = fit_ring_radius(images[3:4], SURVEY), fit_ring_radius(images, SURVEY)
-    assert alone[0] == pytest.approx(together[3], abs=1e-6)
-
-
-def test_what_is_no_lens_has_a_radius_within_the_limits():
-    radii = fit_ring_radius(degenerate(64), SURVEY)
-    assert np.isfinite(radii).all()
-    assert (np.abs(radii / RING - 1) < 0.301).all()
-
-
-@pytest.mark.parametrize(
-    ("images", "message"),
-    [
-        (np.full((1, 64, 64), np.nan), "not finite"),
-        (np.zeros((0, 64, 64)), "N > 0"),
-        (np.zeros((2, 32, 32)), r"model_ii needs \[N, 64, 64\]"),
-        (np.zeros((2, 64, 64, 1)), "needs"),
-    ],
-)
-def test_bad_images_are_refused(images, message):
-    with pytest.raises(ValueError, match=message):
-        fit_ring_radius(images, SURVEY)
 
 
 def shares_by_loop(radii, labels, num_classes, num_neighbours, at):
