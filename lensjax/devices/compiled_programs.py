@@ -37,7 +37,7 @@ def keep_programs() -> None:
         return
     try:
         folder = cache_folder() / FOLDER
-        _mend(folder, bounded="JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ)
+        _remove_cut_entries(folder, bounded="JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ)
     # ConfigError: no home folder; RuntimeError: no locks on this disk.
     except (OSError, RuntimeError, ConfigError) as error:
         logging.warning("compiled programs are not kept for the next time: %s", error)
@@ -49,13 +49,13 @@ def keep_programs() -> None:
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
-def _mend(folder: pathlib.Path, bounded: bool) -> None:
-    """Makes the folder, and removes entries that a kill or a full disk has cut short.
+def _remove_cut_entries(folder: pathlib.Path, bounded: bool) -> None:
+    """Makes the cache folder, and removes entries that a kill or a full disk has cut short.
 
-    Only a bounded folder has the times by which these are known.
-
-    An entry's time is written last. JAX up to 0.10 stores nothing more beside an entry without
-    one. Where such an entry was read meanwhile it has a time and stays; its program is compiled.
+    JAX writes the file with an entry's access time last, so an entry without one was cut. JAX up to
+    0.10 would keep it and compile its program in every process. An entry that was read in the
+    meantime has got its time and cannot be told from a whole one; it stays. Only a cache of bounded
+    size has these files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / ".lockfile", timeout=_LOCK_SECONDS):  # JAX's own name

@@ -1,4 +1,7 @@
-"""Rows of the tables: sets of images of one origin, and what all of them share."""
+"""The sets of images that an evaluation compares: one row of its tables for each set.
+
+Generated, real and baseline images are measured alike; a `Setting` is what all rows share.
+"""
 
 import dataclasses
 import functools

@@ -60,8 +60,8 @@ def _check_fits(saved: dict[str, dict[str, Any]], expected: Any, step: int) -> N
             )
 
 
-def _alone() -> dict[str, Any]:
-    """Returns Orbax's words for a manager of this process alone."""
+def _single_process_options() -> dict[str, Any]:
+    """Orbax options that let this process read checkpoints without waiting for the others."""
     number = jax.process_index()
     return {
         "primary_host": number,
@@ -71,7 +71,7 @@ def _alone() -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """Returns the first line of what Orbax says, which may be a page."""
+    """Shortens what Orbax says, which may be a page, to its first line."""
     return str(error).strip().partition("\n")[0][:200] or type(error).__name__
 
 
@@ -113,7 +113,7 @@ class Checkpoints:
             read_only=read_only,
             save_interval_steps=0 if read_only else 1,
             create=not read_only,
-            multiprocessing_options=hosts(**_alone()) if read_only else hosts(),
+            multiprocessing_options=hosts(**_single_process_options()) if read_only else hosts(),
             **({} if read_only else self._keeping),
         )
         logger = logging.get_absl_logger()
