@@ -163,7 +163,7 @@ def _sizes(source: SimulatedSet) -> str:
 def _constants(source: SimulatedSet) -> dict[str, Any]:
     """Returns the template's other fields."""
     survey = source.survey
-    theta_e = simulator.ARCSEC_PER_SQRT_MASS * math.sqrt(simulator.HALO_MASS)
+    theta_e = simulator.HALO_THETA_E
     radius, effective = psf_kernel(survey)
     lightest, heaviest = map(math.log10, simulator.SUBHALO_MASS_RANGE)
     return {

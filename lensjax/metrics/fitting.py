@@ -18,7 +18,7 @@ from jax import Array
 from lensjax.data.simulator import SOURCE_POSITION_LIMIT
 from lensjax.data.surveys import Survey
 from lensjax.devices.chunks import map_chunks
-from lensjax.errors import MeasureError
+from lensjax.metrics import image_input
 
 Render = Callable[[Array], Array]
 # A fit may leave the prior a little: a wrong image must not look right because it sits on a wall.
@@ -272,25 +272,13 @@ def rms(images: np.ndarray) -> np.ndarray:
 
 
 def check_images(images: np.ndarray, survey: Survey) -> np.ndarray:
-    """Returns images as float32 `[N, H, W]`.
+    """Checks images of a survey, and gives them as float32 `[N, H, W]`.
 
     Raises:
-      MeasureError: for no images, another size than the survey's, or pixels that are not finite.
+      lensjax.errors.MeasureError: for no images, another size than the survey's, or pixels that are
+        not finite.
     """
-    side = survey.num_pixels
-    if images.ndim != 3 or images.shape[1:] != (side, side) or not len(images):
-        raise MeasureError(
-            f"images have shape {images.shape}; {survey.name} needs [N, {side}, {side}] with N > 0"
-        )
-    with np.errstate(over="ignore"):  # refused below
-        converted = images.astype(np.float32)
-    (bad,) = np.nonzero(~np.all(np.isfinite(converted), axis=(1, 2)))
-    if len(bad):
-        raise MeasureError(
-            f"{len(bad)} of {len(images)} images have pixels that are not finite, the first is "
-            f"number {bad[0]}; a fit needs finite float32 pixels: leave these images out"
-        )
-    return converted
+    return image_input.check_images(images, shape=(survey.num_pixels,) * 2)
 
 
 @functools.partial(jax.jit, static_argnames="render")

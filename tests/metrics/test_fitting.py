@@ -219,7 +219,7 @@ def test_a_fit_does_not_depend_on_the_other_images(fit):
 @fits
 @pytest.mark.parametrize("shape", [(2, 32, 32), (2, 64, 63), (64, 64), (2, 64, 64, 1), (0, 64, 64)])
 def test_other_shapes_are_refused(fit, shape):
-    with pytest.raises(MeasureError, match=r"model_ii needs \[N, 64, 64\] with N > 0"):
+    with pytest.raises(MeasureError, match=r"allowed: (\[N, 64, 64\]|at least 1)"):
         fit(np.zeros(shape, np.float32), SURVEY)
 
 
@@ -228,7 +228,7 @@ def test_other_shapes_are_refused(fit, shape):
 def test_pixels_that_are_not_finite_are_refused(fit, value):
     images = np.zeros((4, 64, 64))
     images[2, 0, 0] = images[3, 1, 1] = value
-    with pytest.raises(MeasureError, match=r"2 of 4 images .* number 2"):
+    with pytest.raises(MeasureError, match=r"2 of 4 have .* number 2"):
         fit(images, SURVEY)
 
 
