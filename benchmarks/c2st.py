@@ -40,7 +40,7 @@ RENDER_CHUNK = 25
 def lenses(
     seed: int, count: int, survey: Survey = SURVEY, classes: tuple[str, ...] = CLASS_NAMES
 ) -> np.ndarray:
-    """Returns fresh noise-free lenses, as many of each class to one, float32 `[count, H, W]`."""
+    """Fresh noise-free lenses, as many of each class to one, float32 `[count, H, W]`."""
     images = []
     for number, class_name in enumerate(classes):
         share = count // len(classes) + (number < count % len(classes))
@@ -50,13 +50,13 @@ def lenses(
 
 
 def wider(seed: int, count: int, factor: float) -> np.ndarray:
-    """Returns lenses behind a wider point-spread function."""
+    """Lenses behind a wider point-spread function."""
     fwhm = factor * SURVEY.psf_fwhm_arcsec
     return lenses(seed, count, dataclasses.replace(SURVEY, psf_fwhm_arcsec=fwhm))
 
 
 def speckle(seed: int, count: int, smoothing: float) -> np.ndarray:
-    """Returns lenses with Gaussian speckle of 1 % of each peak, white or smoothed over pixels."""
+    """Lenses with Gaussian speckle of 1 % of each peak, white or smoothed over pixels."""
     from scipy.ndimage import gaussian_filter
 
     images = lenses(seed, count)
@@ -86,7 +86,7 @@ def _shifted(keys: jax.Array, class_name: str) -> jax.Array:
 
 
 def shifted(seed: int, count: int) -> np.ndarray:
-    """Returns lenses shifted by a quarter pixel, without interpolation."""
+    """Lenses shifted by a quarter pixel, without interpolation."""
     from scipy.ndimage import gaussian_filter
 
     images = []
@@ -114,14 +114,14 @@ CHANGES: Mapping[str, Callable[[int, int], np.ndarray]] = {
 
 
 def noised(images: np.ndarray, magnitude: float | None, seed: int) -> np.ndarray:
-    """Returns float32 images with the instrument's noise, or as they are."""
+    """Float32 images with the instrument's noise, or as they are."""
     if magnitude is None:
         return images.astype(np.float32)
     return add_instrument_noise(images, SURVEY, magnitude, seed)
 
 
 def measure(change: str, magnitude: float | None, count: int, repeats: int) -> dict[str, Any]:
-    """Returns the accuracies of independent trials, and the errors stated for them."""
+    """The accuracies of independent trials, and the errors stated for them."""
     values, errors = [], []
     for repeat in range(repeats):
         # Seeds of every table entry are its own; a repeat has the same lenses at each magnitude.
@@ -145,7 +145,7 @@ def measure(change: str, magnitude: float | None, count: int, repeats: int) -> d
 
 
 def time_calls(count: int) -> dict[str, Any]:
-    """Returns what `c2st` at the three noise levels costs: six networks, compilation included."""
+    """What `c2st` at the three noise levels costs: six networks, compilation included."""
     sets = [lenses(1, count), lenses(2, count), wider(3, count, 1.3)]
     wall, processor = time.perf_counter(), time.process_time()
     for magnitude in MAGNITUDES:
@@ -161,7 +161,7 @@ def time_calls(count: int) -> dict[str, Any]:
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Returns the results as a page of Markdown."""
+    """The results as a page of Markdown."""
     rows = results["rows"]
     count = rows[0]["images_a_side"]
     lines = [

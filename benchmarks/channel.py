@@ -51,7 +51,7 @@ class Job(Protocol):
 
 
 def host_peak_bytes() -> int:
-    """Returns the largest resident memory of this process so far.
+    """The largest resident memory of this process so far.
 
     Linux's own line is of this program alone; `ru_maxrss` begins with what the parent had when it
     started the child.
@@ -64,7 +64,7 @@ def host_peak_bytes() -> int:
 
 
 def first_and_second(run: Callable[[int], None]) -> tuple[float, float]:
-    """Returns the seconds of a job's first run and of its second; the first one compiles."""
+    """The seconds of a job's first run and of its second; the first one compiles."""
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
@@ -144,7 +144,7 @@ class Child:
         )
 
     def ask(self, do: str, *, timeout: float | None = None, **more: Any) -> Answer:
-        """Returns the answer to a request.
+        """The answer to a request.
 
         Args:
           do: `hello`, `build`, `round` or `memory`.

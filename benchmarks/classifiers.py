@@ -40,7 +40,7 @@ class Run(NamedTuple):
 
 
 def _steps(batch_size: int, num_steps: int, warmup: int) -> dict[str, Any]:
-    """Returns the fields of a short run that validates eight times."""
+    """The fields of a short run that validates eight times."""
     every = max(1, num_steps // 8)
     return {
         "train.batch_size": batch_size,
@@ -145,7 +145,7 @@ def _train_and_score(group: str, name: str, runs: pathlib.Path, size: str) -> No
 
 
 def training_minutes(folder: pathlib.Path, last: int | None = None) -> float:
-    """Returns how long a run trained, without validation and checkpoints, by its metrics.
+    """How long a run trained, without validation and checkpoints, by its metrics.
 
     Args:
       folder: its workdir.
@@ -163,7 +163,7 @@ def training_minutes(folder: pathlib.Path, last: int | None = None) -> float:
 
 
 def _result(folder: pathlib.Path) -> dict[str, Any]:
-    """Returns what is known of a trained run."""
+    """What is known of a trained run."""
     config = json.loads((folder / "config.json").read_text())
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     found = {
@@ -201,7 +201,7 @@ def _cell(scores: Mapping[str, Any] | None) -> str:
 
 
 def _models_table(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Returns a row for each run, and one of the baseline."""
+    """A row for each run, and one of the baseline."""
     levels = list(
         dict.fromkeys(name for found in results.values() for name in found.get("scores", {}))
     )
@@ -230,7 +230,7 @@ def _models_table(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _labels_table(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Returns a row for each share of the labels."""
+    """A row for each share of the labels."""
     kinds = {
         "scratch": "from new weights",
         "tuned": "pre-trained, all of it trained",

@@ -170,7 +170,7 @@ IMAGES_PER_CLASS = 64
 
 
 def changed(config: Config, overrides: dict[str, Any]) -> Config:
-    """Returns the configuration with fields replaced by their full path, checked again."""
+    """The configuration with fields replaced by their full path, checked again."""
     values = dataclasses.asdict(config)
     for path, value in overrides.items():
         section, field = path.split(".")
@@ -179,7 +179,7 @@ def changed(config: Config, overrides: dict[str, Any]) -> Config:
 
 
 def quickstart_config() -> Config:
-    """Returns the configuration of `configs/quickstart.py`."""
+    """The configuration of `configs/quickstart.py`."""
     path = ROOT / "configs" / "quickstart.py"
     spec = importlib.util.spec_from_file_location("quickstart_config", path)
     assert spec is not None
@@ -226,11 +226,11 @@ class Run:
         jax.block_until_ready(self.state)
 
     def num_parameters(self) -> int:
-        """Returns the number of trainable parameters."""
+        """The number of trainable parameters."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
     def scores(self) -> dict[str, dict[str, float]]:
-        """Returns the smooth-lens scores of images drawn with the EMA, by class."""
+        """The smooth-lens scores of images drawn with the EMA, by class."""
         config = self.config
         names = ("axion", "cdm", "no_sub")
         labels = np.repeat(np.arange(len(names), dtype=np.int32), IMAGES_PER_CLASS)
@@ -247,7 +247,7 @@ class Run:
 
 
 def learned_by(config: Config) -> dict[str, Any]:
-    """Returns what decides how a candidate learns, as JSON types."""
+    """What decides how a candidate learns, as JSON types."""
     values = to_dict(config)
     chosen = {name: values[name] for name in ("data", "model", "path", "loss", "optim")}
     return chosen | {"batch_size": config.train.batch_size}
@@ -277,7 +277,7 @@ def measure(config: Config, split: LensSplit, cpu_seconds: float) -> dict[str, A
 
 
 def table(results: dict[str, Any]) -> str:
-    """Returns the candidates as a Markdown table, best first."""
+    """The candidates as a Markdown table, best first."""
     lines = [
         "| candidate | parameters | steps | no_sub p50 | p90 | dark pixels | cdm p50 | axion p50 |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
@@ -295,7 +295,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def report(group: str, content: dict[str, Any]) -> str:
-    """Returns the results as a Markdown page."""
+    """The results as a Markdown page."""
     candidates = content["candidates"]
     one = next(iter(candidates.values()))
     seconds = " or ".join(sorted({f"{row['cpu_seconds']:g}" for row in candidates.values()}))

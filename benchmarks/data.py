@@ -23,7 +23,7 @@ WARM_UP = 20
 
 
 def peak_mebibytes() -> float:
-    """Returns the largest resident memory of this process so far."""
+    """The largest resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -13,7 +13,7 @@ PASSES_OF_TRAINING = 3  # forward, and backward twice as much
 
 
 def forward_flops(model: Mapping[str, Any], image_shape: tuple[int, int, int]) -> int:
-    """Returns the FLOPs of one network pass of one image.
+    """The FLOPs of one network pass of one image.
 
     Args:
       model: the fields of `ModelConfig` by name; of them `patch_size`, `width`, `depth` and
@@ -46,12 +46,12 @@ def forward_flops(model: Mapping[str, Any], image_shape: tuple[int, int, int]) -
 
 
 def train_flops(model: Mapping[str, Any], image_shape: tuple[int, int, int]) -> int:
-    """Returns the FLOPs of one training image; arguments as for `forward_flops`."""
+    """The FLOPs of one training image; arguments as for `forward_flops`."""
     return PASSES_OF_TRAINING * forward_flops(model, image_shape)
 
 
 def sample_flops(model: Mapping[str, Any], image_shape: tuple[int, int, int], passes: int) -> int:
-    """Returns the FLOPs of drawing one image.
+    """The FLOPs of drawing one image.
 
     Args:
       model: see `forward_flops`.

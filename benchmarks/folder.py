@@ -74,7 +74,7 @@ def _processor() -> str:
 
 
 def measure(num_files: int) -> dict[str, Any]:
-    """Returns everything that is printed."""
+    """Everything that is printed."""
     with tempfile.TemporaryDirectory(prefix="lensjax_folder_") as temporary:
         folder, sets = pathlib.Path(temporary, "files"), pathlib.Path(temporary, "sets")
         write_files(folder, num_files)

@@ -54,7 +54,7 @@ class Row(NamedTuple):
 
 
 def rows_of(options: argparse.Namespace, platform: str) -> list[Row]:
-    """Returns the rows of all axes, small ones first."""
+    """The rows of all axes, small ones first."""
     side, base = BASE_SIDE, options.base_batch or BASE_BATCH[platform]
     rows = [Row("batch", batch, side, 0) for batch in options.batches]
     rows += [Row("side", base, pixels, 0) for pixels in options.sides]
@@ -65,7 +65,7 @@ def rows_of(options: argparse.Namespace, platform: str) -> list[Row]:
 
 
 def config_for(options: argparse.Namespace, name: str, row: Row) -> Config:
-    """Returns the checked configuration of a row."""
+    """The checked configuration of a row."""
     fixed = {"train.batch_size": row.batch, "parallel.num_devices": max(1, row.devices)}
     return networks.read_config(name, options.set, fixed)
 
@@ -139,7 +139,7 @@ def measure_all(options: argparse.Namespace, platform: str, name: str) -> list[N
 
 
 def table(rows: list[Numbers]) -> str:
-    """Returns the rows as a Markdown table."""
+    """The rows as a Markdown table."""
     lines = [
         "| grows | batch | side | devices | images a second | peak memory, MiB | compile, s |",
         "|---|--:|--:|--:|--:|--:|--:|",
@@ -157,7 +157,7 @@ def table(rows: list[Numbers]) -> str:
 
 
 def report(devices: dict[str, Numbers]) -> str:
-    """Returns the entries of all devices as a Markdown page."""
+    """The entries of all devices as a Markdown page."""
     parts = [
         "# How training grows\n\nEach row is a process of its own, steps of training on synthetic "
         "images. Peak memory is the process's\non a CPU, Python and JAX included, and the device's "

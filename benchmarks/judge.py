@@ -54,7 +54,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def make_config(data: str, per_class: int, measures: str, cache: str | None = None) -> Config:
-    """Returns the configuration of an evaluation without a run."""
+    """The configuration of an evaluation without a run."""
     values = to_dict(Config())
     values["data"]["name"] = data
     values["evaluate"] |= {"num_images": per_class, "measures": measures, "cache": cache}
@@ -62,7 +62,7 @@ def make_config(data: str, per_class: int, measures: str, cache: str | None = No
 
 
 def unseen_images(config: Config, splits: RealSplits, number: int) -> LensSplit:
-    """Returns test images beyond those that the judge compares with, as many again.
+    """Test images beyond those that the judge compares with, as many again.
 
     Args:
       config: the configuration.
@@ -84,7 +84,7 @@ def unseen_images(config: Config, splits: RealSplits, number: int) -> LensSplit:
 
 
 def faulty_row(name: str, base: LensSplit, setting: Setting, seed: int) -> Row:
-    """Returns real images with a fault."""
+    """Real images with a fault."""
     train = setting.real_images.train(setting.settings.train_images)
     real = RealImages(
         base.images, base.labels, setting.survey, base.parameters, train.images, train.labels
@@ -95,7 +95,7 @@ def faulty_row(name: str, base: LensSplit, setting: Setting, seed: int) -> Row:
 def judge(
     subjects: Sequence[Row], setting: Setting
 ) -> tuple[dict[str, list[Check]], Mapping[str, Any]]:
-    """Returns the checks of each row, and all numbers."""
+    """The checks of each row, and all numbers."""
     test = setting.real_images.test
     real = Row("real", test.images, test.labels, setting)
     results = measure_rows(subjects, [real], setting, missing_measures(setting))
@@ -104,7 +104,7 @@ def judge(
 
 
 def _cells(found: Sequence[Check], names: Sequence[str]) -> list[str]:
-    """Returns for each measure how many of its goals are missed."""
+    """For each measure how many of its goals are missed."""
     cells = []
     for name in names:
         goals = [one for one in found if one.name.startswith(name)]
@@ -114,7 +114,7 @@ def _cells(found: Sequence[Check], names: Sequence[str]) -> list[str]:
 
 
 def _first_missed(found: Sequence[Check]) -> str:
-    """Returns the first goal that each measure misses, with value and limit."""
+    """The first goal that each measure misses, with value and limit."""
     first = {one.name.partition(",")[0]: one for one in reversed(found) if one.outcome == "missed"}
     return "; ".join(
         f"{one.name} ({number(one.value)}, limit {number(one.limit)})"
@@ -173,14 +173,14 @@ def _known_checks(content: Mapping[str, Any]) -> dict[str, list[Check]]:
 
 
 def _number(value: float | None) -> float:
-    """Returns a number of JSON, which has no infinity."""
+    """A number of JSON, which has no infinity."""
     return float("inf") if value is None else value
 
 
 def _with_known(
     checks: Mapping[str, Sequence[Check]], measures: Sequence[str]
 ) -> dict[str, list[Check]]:
-    """Returns new checks among those of the other measures in the result file.
+    """New checks among those of the other measures in the result file.
 
     Args:
       checks: the new ones, by fault.

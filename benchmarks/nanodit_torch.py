@@ -30,14 +30,14 @@ Values = Mapping[str, Any]
 
 
 def time_frequencies(size: int) -> np.ndarray:
-    """Returns the frequencies of the embedding of a time in [0, 1], float32 `[size / 2]`."""
+    """The frequencies of the embedding of a time in [0, 1], float32 `[size / 2]`."""
     half = size // 2
     exponents = np.float32(-math.log(_MAX_PERIOD)) * np.arange(half, dtype=np.float32) / half
     return np.float32(1000.0) * np.exp(exponents.astype(np.float64)).astype(np.float32)
 
 
 def position_table(rows: int, columns: int, size: int) -> np.ndarray:
-    """Returns the sine-cosine table of a grid of patches, float32 `[rows * columns, size]`."""
+    """The sine-cosine table of a grid of patches, float32 `[rows * columns, size]`."""
     frequencies = _MAX_PERIOD ** -(np.arange(size // 4) / (size / 4))
     row, column = np.indices((rows, columns)).reshape(2, -1)
     angles = [np.outer(axis, frequencies) for axis in (column, row)]
@@ -46,12 +46,12 @@ def position_table(rows: int, columns: int, size: int) -> np.ndarray:
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Returns `x (1 + scale) + shift` for tokens `[B, T, D]` and vectors `[B, D]`."""
+    """`x (1 + scale) + shift` for tokens `[B, T, D]` and vectors `[B, D]`."""
     return x * (1 + scale[:, None]) + shift[:, None]
 
 
 def mix(qkv: Tensor, num_heads: int) -> Tensor:
-    """Returns what attention mixes, `[B, T, D]`, from `[B, T, 3 D]`."""
+    """What attention mixes, `[B, T, D]`, from `[B, T, 3 D]`."""
     batch, tokens, width = qkv.shape
     split = qkv.view(batch, tokens, 3, num_heads, width // 3 // num_heads)
     query, key, value = split.permute(2, 0, 3, 1, 4)  # each [B, heads, T, D / heads]
@@ -123,7 +123,7 @@ class Condition(nn.Module):
         self.label = nn.Embedding(num_classes + 1, width)
 
     def forward(self, t: Tensor, label: Tensor) -> Tensor:
-        """Returns `[B, D]` from times `[B]` and labels `[B]`."""
+        """`[B, D]` from times `[B]` and labels `[B]`."""
         angles = t[:, None] * self.frequencies
         embedded = torch.cat([angles.cos(), angles.sin()], dim=-1)
         return self.time_out(functional.silu(self.time_in(embedded))) + self.label(label)
@@ -199,13 +199,13 @@ def copy_parameters(network: nn.Module, arrays: Mapping[str, np.ndarray]) -> Non
 
 
 def computing_in(precision: str, device: str) -> contextlib.AbstractContextManager[Any]:
-    """Returns the context of a precision: parameters stay float32, products may be bfloat16."""
+    """The context of a precision: parameters stay float32, products may be bfloat16."""
     kind = torch.device(device).type
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def velocity_loss(network: Any, image: Tensor, t: Tensor, eps: Tensor, label: Tensor) -> Tensor:
-    """Returns the mean squared error of the velocity `eps - x0`.
+    """The mean squared error of the velocity `eps - x0`.
 
     Args:
       network: `(x_t, t, label) -> velocity`.
@@ -220,7 +220,7 @@ def velocity_loss(network: Any, image: Tensor, t: Tensor, eps: Tensor, label: Te
 
 
 def learning_rate(values: Values, step: int) -> float:
-    """Returns the rate of a step: a linear warm-up, then `max(floor, cosine)`."""
+    """The rate of a step: a linear warm-up, then `max(floor, cosine)`."""
     optim, warmup = values["optim"], values["optim"]["warmup_steps"]
     if step < warmup:
         return optim["learning_rate"] * (step + 1) / warmup
@@ -230,7 +230,7 @@ def learning_rate(values: Values, step: int) -> float:
 
 
 def average_decay(values: Values, step: int) -> float:
-    """Returns the decay of the average at a step, its warm-up included."""
+    """The decay of the average at a step, its warm-up included."""
     batch, optim = values["train"]["batch_size"], values["optim"]
     half_life = optim["ema_half_life_images"]
     if optim["ema_warmup_share"]:
@@ -268,7 +268,7 @@ class Trainer:
         self._called: Any = called
 
     def gradient(self, image: Tensor, t: Tensor, eps: Tensor, label: Tensor) -> Tensor:
-        """Returns the loss and leaves its gradient in the parameters."""
+        """The loss and leaves its gradient in the parameters."""
         self.optimizer.zero_grad(set_to_none=True)
         with computing_in(self._precision, image.device.type):
             loss = velocity_loss(self._called, image, t, eps, label)
@@ -307,7 +307,7 @@ class Trainer:
 def guided_velocity(
     network: Any, x: Tensor, t: Tensor, labels: Tensor, guidance: float, null_label: int
 ) -> Tensor:
-    """Returns `uncond + g (cond - uncond)`, from one pass of twice the batch; 1 asks once."""
+    """`uncond + g (cond - uncond)`, from one pass of twice the batch; 1 asks once."""
     if guidance == 1:
         return network(x, t.expand(len(x)), labels)
     both = torch.cat([labels, torch.full_like(labels, null_label)])

@@ -18,7 +18,7 @@ _IMAGE_BYTES = 2**28
 
 
 def read_config(name: str, overrides: Sequence[str], fixed: dict[str, Any]) -> Config:
-    """Returns the configuration of a file with fields replaced.
+    """The configuration of a file with fields replaced.
 
     Images are synthetic, of any size, so that its data set is only a name.
 
@@ -47,7 +47,7 @@ def read_config(name: str, overrides: Sequence[str], fixed: dict[str, Any]) -> C
 def overridden(
     config: Config, overrides: Sequence[str], fixed: Mapping[str, Any] = MappingProxyType({})
 ) -> Config:
-    """Returns a configuration with fields replaced.
+    """A configuration with fields replaced.
 
     Args:
       config: the configuration.
@@ -76,7 +76,7 @@ def _literal(text: str) -> Any:
 
 
 def network_fields(options: argparse.Namespace) -> dict[str, Any]:
-    """Returns the fields that the options for the network's size set."""
+    """The fields that the options for the network's size set."""
     return {
         "model.patch_size": options.patch,
         "model.width": options.width,
@@ -87,7 +87,7 @@ def network_fields(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def config_for(options: argparse.Namespace, precision: str, fields: dict[str, Any]) -> Config:
-    """Returns the checked configuration that both frameworks run in a precision.
+    """The checked configuration that both frameworks run in a precision.
 
     Args:
       options: of `pairs.parser`.
@@ -140,6 +140,6 @@ def check_network(config: Config, side: int) -> None:
 
 
 def num_images(batch: int, image_shape: Sequence[int]) -> int:
-    """Returns how many synthetic images to train on: 128 batches within 256 MiB, at least one."""
+    """How many synthetic images to train on: 128 batches within 256 MiB, at least one."""
     fitting = _IMAGE_BYTES // (4 * math.prod(image_shape))
     return max(batch, min(128 * batch, fitting))

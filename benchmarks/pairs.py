@@ -31,7 +31,7 @@ Children = dict[str, Child]
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """Returns the options of both benchmarks."""
+    """The options of both benchmarks."""
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--config", default="configs/dit_flow.py", help="a file, of a DiT")
     made.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE")
@@ -52,7 +52,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def folder_of_results(options: argparse.Namespace) -> pathlib.Path | None:
-    """Returns where results go, None for a trial: another network is not what is published."""
+    """Where results go, None for a trial: another network is not what is published."""
     changed = (options.patch, options.width, options.depth, options.heads, options.batch)
     trial = any(changed) or options.side != 64 or options.set or options.precisions
     return options.results or (None if trial else RESULTS)
@@ -110,12 +110,12 @@ def both(options: argparse.Namespace) -> Iterator[tuple[Children, Numbers]]:
 
 
 def platform_of(hello: Numbers) -> str:
-    """Returns `cpu`, or `gpu` for any accelerator."""
+    """`cpu`, or `gpu` for any accelerator."""
     return "cpu" if hello["hardware"]["devices"]["platform"] == "cpu" else "gpu"
 
 
 def device_name(hello: Numbers) -> str:
-    """Returns what results are kept under: the GPU, or the CPU with its cores."""
+    """What results are kept under: the GPU, or the CPU with its cores."""
     hardware = hello["hardware"]
     if platform_of(hello) == "gpu":
         return hardware["devices"]["kind"]
@@ -144,7 +144,7 @@ def in_turn(children: Children, counts: dict[str, int], rounds: int, sleep: floa
 
 
 def compared(timed: Numbers) -> Numbers:
-    """Returns medians, and PyTorch's time over lensjax's in each pair of rounds."""
+    """Medians, and PyTorch's time over lensjax's in each pair of rounds."""
     seconds = timed["seconds"]
     pairs = sorted(
         theirs / ours for ours, theirs in zip(seconds[LENSJAX], seconds[TORCH], strict=True)
@@ -164,7 +164,7 @@ def build(children: Children, job: str, settings: dict[str, Numbers]) -> Numbers
 
 
 def counts_for(built: Numbers, seconds: float) -> dict[str, int]:
-    """Returns how often to repeat jobs in a round that shall take so long."""
+    """How often to repeat jobs in a round that shall take so long."""
     return {
         name: max(1, math.ceil(seconds / max(info["first_seconds"], 1e-6)))
         for name, info in built.items()
@@ -189,7 +189,7 @@ def product_rates(
 
 
 def memory(children: Children) -> Numbers:
-    """Returns the peak of each child's memory, and what the job added to it."""
+    """The peak of each child's memory, and what the job added to it."""
     found = {name: child.ask("memory") for name, child in children.items()}
     for answer in found.values():
         answer["added_bytes"] = answer["peak_bytes"] - answer["before_bytes"]
@@ -232,13 +232,13 @@ def measured(
 
 
 def command() -> str:
-    """Returns how this program was called, without paths of this machine."""
+    """How this program was called, without paths of this machine."""
     program = f"benchmarks/{pathlib.Path(sys.argv[0]).name}"
     return shlex.join(["python", program, *_shown(sys.argv[1:])])
 
 
 def _shown(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments without those that hold a path of this machine."""
+    """The arguments without those that hold a path of this machine."""
     shown, skip = [], False
     for argument in arguments:
         named = argument.partition("=")[0] in ("--torch-python", "--results", "--picture")
@@ -288,7 +288,7 @@ def save(path: pathlib.Path, device: str, entry: Numbers) -> None:
 
 
 def shown_case(case: Numbers, per_second: dict[str, float]) -> str:
-    """Returns a few lines with both frameworks side by side.
+    """A few lines with both frameworks side by side.
 
     Args:
       case: of `measured`.

@@ -67,7 +67,7 @@ EXPECTED: dict[str, tuple[float, ...]] = {
 def real(
     class_name: str, count: int, *, noisy: bool = False, conserved: bool = False
 ) -> tuple[np.ndarray, simulator.Draw]:
-    """Returns fresh images of a class `[N, H, W]`, and the draws behind them."""
+    """Fresh images of a class `[N, H, W]`, and the draws behind them."""
     keys = prng.keys(prng.key(0, "physics"), jnp.arange(count))
     images, draw, _ = simulator.simulate(keys, SURVEY, class_name, noisy=noisy, conserved=conserved)
     return np.array(images), draw
@@ -76,7 +76,7 @@ def real(
 def rendered(
     source_x: np.ndarray, source_y: np.ndarray, theta_factor: float, psf_factor: float
 ) -> np.ndarray:
-    """Returns `no_sub` images with another Einstein radius or blur."""
+    """`no_sub` images with another Einstein radius or blur."""
     survey = dataclasses.replace(SURVEY, psf_fwhm_arcsec=psf_factor * SURVEY.psf_fwhm_arcsec)
     theta_e = theta_factor * TRUTH["theta_e"]
 
@@ -87,14 +87,14 @@ def rendered(
 
 
 def shifted(images: np.ndarray, pixels: float) -> np.ndarray:
-    """Returns images moved along x by a share of a pixel, by the shift theorem."""
+    """Images moved along x by a share of a pixel, by the shift theorem."""
     phase = np.exp(-2j * np.pi * pixels * np.fft.rfftfreq(images.shape[-1]))
     moved = np.fft.irfft(np.fft.rfft(images.astype(np.float64)) * phase, images.shape[-1])
     return moved.astype(np.float32)
 
 
 def spoilt(count: int) -> dict[str, np.ndarray]:
-    """Returns `no_sub` images with each error of the table."""
+    """`no_sub` images with each error of the table."""
     images, draw = real("no_sub", count)
     place = (np.asarray(draw.lens.source_x), np.asarray(draw.lens.source_y))
     peak = images.max(axis=(1, 2), keepdims=True)
@@ -119,7 +119,7 @@ def spoilt(count: int) -> dict[str, np.ndarray]:
 
 
 def row_of(fit: Any) -> dict[str, Any]:
-    """Returns the numbers that every fit has."""
+    """The numbers that every fit has."""
     low, median, high, highest = np.percentile(fit.ratio, (10, 50, 90, 100))
     return {
         "p10": float(low),
@@ -133,7 +133,7 @@ def row_of(fit: Any) -> dict[str, Any]:
 
 
 def timed(fit: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """Returns the result of a second call, and its seconds by the clock and the processor."""
+    """The result of a second call, and its seconds by the clock and the processor."""
     fit()
     clock, processor = time.perf_counter(), time.process_time()
     result = fit()
@@ -144,7 +144,7 @@ def timed(fit: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 
 def smooth_rows(count: int, smooth_count: int) -> Rows:
-    """Returns the smooth fits of real and of spoilt images."""
+    """The smooth fits of real and of spoilt images."""
     rows: Rows = {}
     for class_name, num in (("no_sub", smooth_count), ("cdm", count), ("axion", count)):
         images = real(class_name, num)[0]
@@ -160,7 +160,7 @@ def smooth_rows(count: int, smooth_count: int) -> Rows:
 
 
 def axion_rows(count: int) -> Rows:
-    """Returns the four-parameter fits of axion images, also with conserved mass."""
+    """The four-parameter fits of axion images, also with conserved mass."""
     rows: Rows = {}
     for conserved in (False, True):
         images, draw = real("axion", count, conserved=conserved)
@@ -184,7 +184,7 @@ def axion_rows(count: int) -> Rows:
 
 
 def potential_rows(count: int) -> Rows:
-    """Returns what the spline correction leaves of cdm, of nothing, and of errors."""
+    """What the spline correction leaves of cdm, of nothing, and of errors."""
     errors = spoilt(count)
     sets = {
         "potential fit of cdm": real("cdm", count)[0],
@@ -209,7 +209,7 @@ def potential_rows(count: int) -> Rows:
 
 
 def recovery(fit: FreeFit) -> dict[str, dict[str, float]]:
-    """Returns bias and scatter of the free parameters; of theta_E in shares of the truth."""
+    """Bias and scatter of the free parameters; of theta_E in shares of the truth."""
     numbers = {}
     for name, truth in TRUTH.items():
         unit = truth if name == "theta_e" else 1.0
@@ -220,7 +220,7 @@ def recovery(fit: FreeFit) -> dict[str, dict[str, float]]:
 
 
 def free_rows(count: int) -> Rows:
-    """Returns the free fits of real and of spoilt images."""
+    """The free fits of real and of spoilt images."""
     errors = spoilt(count)
     names = (
         "no_sub with Euclid noise",
@@ -237,7 +237,7 @@ def free_rows(count: int) -> Rows:
 
 
 def lenstronomy_rows() -> Rows:
-    """Returns the floor on images that lenstronomy rendered in float64.
+    """The floor on images that lenstronomy rendered in float64.
 
     The file's multi-plane factor differs from the survey's by 0.1 %; the fit takes the file's.
     """
@@ -257,7 +257,7 @@ def lenstronomy_rows() -> Rows:
 
 
 def as_table(result: dict[str, Any]) -> str:
-    """Returns the result as Markdown."""
+    """The result as Markdown."""
     lines = [
         "# What the physics fits leave of real and of spoilt images",
         "",

@@ -36,7 +36,7 @@ SPLIT_OF_REFERENCE = "test"
 def scores_of(
     images: np.ndarray, labels: np.ndarray, run: LensGenerator
 ) -> dict[str, dict[str, float]]:
-    """Returns the smooth-lens scores of each class.
+    """The smooth-lens scores of each class.
 
     Args:
       images: flux, `[N, H, W, C]`.
@@ -51,7 +51,7 @@ def scores_of(
 
 
 def steps_of(folder: pathlib.Path) -> list[int]:
-    """Returns the checkpoints of a run, oldest first."""
+    """The checkpoints of a run, oldest first."""
     names = [path.name for path in (folder / workdir.CHECKPOINTS).iterdir()]
     return sorted(int(name) for name in names if name.isdigit())
 
@@ -77,7 +77,7 @@ def row_of(folder: pathlib.Path, step: int, num_images: int, minutes: float) -> 
 
 
 def reference(run: LensGenerator, num_images: int) -> dict[str, dict[str, float]]:
-    """Returns the scores of the first real images of each class that no training has seen."""
+    """The scores of the first real images of each class that no training has seen."""
     name = run.config.data.name
     images, table = lensjax.load_data(name, SPLIT_OF_REFERENCE)
     chosen = [np.flatnonzero(table["label"] == label)[:num_images] for label in range(3)]
@@ -86,7 +86,7 @@ def reference(run: LensGenerator, num_images: int) -> dict[str, dict[str, float]
 
 
 def measure(options: argparse.Namespace, known: dict[str, Any]) -> dict[str, Any]:
-    """Returns the curve of a run; rows of the same weights are taken over."""
+    """The curve of a run; rows of the same weights are taken over."""
     folder, steps = options.workdir, steps_of(options.workdir)
     if not steps:
         raise SystemExit(f"{folder} has no checkpoint yet; train first")
@@ -117,7 +117,7 @@ def measure(options: argparse.Namespace, known: dict[str, Any]) -> dict[str, Any
 
 
 def line_of(row: dict[str, Any]) -> str:
-    """Returns a row of the table."""
+    """A row of the table."""
     scores = row["scores"]
     numbers = [scores["no_sub"][name] for name in ("ratio_p50", "ratio_p90")]
     numbers += [scores[name]["ratio_p50"] for name in ("cdm", "axion")]
@@ -127,7 +127,7 @@ def line_of(row: dict[str, Any]) -> str:
 
 
 def page(content: dict[str, Any]) -> str:
-    """Returns the curves as a Markdown page."""
+    """The curves as a Markdown page."""
     parts = ["# Quality against minutes of training\n"]
     for name, run in content.items():
         rate = run["images_per_second"]

@@ -28,7 +28,7 @@ IMAGES = {"cpu": 4, "gpu": 1000}
 
 
 def config_for(options: argparse.Namespace, platform: str, precision: str) -> Config:
-    """Returns the checked configuration of a precision.
+    """The checked configuration of a precision.
 
     Raises:
       ConfigError: for passes that guidance cannot divide, or a network that PyTorch does not have.

@@ -47,7 +47,7 @@ Row = dict[str, Any]
 
 
 def steps_for(sampler: str, passes: int) -> int:
-    """Returns the intervals for which a sampler passes the network about so often."""
+    """The intervals for which a sampler passes the network about so often."""
     return passes // 2 if sampler in ("heun", "midpoint", "churn") else passes
 
 
@@ -81,7 +81,7 @@ class Judge:
         return (np.sqrt(flat) - self._mean) @ self._directions
 
     def distance(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-        """Returns the energy distance and its standard error by the jackknife."""
+        """The energy distance and its standard error by the jackknife."""
         pairs = [
             _energy_distance(self._features(images[labels == label]), real, within)
             for label, (real, within) in enumerate(zip(self._real, self._within, strict=True))
@@ -90,7 +90,7 @@ class Judge:
         return float(values.mean()), float(np.sqrt(variances.sum()) / len(pairs))
 
     def residual(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-        """Returns the median smooth-lens residual of `no_sub` and its standard error."""
+        """The median smooth-lens residual of `no_sub` and its standard error."""
         smooth = images[labels == self.class_names.index("no_sub"), ..., 0]
         ratios = fit_smooth(smooth, self.survey).ratio
         # The standard error of a median, from the order statistics around it.
@@ -99,7 +99,7 @@ class Judge:
         return float(np.median(ratios)), float((high - low) / 2)
 
     def numbers(self, images: np.ndarray, labels: np.ndarray) -> Row:
-        """Returns both numbers with their errors."""
+        """Both numbers with their errors."""
         distance, distance_error = self.distance(images, labels)
         residual, residual_error = self.residual(images, labels)
         return {
@@ -123,7 +123,7 @@ def _mean_distance_within(features: np.ndarray) -> float:
 def _energy_distance(
     drawn: np.ndarray, real: np.ndarray, within_real: float
 ) -> tuple[float, float]:
-    """Returns the unbiased energy distance and its variance over the drawn images."""
+    """The unbiased energy distance and its variance over the drawn images."""
     count = len(drawn)
     across = _distances(drawn, real).mean(axis=1)
     own = _distances(drawn, drawn).sum(axis=1)
@@ -155,7 +155,7 @@ def measure(
 
 
 def floor(judge: Judge, set_name: str, num: int) -> Row:
-    """Returns the numbers of fresh lenses instead of drawn ones."""
+    """The numbers of fresh lenses instead of drawn ones."""
     images = np.concatenate(
         [lensjax.simulate(set_name, name, num=num, seed=2)[0] for name in judge.class_names]
     )
@@ -164,7 +164,7 @@ def floor(judge: Judge, set_name: str, num: int) -> Row:
 
 
 def as_good(row: Row, reference: Row) -> bool:
-    """Returns whether a row lies within the error bars of another one."""
+    """Whether a row lies within the error bars of another one."""
     return all(
         abs(row[name] - reference[name]) <= reference[f"{name}_error"]
         for name in ("distance", "residual")
@@ -172,7 +172,7 @@ def as_good(row: Row, reference: Row) -> bool:
 
 
 def reference_of(rows: list[Row], row: Row) -> Row | None:
-    """Returns the row of the same sampler with the most passes, None where there is none yet."""
+    """The row of the same sampler with the most passes, None where there is none yet."""
     same = [
         one for one in rows if one["sampler"] == row["sampler"] and one["time_grid"] == MAIN_GRID
     ]
@@ -181,7 +181,7 @@ def reference_of(rows: list[Row], row: Row) -> Row | None:
 
 
 def table(rows: list[Row]) -> str:
-    """Returns the rows as a Markdown table."""
+    """The rows as a Markdown table."""
     lines = [
         "| sampler | time grid | intervals | passes | distance | residual | as good as 200 |",
         "|---|---|--:|--:|--:|--:|---|",
@@ -200,7 +200,7 @@ def table(rows: list[Row]) -> str:
 
 
 def report(content: dict[str, Any]) -> str:
-    """Returns the results as a Markdown page."""
+    """The results as a Markdown page."""
     rows, protocol, zero = content["rows"], content["protocol"], content["floor"]
     sampler, grid, passes = RECOMMENDED
     row = next(
@@ -250,7 +250,7 @@ def draw(rows: list[Row], zero: Row, path: pathlib.Path) -> None:
 
 
 def combinations() -> list[tuple[str, str, int]]:
-    """Returns sampler, time grid and passes of each row."""
+    """Sampler, time grid and passes of each row."""
     main = [(sampler, MAIN_GRID, passes) for sampler in SAMPLERS for passes in PASSES]
     grids = [
         (sampler, grid, GRID_PASSES)

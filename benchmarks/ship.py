@@ -32,12 +32,12 @@ _ROWS = ("generated", "real")
 
 
 def _measured(folder: pathlib.Path) -> dict[str, Any]:
-    """Returns what an evaluation wrote."""
+    """What an evaluation wrote."""
     return json.loads((folder / files.EVALUATION / "metrics.json").read_text())
 
 
 def _origin(workdir: pathlib.Path, trained: Trained, command: str, note: str) -> dict[str, Any]:
-    """Returns what made a network: command, data, time, versions, hardware."""
+    """What made a network: command, data, time, versions, hardware."""
     config = files.read_json(workdir / files.CONFIG_FILE)
     return {
         "command": command,
@@ -52,7 +52,7 @@ def _origin(workdir: pathlib.Path, trained: Trained, command: str, note: str) ->
 
 
 def classifier_card(workdir: pathlib.Path) -> dict[str, Any]:
-    """Returns the numbers of a classifier.
+    """The numbers of a classifier.
 
     Args:
       workdir: of the run; evaluated.

@@ -46,7 +46,7 @@ PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "defaul
 
 
 def hello() -> Answer:
-    """Returns hardware and versions, and the memory that is there."""
+    """Hardware and versions, and the memory that is there."""
     device = jax.devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")
     return {
@@ -59,7 +59,7 @@ def hello() -> Answer:
 
 
 def peak_bytes() -> int:
-    """Returns the peak of the memory that counts: the GPU's, or this process's on a CPU."""
+    """The peak of the memory that counts: the GPU's, or this process's on a CPU."""
     device = jax.devices()[0]
     if device.platform == "cpu":
         return channel.host_peak_bytes()
@@ -72,13 +72,13 @@ def set_precision(precision: str) -> None:
 
 
 def config_of(settings: Answer) -> Config:
-    """Returns the checked configuration and settles the precision."""
+    """The checked configuration and settles the precision."""
     set_precision(settings["precision"])
     return from_config_dict(settings["config"])
 
 
 def synthetic(num: int, shape: tuple[int, int, int], num_classes: int) -> LensSplit:
-    """Returns images of positive noise with labels in turn."""
+    """Images of positive noise with labels in turn."""
     images = np.random.default_rng(0).gamma(2.0, 1.0, (num, *shape)).astype(np.float32)
     info = DatasetInfo(
         name="synthetic",
@@ -141,7 +141,7 @@ class Train:
 
 
 def planned_bytes(compiled: Any) -> int | None:
-    """Returns the memory that a compiled program will take, None where the compiler does not say.
+    """The memory that a compiled program will take, None where the compiler does not say.
 
     What it gives back in place of its arguments is counted once.
     """
@@ -222,7 +222,7 @@ class Repeated:
 
 
 def product(settings: Answer) -> Repeated:
-    """Returns a product of two square matrices as a job."""
+    """A product of two square matrices as a job."""
     set_precision(settings["precision"])
     dtype = jnp.bfloat16 if settings["precision"] == "bfloat16" else jnp.float32
     shape = (settings["size"], settings["size"])
@@ -231,7 +231,7 @@ def product(settings: Answer) -> Repeated:
 
 
 def attention_of(config: Config, shape: tuple[int, int, int]) -> SelfAttention:
-    """Returns the attention of the configured network's first block."""
+    """The attention of the configured network's first block."""
     found: list[SelfAttention] = []
 
     def watch(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
@@ -245,7 +245,7 @@ def attention_of(config: Config, shape: tuple[int, int, int]) -> SelfAttention:
 
 
 def _mix(layer: SelfAttention, qkv: Array) -> Array:
-    """Returns what a layer's attention mixes, without its two products."""
+    """What a layer's attention mixes, without its two products."""
 
     def skip(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         if isinstance(context.module, nn.Dense):
@@ -263,7 +263,7 @@ def _dense(x: Array, kernel: Array, bias: Array, dtype: Any) -> Array:
 
 
 def _functions(config: Config, settings: Answer) -> dict[str, tuple[Callable[..., Any], list[Any]]]:
-    """Returns each operation with the shapes of its arguments."""
+    """Each operation with the shapes of its arguments."""
     model, shape = config.model, tuple(settings["image_shape"])
     dtype = getattr(build_model(model), "dtype")  # noqa: B009 (every network has it)
     batch, width, wide = settings["batch_size"], model.width, model.mlp_ratio * model.width
@@ -294,7 +294,7 @@ def _functions(config: Config, settings: Answer) -> dict[str, tuple[Callable[...
 
 
 def operation(settings: Answer) -> Repeated:
-    """Returns an operation's forward and backward pass as a job."""
+    """An operation's forward and backward pass as a job."""
     config = config_of(settings)
     if settings["operation"] == "update":
         return _update(config, tuple(settings["image_shape"]))
@@ -318,7 +318,7 @@ def operation(settings: Answer) -> Repeated:
 
 
 def _update(config: Config, shape: tuple[int, int, int]) -> Repeated:
-    """Returns clipping, optimizer and averages: a step whose gradient is its parameters."""
+    """Clipping, optimizer and averages: a step whose gradient is its parameters."""
     spread, settings = build_spread(config), config.optim
     schedule = optim.make_schedule(
         settings.learning_rate,

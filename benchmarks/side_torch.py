@@ -21,7 +21,7 @@ DEVICE = "cuda" if sys.argv[1:] == ["gpu"] else "cpu"
 
 
 def hello() -> Answer:
-    """Returns versions and threads.
+    """Versions and threads.
 
     Raises:
       RuntimeError: where a GPU is asked for and PyTorch sees none.
@@ -42,7 +42,7 @@ def hello() -> Answer:
 
 
 def peak_bytes() -> int:
-    """Returns the peak of the memory that counts: the GPU's, or this process's on a CPU."""
+    """The peak of the memory that counts: the GPU's, or this process's on a CPU."""
     if DEVICE == "cuda":
         return torch.cuda.max_memory_allocated()
     return channel.host_peak_bytes()
@@ -60,7 +60,7 @@ def set_precision(precision: str) -> None:
 
 
 def build_network(settings: Answer) -> nanodit_torch.NanoDiT:
-    """Returns the network of the settings on the device."""
+    """The network of the settings on the device."""
     set_precision(settings["precision"])
     torch.manual_seed(settings["config"]["seed"])
     shape = tuple(settings["image_shape"])
@@ -68,7 +68,7 @@ def build_network(settings: Answer) -> nanodit_torch.NanoDiT:
 
 
 def compile_mode(settings: Answer) -> str | None:
-    """Returns the mode of `torch.compile`, None on a CPU."""
+    """The mode of `torch.compile`, None on a CPU."""
     return settings["compile_mode"] if DEVICE == "cuda" else None
 
 
@@ -94,7 +94,7 @@ class Repeated:
 
 
 def train(settings: Answer) -> Repeated:
-    """Returns the train step as a job."""
+    """The train step as a job."""
     network, num = build_network(settings), settings["num_images"]
     trainer = nanodit_torch.Trainer(
         settings["config"], network, settings["precision"], compile_mode(settings)
@@ -105,7 +105,7 @@ def train(settings: Answer) -> Repeated:
 
 
 def sample(settings: Answer) -> Repeated:
-    """Returns the drawing of `num_images` images, which end on the host, as a job."""
+    """The drawing of `num_images` images, which end on the host, as a job."""
     network: Any = build_network(settings).eval()
     if compile_mode(settings):
         network = torch.compile(network, mode=compile_mode(settings))
@@ -132,7 +132,7 @@ def sample(settings: Answer) -> Repeated:
 
 
 def product(settings: Answer) -> Repeated:
-    """Returns a product of two square matrices as a job."""
+    """A product of two square matrices as a job."""
     set_precision(settings["precision"])
     size, half = settings["size"], settings["precision"] == "bfloat16"
     kind = torch.bfloat16 if half else torch.float32
@@ -141,7 +141,7 @@ def product(settings: Answer) -> Repeated:
 
 
 def _functions(settings: Answer) -> dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]]:
-    """Returns each operation with the shapes of its arguments."""
+    """Each operation with the shapes of its arguments."""
     model, (height, length, _) = settings["config"]["model"], settings["image_shape"]
     batch, width, heads = settings["batch_size"], model["width"], model["num_heads"]
     tokens = (height // model["patch_size"]) * (length // model["patch_size"])
@@ -169,7 +169,7 @@ def _functions(settings: Answer) -> dict[str, tuple[Callable[..., Any], list[tup
 
 
 def operation(settings: Answer) -> Repeated:
-    """Returns an operation's forward and backward pass as a job."""
+    """An operation's forward and backward pass as a job."""
     set_precision(settings["precision"])
     if settings["operation"] == "update":
         return _update(settings)

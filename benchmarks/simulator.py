@@ -35,7 +35,7 @@ ORDER = ("no_sub", "cdm", "axion")
 
 
 def time_lensjax(class_name: str, noisy: bool) -> float:
-    """Returns images per second, the median of `REPEATS`, compilation excluded."""
+    """Images per second, the median of `REPEATS`, compilation excluded."""
     keys = [
         prng.keys(prng.key(0, "benchmark", number), jnp.arange(BATCH_SIZE))
         for number in range(BATCHES)
@@ -83,7 +83,7 @@ def _worker(arguments: Any, barrier: Any, results: Any) -> None:
 
 
 def check_lenstronomy(class_name: str) -> float:
-    """Returns the largest difference between the two simulators in parts of the peak."""
+    """The largest difference between the two simulators in parts of the peak."""
     images, table = lensjax.simulate(SURVEY.name, class_name, 3)
     arguments = [lensjax.to_lenstronomy(row) for row in table]
     image_model = _lenstronomy_model(arguments[0])
@@ -95,7 +95,7 @@ def check_lenstronomy(class_name: str) -> float:
 
 
 def time_lenstronomy(class_name: str) -> float:
-    """Returns images per second of all cores together, the median of `REPEATS`."""
+    """Images per second of all cores together, the median of `REPEATS`."""
     _, table = lensjax.simulate(SURVEY.name, class_name, LENSTRONOMY_IMAGES[class_name])
     arguments = [lensjax.to_lenstronomy(row) for row in table]
     context = multiprocessing.get_context("spawn")
@@ -121,7 +121,7 @@ def _versions() -> dict[str, str]:
 
 
 def measure() -> dict[str, Any]:
-    """Returns everything that the table shows."""
+    """Everything that the table shows."""
     device = jax.devices()[0]
     rows: dict[str, dict[str, float | None]] = {}
     for class_name in ORDER:

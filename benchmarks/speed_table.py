@@ -29,7 +29,7 @@ Case = dict[str, Any]
 
 
 def read_cases(path: pathlib.Path) -> dict[tuple[str, str], Case]:
-    """Returns the cases of a file of results by platform and precision; the newest entry counts.
+    """The cases of a file of results by platform and precision; the newest entry counts.
 
     Args:
       path: of `train.json` or `sample.json`; none where it is missing.
@@ -82,7 +82,7 @@ ROWS: tuple[tuple[str, bool, Callable[[Case], str]], ...] = (
 
 
 def table(folder: pathlib.Path = RESULTS) -> str:
-    """Returns the Markdown table.
+    """The Markdown table.
 
     Args:
       folder: with `train.json` and `sample.json`, or without.
@@ -99,7 +99,7 @@ def table(folder: pathlib.Path = RESULTS) -> str:
 
 
 def table_in(text: str) -> str:
-    """Returns the table that stands between the marks of a text.
+    """The table that stands between the marks of a text.
 
     Raises:
       ValueError: where the marks are not there exactly once.
@@ -111,7 +111,7 @@ def table_in(text: str) -> str:
 
 
 def written_into(text: str, content: str) -> str:
-    """Returns a text with another table between its marks."""
+    """A text with another table between its marks."""
     table_in(text)
     return _MARKED.sub(lambda _: f"{BEGIN}\n{content}{END}", text)
 

@@ -83,7 +83,7 @@ app.run(hooked, flags_parser=command_line.parse)
 
 
 def _environment(cache: pathlib.Path, **more: str) -> dict[str, str]:
-    """Returns an environment in which lensjax keeps its programs in `cache`."""
+    """An environment in which lensjax keeps its programs in `cache`."""
     kept = {name: value for name, value in os.environ.items() if "COMPILATION_CACHE" not in name}
     path = os.pathsep.join(filter(None, (os.fspath(ROOT), os.environ.get("PYTHONPATH"))))
     return {**kept, "PYTHONPATH": path, "LENSJAX_CACHE": os.fspath(cache), **more}
@@ -106,7 +106,7 @@ def _run(arguments: list[str], cache: pathlib.Path, **more: str) -> tuple[float,
 
 
 def first_step(cache: pathlib.Path, workdir: pathlib.Path) -> dict[str, dict[str, float]]:
-    """Returns how long each phase of the quickstart takes, from the process' start to a step.
+    """How long each phase of the quickstart takes, from the process' start to a step.
 
     `seconds` are those of a clock; `processor_seconds` do not grow beside other work.
 
@@ -128,7 +128,7 @@ def first_step(cache: pathlib.Path, workdir: pathlib.Path) -> dict[str, dict[str
 
 
 def heavy_imports(report: str) -> dict[str, float]:
-    """Returns the seconds that heavy packages took to import, by the output of `-X importtime`.
+    """The seconds that heavy packages took to import, by the output of `-X importtime`.
 
     What a package imports counts as its own too, unless it was there already.
     """
@@ -148,7 +148,7 @@ def heavy_imports(report: str) -> dict[str, float]:
 
 
 def _commands(folder: pathlib.Path) -> dict[str, list[str]]:
-    """Returns a small command of each mode; `train` and `sample` come before what needs them."""
+    """A small command of each mode; `train` and `sample` come before what needs them."""
     run, smoke = f"--workdir={folder / 'smoke'}", "--config=configs/smoke.py"
     tells = "--config=configs/smoke_classifier.py"
     other = f"--workdir={folder / 'classifier'}"
@@ -171,7 +171,7 @@ def _commands(folder: pathlib.Path) -> dict[str, list[str]]:
 
 
 def imports(folder: pathlib.Path, cache: pathlib.Path) -> dict[str, dict[str, float]]:
-    """Returns what each mode imports, and the seconds that takes."""
+    """What each mode imports, and the seconds that takes."""
     found = {}
     for mode, arguments in _commands(folder).items():
         _, output = _run(["-X", "importtime", "-m", "lensjax.main", *arguments], cache)

@@ -34,7 +34,7 @@ _OPERATION_SECONDS = 0.5
 
 
 def settings_for(config: Config, options: argparse.Namespace, precision: str) -> dict[str, Numbers]:
-    """Returns the settings of both children."""
+    """The settings of both children."""
     shape = (options.side, options.side, 1)
     common = {
         "config": to_dict(config),
@@ -48,7 +48,7 @@ def settings_for(config: Config, options: argparse.Namespace, precision: str) ->
 
 
 def config_for(options: argparse.Namespace, platform: str, precision: str) -> Config:
-    """Returns the checked configuration of a precision."""
+    """The checked configuration of a precision."""
     fields = {"train.batch_size": options.batch or BATCH[platform]}
     return networks.config_for(options, precision, fields)
 
@@ -111,7 +111,7 @@ def _operation(
 
 
 def operations_table(rows: list[Numbers]) -> str:
-    """Returns milliseconds of a step by operation as a Markdown table."""
+    """Milliseconds of a step by operation as a Markdown table."""
     lines = [f"| forward and backward, ms a step | {LENSJAX} | {TORCH} |", "|---|--:|--:|"]
     for row in rows:
         cells = " | ".join(f"{row['milliseconds'][key]:,.2f}" for key in (LENSJAX, TORCH))

@@ -82,7 +82,7 @@ class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         path: Sequence[str] | None = None,
         target: types.ModuleType | None = None,
     ) -> importlib.machinery.ModuleSpec | None:
-        """Returns where an old name is found, None for any other name."""
+        """Where an old name is found, None for any other name."""
         del path, target
         old = fullname.removeprefix(f"{__name__}.")
         known = old != fullname and old in _MOVED
@@ -112,7 +112,7 @@ if not any(type(finder).__name__ == _MovedModules.__name__ for finder in sys.met
 
 
 def __getattr__(name: str) -> Any:
-    """Returns a public name, imported now."""
+    """A public name, imported now."""
     if name in _ROOMS:
         return importlib.import_module(f"lensjax.{name}")
     if name not in _HOMES:
@@ -123,5 +123,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Returns the names of the module with those that were not used yet."""
+    """The names of the module with those that were not used yet."""
     return sorted({*globals(), *__all__})

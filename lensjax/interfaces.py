@@ -51,5 +51,5 @@ LossFn = Callable[..., Array]
 
 
 def is_integer(value: object) -> bool:
-    """Returns whether a value is an integer of Python or numpy, and not True or False."""
+    """Whether a value is an integer of Python or numpy, and not True or False."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)

@@ -13,7 +13,7 @@ MAX_SEED = 2**31 - 1
 
 
 def key(seed: int | Array, stream: str, *counters: int | Array) -> Array:
-    """Returns the typed key of one named stream at the given counters.
+    """The typed key of one named stream at the given counters.
 
     Args:
       seed: integer in [0, 2**31 - 1], or a traced int32 scalar.
@@ -32,7 +32,7 @@ def key(seed: int | Array, stream: str, *counters: int | Array) -> Array:
 
 
 def keys(base: Array, indices: Array) -> Array:
-    """Returns one key for each index.
+    """One key for each index.
 
     Args:
       base: a typed key from `key`.

@@ -18,7 +18,7 @@ _SHOWN = 10  # files left out that are named
 
 
 def _counts(info: DatasetInfo, report: Mapping[str, Any] | None) -> list[str]:
-    """Returns a line for each split."""
+    """A line for each split."""
     classes = (report or {}).get("images", {})
     lines = []
     for split, size in info.split_sizes.items():
@@ -31,12 +31,12 @@ def _counts(info: DatasetInfo, report: Mapping[str, Any] | None) -> list[str]:
 
 
 def _per_cent(share: float) -> str:
-    """Returns a share so that one pixel of many does not look like none."""
+    """A share so that one pixel of many does not look like none."""
     return f"{100 * share:.2f} %" if share == 0 or share >= 5e-5 else f"{100 * share:.1g} %"
 
 
 def _findings(report: Mapping[str, Any]) -> list[str]:
-    """Returns what only the reading of a user's files can say."""
+    """What only the reading of a user's files can say."""
     lines = [
         f"  {_per_cent(report['share_of_zeros'])} of the pixels are exactly 0, "
         f"{_per_cent(report['share_not_finite'])} were not finite",
@@ -58,7 +58,7 @@ def _findings(report: Mapping[str, Any]) -> list[str]:
 
 
 def describe(info: DatasetInfo, report: Mapping[str, Any] | None) -> str:
-    """Returns what a set holds, for people.
+    """What a set holds, for people.
 
     Args:
       info: what is known of the set.

@@ -21,7 +21,7 @@ _LINES_SHOWN = 20
 
 
 def _files(path: pathlib.Path) -> list[pathlib.Path]:
-    """Returns a file, or all image files below a folder, by name."""
+    """A file, or all image files below a folder, by name."""
     if not path.exists():
         raise DataError(f"--images={path} is not there; allowed: a file or a folder of images")
     if not path.is_dir():
@@ -113,7 +113,7 @@ def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | N
 
 
 def _text(rows: list[list[str]], counts: Counter[str], class_names: tuple[str, ...]) -> str:
-    """Returns the first rows and the number of images of each class for a screen."""
+    """The first rows and the number of images of each class for a screen."""
     width = max((len(row[0]) for row in rows), default=5)
     lines = [f"{'image':<{width}}  class (probability)"]
     lines += [f"{name:<{width}}  {label} ({float(value):.3f})" for name, label, value, *_ in rows]

@@ -22,7 +22,7 @@ _HELP = frozenset({"help", "helpshort", "helpfull", "helpxml", "?"})
 
 
 def _flags_of(arguments: list[str]) -> dict[str, str]:
-    """Returns the values of the `--name=value` and `--name value` arguments by name."""
+    """The values of the `--name=value` and `--name value` arguments by name."""
     found = {}
     for place, argument in enumerate(arguments):
         if argument.startswith("-"):
@@ -33,7 +33,7 @@ def _flags_of(arguments: list[str]) -> dict[str, str]:
 
 
 def _place_in(file: str, error: BaseException) -> tuple[str, BaseException]:
-    """Returns where in a config file an error was raised, and that error without its wrapping."""
+    """Where in a config file an error was raised, and that error without its wrapping."""
     inner: BaseException | None = error
     while inner is not None:
         for frame in reversed(traceback.extract_tb(inner.__traceback__)):
@@ -44,7 +44,7 @@ def _place_in(file: str, error: BaseException) -> tuple[str, BaseException]:
 
 
 def _say_again(error: BaseException) -> str:
-    """Returns the message of a config file or of ml_collections as one short line."""
+    """The message of a config file or of ml_collections as one short line."""
     text = (str(error.args[0]) if isinstance(error, KeyError) else str(error)) or repr(error)
     if "Traceback (most recent call last)" in text:  # absl puts one into its own message
         text = text.strip().splitlines()[-1]
@@ -92,7 +92,7 @@ def leaving() -> Iterator[None]:
 
 
 def _output_is_closed() -> bool:
-    """Returns whether whoever read this process's output has gone."""
+    """Whether whoever read this process's output has gone."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)

@@ -56,7 +56,7 @@ class Description:
         return None if zero_point is None else zero_point + 2.5 * math.log10(self.factor)
 
     def facts(self) -> dict[str, Any]:
-        """Returns what is known as plain values by name; unknown ones are not there."""
+        """What is known as plain values by name; unknown ones are not there."""
         values = {
             "data_set": self.info.name,
             "fingerprint": self.info.fingerprint,
@@ -76,7 +76,7 @@ PACKAGES = {"hdf5": ("h5py",), "fits": ("astropy",)}
 
 
 def _class_names(split: LensSplit) -> list[str]:
-    """Returns a name for each label, that of the null label empty."""
+    """A name for each label, that of the null label empty."""
     return [*split.info.class_names, ""]
 
 
@@ -97,7 +97,7 @@ def check_class_names(info: DatasetInfo) -> None:
 
 
 def _file_names(split: LensSplit, suffix: str) -> list[str]:
-    """Returns the name of each image's file, with its class's folder where it has a class."""
+    """The name of each image's file, with its class's folder where it has a class."""
     names = _class_names(split)
     return [
         (pathlib.PurePath(names[label]) / f"{index:06d}.{suffix}").as_posix()
@@ -162,12 +162,12 @@ def _write_npy(path: pathlib.Path, image: np.ndarray, index: int) -> None:
 
 
 def _ascii(text: str) -> str:
-    """Returns a text as FITS allows it."""
+    """A text as FITS allows it."""
     return text.encode("ascii", "backslashreplace").decode()
 
 
 def _common_cards(description: Description, image_shape: tuple[int, int, int]) -> list[Any]:
-    """Returns the header cards that all images share."""
+    """The header cards that all images share."""
     facts = description.facts()
     cards: list[Any] = [
         ("DATASET", _ascii(facts["data_set"])),
@@ -234,7 +234,7 @@ def _fits_writer(
 
 
 def split_bytes(split: LensSplit) -> int:
-    """Returns about what an HDF5 file of a split takes on a disk."""
+    """About what an HDF5 file of a split takes on a disk."""
     per_image = math.prod(split.info.image_shape) + len(split.info.parameter_names) + 1
     return 4 * len(split) * per_image + _HDF5_BYTES
 

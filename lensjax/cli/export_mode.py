@@ -52,7 +52,7 @@ class Source:
     meta: dict[str, Any] | None = None
 
     def description(self, scale: str) -> Description:
-        """Returns what holds for all images at a scale, `flux` or `published`."""
+        """What holds for all images at a scale, `flux` or `published`."""
         meta = self.meta or {}
         return Description(
             self.info,
@@ -63,7 +63,7 @@ class Source:
 
 
 def _data_source(config: Config) -> Source:
-    """Returns the configured data set, which is built where it is missing."""
+    """The configured data set, which is built where it is missing."""
     from lensjax.run import datasets
 
     prepared = datasets.prepare(config.data)
@@ -77,7 +77,7 @@ def _data_source(config: Config) -> Source:
 
 
 def _generated_source(workdir: pathlib.Path) -> Source:
-    """Returns the images that `--mode=sample` left in a workdir."""
+    """The images that `--mode=sample` left in a workdir."""
     folder = workdir / files.GENERATED
     if not (folder / "meta.json").exists():
         raise WorkdirError(f"{folder} holds no images; draw them first (--mode=sample)")
@@ -118,7 +118,7 @@ def _generated_source(workdir: pathlib.Path) -> Source:
 
 
 def _earlier_export(folder: pathlib.Path) -> list[str]:
-    """Returns the patterns of what an earlier export wrote into a folder.
+    """The patterns of what an earlier export wrote into a folder.
 
     Raises:
       ConfigError: where the folder holds anything and was not written by an export.
@@ -140,7 +140,7 @@ def _earlier_export(folder: pathlib.Path) -> list[str]:
 
 
 def _contents(source: Source, file_format: str) -> list[str]:
-    """Returns patterns of what an export writes into its folder beside `export.json`."""
+    """Patterns of what an export writes into its folder beside `export.json`."""
     if file_format not in FILE_FORMATS:
         return [f"{part}.h5" for part in source.parts]
     check_class_names(source.info)
@@ -175,7 +175,7 @@ def _replace_earlier(folder: pathlib.Path, contents: list[str]) -> None:
 
 
 def _record(config: Config, source: Source, contents: list[str]) -> dict[str, Any]:
-    """Returns the content of `export.json`."""
+    """The content of `export.json`."""
     return {
         "written_by": _WRITTEN_BY,
         "complete": False,

@@ -123,7 +123,7 @@ def _log_devices(config: Config) -> None:
 def _mode_function(
     mode: str, images: pathlib.Path | None
 ) -> Callable[[Config, pathlib.Path], int | None]:
-    """Returns what a mode does, imported now: most modes need little of what the others do."""
+    """What a mode does, imported now: most modes need little of what the others do."""
     if mode == "train":
         from lensjax.cli.train_mode import train_mode
 

@@ -210,7 +210,7 @@ def _accept_all(gather_texts: GatherFn) -> dict[int, Connection]:
 
 
 def _connect(host: str, port: int, key: bytes) -> dict[int, Connection]:
-    """Returns the connection to process 0, nothing where there is none."""
+    """The connection to process 0, nothing where there is none."""
     address = (host.strip("[]"), port)
     try:
         socket.create_connection(address, _CONNECT_SECONDS).close()  # `Client` would wait minutes

@@ -49,7 +49,7 @@ class Address(NamedTuple):
 
 
 def find_address(parallel: ParallelConfig, environment: Mapping[str, str]) -> Address | None:
-    """Returns where processes meet, None for a process that is alone.
+    """Where processes meet, None for a process that is alone.
 
     Args:
       parallel: the `parallel` section.
@@ -107,7 +107,7 @@ def _slurm_address(given: str | None, environment: Mapping[str, str]) -> Address
 
 
 def _slurm_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
-    """Returns a task's own accelerator where a node has several tasks that see several of them."""
+    """A task's own accelerator where a node has several tasks that see several of them."""
     counts: list[int] = []  # of a list such as 8(x2),4
     for part in environment.get("SLURM_STEP_TASKS_PER_NODE", "1").split(","):
         tasks, _, times = part.rstrip(")").partition("(x")
@@ -244,7 +244,7 @@ def joined(config: Config, *, preemptible: bool = False) -> Iterator[None]:
 
 
 def _description(config: Config) -> dict[str, str]:
-    """Returns what must be the same in all processes, by name."""
+    """What must be the same in all processes, by name."""
     own = {f"parallel.{name}" for name in OWN_FIELDS}
     fields = {name: repr(value) for name, value in flat(to_dict(config)).items()}
     folders = [PACKAGE, *(path for path in sorted(PACKAGE.rglob("*")) if path.is_dir())]

@@ -15,7 +15,7 @@ _WEIGHTS = "none, balanced, or a number above 0 for each class, such as 1,1,2.5"
 
 
 def class_weights(text: str) -> tuple[float, ...]:
-    """Returns the numbers of `classify.class_weights`; `()` for `none` and `balanced`.
+    """The numbers of `classify.class_weights`; `()` for `none` and `balanced`.
 
     Raises:
       ValueError: for what is no number above 0.

@@ -305,7 +305,7 @@ def check_diffusion(
 
 
 def build_path(config: PathConfig, prediction: str) -> Path:
-    """Returns the path of a configuration, with the times that a prediction can use.
+    """The path of a configuration, with the times that a prediction can use.
 
     Args:
       config: the section `path`.

@@ -27,7 +27,7 @@ MOST_IMAGES_UNASKED = 1_000
 
 
 def measure_names(text: str) -> tuple[str, ...]:
-    """Returns the measures that a text names: `all`, `none`, or names with commas between."""
+    """The measures that a text names: `all`, `none`, or names with commas between."""
     if text in ("all", "none"):
         return MEASURES if text == "all" else ()
     return tuple(name.strip() for name in text.split(","))

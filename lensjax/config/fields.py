@@ -93,12 +93,12 @@ def optional_name(what: str, **facts: Unpack[Facts]) -> Any:
 
 
 def field_types(owner: type) -> dict[str, Any]:
-    """Returns the types of a section's fields by name."""
+    """The types of a section's fields by name."""
     return typing.get_type_hints(owner)
 
 
 def optional_of(kind: Any) -> tuple[Any, bool]:
-    """Returns the type without None, and whether None is allowed."""
+    """The type without None, and whether None is allowed."""
     if isinstance(kind, types.UnionType):
         (inner,) = (part for part in typing.get_args(kind) if part is not type(None))
         return inner, True
@@ -106,7 +106,7 @@ def optional_of(kind: Any) -> tuple[Any, bool]:
 
 
 def _element_of(kind: Any) -> Any:
-    """Returns the type of the elements of `tuple[X, ...]`."""
+    """The type of the elements of `tuple[X, ...]`."""
     return typing.get_args(kind)[0]
 
 
@@ -118,7 +118,7 @@ def _describe(kind: Any) -> str:
 
 
 def _converted(kind: Any, value: Any) -> Any:
-    """Returns the value in the field's type; raises TypeError where that would change it."""
+    """Converts the value to the field's type; raises TypeError where that would change it."""
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (tuple, list)):
             raise TypeError
@@ -222,7 +222,7 @@ def check_texts(root: type, overrides: Mapping[str, str]) -> None:
 
 
 def _parts(text: str) -> list[str]:
-    """Returns the elements in the text of a tuple; only brackets make an empty one."""
+    """The elements in the text of a tuple; only brackets make an empty one."""
     inside = text.strip()
     if inside.startswith("(") and inside.endswith(")"):
         inside = inside[1:-1].strip()

@@ -13,7 +13,7 @@ from lensjax.errors import ConfigError
 
 
 def ema_half_lives(main: float, more: Iterable[float]) -> dict[str, float]:
-    """Returns the half-life of each average by the name that it has everywhere.
+    """The half-life of each average by the name that it has everywhere.
 
     The names are `main` and, for the others, the half-life as text: `2000` for 2000.0, and what
     `repr` gives for a number that is not integral.

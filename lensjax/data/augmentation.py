@@ -42,7 +42,7 @@ EXACT_FOR_SIMULATED = ("none", "rotate_180")
 
 
 def chosen_symmetries(names: str) -> tuple[Symmetry, ...]:
-    """Returns the symmetries behind `data.augmentation`, the identity first.
+    """The symmetries behind `data.augmentation`, the identity first.
 
     Args:
       names: names of `SYMMETRIES` with commas between, or `all`.
@@ -58,12 +58,12 @@ def chosen_symmetries(names: str) -> tuple[Symmetry, ...]:
 
 
 def is_augmentation(names: str) -> bool:
-    """Returns whether `chosen_symmetries` accepts the names."""
+    """Whether `chosen_symmetries` accepts the names."""
     return names == "all" or all(name.strip() in SYMMETRIES for name in names.split(","))
 
 
 def cut_out_shape(image_shape: tuple[int, int, int], margin: int) -> tuple[int, int, int]:
-    """Returns the shape `(H, W, C)` of the cut-out that the network sees.
+    """The shape `(H, W, C)` of the cut-out that the network sees.
 
     Args:
       image_shape: `(H, W, C)` of the stored images.
@@ -82,7 +82,7 @@ def cut_out_shape(image_shape: tuple[int, int, int], margin: int) -> tuple[int, 
 
 
 def central_cut_out(images: Images, margin: int) -> Images:
-    """Returns the cut-outs `[..., H - 2 margin, W - 2 margin, C]` of images without a shift."""
+    """The cut-outs `[..., H - 2 margin, W - 2 margin, C]` of images without a shift."""
     height, width = images.shape[-3:-1]
     return images[..., margin : height - margin, margin : width - margin, :]
 
@@ -97,7 +97,7 @@ def _apply(image: Array, transposed: Array, rows_flipped: Array, columns_flipped
 def make_augment_fn(
     names: str, margin: int, image_shape: tuple[int, int, int]
 ) -> Callable[[Array, Array], Array]:
-    """Returns `(key, image [H, W, C]) -> [H - 2 margin, W - 2 margin, C]` for one example.
+    """Makes `(key, image [H, W, C]) -> [H - 2 margin, W - 2 margin, C]` for one example.
 
     The window is shifted by up to `margin` whole pixels along each axis, so that every pixel is a
     measured one; then one of the chosen symmetries is applied, each as likely as the next.
@@ -136,7 +136,7 @@ def make_augment_fn(
 def make_observe_fn(
     survey: Survey, share: float, magnitudes: Sequence[float]
 ) -> Callable[[Array, Array], Array]:
-    """Returns `(key, image [H, W, 1]) -> image`, both in flux, for one example.
+    """Makes `(key, image [H, W, 1]) -> image`, both in flux, for one example.
 
     A share of the images gets a source of another magnitude, by chance between two, and then the
     noise of the survey; the others stay as they are.

@@ -29,7 +29,7 @@ SAMPLING_ERROR_PERCENT = {"model_i": (2, 6), "model_ii": (5, 7), "model_iii": (1
 
 
 def psf_kernel(survey: Survey) -> tuple[int, float]:
-    """Returns radius in pixels and effective FWHM in arcsec of the kernel that blurs the pixels."""
+    """Radius in pixels and effective FWHM in arcsec of the kernel that blurs the pixels."""
     sigma = survey.psf_fwhm_arcsec * SIGMA_PER_FWHM / survey.pixel_scale_arcsec
     radius = int(4 * sigma + 0.5)
     offsets = np.arange(-radius, radius + 1)
@@ -127,7 +127,7 @@ _SENTENCES = {
 
 
 def _holds(source: SimulatedSet) -> dict[str, bool]:
-    """Returns for each of `_SENTENCES` whether a set says the first."""
+    """For each of `_SENTENCES` whether a set says the first."""
     survey = source.survey
     conserved, noisy, calibrated = source.conserved, source.noisy, survey.zero_point is not None
     reduced = survey.deflection_factor != 1
@@ -161,7 +161,7 @@ def _sizes(source: SimulatedSet) -> str:
 
 
 def _constants(source: SimulatedSet) -> dict[str, Any]:
-    """Returns the template's other fields."""
+    """The template's other fields."""
     survey = source.survey
     theta_e = simulator.HALO_THETA_E
     radius, effective = psf_kernel(survey)
@@ -192,7 +192,7 @@ def _constants(source: SimulatedSet) -> dict[str, Any]:
 
 
 def render_card(source: SimulatedSet) -> str:
-    """Returns the card of a set and its small version as Markdown."""
+    """The card of a set and its small version as Markdown."""
     text = _TEMPLATE.read_text(encoding="utf-8")
     sentences = {field: _SENTENCES[field][not holds] for field, holds in _holds(source).items()}
     for _ in range(3):  # a sentence may hold one that holds fields
@@ -201,7 +201,7 @@ def render_card(source: SimulatedSet) -> str:
 
 
 def render_cards() -> dict[str, str]:
-    """Returns the text of each card by its file's name."""
+    """The text of each card by its file's name."""
     return {
         f"{source.name}.md": render_card(source)
         for source in SIMULATED_SETS.values()

@@ -94,7 +94,7 @@ SIMULATED_SETS = {f"deeplense/{one.name}": one for one in _all_sets()}
 
 
 def is_same_content(written: str, fingerprint: str) -> bool:
-    """Returns whether a fingerprint on disk, perhaps of an older lensjax, stands for a set's own.
+    """Whether a fingerprint on disk, perhaps of an older lensjax, stands for a set's own.
 
     Args:
       written: what a set or a run on disk carries.
@@ -112,7 +112,7 @@ BAD_FILE_POLICIES = ("refuse", "skip")
 
 
 def full_name(name: str, allowed: Iterable[str]) -> str:
-    """Returns the name of a set with `deeplense/` in front, which users may leave out.
+    """The name of a set with `deeplense/` in front, which users may leave out.
 
     Args:
       name: what the user gave.

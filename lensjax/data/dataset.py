@@ -77,23 +77,23 @@ class Split(Protocol):
         ...
 
     def __len__(self) -> int:
-        """Returns the number of images."""
+        """The number of images."""
         ...
 
     def examples(self, indices: np.ndarray) -> Examples:
-        """Returns the examples at the given places, integers `[B]`."""
+        """The examples at the given places, integers `[B]`."""
         ...
 
     def parameter_columns(self, names: Sequence[str]) -> np.ndarray:
-        """Returns some parameters of every image, float32 `[N, len(names)]`, in that order."""
+        """Some parameters of every image, float32 `[N, len(names)]`, in that order."""
         ...
 
     def all_labels(self) -> np.ndarray:
-        """Returns the label of every image, int32 `[N]`."""
+        """The label of every image, int32 `[N]`."""
         ...
 
     def in_memory(self) -> "LensSplit":
-        """Returns the whole split as arrays."""
+        """The whole split as arrays."""
         ...
 
 
@@ -115,23 +115,23 @@ class LensSplit:
     info: DatasetInfo
 
     def __len__(self) -> int:
-        """Returns the number of images."""
+        """The number of images."""
         return len(self.images)
 
     def examples(self, indices: np.ndarray) -> Examples:
-        """Returns the examples at the given places, integers `[B]`."""
+        """The examples at the given places, integers `[B]`."""
         return Examples(self.images[indices], self.labels[indices])
 
     def parameter_columns(self, names: Sequence[str]) -> np.ndarray:
-        """Returns some parameters of every image, float32 `[N, len(names)]`, in that order."""
+        """Some parameters of every image, float32 `[N, len(names)]`, in that order."""
         return self.parameters[:, [self.info.parameter_names.index(name) for name in names]]
 
     def all_labels(self) -> np.ndarray:
-        """Returns the label of every image, int32 `[N]`."""
+        """The label of every image, int32 `[N]`."""
         return self.labels
 
     def in_memory(self) -> "LensSplit":
-        """Returns the split itself."""
+        """The split itself."""
         return self
 
 
@@ -140,7 +140,7 @@ _SEARCH_BYTES = 2**24  # fit in here
 
 
 def first_of_each_class(split: Split, num: int) -> list[np.ndarray]:
-    """Returns the first images of each class in flux units, `[<= num, H, W, C]` each.
+    """The first images of each class in flux units, `[<= num, H, W, C]` each.
 
     An unlabelled set counts as one class. Reads no further than it has to.
     """

@@ -42,7 +42,7 @@ class DeeplenseConfig(tfds.core.BuilderConfig):
     source: SimulatedSet
 
     def num_images(self, split: str) -> int:
-        """Returns the number of images of a split, all classes together."""
+        """The number of images of a split, all classes together."""
         return self.source.images_per_class[split] * len(simulator.CLASS_NAMES)
 
 
@@ -117,11 +117,11 @@ class Deeplense(OrderedBuilder):
     builder_config: DeeplenseConfig
 
     def num_images(self, split: str) -> int:
-        """Returns the number of images of a split, all classes together."""
+        """The number of images of a split, all classes together."""
         return self.builder_config.num_images(split)
 
     def bytes_per_image(self) -> int:
-        """Returns the size of one record before compression."""
+        """The size of one record before compression."""
         return bytes_per_image(self.builder_config)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -164,17 +164,17 @@ class Deeplense(OrderedBuilder):
 
 
 def bytes_per_image(config: DeeplenseConfig) -> int:
-    """Returns the size of one record before compression."""
+    """The size of one record before compression."""
     return record_bytes(config.source.survey.num_pixels**2, len(parameters.PARAMETER_NAMES))
 
 
 def available_sets() -> tuple[str, ...]:
-    """Returns the full names of all simulated sets, such as `deeplense/model_ii_mini`."""
+    """The full names of all simulated sets, such as `deeplense/model_ii_mini`."""
     return tuple(SIMULATED_SETS)
 
 
 def config_of(name: str) -> DeeplenseConfig:
-    """Returns what a set is made of.
+    """What a set is made of.
 
     Raises:
       DataError: for an unknown name.
@@ -188,7 +188,7 @@ def config_of(name: str) -> DeeplenseConfig:
 
 
 def locate(name: str, directory: str | None = None) -> PreparedSet:
-    """Returns the set, built or not.
+    """The set, built or not.
 
     Args:
       name: one of `available_sets()`.
@@ -254,7 +254,7 @@ def prepare_with(
 
 
 def read_info(name: str, directory: str | None = None) -> DatasetInfo:
-    """Returns what is known about a finished set; errors as for `open_split`."""
+    """What is known about a finished set; errors as for `open_split`."""
     return locate(name, directory).info()
 
 

@@ -12,24 +12,24 @@ _ANGLES = 4096
 
 
 def inside(x: np.ndarray, y: np.ndarray, disc: Sequence[float]) -> np.ndarray:
-    """Returns which positions lie in a disc, its edge included: bool, the shape of `x` and `y`."""
+    """Which positions lie in a disc, its edge included: bool, the shape of `x` and `y`."""
     centre_x, centre_y, radius = disc
     return np.hypot(np.asarray(x, np.float64) - centre_x, np.asarray(y) - centre_y) <= radius
 
 
 def overlaps(disc: Sequence[float], limit: float) -> bool:
-    """Returns whether a part of the disc lies within the square of sources."""
+    """Whether a part of the disc lies within the square of sources."""
     beyond = [max(abs(centre) - limit, 0.0) for centre in disc[:2]]
     return math.hypot(*beyond) < disc[2]
 
 
 def covers(disc: Sequence[float], limit: float) -> bool:
-    """Returns whether the whole square of sources lies in the disc."""
+    """Whether the whole square of sources lies in the disc."""
     return math.hypot(abs(disc[0]) + limit, abs(disc[1]) + limit) <= disc[2]
 
 
 def share_of_square(disc: Sequence[float], limit: float) -> float:
-    """Returns the share of the square that lies in the disc: what uniform sources put there.
+    """The share of the square that lies in the disc: what uniform sources put there.
 
     The chords of the disc, cut by the square, are summed over the angle at which they begin, which
     is exact to 1e-6 of the square.

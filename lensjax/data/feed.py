@@ -154,7 +154,7 @@ class _StepBatches:
         return _LAST_STEP
 
     def indices(self, step: int) -> np.ndarray:
-        """Returns which examples this host reads; what `batch_indices` gives on its devices."""
+        """Which examples this host reads; what `batch_indices` gives on its devices."""
         num_examples = len(self._split)
         epoch, first = divmod(step * self._batch_size, num_examples)
         places = first + self._own
@@ -253,7 +253,7 @@ class Choice(NamedTuple):
 
 
 def _memory_bytes(mesh: jax.sharding.Mesh) -> tuple[int | None, str]:
-    """Returns the memory of a device, None where nobody says it, and what to call it."""
+    """The memory of a device, None where nobody says it, and what to call it."""
     device = mesh.local_devices[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if limit:
@@ -262,7 +262,7 @@ def _memory_bytes(mesh: jax.sharding.Mesh) -> tuple[int | None, str]:
 
 
 def choose_kind(info: DatasetInfo, num_images: int, mesh: jax.sharding.Mesh) -> Choice:
-    """Returns `device` where the images take little of the memory, else `stream`.
+    """`device` where the images take little of the memory, else `stream`.
 
     Args:
       info: what the set has in common.

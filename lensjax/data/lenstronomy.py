@@ -21,7 +21,7 @@ _lens_of = jax.jit(lens_from_parameters, static_argnames=("survey", "class_name"
 
 
 def image_arguments(survey: Survey) -> dict[str, Any]:
-    """Returns the arguments of lenstronomy's pixels, point-spread function and numerics.
+    """The arguments of lenstronomy's pixels, point-spread function and numerics.
 
     Args:
       survey: the DeepLense model.
@@ -50,7 +50,7 @@ def image_arguments(survey: Survey) -> dict[str, Any]:
 
 
 def lens_arguments(lens: Lens) -> dict[str, Any]:
-    """Returns the arguments of lenstronomy's lens and source models.
+    """The arguments of lenstronomy's lens and source models.
 
     Every deflection carries `lens.deflection_factor`: the ellipsoid's Einstein radius and the shear
     are multiplied by it, Einstein radii of point masses by its root, since a point's deflection
@@ -98,7 +98,7 @@ def lens_arguments(lens: Lens) -> dict[str, Any]:
 
 
 def to_lenstronomy(row: Mapping[str, Any] | np.void) -> dict[str, Any]:
-    """Returns lenstronomy's arguments for one image of a simulated set.
+    """Lenstronomy's arguments for one image of a simulated set.
 
     `ImageModel(PixelGrid(**kwargs_pixel), PSF(**kwargs_psf), LensModel(lens_model_list),
     LightModel(source_model_list), kwargs_numerics=kwargs_numerics).image(kwargs_lens,

@@ -30,7 +30,7 @@ def _drawn(seed: int, epoch: int, num_examples: int) -> np.ndarray:
 
 
 def whole_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-    """Returns an epoch's order, int32 `[N]`: each example once.
+    """An epoch's order, int32 `[N]`: each example once.
 
     Args:
       seed: the run's seed.

@@ -23,14 +23,14 @@ _RECORD_OVERHEAD_BYTES = 200
 
 
 def record_bytes(num_pixels: int, num_parameters: int) -> int:
-    """Returns the size of one record before compression."""
+    """The size of one record before compression."""
     return 4 * (num_pixels + num_parameters) + _RECORD_OVERHEAD_BYTES
 
 
 def record_features(
     image_shape: tuple[int, int, int], class_names: tuple[str, ...], num_parameters: int
 ) -> tfds.features.FeaturesDict:
-    """Returns what `records.decode_record` reads."""
+    """What `records.decode_record` reads."""
     as_bytes = tfds.features.Encoding.BYTES
     label: tfds.features.FeatureConnector = tfds.features.Scalar(np.int64)
     if class_names:
@@ -54,15 +54,15 @@ class OrderedBuilder(
 
     @classmethod
     def get_metadata(cls) -> Any:
-        """Returns the description; TFDS would look for it in files beside the module."""
+        """The description; TFDS would look for it in files beside the module."""
         return dataset_metadata.DatasetMetadata(description=cls.__doc__ or "", citation="", tags=[])
 
     def num_images(self, split: str) -> int:
-        """Returns the number of images of a split."""
+        """The number of images of a split."""
         raise NotImplementedError
 
     def bytes_per_image(self) -> int:
-        """Returns the size of one record before compression."""
+        """The size of one record before compression."""
         raise NotImplementedError
 
     def _log_download_bytes(self) -> None:

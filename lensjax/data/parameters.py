@@ -43,7 +43,7 @@ PARAMETER_NAMES: tuple[str, ...] = _SCALARS + tuple(
 
 
 def parameter_vector(draw: simulator.Draw, exposure_time_s: Array, class_name: str) -> Array:
-    """Returns the parameters of one simulated image in the order of `PARAMETER_NAMES`.
+    """The parameters of one simulated image in the order of `PARAMETER_NAMES`.
 
     Args:
       draw: one lens, without leading axes.
@@ -83,7 +83,7 @@ def parameter_vector(draw: simulator.Draw, exposure_time_s: Array, class_name: s
 
 
 def lens_from_parameters(parameters: Array, survey: Survey, class_name: str) -> raytracing.Lens:
-    """Returns the lens that a parameter vector describes.
+    """The lens that a parameter vector describes.
 
     Args:
       parameters: `[P]`, in the order of `PARAMETER_NAMES`.

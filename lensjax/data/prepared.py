@@ -22,7 +22,7 @@ _DISK_MARGIN = 1.05
 
 
 def root_of(directory: str | None) -> pathlib.Path:
-    """Returns where data sets live: `directory`, else `$TFDS_DATA_DIR`, else the home folder's."""
+    """Where data sets live: `directory`, else `$TFDS_DATA_DIR`, else the home folder's."""
     chosen = directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return expanded(chosen, "data.directory" if directory else "TFDS_DATA_DIR")
 
@@ -50,7 +50,7 @@ class PreparedSet:
         return f"remove that folder and build it again ({self.build_command})"
 
     def open_finished(self) -> tfds.core.DatasetBuilder | None:
-        """Returns the reader of the set, None where it is not there.
+        """The reader of the set, None where it is not there.
 
         Raises:
           DataError: for a set that is stale or damaged.
@@ -82,7 +82,7 @@ class PreparedSet:
         return builder
 
     def require(self) -> tfds.core.DatasetBuilder:
-        """Returns the reader of the set.
+        """The reader of the set.
 
         Raises:
           DataError: for a set that is missing, stale or damaged.
@@ -96,7 +96,7 @@ class PreparedSet:
         return builder
 
     def info(self) -> DatasetInfo:
-        """Returns what is known about the set without its images; errors as for `require`."""
+        """What is known about the set without its images; errors as for `require`."""
         return self._describe(self.require())
 
     def _describe(self, builder: tfds.core.DatasetBuilder) -> DatasetInfo:

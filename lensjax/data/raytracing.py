@@ -67,7 +67,7 @@ class Lens(NamedTuple):
 
 
 def pixel_centres(num_pixels: int, pixel_scale_arcsec: float) -> np.ndarray:
-    """Returns the centres of the pixels along one axis, float64 `[num_pixels]`, in arcsec."""
+    """The centres of the pixels along one axis, float64 `[num_pixels]`, in arcsec."""
     return (np.arange(num_pixels) - (num_pixels - 1) / 2) * pixel_scale_arcsec
 
 
@@ -85,7 +85,7 @@ def _rotate(x: Array, y: Array, angle: Array) -> tuple[Array, Array]:
 def ellipsoid_deflection(
     x: Array, y: Array, e1: float | Array, e2: float | Array
 ) -> tuple[Array, Array]:
-    """Returns the deflection of an isothermal ellipsoid at the origin with an Einstein radius of 1.
+    """The deflection of an isothermal ellipsoid at the origin with an Einstein radius of 1.
 
     The deflection is proportional to the Einstein radius: a varied radius costs one product.
 
@@ -112,7 +112,7 @@ def ellipsoid_deflection(
 def points_deflection(
     x: Array, y: Array, theta_e: Array, point_x: Array, point_y: Array
 ) -> tuple[Array, Array]:
-    """Returns the summed deflection of point masses, `theta^2 d / |d|^2` each.
+    """The summed deflection of point masses, `theta^2 d / |d|^2` each.
 
     Args:
       x: positions in arcsec, `[1, W]`.
@@ -142,7 +142,7 @@ def points_deflection(
 
 
 def sersic_brightness(x: Array, y: Array, lens: Lens) -> Array:
-    """Returns the source's surface brightness at source-plane positions, flux per arcsec^2.
+    """The source's surface brightness at source-plane positions, flux per arcsec^2.
 
     `I = A exp(-b_n ((r / R)^(1/n) - 1))` with `b_n = 1.9992 n - 0.3271` and
     `r^2 = q u^2 + v^2 / q`, at least 1e-4 arcsec.
@@ -161,7 +161,7 @@ def sersic_brightness(x: Array, y: Array, lens: Lens) -> Array:
 
 @functools.lru_cache(maxsize=32)
 def _image_matrix(survey: Survey, supersampling: int, fine_psf: bool) -> np.ndarray:
-    """Returns the `[n, n * supersampling]` matrix A of binning and blurring along one axis.
+    """The `[n, n * supersampling]` matrix A of binning and blurring along one axis.
 
     An image is `A I A^T`. The blur repeats the edge value and is cut at 4 sigma.
     """

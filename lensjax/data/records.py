@@ -78,7 +78,7 @@ class RecordSplit:
         return self._info
 
     def __len__(self) -> int:
-        """Returns the number of images."""
+        """The number of images."""
         return len(self._source)
 
     def _read(
@@ -98,7 +98,7 @@ class RecordSplit:
         )
 
     def examples(self, indices: np.ndarray) -> Examples:
-        """Returns the examples at the given places, integers `[B]`.
+        """The examples at the given places, integers `[B]`.
 
         Raises:
           DataError: where a file is damaged.

@@ -55,12 +55,12 @@ class Scaling:
         return value
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the constants as JSON types; `Scaling(**constants)` undoes it."""
+        """The constants as JSON types; `Scaling(**constants)` undoes it."""
         return dataclasses.asdict(self)
 
 
 def num_reference_images(image_shape: tuple[int, int, int]) -> int:
-    """Returns how many of the first training images fix the constants of a map.
+    """How many of the first training images fix the constants of a map.
 
     Args:
       image_shape: `(H, W, C)`.

@@ -47,7 +47,7 @@ def smooth_lens(
     source_y: float | Array,
     theta_e: float | Array | None = None,
 ) -> Lens:
-    """Returns the common lens of a DeepLense model without sub-structure.
+    """The common lens of a DeepLense model without sub-structure.
 
     Args:
       survey: the model.
@@ -81,7 +81,7 @@ def _uniform(key: Array, shape: tuple[int, ...], low: float, high: float) -> Arr
 
 
 def _sample_subhaloes(key: Array) -> tuple[Array, Array, Array]:
-    """Returns masses in solar masses and positions in arcsec, each `[25]`."""
+    """Masses in solar masses and positions in arcsec, each `[25]`."""
     mass_key, radius_key, angle_key = jax.random.split(key, 3)
     shape = (NUM_SUBHALOES,)
     low, high = (mass**SUBHALO_MASS_EXPONENT for mass in SUBHALO_MASS_RANGE)
@@ -92,7 +92,7 @@ def _sample_subhaloes(key: Array) -> tuple[Array, Array, Array]:
 
 
 def vortex_points(log10_axion_mass: Array, angle: Array) -> tuple[Array, Array, Array]:
-    """Returns the point masses of an axion vortex, a line through the lens's centre.
+    """The point masses of an axion vortex, a line through the lens's centre.
 
     Args:
       log10_axion_mass: log10 of the axion's mass in eV, `[]`.
@@ -108,7 +108,7 @@ def vortex_points(log10_axion_mass: Array, angle: Array) -> tuple[Array, Array, 
 
 
 def conserved_theta_e(survey: Survey, point_theta_e: Array, x: Array, y: Array) -> Array:
-    """Returns the main halo's Einstein radius after the points inside the ring took their mass.
+    """The main halo's Einstein radius after the points inside the ring took their mass.
 
     Args:
       survey: the DeepLense model.

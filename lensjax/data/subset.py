@@ -35,19 +35,19 @@ class SubsetSplit:
         return self._split.info
 
     def __len__(self) -> int:
-        """Returns the number of images."""
+        """The number of images."""
         return len(self._indices)
 
     def examples(self, indices: np.ndarray) -> Examples:
-        """Returns the examples at the given places of the part, integers `[B]`."""
+        """The examples at the given places of the part, integers `[B]`."""
         return self._split.examples(self._indices[indices])
 
     def parameter_columns(self, names: Sequence[str]) -> np.ndarray:
-        """Returns some parameters of every image of the part, float32 `[N, len(names)]`."""
+        """Some parameters of every image of the part, float32 `[N, len(names)]`."""
         return self._split.parameter_columns(names)[self._indices]
 
     def all_labels(self) -> np.ndarray:
-        """Returns the label of every image of the part, int32 `[N]`."""
+        """The label of every image of the part, int32 `[N]`."""
         return self._split.all_labels()[self._indices]
 
     def in_memory(self) -> LensSplit:
@@ -62,7 +62,7 @@ class SubsetSplit:
 
 
 def without_disc(split: Split, disc: Sequence[float]) -> Split:
-    """Returns the split without the images of all classes whose source lies in a disc.
+    """The split without the images of all classes whose source lies in a disc.
 
     Args:
       split: images with the parameters of `SOURCE_POSITION`.
@@ -100,7 +100,7 @@ def without_disc(split: Split, disc: Sequence[float]) -> Split:
 
 
 def _first_share(places: np.ndarray, share: float) -> int:
-    """Returns how many of some places a share is; at least one where it is not 0."""
+    """How many of some places a share is; at least one where it is not 0."""
     return max(1, round(share * len(places)))
 
 

@@ -44,7 +44,7 @@ def background_rms(
     read_noise: float,
     pixel_scale_arcsec: float,
 ) -> float:
-    """Returns the background's standard deviation of one pixel in counts per second.
+    """The background's standard deviation of one pixel in counts per second.
 
     Args:
       num_exposures: number of read-outs that are added.

@@ -14,7 +14,7 @@ def make_table(
     parameter_names: Sequence[str],
     parameters: np.ndarray,
 ) -> np.ndarray:
-    """Returns one row an image; `pandas.DataFrame` and `astropy.table.Table` take it as it is.
+    """One row an image; `pandas.DataFrame` and `astropy.table.Table` take it as it is.
 
     Args:
       data_set: full name of the set, such as `deeplense/model_ii`.
@@ -44,7 +44,7 @@ def make_table(
 
 
 def parameter_table(split: LensSplit) -> np.ndarray:
-    """Returns the labels and parameters of a split as a table, see `make_table`."""
+    """The labels and parameters of a split as a table, see `make_table`."""
     info = split.info
     return make_table(
         info.name, info.class_names, split.labels, info.parameter_names, split.parameters

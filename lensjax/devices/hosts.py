@@ -53,7 +53,7 @@ def _come_together(what: str) -> None:
 
 
 def gather_texts(text: str, what: str = "a text") -> list[str]:
-    """Returns the texts of all processes, in their order.
+    """The texts of all processes, in their order.
 
     Args:
       text: of this process.
@@ -76,12 +76,12 @@ def gather_texts(text: str, what: str = "a text") -> list[str]:
 
 
 def all_agree(flag: bool, what: str = "a question") -> bool:
-    """Returns whether a flag is set on every process; `what` as for `gather_texts`."""
+    """Whether a flag is set on every process; `what` as for `gather_texts`."""
     return all(text == "1" for text in gather_texts("1" if flag else "0", what))
 
 
 def from_main(compute: Callable[[], Any], what: str = "an answer") -> Any:
-    """Returns what process 0 computes, of JSON types; the others do not compute.
+    """What process 0 computes, of JSON types; the others do not compute.
 
     Args:
       compute: makes it.
@@ -94,7 +94,7 @@ def from_main(compute: Callable[[], Any], what: str = "an answer") -> Any:
 
 
 def share_rows(function: Callable[..., T], *trees: Any) -> T:
-    """Returns what a function of rows gives, computed by all processes together.
+    """What a function of rows gives, computed by all processes together.
 
     Args:
       function: maps trees of numpy arrays `[n, ...]` to one of such arrays, each row by itself.
@@ -133,7 +133,7 @@ def main_first(function: Callable[[], T]) -> T:
 
 
 def _comes(path: pathlib.Path, timeout_s: float) -> bool:
-    """Returns whether a file comes in time; a network disk shows new ones late."""
+    """Whether a file comes in time; a network disk shows new ones late."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if path.parent.is_dir() and path.name in os.listdir(path.parent):
@@ -143,7 +143,7 @@ def _comes(path: pathlib.Path, timeout_s: float) -> bool:
 
 
 def _blind(path: pathlib.Path) -> list[str]:
-    """Returns the processes that do not see a file of process 0."""
+    """The processes that do not see a file of process 0."""
     sees = is_main() or _comes(path, _SHARED_SECONDS)
     hosts = gather_texts("" if sees else socket.gethostname(), path.name)
     return [f"process {number} ({host})" for number, host in enumerate(hosts) if host]

@@ -6,7 +6,7 @@ import jax
 
 
 def memory_bytes() -> int | None:
-    """Returns the machine's memory, None where the system does not say."""
+    """The machine's memory, None where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):  # a system that has no such name
@@ -14,7 +14,7 @@ def memory_bytes() -> int | None:
 
 
 def describe_memory() -> str:
-    """Returns the memory of a device where JAX says it, else that of the machine."""
+    """The memory of a device where JAX says it, else that of the machine."""
     device = jax.local_devices()[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if limit:

@@ -20,7 +20,7 @@ _LEAST_SHARDED_ELEMENTS = 2**10
 def mesh_shape(
     num_devices: int | None = None, shape: tuple[int, ...] | None = None
 ) -> tuple[int, int]:
-    """Returns the devices along the axes `data` and `shard`.
+    """The devices along the axes `data` and `shard`.
 
     Args:
       num_devices: `parallel.num_devices`; None for all.
@@ -54,7 +54,7 @@ def mesh_shape(
 
 
 def make_mesh(num_devices: int | None = None, shape: tuple[int, ...] | None = None) -> Mesh:
-    """Returns a mesh with the axes `data` and `shard`; arguments and errors as for `mesh_shape`."""
+    """A mesh with the axes `data` and `shard`; arguments and errors as for `mesh_shape`."""
     data, shard = mesh_shape(num_devices, shape)
     return _mesh(tuple(jax.devices()[: data * shard]), (data, shard))
 
@@ -68,7 +68,7 @@ def _mesh(devices: tuple[jax.Device, ...], shape: tuple[int, int]) -> Mesh:
 
 
 def all_devices(most: int | None = None) -> Mesh:
-    """Returns a mesh of all devices along `data`, on one host at most of the first few.
+    """A mesh of all devices along `data`, on one host at most of the first few.
 
     Args:
       most: how many may be used; None for all.
@@ -80,17 +80,17 @@ def all_devices(most: int | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of what every device holds whole."""
+    """The sharding of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def over_batch(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of arrays whose first axis is the batch."""
+    """The sharding of arrays whose first axis is the batch."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def state_shardings(mesh: Mesh, tree: Any) -> Any:
-    """Returns how each array of a train state lies on a mesh.
+    """How each array of a train state lies on a mesh.
 
     Along `shard`, each device holds its part of the longest axis that can be divided (as in ZeRO
     stage 3, Rajbhandari et al. 2020, arXiv:1910.02054); along `data` all hold the same.
@@ -113,7 +113,7 @@ def state_shardings(mesh: Mesh, tree: Any) -> Any:
 
 
 def put(tree: Any, sharding: NamedSharding) -> Any:
-    """Returns arrays that every host holds alike as arrays on the devices of all hosts.
+    """Arrays that every host holds alike as arrays on the devices of all hosts.
 
     Args:
       tree: arrays of numpy, on devices of this host, or on those of all.
@@ -134,7 +134,7 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def to_host(array: Any) -> np.ndarray:
-    """Returns an array as numpy's; one that lies in parts on several hosts is gathered by all."""
+    """An array as numpy's; one that lies in parts on several hosts is gathered by all."""
     if isinstance(array, jax.Array) and not (
         array.is_fully_addressable or array.is_fully_replicated
     ):
@@ -145,7 +145,7 @@ def to_host(array: Any) -> np.ndarray:
 
 
 def rows_of_a_turn(mesh: Mesh, total: int, most: int) -> int:
-    """Returns how many rows `on_each_device` should be given at once.
+    """How many rows `on_each_device` should be given at once.
 
     Args:
       mesh: the devices.
@@ -156,7 +156,7 @@ def rows_of_a_turn(mesh: Mesh, total: int, most: int) -> int:
 
 
 def on_each_device(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """Returns a function that computes parts of its rows on all devices of a mesh.
+    """Makes a function that computes parts of its rows on all devices of a mesh.
 
     Each device runs the same program on `[B, ...]`, so that rows do not depend, not even in their
     last bits, on how many devices there are.

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def progress_bar(total: int, description: str, done: int = 0, unit: str = " images") -> "tqdm.tqdm":
-    """Returns a bar for a terminal; a log file gets a line now and then.
+    """A bar for a terminal; a log file gets a line now and then.
 
     Args:
       total: how much there is to do.

@@ -63,7 +63,7 @@ class Spread(Protocol):
 
 
 def own_places(mesh: Mesh, batch_size: int) -> np.ndarray:
-    """Returns which examples of a batch the devices of this host need, in order."""
+    """Which examples of a batch the devices of this host need, in order."""
     parts = over_batch(mesh).addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[part] for part in parts]))
 
@@ -91,7 +91,7 @@ def _put(rows: Any, mesh: Mesh, places: np.ndarray, batch_size: int, parts: int 
 
 
 def _mean_of_part(part_fn: PartFn, axes: tuple[str, ...], batch_size: int, *arguments: Any) -> Any:
-    """Returns the mean over the devices of what each finds for its part of the batch."""
+    """The mean over the devices of what each finds for its part of the batch."""
     size = batch_size // jax.lax.axis_size(axes)
     places = Places(size * jax.lax.axis_index(axes) + jnp.arange(size), batch_size)
     return jax.lax.pmean(part_fn(places, *arguments), axes)

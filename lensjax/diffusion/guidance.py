@@ -32,7 +32,7 @@ class Guidance(NamedTuple):
 def make_denoiser(
     apply_fn: ApplyFn, params: object, condition: Condition, *, path: Path, prediction: str
 ) -> DenoiseFn:
-    """Returns a network as a denoiser, without guidance.
+    """A network as a denoiser, without guidance.
 
     Args:
       apply_fn: `(params, x, t, condition) -> output`.
@@ -58,7 +58,7 @@ def make_classifier_free_pair(
     prediction: str,
     null_label: int,
 ) -> PairFn:
-    """Returns the estimates with and without label, in one pass of twice the batch.
+    """The estimates with and without label, in one pass of twice the batch.
 
     Args are those of `make_denoiser`, and
       null_label: the label that stands for none; the rest of the condition goes into both halves.
@@ -94,7 +94,7 @@ def _combine(path: Path, guidance: Guidance, x_t: Array, t: Array, pair: PairFn)
 
 
 def guide(denoise: DenoiseFn, pair: PairFn, guidance: Guidance, path: Path) -> DenoiseFn:
-    """Returns a denoiser with guidance, `weak + g (wanted - weak)`.
+    """A denoiser with guidance, `weak + g (wanted - weak)`.
 
     Where the weaker model is the same network without label, this is classifier-free guidance (Ho &
     Salimans 2022, arXiv:2207.12598); where it is a worse network, autoguidance (Karras et al. 2024,
@@ -127,7 +127,7 @@ def guide(denoise: DenoiseFn, pair: PairFn, guidance: Guidance, path: Path) -> D
 
 
 def count_passes(guidance: Guidance, times: np.ndarray) -> int:
-    """Returns the network passes an image that calls of a guided denoiser at these times take.
+    """The network passes an image that calls of a guided denoiser at these times take.
 
     Args:
       guidance: see `Guidance`.

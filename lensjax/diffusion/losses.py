@@ -80,7 +80,7 @@ def draw_times(
 
 
 def error_weight(path: paths.Path, settings: LossSettings, t: Array) -> Array:
-    """Returns the weight of the squared error at each time, float32 `[B]`.
+    """The weight of the squared error at each time, float32 `[B]`.
 
     `min_snr` is `min(alpha^2 / sigma^2, gamma)` (Hang et al. 2023, arXiv:2303.09556), `edm` is `1 /
     std^2 + alpha^2 / sigma^2` (Karras et al. 2022, arXiv:2206.00364, table 1), both for errors in
@@ -104,7 +104,7 @@ def squared_error(
     t: Array,
     measured: Array | None = None,
 ) -> Array:
-    """Returns the weighted mean squared error of each example, float32 `[B]`.
+    """The weighted mean squared error of each example, float32 `[B]`.
 
     Args:
       path: the probability path.
@@ -126,7 +126,7 @@ ErrorFn = Callable[[object, Batch, Array, Array, Array], Array]
 
 
 def make_error_fn(apply_fn: ApplyFn, path: paths.Path, settings: LossSettings) -> ErrorFn:
-    """Returns the denoising error of each example at given times and noise.
+    """The denoising error of each example at given times and noise.
 
     Args:
       apply_fn: `(params, x, t, condition) -> output`.
@@ -146,7 +146,7 @@ def make_error_fn(apply_fn: ApplyFn, path: paths.Path, settings: LossSettings) -
 
 
 def make_loss_fn(apply_fn: ApplyFn, path: paths.Path, settings: LossSettings) -> LossFn:
-    """Returns `loss(params, batch, keys, places) -> float32 []`; arguments as for `make_error_fn`.
+    """Makes `loss(params, batch, keys, places) -> float32 []`; arguments as for `make_error_fn`.
 
     The returned function takes one typed key for each example, `[B]`: times, noise and label drop
     of an example are functions of its own key (and, stratified, its place in the batch), whatever

@@ -34,36 +34,36 @@ class Path(Protocol):
         ...
 
     def alpha(self, t: Array) -> Array:
-        """Returns the factor of the data."""
+        """The factor of the data."""
         ...
 
     def sigma(self, t: Array) -> Array:
-        """Returns the factor of the noise."""
+        """The factor of the noise."""
         ...
 
     def alpha_derivative(self, t: Array) -> Array:
-        """Returns d alpha / dt."""
+        """D alpha / dt."""
         ...
 
     def sigma_derivative(self, t: Array) -> Array:
-        """Returns d sigma / dt."""
+        """D sigma / dt."""
         ...
 
     def time_of_log_snr(self, log_snr: Array) -> Array:
-        """Returns the time at which `log(alpha^2 / sigma^2)` has the given value."""
+        """The time at which `log(alpha^2 / sigma^2)` has the given value."""
         ...
 
     def time_of_share(self, share: Array) -> Array:
-        """Returns the usable time that lies at a share in [0, 1] of the interval."""
+        """The usable time that lies at a share in [0, 1] of the interval."""
         ...
 
     def narrowed(self, t_min: float, t_max: float) -> "Path":
-        """Returns the path with these usable times."""
+        """The path with these usable times."""
         ...
 
 
 def library_of(t: Array | np.ndarray) -> Any:
-    """Returns the module, jax.numpy or numpy, that a path computes with for times of this kind.
+    """The module, jax.numpy or numpy, that a path computes with for times of this kind.
 
     A configuration is checked with numpy's: that must not start JAX, whose flags and hosts are not
     settled yet.
@@ -72,7 +72,7 @@ def library_of(t: Array | np.ndarray) -> Any:
 
 
 def at_share(interval: tuple[float, float], share: Array) -> Array:
-    """Returns the times at shares in [0, 1] of an interval."""
+    """The times at shares in [0, 1] of an interval."""
     t_min, t_max = interval
     return t_min + (t_max - t_min) * share
 
@@ -87,39 +87,39 @@ class FlowPath(NamedTuple):
     interval: tuple[float, float] = (0.0, 1.0)
 
     def alpha(self, t: Array) -> Array:
-        """Returns 1 - t."""
+        """1 - t."""
         return 1 - t
 
     def sigma(self, t: Array) -> Array:
-        """Returns t."""
+        """T."""
         return t
 
     def alpha_derivative(self, t: Array) -> Array:
-        """Returns -1."""
+        """-1."""
         lib = library_of(t)
         return -lib.ones_like(t)
 
     def sigma_derivative(self, t: Array) -> Array:
-        """Returns 1."""
+        """1."""
         lib = library_of(t)
         return lib.ones_like(t)
 
     def time_of_log_snr(self, log_snr: Array) -> Array:
-        """Returns `1 / (1 + exp(log_snr / 2))`."""
+        """`1 / (1 + exp(log_snr / 2))`."""
         lib = library_of(log_snr)
         return 1 / (1 + lib.exp(log_snr / 2))
 
     def time_of_share(self, share: Array) -> Array:
-        """Returns the time at a share of the interval."""
+        """The time at a share of the interval."""
         return at_share(self.interval, share)
 
     def narrowed(self, t_min: float, t_max: float) -> "FlowPath":
-        """Returns the path with these usable times."""
+        """The path with these usable times."""
         return self._replace(interval=(t_min, t_max))
 
 
 def usable(path: Path, prediction: str) -> Path:
-    """Returns the path with the times at which a prediction gives both the data and the noise.
+    """The path with the times at which a prediction gives both the data and the noise.
 
     Noise and score say nothing about the data where alpha is nearly 0, and a velocity nothing where
     its slope is nearly 0 too; a score is infinite where sigma is 0.
@@ -141,13 +141,13 @@ def usable(path: Path, prediction: str) -> Path:
 
 
 def log_snr(path: Path, t: Array) -> Array:
-    """Returns `log(alpha^2 / sigma^2)`; infinite where alpha or sigma is 0."""
+    """`log(alpha^2 / sigma^2)`; infinite where alpha or sigma is 0."""
     lib = library_of(t)
     return 2 * (lib.log(path.alpha(t)) - lib.log(path.sigma(t)))
 
 
 def noise_share(path: Path, t: Array) -> Array:
-    """Returns `s = sigma / (alpha + sigma)`, the t of the straight path that a path rescales to.
+    """`s = sigma / (alpha + sigma)`, the t of the straight path that a path rescales to.
 
     With `y = x_t / (alpha + sigma)`, `y = (1 - s) x0 + s eps` on every path.
     """
@@ -156,17 +156,17 @@ def noise_share(path: Path, t: Array) -> Array:
 
 
 def time_of_noise_share(path: Path, share: Array) -> Array:
-    """Returns the time at which `noise_share` has a value in (0, 1)."""
+    """The time at which `noise_share` has a value in (0, 1)."""
     return path.time_of_log_snr(2 * jnp.log((1 - share) / share))
 
 
 def per_example(t: Array, like: Array) -> Array:
-    """Returns `t` `[B]` or `[]` with axes of length 1, so that it scales `like` `[B, ...]`."""
+    """`t` `[B]` or `[]` with axes of length 1, so that it scales `like` `[B, ...]`."""
     return t.reshape(t.shape + (1,) * (like.ndim - t.ndim))
 
 
 def interpolate(path: Path, x0: Array, eps: Array, t: Array) -> Array:
-    """Returns `x_t = alpha(t) x0 + sigma(t) eps`.
+    """`x_t = alpha(t) x0 + sigma(t) eps`.
 
     Args:
       path: the probability path.
@@ -179,7 +179,7 @@ def interpolate(path: Path, x0: Array, eps: Array, t: Array) -> Array:
 
 
 def _coefficients(path: Path, prediction: str, t: Array) -> tuple[Array, Array]:
-    """Returns a and b of the prediction `a x0 + b eps`."""
+    """A and b of the prediction `a x0 + b eps`."""
     lib = library_of(t)
     one, zero = lib.ones_like(t), lib.zeros_like(t)
     if prediction == "velocity":
@@ -196,7 +196,7 @@ def _coefficients(path: Path, prediction: str, t: Array) -> tuple[Array, Array]:
 
 
 def target(path: Path, prediction: str, x0: Array, eps: Array, t: Array) -> Array:
-    """Returns what a network with this prediction should put out, `[B, ...]`.
+    """What a network with this prediction should put out, `[B, ...]`.
 
     These are `alpha' x0 + sigma' eps` (velocity), `x0`, `alpha eps - sigma x0` (v, Salimans & Ho
     2022, arXiv:2202.00512), `eps`, and `-eps / sigma` (score).
@@ -241,7 +241,7 @@ def estimate(path: Path, prediction: str, output: Array, x_t: Array, t: Array) -
 
 
 def error_factor(path: Path, of: str, seen_as: str, t: Array, min_sigma: float) -> Array:
-    """Returns the factor that turns the error of one prediction into that of another.
+    """The factor that turns the error of one prediction into that of another.
 
     With x_t fixed, `alpha d x0 = -sigma d eps`, so that an error of `a x0 + b eps` is
     `(a sigma - b alpha) / sigma d x0`; the factor is the quotient of two of these.
@@ -274,6 +274,6 @@ def error_factor(path: Path, of: str, seen_as: str, t: Array, min_sigma: float) 
 
 
 def velocity(path: Path, estimated: Estimate, t: Array) -> Array:
-    """Returns dx_t / dt of the probability-flow equation, `alpha' x0 + sigma' eps`, `[B, ...]`."""
+    """Dx_t / dt of the probability-flow equation, `alpha' x0 + sigma' eps`, `[B, ...]`."""
     t = per_example(t, estimated.x0)
     return path.alpha_derivative(t) * estimated.x0 + path.sigma_derivative(t) * estimated.eps

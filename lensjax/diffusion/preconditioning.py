@@ -12,7 +12,7 @@ PRECONDITIONINGS = ("none", "input", "edm")
 
 
 def precondition(apply_fn: ApplyFn, path: Path, kind: str, data_std: float) -> ApplyFn:
-    """Returns a network with its input, or input and output, scaled by the noise level.
+    """A network with its input, or input and output, scaled by the noise level.
 
     `input` divides x_t by its standard deviation `s = sqrt(alpha^2 std^2 + sigma^2)`. `edm` is the
     preconditioning of Karras et al. 2022 (arXiv:2206.00364, equation 7) for any path: its network

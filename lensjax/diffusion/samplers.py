@@ -85,7 +85,7 @@ def _move(path: Path, x_t: Array, slope: Array, t: Array, t_next: Array) -> Arra
 
 
 def _middle(path: Path, t: Array, t_next: Array) -> Array:
-    """Returns the time in the middle of two others, measured by s."""
+    """The time in the middle of two others, measured by s."""
     middle = (noise_share(path, t) + noise_share(path, t_next)) / 2
     return time_of_noise_share(path, middle)
 
@@ -122,7 +122,7 @@ def midpoint_step(
 
 
 def _second_time(path: Path, t: Array, t_next: Array) -> Array:
-    """Returns where Heun's rule looks for the second time.
+    """Where Heun's rule looks for the second time.
 
     At t = 0 the noise in `x_t` is undefined for most predictions, so that an interval that ends
     there takes the slope of its middle instead (the midpoint rule, also of order 2).
@@ -144,7 +144,7 @@ def heun_step(problem: Problem, x_t: Array, memory: None, interval: Interval) ->
 
 
 def _raised_time(problem: Problem, t: Array) -> Array:
-    """Returns the time, further towards noise, to which churning goes back."""
+    """The time, further towards noise, to which churning goes back."""
     path, settings = problem.path, problem.settings
     low, high = settings.churn_interval
     growth = min(settings.churn / problem.steps, np.sqrt(2).item() - 1)
@@ -173,7 +173,7 @@ def churn_step(
 
 
 def _fresh_share(path: Path, t: Array, t_next: Array) -> Array:
-    """Returns the share of sigma(t)^2 that the path adds between the next time and t."""
+    """The share of sigma(t)^2 that the path adds between the next time and t."""
     return -jnp.expm1(log_snr(path, t) - log_snr(path, t_next))
 
 
@@ -298,7 +298,7 @@ SAMPLERS: dict[str, Sampler] = {
 
 
 def _num_scanned(path: Path, num_times: int) -> int:
-    """Returns the intervals that a step function serves: not one from t_min > 0 to the data."""
+    """The intervals that a step function serves: not one from t_min > 0 to the data."""
     return num_times - (2 if path.interval[0] > 0 else 1)
 
 
@@ -338,7 +338,7 @@ def sample(problem: Problem, noise: Array, times: Array, keys: Array | None = No
 
 
 def evaluation_times(path: Path, settings: SamplerSettings, times: np.ndarray) -> np.ndarray:
-    """Returns every time at which a sampler asks the denoiser, float32 `[calls]`.
+    """Every time at which a sampler asks the denoiser, float32 `[calls]`.
 
     Args:
       path: the probability path.

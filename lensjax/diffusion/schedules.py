@@ -38,37 +38,37 @@ class LinearPath(NamedTuple):
         return self.beta_min + (self.beta_max - self.beta_min) * t
 
     def alpha(self, t: Array) -> Array:
-        """Returns the factor of the data."""
+        """The factor of the data."""
         lib = library_of(t)
         return lib.exp(self._log_alpha_squared(t) / 2)
 
     def sigma(self, t: Array) -> Array:
-        """Returns the factor of the noise."""
+        """The factor of the noise."""
         lib = library_of(t)
         return lib.sqrt(-lib.expm1(self._log_alpha_squared(t)))
 
     def alpha_derivative(self, t: Array) -> Array:
-        """Returns `-beta alpha / 2`."""
+        """`-beta alpha / 2`."""
         return -self._beta(t) * self.alpha(t) / 2
 
     def sigma_derivative(self, t: Array) -> Array:
-        """Returns `beta alpha^2 / (2 sigma)`."""
+        """`beta alpha^2 / (2 sigma)`."""
         lib = library_of(t)
         return self._beta(t) * lib.square(self.alpha(t)) / (2 * self.sigma(t))
 
     def time_of_log_snr(self, log_snr: Array) -> Array:
-        """Returns the root of the quadratic equation for t, in the form that loses no digits."""
+        """The root of the quadratic equation for t, in the form that loses no digits."""
         lib = library_of(log_snr)
         fall = _softplus(-log_snr)  # -log alpha^2
         slope = self.beta_max - self.beta_min
         return 2 * fall / (self.beta_min + lib.sqrt(self.beta_min**2 + 2 * slope * fall))
 
     def time_of_share(self, share: Array) -> Array:
-        """Returns the time at a share of the interval."""
+        """The time at a share of the interval."""
         return at_share(self.interval, share)
 
     def narrowed(self, t_min: float, t_max: float) -> "LinearPath":
-        """Returns the path with these usable times."""
+        """The path with these usable times."""
         return self._replace(interval=(t_min, t_max))
 
 
@@ -89,29 +89,29 @@ class CosinePath(NamedTuple):
         return _FIRST_ANGLE + _ANGLE_RANGE * t
 
     def alpha(self, t: Array) -> Array:
-        """Returns the factor of the data; 0 at t = 1."""
+        """The factor of the data; 0 at t = 1."""
         lib = library_of(t)
         # cos(u) as a sine of what is left, so that it is exactly 0 at the end.
         return lib.sin(_ANGLE_RANGE * (1 - t)) / np.cos(_FIRST_ANGLE).item()
 
     def sigma(self, t: Array) -> Array:
-        """Returns the factor of the noise."""
+        """The factor of the noise."""
         lib = library_of(t)
         # cos(u_0)^2 - cos(u)^2 = sin(u - u_0) sin(u + u_0)
         product = lib.sin(_ANGLE_RANGE * t) * lib.sin(self._angle(t) + _FIRST_ANGLE)
         return lib.sqrt(product) / np.cos(_FIRST_ANGLE).item()
 
     def alpha_derivative(self, t: Array) -> Array:
-        """Returns d alpha / dt."""
+        """D alpha / dt."""
         lib = library_of(t)
         return -_ANGLE_RANGE * lib.sin(self._angle(t)) / np.cos(_FIRST_ANGLE).item()
 
     def sigma_derivative(self, t: Array) -> Array:
-        """Returns `-alpha alpha' / sigma`."""
+        """`-alpha alpha' / sigma`."""
         return -self.alpha(t) * self.alpha_derivative(t) / self.sigma(t)
 
     def time_of_log_snr(self, log_snr: Array) -> Array:
-        """Returns the time of a log-SNR."""
+        """The time of a log-SNR."""
         lib = library_of(log_snr)
         first_sine, first_cosine = np.sin(_FIRST_ANGLE).item(), np.cos(_FIRST_ANGLE).item()
         cosine = lib.sqrt(_sigmoid(log_snr)) * first_cosine
@@ -119,16 +119,16 @@ class CosinePath(NamedTuple):
         return (lib.arctan2(sine, cosine) - _FIRST_ANGLE) / _ANGLE_RANGE
 
     def time_of_share(self, share: Array) -> Array:
-        """Returns the time at a share of the interval."""
+        """The time at a share of the interval."""
         return at_share(self.interval, share)
 
     def narrowed(self, t_min: float, t_max: float) -> "CosinePath":
-        """Returns the path with these usable times."""
+        """The path with these usable times."""
         return self._replace(interval=(t_min, t_max))
 
 
 def ddpm_betas(kind: str, num_steps: int, beta_min: float, beta_max: float) -> np.ndarray:
-    """Returns the betas of a table, float64 `[T]`.
+    """The betas of a table, float64 `[T]`.
 
     `linear` runs from beta_min / T to beta_max / T; with T = 1000, 0.1 and 20 these are the 1e-4 to
     0.02 of DDPM (Ho et al. 2020, arXiv:2006.11239). `cosine` is that of Nichol & Dhariwal 2021
@@ -161,7 +161,7 @@ class TablePath(NamedTuple):
 
     @classmethod
     def from_betas(cls, betas: np.ndarray) -> "TablePath":
-        """Returns the path of betas float64 `[T]`."""
+        """The path of betas float64 `[T]`."""
         log_alpha_squared = np.cumsum(np.log1p(-betas))
         log_snr = log_alpha_squared - np.log(-np.expm1(log_alpha_squared))
         return cls(tuple(log_snr.tolist()))
@@ -188,27 +188,27 @@ class TablePath(NamedTuple):
         return slopes[lib.clip(lib.floor(t * size - 1).astype(lib.int32), 0, size - 2)]
 
     def alpha(self, t: Array) -> Array:
-        """Returns the factor of the data."""
+        """The factor of the data."""
         lib = library_of(t)
         return lib.sqrt(_sigmoid(self._log_snr(t)))
 
     def sigma(self, t: Array) -> Array:
-        """Returns the factor of the noise."""
+        """The factor of the noise."""
         lib = library_of(t)
         return lib.sqrt(_sigmoid(-self._log_snr(t)))
 
     def alpha_derivative(self, t: Array) -> Array:
-        """Returns d alpha / dt between the entries; at an entry, that towards the noise."""
+        """D alpha / dt between the entries; at an entry, that towards the noise."""
         lib = library_of(t)
         return self.alpha(t) * lib.square(self.sigma(t)) * self._log_snr_derivative(t) / 2
 
     def sigma_derivative(self, t: Array) -> Array:
-        """Returns d sigma / dt between the entries; at an entry, that towards the noise."""
+        """D sigma / dt between the entries; at an entry, that towards the noise."""
         lib = library_of(t)
         return -self.sigma(t) * lib.square(self.alpha(t)) * self._log_snr_derivative(t) / 2
 
     def time_of_log_snr(self, log_snr: Array) -> Array:
-        """Returns the time of a log-SNR, within the table."""
+        """The time of a log-SNR, within the table."""
         lib = library_of(log_snr)
         size = len(self.log_snr)
         return (
@@ -216,14 +216,14 @@ class TablePath(NamedTuple):
         )
 
     def time_of_share(self, share: Array) -> Array:
-        """Returns the time of the entry at a share; equal shares meet each entry equally often."""
+        """The time of the entry at a share; equal shares meet each entry equally often."""
         lib = library_of(share)
         size = len(self.log_snr)
         used = size - self.num_unused
         return (lib.clip(lib.floor(share * used), 0, used - 1) + 1) / size
 
     def narrowed(self, t_min: float, t_max: float) -> "TablePath":
-        """Returns the path without the entries above t_max; the first entry stays."""
+        """The path without the entries above t_max; the first entry stays."""
         size = len(self.log_snr)
         return self._replace(num_unused=size - math.floor(t_max * size + 1e-3))
 
@@ -243,32 +243,32 @@ class EDMPath(NamedTuple):
         return float(np.log(self.sigma_max / self.sigma_min) / (1 - FIRST_TIME))
 
     def alpha(self, t: Array) -> Array:
-        """Returns 1."""
+        """1."""
         lib = library_of(t)
         return lib.ones_like(t)
 
     def sigma(self, t: Array) -> Array:
-        """Returns the factor of the noise."""
+        """The factor of the noise."""
         lib = library_of(t)
         return self.sigma_min * lib.exp(self._rate() * (t - FIRST_TIME))
 
     def alpha_derivative(self, t: Array) -> Array:
-        """Returns 0."""
+        """0."""
         lib = library_of(t)
         return lib.zeros_like(t)
 
     def sigma_derivative(self, t: Array) -> Array:
-        """Returns d sigma / dt."""
+        """D sigma / dt."""
         return self._rate() * self.sigma(t)
 
     def time_of_log_snr(self, log_snr: Array) -> Array:
-        """Returns the time of a log-SNR."""
+        """The time of a log-SNR."""
         return FIRST_TIME - (log_snr / 2 + float(np.log(self.sigma_min))) / self._rate()
 
     def time_of_share(self, share: Array) -> Array:
-        """Returns the time at a share of the interval."""
+        """The time at a share of the interval."""
         return at_share(self.interval, share)
 
     def narrowed(self, t_min: float, t_max: float) -> "EDMPath":
-        """Returns the path with these usable times."""
+        """The path with these usable times."""
         return self._replace(interval=(t_min, t_max))

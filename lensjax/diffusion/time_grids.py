@@ -15,7 +15,7 @@ _KARRAS_POWER = 7.0
 
 
 def cosine_shares(shares: np.ndarray) -> np.ndarray:
-    """Returns `sin^2` of even angles: dense at both ends.
+    """`sin^2` of even angles: dense at both ends.
 
     Args:
       shares: evenly spaced between 0 and 1.
@@ -24,7 +24,7 @@ def cosine_shares(shares: np.ndarray) -> np.ndarray:
 
 
 def _karras(path: Path, count: int) -> np.ndarray:
-    """Returns times that are even in `(sigma / alpha)^(1/7)`, the first of them pure noise."""
+    """Times that are even in `(sigma / alpha)^(1/7)`, the first of them pure noise."""
     t_min, t_max = path.interval
     usable: Any = np.asarray([t_min, t_max], np.float32)
     with np.errstate(divide="ignore"):
@@ -50,7 +50,7 @@ def _shares(name: str, count: int, shift: float) -> np.ndarray:
 
 
 def _on_entries(path: TablePath, times: np.ndarray) -> np.ndarray:
-    """Returns the nearest entries of a table, no entry twice; a network has seen no other times.
+    """The nearest entries of a table, no entry twice; a network has seen no other times.
 
     Raises:
       TimeGridError: for more times than entries.
@@ -70,7 +70,7 @@ TIME_GRIDS = ("uniform", "cosine", "karras", "shifted")
 
 
 def time_grid(path: Path, steps: int, name: str = "uniform", shift: float = 3.0) -> np.ndarray:
-    """Returns falling times from noise to data, float32 `[steps + 1]`; the last one is 0.
+    """Falling times from noise to data, float32 `[steps + 1]`; the last one is 0.
 
     Where the path's usable times end before 0, the last interval leads from t_min to the data: a
     sampler then takes the network's x0 there, as DDPM does in its last step. On a table's path the
@@ -103,7 +103,7 @@ def time_grid(path: Path, steps: int, name: str = "uniform", shift: float = 3.0)
 
 
 def check_times(path: Path, times: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Returns times as float32 `[S + 1]`.
+    """Times as float32 `[S + 1]`.
 
     Raises:
       TimeGridError: for times that do not fall from t_max to 0, or leave the usable interval.

@@ -13,12 +13,12 @@ CONTROL = "blurred"
 
 
 def _num_training_images(setting: Setting) -> int:
-    """Returns how many training images a class the baselines are made of."""
+    """How many training images a class the baselines are made of."""
     return max(setting.per_class, setting.settings.train_images)
 
 
 def baseline_images(name: str, setting: Setting, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the images of a baseline, flux `[N, H, W, C]`, and their labels.
+    """The images of a baseline, flux `[N, H, W, C]`, and their labels.
 
     Args:
       name: one of `metrics.baselines.BASELINES`.
@@ -48,7 +48,7 @@ def baseline_images(name: str, setting: Setting, seed: int) -> tuple[np.ndarray,
 
 
 def baseline_rows(setting: Setting) -> list[Row]:
-    """Returns the rows of all baselines that the set has; none where they are not wanted."""
+    """The rows of all baselines that the set has; none where they are not wanted."""
     if not setting.settings.baselines:
         return []
     rows = []

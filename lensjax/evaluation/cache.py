@@ -29,7 +29,7 @@ _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zip
 
 
 def _canonical(key: Key) -> str:
-    """Returns a key as text, the same for any order of its parts.
+    """A key as text, the same for any order of its parts.
 
     Raises:
       ValueError: for an empty key, or parts that are not text, finite numbers, bool or None.
@@ -78,7 +78,7 @@ def _load_json(path: pathlib.Path) -> tuple[str, Any]:
 def _read(
     path: pathlib.Path, key: str, load: Callable[[pathlib.Path], tuple[str, Any]]
 ) -> tuple[bool, Any]:
-    """Returns whether all processes have the result of a key on disk, and the result."""
+    """Whether all processes have the result of a key on disk, and the result."""
     there, result = False, None
     try:
         stored, result = load(path)
@@ -95,7 +95,7 @@ def _read(
 def cached_features(
     key: Key, compute: Callable[[], np.ndarray], folder: str | os.PathLike[str] | None = None
 ) -> np.ndarray:
-    """Returns features from the cache, or computes and keeps them.
+    """Reads features from the cache, or computes and keeps them.
 
     Args:
       key: everything that the features depend on.
@@ -120,7 +120,7 @@ def cached_features(
 def cached_json(
     key: Key, compute: Callable[[], Any], folder: str | os.PathLike[str] | None = None
 ) -> Any:
-    """Returns a result of JSON types from the cache, or computes and keeps it.
+    """Reads a result of JSON types from the cache, or computes and keeps it.
 
     The result is what the file gives back from the first time on: tuples are lists.
 

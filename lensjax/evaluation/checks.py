@@ -56,7 +56,7 @@ def _at_least(name: str, value: float, limit: float, meaning: str) -> Check:
 
 
 def cdm_signal(results: Results, survey: str | None) -> float:
-    """Returns the median ratio of real cdm images to the lens without sub-structure."""
+    """The median ratio of real cdm images to the lens without sub-structure."""
     if survey == "model_ii":
         return CDM_SIGNAL_MODEL_II
     rows = results["smooth_fit"].get("rows", {})
@@ -257,7 +257,7 @@ def _hole(results: Results, row: str, survey: str | None) -> Iterator[Check]:
 
 
 def check_row(results: Results, row: str, survey: str | None) -> list[Check]:
-    """Returns the checks of one row, in the order of the measures.
+    """The checks of one row, in the order of the measures.
 
     Args:
       results: what each measure says, by its name.

@@ -36,7 +36,7 @@ class GivenClassifier:
         return predictions(self._classifier, images).probabilities
 
     def describe(self) -> dict[str, Any]:
-        """Returns what its numbers depend on beside its weights, as JSON types."""
+        """What its numbers depend on beside its weights, as JSON types."""
         classifier = self._classifier
         return {
             "trained_on": classifier.data_name,

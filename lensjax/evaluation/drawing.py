@@ -29,7 +29,7 @@ def _key_of(description: dict[str, Any]) -> str:
 
 
 def _read_chunk(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Returns a chunk that is whole, None for one that is not there or of no use."""
+    """A chunk that is whole, None for one that is not there or of no use."""
     try:
         images = read_array(path, "the chunk")
     except DataError:
@@ -40,7 +40,7 @@ def _read_chunk(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray | None
 def draw_or_read(
     generator: LensGenerator, sample: SampleConfig, num: int, folder: pathlib.Path
 ) -> np.ndarray:
-    """Returns the images of `generator.generate(None, num, sample.seed)`.
+    """The images of `generator.generate(None, num, sample.seed)`.
 
     Each chunk lies in a file as soon as it is drawn; those that are there are read. Images of
     other weights or settings are removed.

@@ -63,7 +63,7 @@ class Level(NamedTuple):
         return f"{self.data.removeprefix('deeplense/')}, {behind}"
 
     def images(self, seed: int) -> np.ndarray:
-        """Returns flux `[N, H, W, C]`, with noise where the level has some."""
+        """Flux `[N, H, W, C]`, with noise where the level has some."""
         simulated = SIMULATED_SETS.get(self.data)
         survey = simulated.survey if simulated else None
         return behind_noise(self.split.images, survey, self.magnitude, seed)
@@ -87,7 +87,7 @@ class LevelResult(NamedTuple):
 
 
 def _first_images(split: Split, num: int | None, margin: int) -> LensSplit:
-    """Returns the first images of each class, all for None, cut as the network sees them."""
+    """The first images of each class, all for None, cut as the network sees them."""
     part = split if num is None else SubsetSplit(split, first_places(split, num))
     held = part.in_memory()
     cut = central_cut_out(held.images, margin)
@@ -95,7 +95,7 @@ def _first_images(split: Split, num: int | None, margin: int) -> LensSplit:
 
 
 def _levels(config: Config) -> list[Level]:
-    """Returns the test split as it is, and where that is possible behind noise and conserved."""
+    """The test split as it is, and where that is possible behind noise and conserved."""
     name, num = config.data.name, config.evaluate.num_images
     test = datasets.prepare(config.data).open_split("test")
     if test.info.masked:
@@ -118,7 +118,7 @@ def _levels(config: Config) -> list[Level]:
 
 
 def _baseline(level: Level, config: Config) -> Mapping[str, Any] | None:
-    """Returns the scores of the ring's radius on the first images of a level, from the cache."""
+    """The scores of the ring's radius on the first images of a level, from the cache."""
     simulated = SIMULATED_SETS.get(level.data)
     if simulated is None or not config.evaluate.baselines or simulated.survey.zero_point is None:
         return None
@@ -197,7 +197,7 @@ def _class_table(results: list[LevelResult]) -> Table:
 
 
 def _pictures(found: LevelResult) -> dict[str, np.ndarray]:
-    """Returns the pictures of a level by their names."""
+    """The pictures of a level by their names."""
     names, labels = found.scores.class_names, found.level.split.labels
     curves = dict(zip(names, roc_curves(labels, found.probabilities), strict=True))
     baseline = None
@@ -247,7 +247,7 @@ def _protocol(config: Config, classifier: LensClassifier) -> dict[str, Any]:
 
 
 def _text(results: list[LevelResult]) -> str:
-    """Returns the table for a screen."""
+    """The table for a screen."""
     lines = [f"{'images':<38}{'number':>7}{'accuracy':>17}{'AUC':>8}{'ECE':>8}   ring's radius"]
     for found in results:
         scores, beside = found.scores, found.baseline

@@ -37,7 +37,7 @@ _DRAWN = "drawn"
 
 
 def make_setting(config: Config, real: RealImages, *, labelled: bool = True) -> Setting:
-    """Returns what all rows of an evaluation share.
+    """What all rows of an evaluation share.
 
     Args:
       config: the configuration.
@@ -58,7 +58,7 @@ def make_setting(config: Config, real: RealImages, *, labelled: bool = True) -> 
 
 
 def _given_row(path: pathlib.Path, setting: Setting) -> Row:
-    """Returns as many images of a file as are judged."""
+    """As many images of a file as are judged."""
     images, labels = read_images(path, setting.settings, setting.info)
     known = np.unique(labels)
     num = setting.per_class
@@ -88,7 +88,7 @@ def _subjects(
     generator: LensGenerator | None,
     setting: Setting,
 ) -> tuple[list[Row], dict[str, Any]]:
-    """Returns the rows to be judged, and what their images depend on."""
+    """The rows to be judged, and what their images depend on."""
     if images is not None:
         return [_given_row(images, setting)], {"images": str(images)}
     generator = generator or load_generator(folder, config)
@@ -102,7 +102,7 @@ def _subjects(
 
 
 def _missing_anywhere(missing: Mapping[str, str]) -> dict[str, str]:
-    """Returns what a host cannot measure: then none does, since all measure together."""
+    """What a host cannot measure: then none does, since all measure together."""
     found: dict[str, str] = {}
     for text in reversed(gather_texts(json.dumps(dict(missing)), "what is missing")):
         found |= json.loads(text)

@@ -37,7 +37,7 @@ class Extractor(Protocol):
 
 
 def predictions(classifier: LensClassifier, images: np.ndarray) -> Prediction:
-    """Returns what a classifier says of images that are judged.
+    """What a classifier says of images that are judged.
 
     Raises:
       MeasureError: for images that it cannot take.
@@ -77,7 +77,7 @@ class LensExtractor:
 
 
 def _hash_of(trained: Trained, card: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of the weights and of what the numbers depend on beside them."""
+    """The SHA-256 of the weights and of what the numbers depend on beside them."""
     parts = {
         "weights": card["sha256"],
         "model": dataclasses.asdict(trained.config.model),

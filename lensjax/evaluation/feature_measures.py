@@ -39,7 +39,7 @@ def _needs_flux(setting: Setting) -> str:
 
 
 def lens_network_missing(setting: Setting) -> str | None:
-    """Returns why the lens network cannot look at these images, None where it can."""
+    """Why the lens network cannot look at these images, None where it can."""
     simulated = setting.simulated
     if simulated is None or simulated.survey.name != _LENS_MODEL:
         return "the network that comes with lensjax knows images of Model II alone"
@@ -47,7 +47,7 @@ def lens_network_missing(setting: Setting) -> str | None:
 
 
 def classes_missing(setting: Setting) -> str | None:
-    """Returns why no classifier can look at these images, None where one can.
+    """Why no classifier can look at these images, None where one can.
 
     Raises:
       ConfigError: for an `evaluate.classifier` that does not fit; see `given_classifier`.
@@ -60,7 +60,7 @@ def classes_missing(setting: Setting) -> str | None:
 
 
 def inception_missing(setting: Setting) -> str | None:
-    """Returns why there is no Inception, with the remedy; None where it is there.
+    """Why there is no Inception, with the remedy; None where it is there.
 
     Raises:
       DataError: for a file that was named and is not the right one.
@@ -91,7 +91,7 @@ def _inception(path: str | None, flux_limit: float) -> InceptionExtractor:
 
 
 def _by_group(features: np.ndarray, row: Row) -> dict[str, np.ndarray]:
-    """Returns the features of all images, and of each class where there are several."""
+    """The features of all images, and of each class where there are several."""
     found = {OVERALL: features}
     if len(row.groups) > 1:
         found |= {name: features[places] for name, places in row.groups.items()}
@@ -104,7 +104,7 @@ def _floors(
     magnitude: float | None,
     setting: Setting,
 ) -> dict[str, dict[str, float]]:
-    """Returns the floor of each group: disjoint sets of training images beside the test split."""
+    """The floor of each group: disjoint sets of training images beside the test split."""
     wanted = NUM_FLOOR_SETS * setting.per_class
     train = setting.train(wanted)
     smallest = min(len(places) for places in train.groups.values())
@@ -128,7 +128,7 @@ def _floors(
 def _key(
     what: str, extractor: Extractor, level: str, setting: Setting
 ) -> dict[str, str | int | float]:
-    """Returns what numbers of real images depend on."""
+    """What numbers of real images depend on."""
     return {
         "what": what,
         "data": setting.info.name,
@@ -145,7 +145,7 @@ def _key(
 def _real_features(
     extractor: Extractor, real: Row, level: str, magnitude: float | None, setting: Setting
 ) -> dict[str, np.ndarray]:
-    """Returns the features of the real images by group, from the cache where they are there."""
+    """The features of the real images by group, from the cache where they are there."""
     key = _key("features of the test split", extractor, level, setting)
     features = cached_features(
         key, lambda: share_rows(extractor, with_noise(real, magnitude)), setting.cache
@@ -168,7 +168,7 @@ def _cached_floors(
 def _score(
     real: np.ndarray, features: np.ndarray, floor: Floor | None, seed: int
 ) -> dict[str, Any]:
-    """Returns all distances of one set of features from real ones."""
+    """All distances of one set of features from real ones."""
     if min(len(real), len(features)) < _LEAST:
         return {"num_images": len(features)}
     moments = Moments.of(real)
@@ -215,18 +215,18 @@ def _scores(
 
 
 def lens_features(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """Returns distances in the features of the lens network, by noise level and group."""
+    """Distances in the features of the lens network, by noise level and group."""
     return _scores(_lens_extractor(), row, real, levels(setting), setting)
 
 
 def inception(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """Returns distances in the features of Inception, by group."""
+    """Distances in the features of Inception, by group."""
     extractor = _inception(setting.settings.inception_weights, setting.flux_limit)
     return _scores(extractor, row, real, {AS_THEY_ARE: None}, setting)
 
 
 def _agreement(counts: Sequence[Iterable[int]]) -> float:
-    """Returns the probability of two rows of counts if they came from the same distribution."""
+    """The probability of two rows of counts if they came from the same distribution."""
     from scipy.stats import chi2_contingency
 
     table = np.array([list(row) for row in counts])
@@ -237,7 +237,7 @@ def _agreement(counts: Sequence[Iterable[int]]) -> float:
 
 
 def classes(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """Returns what a classifier trained on real images takes the images for, by noise level."""
+    """What a classifier trained on real images takes the images for, by noise level."""
     network, names = _class_network(setting), setting.info.class_names
     found: dict[str, Any] = {}
     for level, magnitude in levels(setting).items():
@@ -279,7 +279,7 @@ def _protocol_of_distances(setting: Setting) -> dict[str, Any]:
 
 
 def protocol_of_lens_features(setting: Setting) -> dict[str, Any]:
-    """Returns what the numbers of `lens_features` depend on."""
+    """What the numbers of `lens_features` depend on."""
     network = _lens_extractor()
     return {
         "extractor": network.name,
@@ -291,14 +291,14 @@ def protocol_of_lens_features(setting: Setting) -> dict[str, Any]:
 
 
 def protocol_of_classes(setting: Setting) -> dict[str, Any]:
-    """Returns what the numbers of `classes` depend on."""
+    """What the numbers of `classes` depend on."""
     network = _class_network(setting)
     found = {"network": network.name, "sha256": network.hash, "levels": list(levels(setting))}
     return found | (network.describe() if isinstance(network, GivenClassifier) else {})
 
 
 def protocol_of_inception(setting: Setting) -> dict[str, Any]:
-    """Returns what the numbers of `inception` depend on."""
+    """What the numbers of `inception` depend on."""
     network = _inception(setting.settings.inception_weights, setting.flux_limit)
     return {
         "extractor": network.name,

@@ -13,7 +13,7 @@ from lensjax.metrics import image_input
 
 
 def check_images(images: np.ndarray, info: DatasetInfo, origin: str) -> np.ndarray:
-    """Returns images as float32 `[N, H, W, C]`.
+    """Images as float32 `[N, H, W, C]`.
 
     Args:
       images: `[N, H, W]` or `[N, H, W, C]`, numbers.
@@ -40,7 +40,7 @@ def check_images(images: np.ndarray, info: DatasetInfo, origin: str) -> np.ndarr
 
 
 def check_labels(labels: np.ndarray, num: int, info: DatasetInfo, origin: str) -> np.ndarray:
-    """Returns labels as int32 `[num]`.
+    """Labels as int32 `[num]`.
 
     Args:
       labels: integers `[num]`.
@@ -69,7 +69,7 @@ def _images_file(path: pathlib.Path) -> pathlib.Path:
 
 
 def labels_file(path: pathlib.Path, settings: EvaluateConfig) -> pathlib.Path | None:
-    """Returns the file of the labels of `--images`, None where they have none.
+    """The file of the labels of `--images`, None where they have none.
 
     Args:
       path: what `--images` names.

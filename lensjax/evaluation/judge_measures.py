@@ -15,13 +15,13 @@ from lensjax.metrics.c2st import c2st as two_sample_test
 
 @functools.lru_cache(maxsize=1)
 def _control(setting: Setting) -> Row:
-    """Returns the control: training images with a wider blur, not those of the baseline row."""
+    """The control: training images with a wider blur, not those of the baseline row."""
     images, labels = baseline_images(CONTROL, setting, setting.settings.seed + 1)
     return Row("control", images, labels, setting)
 
 
 def _as_many(control: Row, row: Row) -> np.ndarray:
-    """Returns places of the control in the numbers of the row's classes."""
+    """Places of the control in the numbers of the row's classes."""
     known = [
         np.flatnonzero(control.labels == label)[: int(np.sum(row.labels == label))]
         for label in np.unique(row.labels)
@@ -34,7 +34,7 @@ def _as_many(control: Row, row: Row) -> np.ndarray:
 
 
 def c2st(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """Returns how well a network tells a row from real images, by noise level.
+    """How well a network tells a row from real images, by noise level.
 
     None for the real images themselves and for fewer than the test needs.
     """
@@ -67,7 +67,7 @@ def c2st(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
 
 
 def protocol(setting: Setting) -> dict[str, Any]:
-    """Returns what the numbers of `c2st` depend on."""
+    """What the numbers of `c2st` depend on."""
     return {
         "network": "fixed spectra and principal components, a trained layer of 64; three members",
         "judged_on": "the half that it was not trained on, both halves in turn",

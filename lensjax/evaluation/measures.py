@@ -219,7 +219,7 @@ assert tuple(measure.name for measure in MEASURES) == NAMES
 
 
 def missing_measures(setting: Setting) -> dict[str, str]:
-    """Returns why measures cannot be taken, by name; those that can are not in it."""
+    """Why measures cannot be taken, by name; those that can are not in it."""
     asked = measure_names(setting.settings.measures)
     found = {}
     for measure in MEASURES:
@@ -233,7 +233,7 @@ def missing_measures(setting: Setting) -> dict[str, str]:
 
 
 def _key(measure: Measure, row: Row, setting: Setting) -> dict[str, Any]:
-    """Returns what the numbers of a row depend on that is the same for every generator."""
+    """What the numbers of a row depend on that is the same for every generator."""
     settings = setting.settings
     return {
         "measure": measure.name,

@@ -48,20 +48,20 @@ def _scores(test: NeighbourTest, count: int) -> dict[str, Any]:
 
 
 def _train_of(group: str, setting: Setting) -> np.ndarray:
-    """Returns the training images of a group in the scale of the rows, `[T, H, W]`."""
+    """The training images of a group in the scale of the rows, `[T, H, W]`."""
     train = setting.train(setting.settings.train_images)
     return train.images[..., 0] if group == ALL else train.of(group)
 
 
 def _planted(train: np.ndarray, row: Row) -> np.ndarray | None:
-    """Returns copies as imperfect as the generator is, None where its error is not known."""
+    """Copies as imperfect as the generator is, None where its error is not known."""
     if row.setting.survey is None or "no_sub" not in row.groups:
         return None
     return planted_copies(train, row.residuals("no_sub"), _NUM_PLANTED, row.setting.settings.seed)
 
 
 def copies(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """Returns for each group how often images come as near to training images as copies do."""
+    """For each group how often images come as near to training images as copies do."""
     found = {}
     for group in row.groups:
         test = real_of(real, group)
@@ -72,7 +72,7 @@ def copies(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
 
 
 def twins(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """Returns for each group how many images are nearer to one another than any real ones are."""
+    """For each group how many images are nearer to one another than any real ones are."""
     found = {}
     for group in row.groups:
         originals = real_of(real, group)
@@ -82,7 +82,7 @@ def twins(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
 
 
 def protocol_of_twins(setting: Setting) -> dict[str, Any]:
-    """Returns what the numbers of `twins` depend on."""
+    """What the numbers of `twins` depend on."""
     return {
         "distance": "between images of norm 1",
         "num_twins": "images with another one nearer than any two of as many real images",
@@ -91,7 +91,7 @@ def protocol_of_twins(setting: Setting) -> dict[str, Any]:
 
 
 def residual_neighbours(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """Returns for each class with sub-structure how often what the smooth fit leaves is known."""
+    """For each class with sub-structure how often what the smooth fit leaves is known."""
     survey = setting.survey
     assert survey is not None
     found = {}
@@ -106,7 +106,7 @@ def residual_neighbours(row: Row, real: Row, setting: Setting) -> dict[str, Any]
 
 
 def hole(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """Returns how many sources lie where training had none."""
+    """How many sources lie where training had none."""
     if "no_sub" not in row.groups:
         return {}
     fit = row.smooth("no_sub")
@@ -115,7 +115,7 @@ def hole(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
 
 
 def protocol_of_neighbours(setting: Setting) -> dict[str, Any]:
-    """Returns what the numbers of `copies` and `residual_neighbours` depend on."""
+    """What the numbers of `copies` and `residual_neighbours` depend on."""
     return {
         "train_images_per_class": setting.settings.train_images,
         "test": "real images of the same number",

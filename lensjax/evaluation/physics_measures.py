@@ -22,14 +22,14 @@ def _percentiles(ratio: np.ndarray) -> dict[str, float]:
 
 
 def _uniform_p(values: np.ndarray, distance: float) -> float:
-    """Returns the probability of a KS distance from the prior's uniform distribution."""
+    """The probability of a KS distance from the prior's uniform distribution."""
     from scipy.stats import kstwo
 
     return float(kstwo.sf(distance, len(values)))
 
 
 def smooth_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """Returns what the best lens without sub-structure leaves of each group."""
+    """What the best lens without sub-structure leaves of each group."""
     found: dict[str, Any] = {}
     for group in row.groups:
         fit, images = row.smooth(group), row.of(group)
@@ -50,7 +50,7 @@ def smooth_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
 
 
 def axion_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """Returns how many axion images a vortex of allowed mass explains."""
+    """How many axion images a vortex of allowed mass explains."""
     images, survey = row.of("axion"), setting.survey
     assert survey is not None
     if not len(images):
@@ -74,7 +74,7 @@ def axion_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
 
 
 def potential_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """Returns what a free correction of the potential leaves of cdm images."""
+    """What a free correction of the potential leaves of cdm images."""
     if "cdm" not in row.groups or "cdm" not in real.groups:
         return {}
     ratio, real_ratio = row.potential_ratio("cdm"), real.potential_ratio("cdm")
@@ -91,7 +91,7 @@ def potential_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
 
 
 def free_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """Returns what lens each group's images show when nothing but the source's shape is known."""
+    """What lens each group's images show when nothing but the source's shape is known."""
     survey = setting.survey
     assert survey is not None
 
@@ -114,7 +114,7 @@ def free_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
 
 
 def protocol(setting: Setting) -> dict[str, Any]:
-    """Returns what the numbers of every fit depend on."""
+    """What the numbers of every fit depend on."""
     survey = setting.survey
     return {
         "ratio": "RMS(image - fit) / RMS(image)",

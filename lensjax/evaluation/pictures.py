@@ -68,7 +68,7 @@ def worst_fits(images: np.ndarray, fits: np.ndarray, ratios: np.ndarray, num: in
 
 
 def _bins(values: np.ndarray, logarithmic: bool) -> np.ndarray:
-    """Returns the edges of bins; more of them for more values."""
+    """The edges of bins; more of them for more values."""
     values = values.astype(np.float64)
     values = values[values > 0] if logarithmic else values
     low, high = (values.min(), values.max()) if len(values) else (0.1, 1.0)

@@ -16,7 +16,7 @@ _CHUNK = 1024
 
 
 def first_places(split: Split, num: int) -> np.ndarray:
-    """Returns the places of the first images of each class, at most `num` each, in their order.
+    """The places of the first images of each class, at most `num` each, in their order.
 
     An unlabelled set counts as one class. Reads no further than it has to.
     """
@@ -81,6 +81,6 @@ class RealImages:
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 (lives as long as one evaluation)
     def train(self, num: int) -> LensSplit:
-        """Returns the first training images of each class, at most `num` each."""
+        """The first training images of each class, at most `num` each."""
         split = self._prepared.open_split("train")
         return self._cut(SubsetSplit(split, first_places(split, num)).in_memory())

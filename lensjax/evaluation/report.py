@@ -35,7 +35,7 @@ _NOT_FOR = (
 
 
 def grid(subject: Row, real: Row) -> np.ndarray:
-    """Returns the picture of real images above generated ones for each group."""
+    """The picture of real images above generated ones for each group."""
     names = list(subject.groups)
     shown = [real.images[:_GRID_COLUMNS] if n == ALL else _first(real, n) for n in names]
     return lens_grid([_first(subject, name) for name in names], names, shown)

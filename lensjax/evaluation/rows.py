@@ -24,7 +24,7 @@ ALL = "all"
 
 
 def rescale(images: np.ndarray, image_scale: str) -> np.ndarray:
-    """Returns images `[N, H, W, C]` as `evaluate.image_scale` says; real ones are treated alike."""
+    """Images `[N, H, W, C]` as `evaluate.image_scale` says; real ones are treated alike."""
     if image_scale == "flux":
         return images
     axes = (1, 2, 3)
@@ -75,13 +75,13 @@ class Setting:
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 (lives as long as one evaluation)
     def train(self, num: int) -> "Row":
-        """Returns the first training images of each class, at most `num` each."""
+        """The first training images of each class, at most `num` each."""
         split = self.real_images.train(num)
         return Row("training", split.images, split.labels, self)
 
     @functools.lru_cache(maxsize=4)  # noqa: B019
     def train_residuals(self, group: str) -> np.ndarray:
-        """Returns what the smooth fit leaves of the first training images, `[T, H, W]`."""
+        """What the smooth fit leaves of the first training images, `[T, H, W]`."""
         return self.train(self.settings.train_images).residuals(group)
 
 
@@ -112,11 +112,11 @@ class Row:
         return {name: places for name, places in found.items() if len(places)}
 
     def of(self, group: str) -> np.ndarray:
-        """Returns the first channel of a group's images, `[n, H, W]`; none where there is none."""
+        """The first channel of a group's images, `[n, H, W]`; none where there is none."""
         return self.images[self.groups.get(group, np.empty(0, int)), ..., 0]
 
     def smooth(self, group: str) -> SmoothFit:
-        """Returns the fits of the lens without sub-structure to a group's images; kept."""
+        """The fits of the lens without sub-structure to a group's images; kept."""
         if group not in self._fits:
             survey = self.setting.survey
             assert survey is not None  # the measures that ask for fits have checked it
@@ -126,7 +126,7 @@ class Row:
         return self._fits[group]
 
     def potential_ratio(self, group: str) -> np.ndarray:
-        """Returns what a free correction of the potential leaves of a group's images; kept."""
+        """What a free correction of the potential leaves of a group's images; kept."""
         if group not in self._potential_ratios:
             survey = self.setting.survey
             assert survey is not None
@@ -140,5 +140,5 @@ class Row:
         return self._potential_ratios[group]
 
     def residuals(self, group: str) -> np.ndarray:
-        """Returns what the smooth fit leaves of a group's images, float32 `[n, H, W]`."""
+        """What the smooth fit leaves of a group's images, float32 `[n, H, W]`."""
         return (self.of(group) - self.smooth(group).image).astype(np.float32)

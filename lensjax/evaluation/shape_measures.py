@@ -23,7 +23,7 @@ _TINY = 1e-30
 
 
 def beside_floor(distance: Distance | None, name: str) -> dict[str, float]:
-    """Returns a distance with its floor as numbers by name."""
+    """A distance with its floor as numbers by name."""
     if distance is None:
         return {}
     return {
@@ -36,7 +36,7 @@ def beside_floor(distance: Distance | None, name: str) -> dict[str, float]:
 
 
 def beside_real(real: np.ndarray, values: np.ndarray, seed: int) -> dict[str, Any] | None:
-    """Returns how a quantity `[N]` is distributed beside real values `[M]`.
+    """How a quantity `[N]` is distributed beside real values `[M]`.
 
     None for fewer than 20 of either, which have no floor. `z` is that of the Wasserstein distance.
     """
@@ -56,7 +56,7 @@ def beside_real(real: np.ndarray, values: np.ndarray, seed: int) -> dict[str, An
 
 
 def vectors_beside_real(real: np.ndarray, values: np.ndarray, seed: int) -> dict[str, Any] | None:
-    """Returns how vectors `[N, K]` are distributed beside real ones; None for fewer than 20.
+    """How vectors `[N, K]` are distributed beside real ones; None for fewer than 20.
 
     `z` is that of the mean Wasserstein distance of the components.
     """
@@ -71,12 +71,12 @@ def vectors_beside_real(real: np.ndarray, values: np.ndarray, seed: int) -> dict
 
 
 def log_spectra(images: np.ndarray) -> np.ndarray:
-    """Returns log10 of the power spectra of images `[N, H, W]`, float64 `[N, K]`."""
+    """Log10 of the power spectra of images `[N, H, W]`, float64 `[N, K]`."""
     return np.log10(np.maximum(power_spectra(images).astype(np.float64), _TINY))
 
 
 def real_of(real: Row, group: str) -> np.ndarray:
-    """Returns the real images that a group is compared with, `[N, H, W]`."""
+    """The real images that a group is compared with, `[N, H, W]`."""
     return real.images[..., 0] if group == ALL else real.of(group)
 
 
@@ -92,7 +92,7 @@ def _quantities(images: np.ndarray, setting: Setting) -> Mapping[str, np.ndarray
 
 
 def shapes(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """Returns for each group and quantity how its distribution lies beside that of real images."""
+    """For each group and quantity how its distribution lies beside that of real images."""
     found: dict[str, Any] = {}
     for group in row.groups:
         images, originals = row.of(group), real_of(real, group)
@@ -107,7 +107,7 @@ def shapes(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
 
 
 def protocol(setting: Setting) -> dict[str, Any]:
-    """Returns what the numbers of `shapes` depend on."""
+    """What the numbers of `shapes` depend on."""
     unit = "arcsec" if setting.info.pixel_scale_arcsec else "pixels"
     return {
         "before_any_8_bit_map": True,

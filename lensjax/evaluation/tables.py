@@ -11,7 +11,7 @@ from lensjax.evaluation.verdict import Verdict
 
 
 def plain(value: Any) -> Any:
-    """Returns a value of dicts, tuples and numpy numbers as JSON types; NaN becomes None."""
+    """A value of dicts, tuples and numpy numbers as JSON types; NaN becomes None."""
     if isinstance(value, Mapping):
         return {str(name): plain(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -26,7 +26,7 @@ def plain(value: Any) -> Any:
 
 
 def number(value: Any) -> str:
-    """Returns a cell of a table as text: three significant digits, nothing for None."""
+    """A cell of a table as text: three significant digits, nothing for None."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool):
@@ -52,7 +52,7 @@ class Table(NamedTuple):
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested numbers by their joined names; lists are left out."""
+    """Nested numbers by their joined names; lists are left out."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -63,7 +63,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def tables_of(rows: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """Returns one table for each group of a measure, with a line for each row.
+    """One table for each group of a measure, with a line for each row.
 
     Args:
       rows: results of a measure by row, then by group.
@@ -130,7 +130,7 @@ def _check_lines(checks: Sequence[Check]) -> list[str]:
 
 
 def text(results: Results, subject: str, checks: Sequence[Check], verdict: Verdict) -> str:
-    """Returns what is printed at the end of an evaluation; its last line is the verdict's last.
+    """What is printed at the end of an evaluation; its last line is the verdict's last.
 
     Args:
       results: what each measure says, by its name.

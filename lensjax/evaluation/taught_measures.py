@@ -56,7 +56,7 @@ LESSON = Lesson()
 
 
 def missing(setting: Setting, lesson: Lesson = LESSON) -> str | None:
-    """Returns why nothing can be taught, with the remedy; None where it can."""
+    """Why nothing can be taught, with the remedy; None where it can."""
     info = setting.info
     if info.num_classes < 2:
         return f"{info.name} has fewer than two classes to tell apart"
@@ -78,7 +78,7 @@ def _smallest_class(row: Row) -> int:
 
 
 def _images_per_class(row: Row, real: Row, setting: Setting, lesson: Lesson) -> int:
-    """Returns how many images a class are trained on: the row and each control have as many."""
+    """How many images a class are trained on: the row and each control have as many."""
     judged = setting.per_class if row is real else _smallest_class(row)
     most = min(judged, _MOST_IMAGES)
     known = _smallest_class(setting.train(lesson.num_controls * most))
@@ -86,7 +86,7 @@ def _images_per_class(row: Row, real: Row, setting: Setting, lesson: Lesson) -> 
 
 
 def _config(setting: Setting, num_images: int, seed: int, lesson: Lesson) -> Config:
-    """Returns the configuration of a training; it reads its images from no folder."""
+    """The configuration of a training; it reads its images from no folder."""
     values = to_dict(Config())
     values["seed"] = seed % (MAX_SEED + 1)
     values["data"] |= {
@@ -137,7 +137,7 @@ def _train(row: Row, seed: int, setting: Setting, lesson: Lesson) -> LensClassif
 
 
 def _scores(row: Row, real: Row, seed: int, setting: Setting, lesson: Lesson) -> dict[str, Scores]:
-    """Returns how well the test split is recognised by a network trained on a row, by level."""
+    """How well the test split is recognised by a network trained on a row, by level."""
     names = setting.info.class_names
     even = np.full((len(real.labels), len(names)), 1 / len(names), np.float32)
     # From images without any contrast nothing can be learned.
@@ -151,7 +151,7 @@ def _scores(row: Row, real: Row, seed: int, setting: Setting, lesson: Lesson) ->
 
 
 def _controls(real: Row, setting: Setting, per_class: int, lesson: Lesson) -> dict[str, Any]:
-    """Returns by level what networks trained on disjoint sets of real images reach, cached."""
+    """By level what networks trained on disjoint sets of real images reach, cached."""
     seed = setting.settings.seed
 
     def compute() -> dict[str, Any]:
@@ -187,7 +187,7 @@ def _controls(real: Row, setting: Setting, per_class: int, lesson: Lesson) -> di
 
 
 def _summary(controls: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns mean and spread of the trainings on real images at one level."""
+    """Mean and spread of the trainings on real images at one level."""
     accuracies, areas = ([one[name] for one in controls] for name in ("accuracy", "auc"))
     error = float(np.mean([one["accuracy_error"] for one in controls]))
     return {
@@ -204,7 +204,7 @@ def _summary(controls: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def probability_of_so_low(accuracy: float, known: Mapping[str, float], num_controls: int) -> float:
-    """Returns how probable an accuracy so low is if the images taught as real ones do.
+    """How probable an accuracy so low is if the images taught as real ones do.
 
     A training on other real images is one more draw beside `num_controls` of them: Student's t with
     their spread, which is never taken for less than the binomial error, because few trainings may
@@ -223,7 +223,7 @@ def probability_of_so_low(accuracy: float, known: Mapping[str, float], num_contr
 
 
 def taught(row: Row, real: Row, setting: Setting, lesson: Lesson = LESSON) -> dict[str, Any]:
-    """Returns how well a network trained on a row recognises real images, by noise level.
+    """How well a network trained on a row recognises real images, by noise level.
 
     Args:
       row: the images to be trained on; the real ones stand for training images of as many.
@@ -263,13 +263,13 @@ def taught(row: Row, real: Row, setting: Setting, lesson: Lesson = LESSON) -> di
 
 
 def _code() -> str:
-    """Returns a hash of the code that trains."""
+    """A hash of the code that trains."""
     rooms = ("", "devices", "diffusion", "data", "models", "config", "run", "inference", "training")
     return provenance.code_hash(*(provenance.PACKAGE / room for room in rooms))
 
 
 def protocol(setting: Setting) -> dict[str, Any]:
-    """Returns what the numbers of `taught` depend on."""
+    """What the numbers of `taught` depend on."""
     return {
         "network": f"rescnn, {LESSON.width} channels on about {_SIDE}x{_SIDE} patches",
         "num_steps": LESSON.num_steps,

@@ -29,7 +29,7 @@ class Verdict(NamedTuple):
 
 
 def picture_failures(no_sub: Mapping[str, float]) -> list[str]:
-    """Returns a line for each limit of `PICTURE_LIMITS` that the `no_sub` scores exceed."""
+    """A line for each limit of `PICTURE_LIMITS` that the `no_sub` scores exceed."""
     return [
         f"{name} is {no_sub[name]:.3f}, the limit is {limit:g}"
         for name, limit in PICTURE_LIMITS.items()
@@ -72,7 +72,7 @@ def _as_science(checks: Sequence[Check]) -> str:
 
 
 def judge(results: Results, row: str, checks: Sequence[Check], survey: str | None) -> Verdict:
-    """Returns the verdict on a row.
+    """The verdict on a row.
 
     Args:
       results: what each measure says, by its name.

@@ -16,7 +16,7 @@ _DAMAGE_OF_TEXT = (tokenize.TokenError, RecursionError)
 
 
 def _load(path: pathlib.Path, mmap_mode: Literal["r"] | None) -> np.ndarray | str:
-    """Returns the array, or why there is none."""
+    """The array, or why there is none."""
     try:
         with path.open("rb") as file:
             beginning = file.read(len(_NPY))

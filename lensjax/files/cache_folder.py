@@ -9,6 +9,6 @@ CACHE_VARIABLE = "LENSJAX_CACHE"
 
 
 def cache_folder(folder: str | os.PathLike[str] | None = None) -> pathlib.Path:
-    """Returns where results are kept: `folder`, else `$LENSJAX_CACHE`, else `~/.cache/lensjax`."""
+    """Where results are kept: `folder`, else `$LENSJAX_CACHE`, else `~/.cache/lensjax`."""
     chosen = folder or os.environ.get(CACHE_VARIABLE) or "~/.cache/lensjax"
     return expanded(chosen, "evaluate.cache" if folder else CACHE_VARIABLE)

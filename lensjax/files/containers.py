@@ -36,20 +36,20 @@ class Container(Protocol):
     facts: Facts
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Returns the shape of each array by name."""
+        """The shape of each array by name."""
 
     def dtype(self, name: str) -> np.dtype:
-        """Returns the dtype of an array."""
+        """The dtype of an array."""
 
     def read(self, name: str) -> np.ndarray:
-        """Returns a whole array of at most `MAX_SIDE_BYTES`."""
+        """A whole array of at most `MAX_SIDE_BYTES`."""
 
     def blocks(self, name: str, shape: tuple[int, ...]) -> Generator[np.ndarray, None, None]:
         """Reads a numeric array as a stack of this shape, in blocks `[n, ...]`."""
 
 
 def find_images(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Returns the name of the array of images.
+    """The name of the array of images.
 
     Raises:
       UnusableError: if none or several could be.
@@ -67,7 +67,7 @@ def find_images(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def _texts(name: str, values: np.ndarray) -> list[str]:
-    """Returns an array of text as a list."""
+    """An array of text as a list."""
     texts = []
     for value in values.reshape(-1).tolist():
         text = value.decode() if isinstance(value, bytes) else value
@@ -78,7 +78,7 @@ def _texts(name: str, values: np.ndarray) -> list[str]:
 
 
 def _class_names(container: Container, num: int) -> list[str] | list[None]:
-    """Returns the class of each image, None where the file has no labels."""
+    """The class of each image, None where the file has no labels."""
     present = [name for name in _LABEL_NAMES if name in container.shapes()]
     if not present:
         return [None] * num
@@ -105,7 +105,7 @@ def _class_names(container: Container, num: int) -> list[str] | list[None]:
 
 
 def _parameters(container: Container, num: int) -> tuple[list[str], np.ndarray]:
-    """Returns the names of the parameters and float64 `[N, P]`."""
+    """The names of the parameters and float64 `[N, P]`."""
     if "parameters" not in container.shapes():
         return [], np.empty((num, 0))
     if "parameter_names" not in container.shapes():

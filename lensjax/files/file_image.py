@@ -158,12 +158,12 @@ def resolve_layout(shape: tuple[int, ...], layout: str) -> str:
 
 
 def stack_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
-    """Returns the shape as a stack: `[1, ...]` in front of a single image."""
+    """The shape as a stack: `[1, ...]` in front of a single image."""
     return shape if layout[0] == "N" else (1, *shape)
 
 
 def images_per_block(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    """Returns how many images of a stack of this shape are read at once."""
+    """How many images of a stack of this shape are read at once."""
     return max(1, BLOCK_BYTES // (math.prod(shape[1:]) * dtype.itemsize))
 
 

@@ -71,7 +71,7 @@ def _text(headers: Sequence[Any], keys: Sequence[str]) -> str | None:
 
 
 def _wcs_pixel_scale(header: Any) -> float | None:
-    """Returns the side of a pixel in arcsec by the celestial axes, None where there are none.
+    """The side of a pixel in arcsec by the celestial axes, None where there are none.
 
     Pixels that are not square count by the root of their area.
     """
@@ -179,7 +179,7 @@ def _forwards(hdus: Any) -> Iterator[Any]:
 
 
 def _image_hdus(fits: Any, hdus: Any) -> list[tuple[int, Any]]:
-    """Returns number and HDU of all images."""
+    """Number and HDU of all images."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         kinds = (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)
@@ -198,7 +198,7 @@ def _image_hdus(fits: Any, hdus: Any) -> list[tuple[int, Any]]:
 
 
 def _science(images: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
-    """Returns the images without the planes of errors, weights and flags that stand beside them."""
+    """The images without the planes of errors, weights and flags that stand beside them."""
     science = [(index, hdu) for index, hdu in images if hdu.name.upper() == "SCI"]
     chosen = science or [
         (index, hdu) for index, hdu in images if hdu.name.upper() not in _AUXILIARY

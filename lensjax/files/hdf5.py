@@ -75,11 +75,11 @@ class Hdf5Container(Container):
         )
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Returns the shape of each dataset by name."""
+        """The shape of each dataset by name."""
         return {name: one.shape for name, one in self._datasets.items() if one.shape is not None}
 
     def dtype(self, name: str) -> np.dtype:
-        """Returns the dtype of a dataset."""
+        """The dtype of a dataset."""
         return self._datasets[name].dtype
 
     def _check_storage(self, name: str) -> None:
@@ -99,7 +99,7 @@ class Hdf5Container(Container):
             raise UnusableError(f"is unfinished: {name!r} was not written to its end")
 
     def read(self, name: str) -> np.ndarray:
-        """Returns a whole dataset of numbers or text."""
+        """A whole dataset of numbers or text."""
         dataset = self._datasets[name]
         if dataset.dtype.kind not in "iufSUO":
             raise UnusableError(

@@ -31,7 +31,7 @@ def _suffix_of(path: str | os.PathLike[str]) -> str:
 
 
 def is_image_file(path: str | os.PathLike[str]) -> bool:
-    """Returns whether a name ends in one of `SUFFIXES`, in small or capital letters."""
+    """Whether a name ends in one of `SUFFIXES`, in small or capital letters."""
     return bool(_suffix_of(path))
 
 
@@ -61,7 +61,7 @@ def _read(path: pathlib.Path, layout: str) -> Iterator[FileImage]:
 
 
 def _printable(text: str) -> str:
-    """Returns text from a file without control characters, and no more than a line or two."""
+    """Text from a file without control characters, and no more than a line or two."""
     clean = "".join(letter if letter.isprintable() else " " for letter in text[:_MAX_REASON])
     return clean + (" ..." if len(text) > _MAX_REASON else "")
 

@@ -115,7 +115,7 @@ def check_size(header: Header, size: int) -> None:
 
 
 def read_exactly(stream: IO[bytes], count: int) -> bytes:
-    """Returns so many bytes; raises `UnusableError` if there are fewer."""
+    """Reads so many bytes; raises `UnusableError` if there are fewer."""
     data = stream.read(count)
     while len(data) < count:  # a read gives 2 GiB at most
         piece = stream.read(count - len(data))
@@ -178,7 +178,7 @@ def _is_number(item: object) -> bool:
 
 
 def _parameters_of(items: tuple) -> dict[str, float]:
-    """Returns `log10_axion_mass` of what stands behind the image."""
+    """`log10_axion_mass` of what stands behind the image."""
     for place, item in enumerate(items[1:], 1):
         if not _is_number(item) and not isinstance(item, np.ndarray):
             raise UnusableError(

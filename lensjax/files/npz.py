@@ -59,11 +59,11 @@ class NpzContainer(Container):
         return header
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Returns the shape of each array by name."""
+        """The shape of each array by name."""
         return {name: header.shape for name, header in self.headers.items()}
 
     def dtype(self, name: str) -> np.dtype:
-        """Returns the dtype of an array."""
+        """The dtype of an array."""
         return self.headers[name].dtype
 
     @contextlib.contextmanager
@@ -73,7 +73,7 @@ class NpzContainer(Container):
             yield stream
 
     def read(self, name: str) -> np.ndarray:
-        """Returns a whole array of numbers or text."""
+        """A whole array of numbers or text."""
         header = self.headers[name]
         if header.dtype.kind not in "iufSU" or header.dtype.itemsize == 0:
             raise UnusableError(

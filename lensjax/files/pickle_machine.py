@@ -58,7 +58,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def take(self, count: int) -> bytes:
-        """Returns the next bytes."""
+        """The next bytes."""
         piece = self.data[self.at : self.at + count]
         if len(piece) < count:
             raise UnusableError("is truncated: its pickled data ends early")
@@ -66,11 +66,11 @@ class _Machine:
         return piece
 
     def number(self, width: int) -> int:
-        """Returns the next unsigned integer."""
+        """The next unsigned integer."""
         return int.from_bytes(self.take(width), "little")
 
     def line(self) -> str:
-        """Returns the text up to the end of the line."""
+        """The text up to the end of the line."""
         end = self.data.find(b"\n", self.at)
         if end < 0:
             raise UnusableError("is truncated: its pickled data ends early")
@@ -79,7 +79,7 @@ class _Machine:
         return text
 
     def byte(self) -> int:
-        """Returns the next byte as a number."""
+        """The next byte as a number."""
         value = self.data[self.at]
         self.at += 1
         return value
@@ -91,7 +91,7 @@ class _Machine:
         self.memo[self.byte()] = self.stack[-1]
 
     def pop_to_mark(self) -> list[Any]:
-        """Returns what lies above the last mark."""
+        """What lies above the last mark."""
         items = self.stack
         self.stack = self.outer.pop()
         return items
@@ -167,7 +167,7 @@ class _Machine:
         )
 
     def run(self) -> Any:
-        """Returns what the pickle holds."""
+        """What the pickle holds."""
         for _ in range(self.dialect.max_instructions):
             code = self.byte()
             if code == _STOP:

@@ -111,7 +111,7 @@ class _Array:
 
 
 def _as_bytes(data: Any) -> bytes:
-    """Returns bytes, which Python 2 wrote as text of 8 bits."""
+    """Bytes, which Python 2 wrote as text of 8 bits."""
     if type(data) is str:
         return data.encode("latin-1")
     if type(data) is not bytes:
@@ -181,7 +181,7 @@ _DIALECT = Dialect(
 
 
 def _plain(item: Any) -> Any:
-    """Returns an element without its stand-in."""
+    """An element without its stand-in."""
     if not isinstance(item, _Array):
         return Other(f"numpy's {item.value}") if isinstance(item, _Name) else item
     if isinstance(item.value, np.ndarray):

@@ -162,7 +162,7 @@ def _describe(value: Any) -> str:
 
 
 def _storages(tensors: Mapping[str, _Tensor]) -> dict[str, _Storage]:
-    """Returns the storages that tensors are views of, by key."""
+    """The storages that tensors are views of, by key."""
     storages: dict[str, _Storage] = {}
     for tensor in tensors.values():
         if storages.setdefault(tensor.storage.key, tensor.storage) != tensor.storage:
@@ -171,7 +171,7 @@ def _storages(tensors: Mapping[str, _Tensor]) -> dict[str, _Storage]:
 
 
 def _decode(raw: bytes, storage: _Storage, order: str) -> np.ndarray:
-    """Returns a storage's elements in this machine's byte order, in memory of their own."""
+    """A storage's elements in this machine's byte order, in memory of their own."""
     size = storage.dtype.itemsize
     if len(raw) != storage.size * size:
         raise UnusableError(

@@ -7,7 +7,7 @@ from lensjax.errors import ConfigError
 
 
 def expanded(path: str | os.PathLike[str], field: str) -> pathlib.Path:
-    """Returns a path with `~` and `~name` replaced by home folders.
+    """A path with `~` and `~name` replaced by home folders.
 
     Args:
       path: what the user gave.

@@ -54,7 +54,7 @@ class Classification(NamedTuple):
 
 
 def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Returns images `[N, H, W, C]` on another grid of pixels with the same total flux.
+    """Images `[N, H, W, C]` on another grid of pixels with the same total flux.
 
     It is the same to 1 % for what is wider than a pixel; single bright pixels lose or gain more.
 
@@ -105,7 +105,7 @@ class LensClassifier:
         return jax.jit(apply)
 
     def _checked(self, images: np.ndarray, resized: bool) -> np.ndarray:
-        """Returns images as float32 `[N, H, W, C]` of the size that the network knows."""
+        """Images as float32 `[N, H, W, C]` of the size that the network knows."""
         images = np.asarray(images)
         height, width, channels = self.image_shape
         if channels == 1 and images.ndim in (2, 3) and images.shape[-1] != 1:
@@ -138,7 +138,7 @@ class LensClassifier:
         return resize(images, height, width)
 
     def predict(self, images: np.ndarray, *, resize: bool = False) -> Prediction:
-        """Returns features, logits and probabilities.
+        """Features, logits and probabilities.
 
         Images are computed in chunks of `classify.batch_size`, the last one filled up; what is said
         of an image depends on that image alone.
@@ -168,7 +168,7 @@ class LensClassifier:
         return Prediction(features, logits, softmax(logits, self.temperature))
 
     def classify(self, images: np.ndarray, *, resize: bool = False) -> Classification:
-        """Returns the most probable class of each image.
+        """The most probable class of each image.
 
         Args:
           images: flux per pixel in `flux_unit`, `[N, H, W, C]`, `[N, H, W]` or one image.
@@ -208,7 +208,7 @@ def load_classifier(
 
 
 def _temperature(trained: Trained) -> float:
-    """Returns the temperature that a validation found for these parameters, 1 without one."""
+    """The temperature that a validation found for these parameters, 1 without one."""
     assert trained.folder is not None  # it was just restored from there
     path = trained.folder / files.CLASSIFIER_FILE
     known = files.read_json(path) if path.exists() else {}

@@ -13,7 +13,7 @@ from lensjax.run import provenance
 
 
 def weights_hash(params: Any) -> str:
-    """Returns the SHA-256 of all parameters, in the order of their names."""
+    """The SHA-256 of all parameters, in the order of their names."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         digest.update(jax.tree_util.keystr(path).encode())
@@ -22,7 +22,7 @@ def weights_hash(params: Any) -> str:
 
 
 def describe_guide(guide: LensGenerator | None) -> dict[str, Any] | None:
-    """Returns what autoguidance depends on, None without it."""
+    """What autoguidance depends on, None without it."""
     if guide is None:
         return None
     return {
@@ -33,7 +33,7 @@ def describe_guide(guide: LensGenerator | None) -> dict[str, Any] | None:
 
 
 def describe(generator: LensGenerator, sample: SampleConfig) -> dict[str, Any]:
-    """Returns all that generated images depend on, as JSON types."""
+    """All that generated images depend on, as JSON types."""
     return {
         "weights_sha256": weights_hash(generator.params),
         "checkpoint_step": generator.step,

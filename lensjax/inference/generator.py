@@ -82,7 +82,7 @@ class LensGenerator:
         return Drawing(sample_fn, mesh)
 
     def guide(self, sample: SampleConfig) -> "LensGenerator | None":
-        """Returns the weaker run of autoguidance, None where the settings name none.
+        """The weaker run of autoguidance, None where the settings name none.
 
         Raises:
           ConfigError: for a run that cannot guide this one.
@@ -107,14 +107,14 @@ class LensGenerator:
         return drawing.placed(Weights(self.params, guide.params if guide else None))
 
     def _ready(self, sample: SampleConfig, num_chunks: int) -> tuple[Drawing, Weights]:
-        """Returns what draws, and its weights."""
+        """What draws, and its weights."""
         # One device for one chunk, else all: each number of devices is a compilation.
         most = 1 if num_chunks == 1 else self.config.parallel.num_devices
         drawing = self._drawings(sample, all_devices(most=most))
         return drawing, self._placed(drawing, self.guide(sample))
 
     def labels(self, label: int | str | Sequence[int] | np.ndarray | None, num: int) -> np.ndarray:
-        """Returns labels int32 `[num]` for an index, a class name, an array, or None.
+        """Labels int32 `[num]` for an index, a class name, an array, or None.
 
         None cycles through the classes; in an unlabelled set every label is the null label.
 
@@ -155,7 +155,7 @@ class LensGenerator:
         sampler: str | None = None,
         **others: Any,
     ) -> SampleConfig:
-        """Returns the run's `sample` section with what is not None replaced, checked again.
+        """The run's `sample` section with what is not None replaced, checked again.
 
         What belongs to another sampler, grid or guide than the wanted one falls back to its
         default.
@@ -265,7 +265,7 @@ class LensGenerator:
         t_min: float | None = None,
         space: str = "flux",
     ) -> "LogProb":
-        """Returns log densities of images under the model without guidance.
+        """Log densities of images under the model without guidance.
 
         They are those of data smoothed a little: see `lensjax.inference.likelihood`. Image i does
         not depend on the others; integer images get noise first, which the result's `note` says.

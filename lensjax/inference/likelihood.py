@@ -83,7 +83,7 @@ def _first_time(path: paths.Path, t_min: float | None) -> float:
 
 
 def time_grid(path: paths.Path, steps: int, t_min: float | None = None) -> np.ndarray:
-    """Returns rising times, float32 `[steps + 1]`, dense at both ends: s at `sin^2` of even angles.
+    """Rising times, float32 `[steps + 1]`, dense at both ends: s at `sin^2` of even angles.
 
     The slope of narrow data changes fast near s = 0, that of widely spread data near s = 1. For one
     Gaussian pixel and 100 steps on the straight path, even times are wrong by 0.06 nats at a
@@ -102,7 +102,7 @@ def time_grid(path: paths.Path, steps: int, t_min: float | None = None) -> np.nd
 
 
 def draw_probes(keys: Array, num_probes: int, shape: tuple[int, ...]) -> Array:
-    """Returns Rademacher probes, int8 `[K, B, *shape]`; each is a function of its key and number.
+    """Rademacher probes, int8 `[K, B, *shape]`; each is a function of its key and number.
 
     Args:
       keys: one typed key an image, `[B]`.
@@ -118,7 +118,7 @@ def draw_probes(keys: Array, num_probes: int, shape: tuple[int, ...]) -> Array:
 
 
 def _divergences(linear: Callable[[Array], Array], like: Array, probes: Array | None) -> Array:
-    """Returns `p . J p` of each probe, `[K, B]`, or the trace of J, `[1, B]`, without probes.
+    """`p . J p` of each probe, `[K, B]`, or the trace of J, `[1, B]`, without probes.
 
     One direction at a time is pushed through the network, for all images, so that memory does not
     grow with the number of pixels or probes.
@@ -184,7 +184,7 @@ def log_density(
 
 
 def make_log_density_fn(config: Config, integration: Integration) -> LogDensityFn:
-    """Returns the pure function that finds the log densities of one chunk of images.
+    """The pure function that finds the log densities of one chunk of images.
 
     Args:
       config: network, path and prediction.
@@ -210,7 +210,7 @@ def _jitted(config: Config, integration: Integration) -> LogDensityFn:
 
 
 def log_volume(scaling: Scaling, flux: np.ndarray) -> np.ndarray:
-    """Returns log |d to_model / d flux| summed over the pixels of each image, float64 `[N]`.
+    """Log |d to_model / d flux| summed over the pixels of each image, float64 `[N]`.
 
     Args:
       scaling: the map from flux to the model's range.
@@ -235,7 +235,7 @@ def log_volume(scaling: Scaling, flux: np.ndarray) -> np.ndarray:
 
 
 def check_images(images: Any, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Returns images as a numpy array `[N, H, W, C]` of the dtype that they have.
+    """Images as a numpy array `[N, H, W, C]` of the dtype that they have.
 
     Raises:
       RequestError: for another shape, no image at all, values that are not real numbers, or
@@ -326,7 +326,7 @@ def log_prob(
     seed: int,
     space: str,
 ) -> LogProb:
-    """Returns the log densities of images, found in chunks of `sample.batch_size`.
+    """The log densities of images, found in chunks of `sample.batch_size`.
 
     Args:
       config: network, path, prediction and size of the chunks.
@@ -371,7 +371,7 @@ def _in_chunks(
     integration: Integration,
     seed: int,
 ) -> np.ndarray:
-    """Returns log densities in the model's range, float64 `[K, N]`."""
+    """Log densities in the model's range, float64 `[K, N]`."""
     log_density_fn = _jitted(config, integration)
     base = prng.key(seed, "hutchinson")
 

@@ -33,7 +33,7 @@ _DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(jnp.bfloat16)}
 
 
 def names(weights: pathlib.Path = WEIGHTS_FOLDER) -> list[str]:
-    """Returns the names of the networks that come with lensjax.
+    """The names of the networks that come with lensjax.
 
     Args:
       weights: the folder that holds them.
@@ -42,7 +42,7 @@ def names(weights: pathlib.Path = WEIGHTS_FOLDER) -> list[str]:
 
 
 def rounded(trained: Trained) -> Trained:
-    """Returns a network with the parameters that it has once it comes with lensjax.
+    """A network with the parameters that it has once it comes with lensjax.
 
     Those of a generator are rounded to bfloat16 (relative error 2^-9 at most) and are float32
     again; any other network stays as it is. Whatever is said of a network is measured with these.
@@ -56,7 +56,7 @@ def rounded(trained: Trained) -> Trained:
 
 
 def serialise(name: str, trained: Trained) -> bytes:
-    """Returns the parameters as the content of a safetensors file.
+    """The parameters as the content of a safetensors file.
 
     Args:
       name: of the network, for the message.
@@ -107,7 +107,7 @@ def save(folder: pathlib.Path, trained: Trained, card: Mapping[str, Any]) -> Non
 
 
 def load_card(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> dict[str, Any]:
-    """Returns what is known of a network that comes with lensjax.
+    """What is known of a network that comes with lensjax.
 
     Raises:
       RequestError: where there is none of this name.
@@ -120,7 +120,7 @@ def load_card(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> dict[str, An
 
 
 def _parameters(content: bytes) -> dict[str, np.ndarray]:
-    """Returns the arrays of a safetensors file as float32."""
+    """The arrays of a safetensors file as float32."""
     from safetensors import deserialize  # `safetensors.numpy` writes bfloat16, but does not read it
 
     return {

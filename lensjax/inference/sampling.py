@@ -38,7 +38,7 @@ SampleFn = Callable[[Weights, Array, Array, Array], Array]
 
 
 def sampler_settings(sample: SampleConfig) -> samplers.SamplerSettings:
-    """Returns the fields that a sampler depends on."""
+    """The fields that a sampler depends on."""
     low, high = sample.churn_interval
     return samplers.SamplerSettings(
         sample.sampler, sample.eta, sample.churn, sample.churn_noise, (low, high)
@@ -46,7 +46,7 @@ def sampler_settings(sample: SampleConfig) -> samplers.SamplerSettings:
 
 
 def describe_solver(sample: SampleConfig) -> dict[str, Any]:
-    """Returns the sampler, its times, and the fields that it reads; None for the others."""
+    """The sampler, its times, and the fields that it reads; None for the others."""
     churns = sample.sampler == "churn"
     return {
         "sampler": sample.sampler,
@@ -67,7 +67,7 @@ def make_sample_fn(
     sample: SampleConfig,
     weaker: Config | None = None,
 ) -> SampleFn:
-    """Returns the pure function that draws one chunk of images.
+    """The pure function that draws one chunk of images.
 
     Image i starts from noise that is a function of (seed, i) alone, and so is the noise that a
     sampler adds on the way.
@@ -96,7 +96,7 @@ def make_sample_fn(
 
 
 def passes_per_image(config: Config, sample: SampleConfig) -> int:
-    """Returns how often a network sees one image, guidance included.
+    """How often a network sees one image, guidance included.
 
     Args:
       config: path and prediction.
@@ -127,7 +127,7 @@ class Drawing:
         self._draw = on_each_device(draw, mesh)
 
     def placed(self, weights: Weights) -> Weights:
-        """Returns weights of which each device has a copy."""
+        """Weights of which each device has a copy."""
         return put(weights, replicated(self.mesh))
 
     def __call__(

@@ -58,7 +58,7 @@ _TASKS = {  # what a network of each task is, and which networks do it
 
 
 def params_name(config: Config, ema: bool | str) -> str:
-    """Returns the name of the parameters that the argument `ema` of `load` asks for.
+    """The name of the parameters that the argument `ema` of `load` asks for.
 
     Raises:
       RequestError: for an average that the run does not keep.

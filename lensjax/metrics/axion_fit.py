@@ -71,7 +71,7 @@ class AxionFit(NamedTuple):
 
 
 def axion_lens(parameters: Array, survey: Survey, *, conserved: bool = False) -> Lens:
-    """Returns the lens of source x, source y, log10 of the axion's mass and angle, `[4]`."""
+    """The lens of source x, source y, log10 of the axion's mass and angle, `[4]`."""
     mass, x, y = vortex_points(parameters[2], parameters[3])
     theta = ARCSEC_PER_SQRT_MASS * jnp.sqrt(mass)
     lens = smooth_lens(survey, parameters[0], parameters[1])
@@ -80,7 +80,7 @@ def axion_lens(parameters: Array, survey: Survey, *, conserved: bool = False) ->
 
 
 def _deflection_by_log_length(lens: Lens, survey: Survey) -> tuple[Array, Array]:
-    """Returns real and imaginary part of `theta^2 sum s_k / (z - s_k)^2`, each `[n, n]`.
+    """Real and imaginary part of `theta^2 sum s_k / (z - s_k)^2`, each `[n, n]`.
 
     Points come in pairs s and -s, whose terms add up to `4 z s^2 / (z^2 - s^2)^2`.
     """
@@ -110,7 +110,7 @@ def _deflection_by_log_length(lens: Lens, survey: Survey) -> tuple[Array, Array]
 
 
 def _model(parameters: Array, survey: Survey, conserved: bool) -> tuple[Array, Array]:
-    """Returns the image `[n, n]` and its derivatives by the four parameters `[4, n, n]`."""
+    """The image `[n, n]` and its derivatives by the four parameters `[4, n, n]`."""
     lens = axion_lens(parameters, survey, conserved=conserved)
     x, y = forward.image_grid(survey)
     points = raytracing.points_deflection(x, y, lens.point_theta_e, lens.point_x, lens.point_y)
@@ -148,7 +148,7 @@ def _make_render(survey: Survey, conserved: bool) -> fitting.Render:
 def _table_chunk(
     images: Array, survey: Survey, conserved: bool, free_amplitude: bool
 ) -> tuple[Array, Array]:
-    """Returns the least costs over source positions `[M * A, N]` and these positions."""
+    """The least costs over source positions `[M * A, N]` and these positions."""
     x, y = forward.image_grid(survey)
     positions = starts.position_grid(_POSITIONS)
     structures = jnp.stack(jnp.meshgrid(*_table_axes(), indexing="ij"), axis=-1).reshape(-1, 2)
@@ -177,7 +177,7 @@ def _table_axes() -> tuple[np.ndarray, np.ndarray]:
 def _starts(
     images: np.ndarray, survey: Survey, conserved: bool, free_amplitude: bool
 ) -> np.ndarray:
-    """Returns the best places of the table, float32 `[N, S, 4]`."""
+    """The best places of the table, float32 `[N, S, 4]`."""
     # Rendering the table takes as long as comparing 300 images with it; few images wait less.
     chunk = min(size for size in _TABLE_CHUNKS if size >= len(images) or size == _TABLE_CHUNKS[-1])
     masses, angles = _table_axes()

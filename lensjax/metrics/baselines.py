@@ -121,7 +121,7 @@ def make(
     simulated: str | None = None,
     psf_fwhm_pixels: float = UNKNOWN_FWHM_PIXELS,
 ) -> Images:
-    """Returns the images of a baseline row.
+    """The images of a baseline row.
 
     Args:
       name: a key of `BASELINES`.

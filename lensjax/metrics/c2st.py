@@ -79,7 +79,7 @@ class C2ST(NamedTuple):
 
 # Drawn on the host: compiling the draws would take longer than the training.
 def _first_parameters(generator: np.random.Generator, shape: tuple, width: int) -> _Parameters:
-    """Returns parameters of networks whose logit is 0, `[*shape, ...]` each."""
+    """Parameters of networks whose logit is 0, `[*shape, ...]` each."""
 
     def kernel(inputs: int) -> np.ndarray:
         values = generator.standard_normal((*shape, inputs, _HIDDEN)) / math.sqrt(inputs)
@@ -92,14 +92,14 @@ def _first_parameters(generator: np.random.Generator, shape: tuple, width: int) 
 
 
 def _network(params: _Parameters, inputs: Array) -> Array:
-    """Returns logits `[B]` of inputs `[B, D]`: two hidden layers beside a linear path."""
+    """Logits `[B]` of inputs `[B, D]`: two hidden layers beside a linear path."""
     hidden = jax.nn.gelu(inputs @ params["kernel_1"] + params["bias_1"][None])
     hidden = jax.nn.gelu(hidden @ params["kernel_2"] + params["bias_2"][None])
     return hidden @ params["last"] + inputs @ params["linear"] + params["bias_3"]
 
 
 def _train(params: _Parameters, batches: Array, real: Array, other: Array) -> _Parameters:
-    """Returns the trained parameters of one network.
+    """The trained parameters of one network.
 
     Args:
       params: the first ones.
@@ -151,7 +151,7 @@ def _logits(
 
 
 def _weights(sizes: list[int]) -> np.ndarray:
-    """Returns what each member multiplies each input with, float32 `[M, D]`."""
+    """What each member multiplies each input with, float32 `[M, D]`."""
     rows = []
     for member in _MEMBERS:
         parts = []
@@ -164,7 +164,7 @@ def _weights(sizes: list[int]) -> np.ndarray:
 
 
 def judge(real: np.ndarray, other: np.ndarray, seed: int) -> tuple[Accuracy, np.ndarray]:
-    """Returns the accuracy of one network, without control, and its logits.
+    """The accuracy of one network, without control, and its logits.
 
     Args:
       real: finite flux per pixel, float32 `[n, H, W]`.

@@ -25,7 +25,7 @@ _LARGEST = 8.0  # standard deviations; further out a network only extrapolates
 
 
 def _cosine_filters() -> np.ndarray:
-    """Returns the 15 two-dimensional cosine filters of 4x4 pixels without the constant one."""
+    """The 15 two-dimensional cosine filters of 4x4 pixels without the constant one."""
     place = np.arange(_FILTER_SIDE)
     waves = np.cos(np.pi * (place[None, :] + 0.5) * place[:, None] / _FILTER_SIDE)
     waves /= np.linalg.norm(waves, axis=1, keepdims=True)
@@ -34,7 +34,7 @@ def _cosine_filters() -> np.ndarray:
 
 
 def _bands(shape: tuple[int, int]) -> np.ndarray:
-    """Returns weights of the frequencies of `rfft2`, `[H * (W // 2 + 1), bands]`.
+    """Weights of the frequencies of `rfft2`, `[H * (W // 2 + 1), bands]`.
 
     Rings of one cycle, and the responses of the cosine filters, which know directions.
     """
@@ -54,7 +54,7 @@ def _log_power_chunk(images: Array) -> Array:
 
 
 def log_band_powers(images: np.ndarray) -> np.ndarray:
-    """Returns the logarithm of the power in each band, float32 `[N, bands]`.
+    """The logarithm of the power in each band, float32 `[N, bands]`.
 
     Args:
       images: float32 `[N, H, W]`, in units in which real images have an RMS of about 1.
@@ -64,7 +64,7 @@ def log_band_powers(images: np.ndarray) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames="num_components")
 def _project(basis_images: Array, images: Array, num_components: int) -> Array:
-    """Returns coordinates `[N, num_components]` along the principal components of other images."""
+    """Coordinates `[N, num_components]` along the principal components of other images."""
     multiply = functools.partial(jnp.matmul, precision="highest")
     mean = jnp.mean(basis_images, axis=0, keepdims=True)
     centred = basis_images - mean
@@ -102,7 +102,7 @@ class InputLayer:
         self._powers = [log_band_powers(self.flux), log_band_powers(self.stretched)]
 
     def groups(self, real_train: np.ndarray, other_train: np.ndarray) -> list[np.ndarray]:
-        """Returns the groups of inputs of all images, float32 `[N, D]` each.
+        """The groups of inputs of all images, float32 `[N, D]` each.
 
         Powers of the flux, its components, powers of the stretched flux, its components.
 

@@ -48,7 +48,7 @@ class Scores(NamedTuple):
     ece: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the same in types of JSON: what belongs to classes by name, None for NaN."""
+        """The same in types of JSON: what belongs to classes by name, None for NaN."""
 
         def by_name(values: np.ndarray) -> dict[str, float | None]:
             numbers = (None if math.isnan(value) else value for value in values.tolist())
@@ -102,7 +102,7 @@ class Reliability(NamedTuple):
 
 
 def _check_table(table: np.ndarray, name: str) -> np.ndarray:
-    """Returns `[N, K]` numbers in float64, or says what is wrong with them."""
+    """Converts `[N, K]` numbers to float64, or says what is wrong with them."""
     table = np.asarray(table)
     if table.ndim != 2 or table.shape[1] < _MIN_CLASSES or not len(table):
         raise MeasureError(
@@ -133,7 +133,7 @@ def _check_labels(labels: np.ndarray, num_images: int, num_classes: int) -> np.n
 
 
 def _check(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns labels int64 `[N]` and probabilities float64 `[N, K]`.
+    """Labels int64 `[N]` and probabilities float64 `[N, K]`.
 
     The rows keep their sums: to divide by these would break ties between images.
     """
@@ -241,7 +241,7 @@ def class_areas(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 
 def roc_curves(labels: np.ndarray, probabilities: np.ndarray) -> list[RocCurve]:
-    """Returns the curve of each class against all others, at most 400 points each.
+    """The curve of each class against all others, at most 400 points each.
 
     The points that are kept lie evenly along the curve, so that a steep beginning keeps its shape.
 
@@ -301,7 +301,7 @@ def reliability(
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Returns the probabilities of logits, computed in float64, as float32 `[N, K]`.
+    """The probabilities of logits, computed in float64, as float32 `[N, K]`.
 
     Args:
       logits: `[N, K]`.
@@ -319,7 +319,7 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the temperature whose softmax(logits / T) has the least log loss.
+    """The temperature whose softmax(logits / T) has the least log loss.
 
     Temperature scaling (Guo et al. 2017, arXiv:1706.04599, section 4.2). Fit it on images on which
     neither the network nor its stopping was chosen. The loss has one minimum in T, looked for

@@ -73,7 +73,7 @@ class RealImages:
 
     @property
     def lacks(self) -> Mapping[str, bool]:
-        """Returns for each thing that a corruption may need whether it is missing."""
+        """For each thing that a corruption may need whether it is missing."""
         return {
             "the simulator": self.survey is None or self.parameters is None,
             "two classes": len(np.unique(self.labels)) < 2,
@@ -81,12 +81,12 @@ class RealImages:
         }
 
     def rows(self) -> list[np.ndarray]:
-        """Returns the places of the images of each class that there is."""
+        """The places of the images of each class that there is."""
         return [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
 
 
 def gaussian_blur(images: np.ndarray, sigma_pixels: float) -> np.ndarray:
-    """Returns images `[N, H, W, C]` under a Gaussian, exact for what the pixels resolve.
+    """Images `[N, H, W, C]` under a Gaussian, exact for what the pixels resolve.
 
     In Fourier space, because a second blur is often narrower than a pixel, where a kernel sampled
     at whole pixels does next to nothing. The edge value is repeated.
@@ -288,7 +288,7 @@ CORRUPTIONS: Mapping[str, Corruption] = {
 
 
 def corrupt(name: str, real: RealImages, seed: int) -> Images:
-    """Returns real images with a known fault.
+    """Real images with a known fault.
 
     Args:
       name: a key of `CORRUPTIONS`.

@@ -55,7 +55,7 @@ Evaluate = Callable[[Array, Array], Expansion]
 
 
 def expand(residual: Array, jacobian: Array) -> Expansion:
-    """Returns the expansion of a residual's sum of squares.
+    """The expansion of a residual's sum of squares.
 
     Args:
       residual: model minus image, any shape.
@@ -96,7 +96,7 @@ class _Row(NamedTuple):
 
 
 def _propose(row: _Row, lower: Array, upper: Array) -> tuple[Array, Array]:
-    """Returns the next point to try, and the gain in cost that the expansion promises there."""
+    """The next point to try, and the gain in cost that the expansion promises there."""
     parameters, (_, gradient, normal) = row.parameters, row.expansion
     # A parameter on a wall that the cost pushes against it stays; the others move as if fixed.
     held = ((parameters <= lower) & (gradient > 0)) | ((parameters >= upper) & (gradient < 0))
@@ -219,7 +219,7 @@ def minimise(
 
 
 def strictly_inside(parameters: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Returns which rows of `[N, P]` touch none of their bounds `[P]`, bool `[N]`."""
+    """Which rows of `[N, P]` touch none of their bounds `[P]`, bool `[N]`."""
     low, high = lower.astype(np.float32), upper.astype(np.float32)
     return np.all((parameters > low) & (parameters < high), axis=1)
 
@@ -267,7 +267,7 @@ def finish(
 
 
 def rms(images: np.ndarray) -> np.ndarray:
-    """Returns the root of the mean square of each image `[N, H, W]`, float64 `[N]`."""
+    """The root of the mean square of each image `[N, H, W]`, float64 `[N]`."""
     return np.sqrt(np.mean(np.square(images, dtype=np.float64), axis=(1, 2)))
 
 
@@ -287,7 +287,7 @@ def _map_chunk(render: Render, parameters: Array) -> Array:
 
 
 def map_rows(render: Render, parameters: np.ndarray) -> np.ndarray:
-    """Returns the images of parameters `[N, P]`, float32 `[N, H, W]`.
+    """The images of parameters `[N, P]`, float32 `[N, H, W]`.
 
     Args:
       render: the image of one row (compiled once for each such function).

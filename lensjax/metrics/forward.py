@@ -19,7 +19,7 @@ multiply = functools.partial(jnp.matmul, precision="highest")
 
 
 def image_grid(survey: Survey) -> tuple[Array, Array]:
-    """Returns the centres of the pixels in arcsec, x `[1, n]` and y `[n, 1]`."""
+    """The centres of the pixels in arcsec, x `[1, n]` and y `[n, 1]`."""
     centres = jnp.asarray(
         raytracing.pixel_centres(survey.num_pixels, survey.pixel_scale_arcsec), jnp.float32
     )
@@ -27,20 +27,20 @@ def image_grid(survey: Survey) -> tuple[Array, Array]:
 
 
 def image_matrix(survey: Survey) -> Array:
-    """Returns the blur along one axis times the side of a pixel, `[n, n]`."""
+    """The blur along one axis times the side of a pixel, `[n, n]`."""
     # The renderer's own, so that the two cannot differ.
     matrix = raytracing._image_matrix(survey, 1, False)
     return jnp.asarray(matrix * survey.pixel_scale_arcsec, jnp.float32)
 
 
 def blur(brightness: Array, survey: Survey) -> Array:
-    """Returns flux per pixel of surface brightnesses `[..., n, n]` in flux per arcsec^2."""
+    """Flux per pixel of surface brightnesses `[..., n, n]` in flux per arcsec^2."""
     matrix = image_matrix(survey)
     return multiply(multiply(matrix, brightness), matrix.T)
 
 
 def smooth_deflection(lens: Lens, survey: Survey) -> tuple[Array, Array]:
-    """Returns the deflection of halo and shear, x and y `[n, n]` in arcsec, before beta."""
+    """The deflection of halo and shear, x and y `[n, n]` in arcsec, before beta."""
     x, y = image_grid(survey)
     alpha_x, alpha_y = raytracing.ellipsoid_deflection(x, y, lens.e1, lens.e2)
     alpha_x = lens.theta_e * alpha_x + (lens.gamma1 * x + lens.gamma2 * y)

@@ -15,7 +15,7 @@ MIN_IMAGES = 2
 
 
 def check_features(features: np.ndarray, num_features: int | None = None) -> np.ndarray:
-    """Returns features as float64 `[N, D]`.
+    """Features as float64 `[N, D]`.
 
     Args:
       features: numbers `[N, D]`.
@@ -58,7 +58,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: np.ndarray) -> Self:
-        """Returns the moments of one array of features `[N, D]`."""
+        """The moments of one array of features `[N, D]`."""
         moments = cls()
         moments.update(features)
         return moments
@@ -117,7 +117,7 @@ class Moments:
         self._count = total
 
     def root(self) -> np.ndarray:
-        """Returns `F` with `covariance = F F^T`, float64 `[D, R]`; computed once.
+        """`F` with `covariance = F F^T`, float64 `[D, R]`; computed once.
 
         R is the rank: at most one less than the number of images, and directions whose variance is
         lost in the rounding of the largest are left out.
@@ -141,7 +141,7 @@ class Moments:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """Returns the Frechet distance between two normal distributions with these moments.
+    """The Frechet distance between two normal distributions with these moments.
 
     Args:
       a: moments of one set of images.
@@ -169,7 +169,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 
 def few_images_warning(count: int, num_features: int) -> str | None:
-    """Returns what to print beside a distance from too few images, None where there are enough.
+    """What to print beside a distance from too few images, None where there are enough.
 
     Args:
       count: images of the smaller set.

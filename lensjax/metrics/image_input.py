@@ -20,7 +20,7 @@ def check_images(
     allowed: str = "",
     error: type[UserError] = MeasureError,
 ) -> np.ndarray:
-    """Returns images as float32, or says what is wrong with them.
+    """Converts images to float32, or says what is wrong with them.
 
     Args:
       images: flux per pixel, `[N, *shape]`, integers or floats.

@@ -44,7 +44,7 @@ def block_interval(
     rate: float = 0.5,
     seed: int = 0,
 ) -> Interval:
-    """Returns a score of all images with its error from disjoint blocks.
+    """A score of all images with its error from disjoint blocks.
 
     The scores of blocks of b images spread `(n / b)^rate` times as much as that of all n. Only
     their spread is used: a bias that changes with the number of images does not enter.
@@ -92,17 +92,17 @@ class Floor(NamedTuple):
     num_sets: int
 
     def ratio(self, distance: float) -> float:
-        """Returns distance / floor, infinite over a floor of 0."""
+        """Distance / floor, infinite over a floor of 0."""
         return distance / self.mean if self.mean else math.inf
 
     def z(self, distance: float) -> float:
-        """Returns (distance - floor) / deviation of the floor, infinite without any deviation."""
+        """(distance - floor) / deviation of the floor, infinite without any deviation."""
         above = distance - self.mean
         return above / self.deviation if self.deviation else math.copysign(math.inf, above)
 
 
 def frechet_floor(reference: Moments, sets: Iterable[Moments]) -> Floor:
-    """Returns the floor of a Frechet distance.
+    """The floor of a Frechet distance.
 
     Args:
       reference: moments of the test split.
@@ -124,7 +124,7 @@ def frechet_floor(reference: Moments, sets: Iterable[Moments]) -> Floor:
 def disjoint_sets(
     labels: np.ndarray, per_class: int, num_sets: int = NUM_FLOOR_SETS, seed: int = 0
 ) -> Sequence[np.ndarray]:
-    """Returns random sets of places without a common image, each with as many of every class.
+    """Random sets of places without a common image, each with as many of every class.
 
     Args:
       labels: int32 `[N]`.

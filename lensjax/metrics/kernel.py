@@ -39,7 +39,7 @@ def _diagonal_sum(a: np.ndarray) -> float:
 def _block_sums(
     a: np.ndarray, b: np.ndarray, in_a: np.ndarray, in_b: np.ndarray, symmetric: bool
 ) -> np.ndarray:
-    """Returns the sums of the kernel over all pairs of two blocks.
+    """The sums of the kernel over all pairs of two blocks.
 
     Args:
       a: features `[N, D]`.
@@ -67,7 +67,7 @@ def _block_sums(
 
 
 def _variance(pairs: np.ndarray) -> float:
-    """Returns the variance of the mean of a symmetric statistic over all pairs of blocks.
+    """The variance of the mean of a symmetric statistic over all pairs of blocks.
 
     With s1 the covariance of two pairs that share a block and s2 the variance of a pair, it is
     `2 (2 (m - 2) s1 + s2) / (m (m - 1))` (Hoeffding 1948). Both come from averages over distinct
@@ -89,7 +89,7 @@ def _variance(pairs: np.ndarray) -> float:
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> KernelDistance:
-    """Returns KID between two sets of features, with its standard error.
+    """KID between two sets of features, with its standard error.
 
     The error comes from the kernel's means between disjoint random blocks of either set. Between
     equal distributions it is 10 to 30 % too large, because a negative variance component counts

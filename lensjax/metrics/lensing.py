@@ -75,7 +75,7 @@ def _grid_costs(images: Array, candidates: Array, free_amplitude: bool) -> Array
 
 
 def _starts(images: np.ndarray, survey: Survey, free_amplitude: bool) -> np.ndarray:
-    """Returns the best places of a grid of positions, float32 `[N, S, 2]`."""
+    """The best places of a grid of positions, float32 `[N, S, 2]`."""
     positions = np.asarray(starts.position_grid(_STARTS_PER_AXIS))
     candidates = jnp.asarray(fitting.map_rows(_make_render(survey), positions))
     costs = map_chunks(lambda part: _grid_costs(part, candidates, free_amplitude), _CHUNK, images)
@@ -113,7 +113,7 @@ def fit_smooth(images: np.ndarray, survey: Survey, *, free_amplitude: bool = Fal
 
 
 def faint_pixel_rms(images: np.ndarray, fitted: np.ndarray) -> float:
-    """Returns the RMS over the pixels below 0.1 % of the fit's peak, in per cent of that peak.
+    """The RMS over the pixels below 0.1 % of the fit's peak, in per cent of that peak.
 
     These pixels are nearly black in a real image; speckle shows here first.
 
@@ -127,7 +127,7 @@ def faint_pixel_rms(images: np.ndarray, fitted: np.ndarray) -> float:
 
 
 def uniform_ks_distance(values: np.ndarray) -> float:
-    """Returns the Kolmogorov-Smirnov distance of positions `[N]` from their prior, uniform."""
+    """The Kolmogorov-Smirnov distance of positions `[N]` from their prior, uniform."""
     limit = SOURCE_POSITION_LIMIT
     quantiles = np.clip((np.sort(values.astype(np.float64)) + limit) / (2 * limit), 0, 1)
     ranks = np.arange(len(values) + 1) / len(values)
@@ -135,7 +135,7 @@ def uniform_ks_distance(values: np.ndarray) -> float:
 
 
 def smooth_scores(images: np.ndarray, survey: Survey) -> Mapping[str, float]:
-    """Returns the numbers of one class of images against the lens without sub-structure.
+    """The numbers of one class of images against the lens without sub-structure.
 
     Args:
       images: flux per pixel, float32 `[N, H, W]`.

@@ -27,7 +27,7 @@ _IDENTICAL = 1e-5
 
 
 def binomial_interval(hits: int, count: int) -> tuple[float, float]:
-    """Returns the exact (Clopper and Pearson 1934) 95 % interval of a share."""
+    """The exact (Clopper and Pearson 1934) 95 % interval of a share."""
     from scipy.stats import binomtest
 
     interval = binomtest(hits, count).proportion_ci(_CONFIDENCE, method="exact")
@@ -67,14 +67,14 @@ class HoleTest:
 
     @property
     def verdict(self) -> str:
-        """Returns `filled`, `thin`, `empty` (fewer than half at most), or `no power`."""
+        """`filled`, `thin`, `empty` (fewer than half at most), or `no power`."""
         if self.density_high < 1:
             return "empty" if self.density_high < _HALF else "thin"
         return "filled" if self.power >= LEAST_POWER else "no power"
 
 
 def _hole_power(count: int, share: float) -> float:
-    """Returns how often the interval lies below 1 where the density is a half."""
+    """How often the interval lies below 1 where the density is a half."""
     from scipy.stats import binom
 
     hits = np.arange(int(binom.ppf(0.5, count, share)) + 1)
@@ -197,14 +197,14 @@ class NeighbourTest:
 
     @property
     def power(self) -> float | None:
-        """Returns the share of planted copies that the better of the two numbers recognises."""
+        """The share of planted copies that the better of the two numbers recognises."""
         if self.nearness.power is None or self.isolation.power is None:
             return None
         return max(self.nearness.power, self.isolation.power)
 
     @property
     def most_copies(self) -> float | None:
-        """Returns an upper limit on the share of copies; 1 where the test cannot tell."""
+        """An upper limit on the share of copies; 1 where the test cannot tell."""
         limits = [
             one.share_high / one.power if one.power else 1.0
             for one in (self.nearness, self.isolation)
@@ -213,7 +213,7 @@ class NeighbourTest:
 
     @property
     def verdict(self) -> str:
-        """Returns `copies`, `no copies found`, or `no power`."""
+        """`copies`, `no copies found`, or `no power`."""
         p_value = min(self.nearness.p_value, self.isolation.p_value)
         if self.num_identical or p_value < ALARM_P_VALUE:
             return "copies"
@@ -313,7 +313,7 @@ def neighbour_test(
 
 
 def planted_copies(train: np.ndarray, errors: np.ndarray, num: int, seed: int) -> np.ndarray:
-    """Returns copies of training images as imperfect as the generator is.
+    """Copies of training images as imperfect as the generator is.
 
     Args:
       train: training images, or what the smooth fit leaves of them, float32 `[T, H, W]`.

@@ -24,7 +24,7 @@ class Nearest(NamedTuple):
 
 
 def _directions(images: np.ndarray) -> np.ndarray:
-    """Returns images as float32 rows of length 1; a black image stays 0."""
+    """Images as float32 rows of length 1; a black image stays 0."""
     rows = images.reshape(len(images), -1).astype(np.float32)
     length = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
     rows /= np.where(length > 0, length, 1)[:, None].astype(np.float32)
@@ -34,7 +34,7 @@ def _directions(images: np.ndarray) -> np.ndarray:
 def _nearest_of_block(
     queries: np.ndarray, references: np.ndarray, others: np.ndarray | None, num: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns squared distances, float64 `[B, <= num]`, and places within a block."""
+    """Squared distances, float64 `[B, <= num]`, and places within a block."""
     cosines = queries @ references.T
     if others is not None:
         (rows,) = np.nonzero((others >= 0) & (others < len(references)))

@@ -38,7 +38,7 @@ class ManifoldScores(NamedTuple):
 
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Returns squared distances, float64 `[N, M]`; what rounding leaves between copies is 0."""
+    """Squared distances, float64 `[N, M]`; what rounding leaves between copies is 0."""
     norms = np.sum(np.square(a), axis=1)[:, None] + np.sum(np.square(b), axis=1)[None, :]
     distances = norms - 2 * (a @ b.T)
     rounding = a.shape[1] * np.finfo(np.float64).eps * norms
@@ -46,7 +46,7 @@ def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def ball_radii(features: np.ndarray, ks: tuple[int, ...]) -> np.ndarray:
-    """Returns the squared distance of each image to its k-th neighbour in the same set.
+    """The squared distance of each image to its k-th neighbour in the same set.
 
     Args:
       features: float64 `[N, D]`.
@@ -76,7 +76,7 @@ def manifold_scores(
     precision_k: int = PRECISION_K,
     density_k: int = DENSITY_K,
 ) -> ManifoldScores:
-    """Returns precision, recall, density and coverage of generated images.
+    """Precision, recall, density and coverage of generated images.
 
     Args:
       real: features `[N, D]`.

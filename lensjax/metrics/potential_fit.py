@@ -55,7 +55,7 @@ class PotentialFit(NamedTuple):
 
 @functools.cache
 def _splines(survey: Survey) -> tuple[np.ndarray, np.ndarray]:
-    """Returns cubic B-splines along one axis and their slopes per arcsec, each `[15, n]`."""
+    """Cubic B-splines along one axis and their slopes per arcsec, each `[15, n]`."""
     ring = survey.deflection_factor * HALO_THETA_E
     spacing = SPACING_PER_RING * ring
     centres = (np.arange(SPLINES_PER_AXIS) - (SPLINES_PER_AXIS - 1) / 2) * spacing
@@ -104,7 +104,7 @@ def _make_evaluate(survey: Survey) -> fitting.Evaluate:
     size, side = SPLINES_PER_AXIS, len(rows)
 
     def by_coefficients(slope_x: Array, slope_y: Array) -> Array:
-        """Returns the derivatives of the window by the coefficients, `[225, side, side]`."""
+        """The derivatives of the window by the coefficients, `[225, side, side]`."""
         left = jnp.concatenate(
             [forward.multiply(blurred_values, slope_x), forward.multiply(blurred_slopes, slope_y)],
             axis=-1,

@@ -54,7 +54,7 @@ def _make_evaluate(survey: Survey, free_amplitude: bool) -> fitting.Evaluate:
 
 
 def _candidates() -> np.ndarray:
-    """Returns source x, source y and Einstein radius of a grid of lenses, float32 `[T, 3]`."""
+    """Source x, source y and Einstein radius of a grid of lenses, float32 `[T, 3]`."""
     positions = np.asarray(starts.position_grid(_POSITIONS_PER_AXIS))
     radii = HALO_THETA_E * np.linspace(1 - _ROOM, 1 + _ROOM, _NUM_RADII + 2, dtype=np.float32)[1:-1]
     return np.column_stack(
@@ -68,7 +68,7 @@ def _nearest(images: Array, candidates: Array, free_amplitude: bool) -> Array:
 
 
 def _starts(images: np.ndarray, survey: Survey, free_amplitude: bool) -> np.ndarray:
-    """Returns the best lens of a grid for each image, float32 `[N, 1, 3]`."""
+    """The best lens of a grid for each image, float32 `[N, 1, 3]`."""
     parameters = _candidates()
     candidates = jnp.asarray(fitting.map_rows(_make_render(survey), parameters))
     best = map_chunks(lambda part: _nearest(part, candidates, free_amplitude), _CHUNK, images)
@@ -173,7 +173,7 @@ class RadiusClassifier:
         return cls(radii[order], num_below, num_neighbours)
 
     def predict_probabilities(self, radii: np.ndarray) -> np.ndarray:
-        """Returns the probability of each class, float32 `[N, K]`.
+        """The probability of each class, float32 `[N, K]`.
 
         Args:
           radii: arcsec, `[N]`.

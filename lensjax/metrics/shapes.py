@@ -25,7 +25,7 @@ _CHUNK = 128
 
 
 def _divide(numerator: Array, denominator: Array) -> Array:
-    """Returns the quotient, 0 where the denominator is not positive."""
+    """The quotient, 0 where the denominator is not positive."""
     positive = denominator > 0
     return jnp.where(positive, numerator / jnp.where(positive, denominator, 1), 0.0)
 
@@ -36,7 +36,7 @@ def _sum(values: Array) -> Array:
 
 @jax.jit
 def ring_region(images: Array) -> Array:
-    """Returns the default region: where the mean of 3x3 pixels is above 5 % of its peak.
+    """The default region: where the mean of 3x3 pixels is above 5 % of its peak.
 
     The mean keeps single pixels of noise out; 5 % is far below a ring and far above its
     background.
@@ -57,7 +57,7 @@ def ring_region(images: Array) -> Array:
 
 @jax.jit
 def gini(images: Array, region: Array) -> Array:
-    """Returns the Gini coefficient of the absolute pixel values inside a region.
+    """The Gini coefficient of the absolute pixel values inside a region.
 
     `sum_i (2 i - n - 1) |x_i| / ((n - 1) sum |x|)`, x sorted (Lotz et al. 2004, equation 6).
 
@@ -79,7 +79,7 @@ def gini(images: Array, region: Array) -> Array:
 
 @jax.jit
 def m20(images: Array, region: Array) -> Array:
-    """Returns log10 of the share that the brightest 20 % of the flux has in the second moment.
+    """Log10 of the share that the brightest 20 % of the flux has in the second moment.
 
     The moments are about the region's centroid (Lotz et al. 2004, equation 8, with the centroid in
     place of the minimising centre, as in statmorph).
@@ -108,7 +108,7 @@ def m20(images: Array, region: Array) -> Array:
 
 @jax.jit
 def asymmetry(images: Array) -> Array:
-    """Returns `sum |I - I_180| / sum |I|`, I_180 the image turned by 180 degrees about its centre.
+    """`sum |I - I_180| / sum |I|`, I_180 the image turned by 180 degrees about its centre.
 
     Conselice et al. (2000) without a sky, at the image's centre and not at the one that minimises
     it: a lens has a centre of its own.
@@ -123,7 +123,7 @@ def asymmetry(images: Array) -> Array:
 
 
 def _grid(shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """Returns x `[1, 1, W]` and y `[1, H, 1]` from the image's centre, in pixels."""
+    """X `[1, 1, W]` and y `[1, H, 1]` from the image's centre, in pixels."""
     height, width = shape
     x, y = (jnp.asarray(pixel_centres(side, 1.0), jnp.float32) for side in (width, height))
     return x[None, None, :], y[None, :, None]
@@ -131,7 +131,7 @@ def _grid(shape: tuple[int, ...]) -> tuple[Array, Array]:
 
 @jax.jit
 def ring_radius_and_width(images: Array, region: Array) -> tuple[Array, Array]:
-    """Returns the flux-weighted mean distance from the image's centre, and its s.d., in pixels.
+    """The flux-weighted mean distance from the image's centre, and its s.d., in pixels.
 
     Args:
       images: float32 `[N, H, W]`; negative pixels count as 0.
@@ -151,7 +151,7 @@ def ring_radius_and_width(images: Array, region: Array) -> tuple[Array, Array]:
 
 @jax.jit
 def centroid_and_ellipticity(images: Array, region: Array) -> tuple[Array, Array, Array, Array]:
-    """Returns the centroid and the ellipticity of the second moments about it.
+    """The centroid and the ellipticity of the second moments about it.
 
     `e = (Qxx - Qyy + 2 i Qxy) / (Qxx + Qyy + 2 sqrt(Qxx Qyy - Qxy^2))`, so that an ellipse has
     `|e| = (1 - q) / (1 + q)` as the lens parameters have.
@@ -175,7 +175,7 @@ def centroid_and_ellipticity(images: Array, region: Array) -> tuple[Array, Array
 
 @jax.jit
 def azimuthal_modes(images: Array, region: Array) -> Array:
-    """Returns the relative amplitudes of the modes 1 to 8 of the flux around the image's centre.
+    """The relative amplitudes of the modes 1 to 8 of the flux around the image's centre.
 
     `2 |sum I exp(i m phi)| / sum I`: a ring `1 + a cos(m phi)` has amplitude a.
 
@@ -224,7 +224,7 @@ def _measure_chunk(images: Array, pixel_scale_arcsec: float) -> dict[str, Array]
 
 
 def _frame(shape: tuple[int, ...]) -> np.ndarray:
-    """Returns the outer frame, bool `[1, H, W]`, a sixteenth of the shorter side wide."""
+    """The outer frame, bool `[1, H, W]`, a sixteenth of the shorter side wide."""
     width = max(1, round(min(shape) * FRAME_SHARE))
     frame = np.ones((1, *shape), bool)
     frame[:, width:-width, width:-width] = False

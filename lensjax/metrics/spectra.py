@@ -14,7 +14,7 @@ _CHUNK = 128
 
 
 def _means(bins: np.ndarray, num_bins: int, copies: np.ndarray | float = 1.0) -> np.ndarray:
-    """Returns the matrix `[pixels, bins]` that averages the pixels of each bin."""
+    """The matrix `[pixels, bins]` that averages the pixels of each bin."""
     weights = np.broadcast_to(copies, bins.shape).ravel()[:, None]
     members = (bins.ravel()[:, None] == np.arange(num_bins)) * weights
     return members / members.sum(axis=0)
@@ -27,7 +27,7 @@ def _profile_bins(shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
 
 
 def band_means(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what averages the output of `rfft2` of an image over rings of frequency.
+    """What averages the output of `rfft2` of an image over rings of frequency.
 
     Args:
       shape: height and width in pixels.
@@ -64,7 +64,7 @@ def _spectrum_chunk(images: Array) -> Array:
 
 
 def radial_profiles(images: np.ndarray, pixel_scale_arcsec: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns azimuthal means around the image's centre, in rings one pixel wide.
+    """Azimuthal means around the image's centre, in rings one pixel wide.
 
     Args:
       images: flux per pixel, `[N, H, W]`, sides of at least 8 pixels.
@@ -84,7 +84,7 @@ def radial_profiles(images: np.ndarray, pixel_scale_arcsec: float) -> tuple[np.n
 
 
 def power_spectra(images: np.ndarray) -> np.ndarray:
-    """Returns the radially averaged power, `|FFT|^2 / (H W)`, of each image.
+    """The radially averaged power, `|FFT|^2 / (H W)`, of each image.
 
     White noise of variance v has the power v at every frequency.
 

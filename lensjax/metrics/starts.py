@@ -9,13 +9,13 @@ from lensjax.errors import MeasureError
 
 
 def position_grid(num: int) -> Array:
-    """Returns a square grid of source positions over the prior, float32 `[num^2, 2]`, arcsec."""
+    """A square grid of source positions over the prior, float32 `[num^2, 2]`, arcsec."""
     axis = np.linspace(-SOURCE_POSITION_LIMIT, SOURCE_POSITION_LIMIT, num, dtype=np.float32)
     return jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
 
 
 def candidate_costs(images: Array, candidates: Array, free_amplitude: bool) -> Array:
-    """Returns the sums of squares of images against candidates, less the images' own power.
+    """The sums of squares of images against candidates, less the images' own power.
 
     One matrix product takes the place of all differences.
 
@@ -36,7 +36,7 @@ def candidate_costs(images: Array, candidates: Array, free_amplitude: bool) -> A
 
 
 def local_minima(costs: np.ndarray, count: int, *, periodic: bool = False) -> np.ndarray:
-    """Returns the lowest local minima of tables; where there are too few, the lowest other places.
+    """The lowest local minima of tables; where there are too few, the lowest other places.
 
     Args:
       costs: `[N, R, C]`.
@@ -58,7 +58,7 @@ def local_minima(costs: np.ndarray, count: int, *, periodic: bool = False) -> np
 def starts_from(
     source_x: np.ndarray, source_y: np.ndarray, others: np.ndarray, count: int
 ) -> np.ndarray:
-    """Returns one start for each image: where the smooth fit put its source, and constants.
+    """One start for each image: where the smooth fit put its source, and constants.
 
     Args:
       source_x: arcsec, `[N]`.

@@ -94,13 +94,13 @@ class VectorComparison(NamedTuple):
 
 
 def is_constant(values: np.ndarray) -> np.ndarray:
-    """Returns whether values `[N]` or `[N, K]` have no spread but rounding, bool `[]` or `[K]`."""
+    """Whether values `[N]` or `[N, K]` have no spread but rounding, bool `[]` or `[K]`."""
     low, high = values.min(axis=0), values.max(axis=0)
     return high - low <= _CONSTANT_SHARE * np.maximum(abs(low), abs(high))
 
 
 def _without_rounding(values: np.ndarray, constants: np.ndarray) -> np.ndarray:
-    """Returns values `[N]` or `[N, K]`, those that round to their constant replaced by it."""
+    """Values `[N]` or `[N, K]`, those that round to their constant replaced by it."""
     return np.where(abs(values - constants) <= _CONSTANT_SHARE * abs(constants), constants, values)
 
 
@@ -129,7 +129,7 @@ def _check(real: np.ndarray, generated: np.ndarray, num_axes: int) -> tuple[np.n
 
 
 def _distances(pooled: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns KS and Wasserstein-1 between two parts of a sample, for many ways to part it.
+    """KS and Wasserstein-1 between two parts of a sample, for many ways to part it.
 
     Args:
       pooled: values, float64 `[T]`.
@@ -154,7 +154,7 @@ def _distances(pooled: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _parts(generator: np.random.Generator, rows: int, total: int, first: int) -> np.ndarray:
-    """Returns random ways to choose `first` of `total`, bool `[rows, total]`."""
+    """Random ways to choose `first` of `total`, bool `[rows, total]`."""
     ordered = np.broadcast_to(np.arange(total) < first, (rows, total))
     return generator.permuted(ordered, axis=1)
 
@@ -162,7 +162,7 @@ def _parts(generator: np.random.Generator, rows: int, total: int, first: int) ->
 def _floor_parts(
     generator: np.random.Generator, num_real: int, num_generated: int
 ) -> tuple[np.ndarray, float]:
-    """Returns ways to part the real sample, and what brings their distances to the right sizes.
+    """Ways to part the real sample, and what brings their distances to the right sizes.
 
     The parts have the sizes' proportion, m of the generated to n of the real ones. Both distances
     come from a difference of distribution functions whose variance is that of one value times
@@ -228,7 +228,7 @@ def compare(real: np.ndarray, generated: np.ndarray, seed: int = 0) -> Compariso
 
 
 def _wasserstein(pooled: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Returns the Wasserstein-1 distance of each component, float64 `[P, K]`; see `_distances`."""
+    """The Wasserstein-1 distance of each component, float64 `[P, K]`; see `_distances`."""
     return np.stack([_distances(component, chosen)[1] for component in pooled.T], axis=1)
 
 
@@ -277,7 +277,7 @@ def compare_vectors(
 def _largest_z(
     value: np.ndarray, floor: np.ndarray, permuted: np.ndarray, varied: np.ndarray
 ) -> Distance | None:
-    """Returns the largest z of the components that vary, beside the largest of real against real.
+    """The largest z of the components that vary, beside the largest of real against real.
 
     Args:
       value: distances, `[K]`.

@@ -58,7 +58,7 @@ class NetworkSettings(Protocol):
 
 
 def build_model(config: NetworkSettings) -> nn.Module:
-    """Returns the network of a checked configuration.
+    """The network of a checked configuration.
 
     A denoiser (`dit`, `unet`) maps `x` float32 `[B, H, W, C]`, `t` float32 `[B]` in [0, 1] and
     `condition` (a mapping with `label`, int32 `[B]`) to float32 `[B, H, W, C]`. A classifier maps

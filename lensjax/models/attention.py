@@ -17,7 +17,7 @@ _LEAST_CUDNN_CAPABILITY = 8.0  # Ampere
 
 
 def platform() -> str:
-    """Returns the default device's platform; `cuda` is a GPU with cuDNN's attention."""
+    """The default device's platform; `cuda` is a GPU with cuDNN's attention."""
     name = jax.default_backend()
     if name != "gpu":
         return name
@@ -28,7 +28,7 @@ def platform() -> str:
 
 
 def choose(name: str, platform: str, num_tokens: int, head_width: int, dtype: jnp.dtype) -> str:
-    """Returns how attention is computed: `xla`, `again`, `chunked` or `cudnn`.
+    """How attention is computed: `xla`, `again`, `chunked` or `cudnn`.
 
     What a device cannot do becomes `xla`, so that a run can be loaded anywhere. `again` is XLA's,
     which an accelerator computes again for the gradient: kept scores of many tokens would fill it.
@@ -53,7 +53,7 @@ def choose(name: str, platform: str, num_tokens: int, head_width: int, dtype: jn
 
 
 def attend(query: Array, key: Array, value: Array, name: str = "auto") -> Array:
-    """Returns `softmax(query key^T / sqrt(D)) value`, `[B, T, heads, D]`.
+    """`softmax(query key^T / sqrt(D)) value`, `[B, T, heads, D]`.
 
     Args:
       query: `[B, T, heads, D]`.
@@ -87,7 +87,7 @@ def _chunks(num_tokens: int) -> list[slice]:
 
 @jax.custom_vjp
 def chunked_attention(query: Array, key: Array, value: Array) -> Array:
-    """Returns attention, one head after the other and a chunk of queries at a time.
+    """Attention, one head after the other and a chunk of queries at a time.
 
     The scores of a chunk stay in the processor's cache, and are found again for the gradient from
     their normalisation alone, as in Dao et al. 2022, arXiv:2205.14135.

@@ -55,7 +55,7 @@ def example_dropout(x: Array, rate: float, keys: Array | None, layer: int) -> Ar
 
 
 def pooling_matrix(size: int, cells: int) -> np.ndarray:
-    """Returns the matrix `[cells, size]` that averages an axis of any length into cells.
+    """The matrix `[cells, size]` that averages an axis of any length into cells.
 
     Cell i holds the places from floor(i size / cells) to ceil((i + 1) size / cells), as PyTorch's
     adaptive average pooling does.

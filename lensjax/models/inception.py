@@ -96,7 +96,7 @@ def _fold(weights: Mapping[str, np.ndarray], name: str) -> Folded:
 
 
 def _resize_matrix(size: int, new_size: int) -> np.ndarray:
-    """Returns float32 `[new_size, size]`: the weights of the old pixels in the new ones."""
+    """Float32 `[new_size, size]`: the weights of the old pixels in the new ones."""
     # Positions are rounded to float32 where TensorFlow rounds them: it moves a position near 64 by
     # 4e-6 pixels, which a step of 255 turns into 1e-3.
     positions = np.arange(new_size, dtype=np.float32) * np.float32(size / new_size)
@@ -126,7 +126,7 @@ def resize_tf1(images: Array | np.ndarray, size: int) -> Array:
 
 
 def _three(x: Array, axis: int, stride: int) -> list[Array]:
-    """Returns the first, second and third pixel of every window of three along an axis."""
+    """The first, second and third pixel of every window of three along an axis."""
     span = (x.shape[axis] - 3) // stride * stride + 1
     return [lax.slice_in_dim(x, start, start + span, stride, axis) for start in range(3)]
 
@@ -178,7 +178,7 @@ def _run_block(x: Array, block: Block, weights: Mapping[str, Folded]) -> Array:
 def inception_features(
     weights: Mapping[str, Folded], images: Array | np.ndarray, layers: Collection[int] = (2048,)
 ) -> dict[int, Array]:
-    """Returns features of images, each the mean of one channel over all pixels.
+    """Features of images, each the mean of one channel over all pixels.
 
     Args:
       weights: from `prepare_weights`.

@@ -192,7 +192,7 @@ NETWORK: Mapping[int, tuple[Block, ...]] = {
 
 
 def full_name(block: Block, step: Convolution) -> str:
-    """Returns what a convolution's weights are called in the published file."""
+    """What a convolution's weights are called in the published file."""
     return f"{block.name}.{step.name}" if block.name else step.name
 
 
@@ -212,7 +212,7 @@ def _walk(block: Block, steps: tuple[Step, ...], shapes: dict[str, Shape], chann
 
 
 def kernel_shapes() -> dict[str, Shape]:
-    """Returns the shape `(out, in, height, width)` of each convolution's kernel by name."""
+    """The shape `(out, in, height, width)` of each convolution's kernel by name."""
     shapes: dict[str, Shape] = {}
     channels = 3
     for block in itertools.chain.from_iterable(NETWORK.values()):
@@ -221,7 +221,7 @@ def kernel_shapes() -> dict[str, Shape]:
 
 
 def weight_shapes() -> dict[str, Shape]:
-    """Returns the names and shapes of all 472 arrays of the published file, PyTorch's layout."""
+    """The names and shapes of all 472 arrays of the published file, PyTorch's layout."""
     shapes: dict[str, Shape] = {
         "fc.bias": (NUM_CLASSES,),
         "fc.weight": (NUM_CLASSES, max(NETWORK)),

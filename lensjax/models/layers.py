@@ -20,7 +20,7 @@ xavier: Initializer = nn.initializers.xavier_uniform()
 
 
 def timestep_embedding(t: Array, size: int) -> Array:
-    """Returns the sinusoidal embedding of `1000 t`, cosines first.
+    """The sinusoidal embedding of `1000 t`, cosines first.
 
     Args:
       t: times in [0, 1], float32 `[B]`.
@@ -46,7 +46,7 @@ def _axis_embedding(positions: np.ndarray, size: int) -> np.ndarray:
 
 
 def position_embedding(rows: int, columns: int, size: int) -> np.ndarray:
-    """Returns the fixed two-dimensional sine-cosine table of a grid of patches.
+    """The fixed two-dimensional sine-cosine table of a grid of patches.
 
     Args:
       rows: patches along H.
@@ -62,7 +62,7 @@ def position_embedding(rows: int, columns: int, size: int) -> np.ndarray:
 
 
 def modulate(x: Array, shift: Array, scale: Array) -> Array:
-    """Returns `x (1 + scale) + shift` with one shift and scale for each example and channel.
+    """`x (1 + scale) + shift` with one shift and scale for each example and channel.
 
     Args:
       x: `[B, ..., C]`.
@@ -105,7 +105,7 @@ class ConditionEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, t: Array, condition: Condition) -> Array:
-        """Returns `[B, size]` from times `[B]` and `condition["label"]` int32 `[B]`."""
+        """`[B, size]` from times `[B]` and `condition["label"]` int32 `[B]`."""
         init = nn.initializers.normal(0.02)
         x = timestep_embedding(t, FREQUENCY_SIZE).astype(self.dtype)
         x = nn.Dense(self.size, dtype=self.dtype, kernel_init=init, name="time_in")(x)

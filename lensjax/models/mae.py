@@ -30,7 +30,7 @@ class MaskedOutput(NamedTuple):
 
 
 def draw_order(keys: Array, num_patches: int) -> Array:
-    """Returns a random order of the patches of each example, int32 `[B, T]`.
+    """A random order of the patches of each example, int32 `[B, T]`.
 
     Args:
       keys: typed keys of the examples, `[B]`.
@@ -40,12 +40,12 @@ def draw_order(keys: Array, num_patches: int) -> Array:
 
 
 def num_seen(num_patches: int, mask_share: float) -> int:
-    """Returns how many patches the encoder sees, at least 1 and not all."""
+    """How many patches the encoder sees, at least 1 and not all."""
     return min(num_patches - 1, max(1, round(num_patches * (1 - mask_share))))
 
 
 def normalised(patches: Array) -> Array:
-    """Returns patches `[..., p p C]` with mean 0 and variance 1 each."""
+    """Patches `[..., p p C]` with mean 0 and variance 1 each."""
     mean = jnp.mean(patches, axis=-1, keepdims=True)
     variance = jnp.var(patches, axis=-1, keepdims=True)
     return (patches - mean) / jnp.sqrt(variance + _STABLE)

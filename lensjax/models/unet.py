@@ -28,7 +28,7 @@ _MAX_GROUPS = 8
 
 
 def feature_rows(height: int, patch_size: int, num_levels: int) -> tuple[int, ...]:
-    """Returns the rows of each level's feature map, finest first.
+    """The rows of each level's feature map, finest first.
 
     Args:
       height: rows of the image in pixels; padded to a multiple of `patch_size 2^(num_levels - 1)`.
@@ -47,7 +47,7 @@ def attention_heads(
     resolutions: Sequence[int],
     head_width: int,
 ) -> tuple[int, ...]:
-    """Returns the attention heads of each level, 0 for a level without attention.
+    """The attention heads of each level, 0 for a level without attention.
 
     Args:
       height: rows of the image in pixels.
@@ -214,7 +214,7 @@ class UNet(nn.Module):
         return depth_to_space(patches, self.patch_size)[:, :height, :width]
 
     def _enter(self, patches: Array) -> Array:
-        """Returns the first features, with each patch's place added: a lens sits at the centre."""
+        """The first features, with each patch's place added: a lens sits at the centre."""
         rows, columns = patches.shape[1:3]
         h = nn.Conv(self.widths[0], (3, 3), dtype=self.dtype, name="patches_in")(patches)
         table = position_embedding(rows, columns, 64).reshape(1, rows, columns, -1)

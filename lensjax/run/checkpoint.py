@@ -33,7 +33,7 @@ def _leaves(state: Any) -> dict[str, Any]:
 
 
 def _describe(state: Any) -> dict[str, dict[str, Any]]:
-    """Returns shape, dtype and checksum of each leaf as JSON types."""
+    """Shape, dtype and checksum of each leaf as JSON types."""
     result = {}
     for name, leaf in _leaves(state).items():
         array = np.ascontiguousarray(to_host(leaf))
@@ -43,7 +43,7 @@ def _describe(state: Any) -> dict[str, dict[str, Any]]:
 
 
 def _checksum_of(description: Mapping[str, Any]) -> int:
-    """Returns the checksum of what `_describe` gave: its own file may be damaged as well."""
+    """The checksum of what `_describe` gave: its own file may be damaged as well."""
     return zlib.crc32(json.dumps(description, sort_keys=True).encode())
 
 
@@ -106,7 +106,7 @@ class Checkpoints:
         self._manager = self._open(read_only)
 
     def _open(self, read_only: bool) -> Any:
-        """Returns Orbax's manager; a reader is of this process alone and waits for no other."""
+        """Opens Orbax's manager; a reader is of this process alone and waits for no other."""
         hosts = self._ocp.options.MultiprocessingOptions
         options = self._ocp.CheckpointManagerOptions(
             cleanup_tmp_directories=not read_only,
@@ -232,7 +232,7 @@ class Checkpoints:
         return None
 
     def _read_sound(self, reader: Any, step: int, expected: TrainState) -> TrainState:
-        """Returns a state as numpy arrays; each process reads and checks all of it by itself."""
+        """Reads a state as numpy arrays; each process reads and checks all of it by itself."""
         args = self._ocp.args
         leaves = reader.restore(step, args=args.Composite(leaves=args.JsonRestore()))
         saved = leaves["leaves"]["arrays"]

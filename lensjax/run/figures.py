@@ -114,7 +114,7 @@ def _draw_rows(
 
 
 def pixels_of(figure: Any) -> np.ndarray:
-    """Returns a figure of matplotlib as a picture, uint8 `[height, width, 3]`."""
+    """A figure of matplotlib as a picture, uint8 `[height, width, 3]`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -123,7 +123,7 @@ def pixels_of(figure: Any) -> np.ndarray:
 
 
 def _curve(metrics: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    """Returns steps and finite values of one metric."""
+    """Steps and finite values of one metric."""
     points = [(line["step"], line[name]) for line in metrics if line.get(name) is not None]
     return [step for step, _ in points], [value for _, value in points]
 
@@ -185,7 +185,7 @@ def _denoising_curves(metrics: Sequence[Mapping[str, Any]], left: Any, right: An
 
 
 def png_bytes(picture: np.ndarray) -> bytes:
-    """Returns a picture, uint8 `[height, width, 3]`, as the content of a PNG file."""
+    """A picture, uint8 `[height, width, 3]`, as the content of a PNG file."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -14,7 +14,7 @@ Tree = TypeVar("Tree")
 def make_schedule(
     learning_rate: float, num_steps: int, warmup_steps: int, floor: float
 ) -> Callable[[Array], Array]:
-    """Returns `learning_rate(step)`: a linear warm-up, then `max(floor, cosine)`.
+    """`learning_rate(step)`: a linear warm-up, then `max(floor, cosine)`.
 
     Args:
       learning_rate: the highest value.
@@ -41,7 +41,7 @@ def build_optimizer(
     b2: float,
     eps: float,
 ) -> optax.GradientTransformation:
-    """Returns AdamW (Loshchilov & Hutter 2019) behind clipping by the global norm.
+    """AdamW (Loshchilov & Hutter 2019) behind clipping by the global norm.
 
     Args:
       schedule: learning rate of a step.
@@ -58,7 +58,7 @@ def build_optimizer(
 
 
 def keeping(optimizer: optax.GradientTransformation, branch: str) -> optax.GradientTransformation:
-    """Returns an optimizer that leaves the parameters under one name at the top as they are."""
+    """An optimizer that leaves the parameters under one name at the top as they are."""
 
     def kept(params: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -70,7 +70,7 @@ def keeping(optimizer: optax.GradientTransformation, branch: str) -> optax.Gradi
 
 
 def ema_decay(step: Array, batch_size: int, half_life_images: float, warmup_share: float) -> Array:
-    """Returns the decay of the average at a step, float32 `[]`.
+    """The decay of the average at a step, float32 `[]`.
 
     The half-life is at most a share of the images seen so far, so that the initial weights are
     forgotten early (Karras et al. 2022, arXiv:2206.00364, appendix F.2).
@@ -89,5 +89,5 @@ def ema_decay(step: Array, batch_size: int, half_life_images: float, warmup_shar
 
 
 def update_ema(average: Tree, params: Tree, decay: Array) -> Tree:
-    """Returns `decay average + (1 - decay) params` for trees of the same structure."""
+    """`decay average + (1 - decay) params` for trees of the same structure."""
     return optax.incremental_update(params, average, 1 - decay)

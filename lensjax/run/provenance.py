@@ -19,7 +19,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that decide what a run computes."""
+    """The versions of Python and of the packages that decide what a run computes."""
     # The package itself knows better than an editable install of another day.
     own = sys.modules[__name__.partition(".")[0]].__version__
     found = {"python": platform.python_version(), "lensjax": str(own)}
@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def code_hash(*folders: pathlib.Path) -> str:
-    """Returns a hash of the Python files that lie in folders, those of sub-folders left out."""
+    """A hash of the Python files that lie in folders, those of sub-folders left out."""
     digest = hashlib.sha256()
     for path in sorted(path for folder in folders for path in folder.glob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
@@ -41,12 +41,12 @@ def code_hash(*folders: pathlib.Path) -> str:
 
 
 def code_that_measures() -> str:
-    """Returns a hash of the code that measures, so that numbers of other code are not taken."""
+    """A hash of the code that measures, so that numbers of other code are not taken."""
     return code_hash(PACKAGE / "metrics", PACKAGE / "evaluation")
 
 
 def git_revision() -> str | None:
-    """Returns the commit of the checkout that lensjax runs from, `+changes` if edited, or None."""
+    """The commit of the checkout that lensjax runs from, `+changes` if edited, or None."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", os.fspath(PACKAGE), *arguments]
@@ -63,7 +63,7 @@ def git_revision() -> str | None:
 
 
 def _cpu_model() -> str:
-    """Returns the processor's name as Linux gives it, else what Python knows."""
+    """The processor's name as Linux gives it, else what Python knows."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -73,7 +73,7 @@ def _cpu_model() -> str:
 
 
 def hardware() -> dict[str, Any]:
-    """Returns what computes, as JSON types; the first call makes JAX look for its devices.
+    """What computes, as JSON types; the first call makes JAX look for its devices.
 
     Returns:
       `platform`; `cpu_model`, `cpu_count` (logical processors) and `cpu_usable` (those that this

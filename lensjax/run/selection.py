@@ -84,7 +84,7 @@ def _plain(loss: float) -> float | None:
 
 
 def _losses(path: pathlib.Path, start: int) -> list[float | None]:
-    """Returns the validation losses up to a step, None where one was not finite."""
+    """The validation losses up to a step, None where one was not finite."""
     lines = read_metrics(path) if path.exists() else []
     return [
         line[VALIDATION_LOSS] for line in lines if line["step"] <= start and VALIDATION_LOSS in line
@@ -96,7 +96,7 @@ def _has_any(folder: pathlib.Path) -> bool:
 
 
 def restore_best(workdir: pathlib.Path, expected: Any, step: int | None = None) -> Any:
-    """Returns the best state of a run, None where it has none yet or is of another step.
+    """The best state of a run, None where it has none yet or is of another step.
 
     Args:
       workdir: the run's folder.

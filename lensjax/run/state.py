@@ -51,7 +51,7 @@ def init_state(
     seed: int,
     ema_names: Iterable[str],
 ) -> TrainState:
-    """Returns the state before the first step; pure, so that it can be traced.
+    """The state before the first step; pure, so that it can be traced.
 
     Args:
       init_fn: parameters from a typed key.
@@ -71,7 +71,7 @@ def init_state(
 
 
 def sampling_params(state: TrainState, name: str) -> Any:
-    """Returns the parameters to sample from: an average by its name, or those themselves.
+    """The parameters to sample from: an average by its name, or those themselves.
 
     Args:
       state: the state.
@@ -127,7 +127,7 @@ def make_train_step(
     accumulate_steps: int = 1,
     seed: int,
 ) -> StepFn:
-    """Returns the pure step `(state, *data) -> (state, scalars)`.
+    """The pure step `(state, *data) -> (state, scalars)`.
 
     A loss or gradient that is not finite leaves parameters, averages and optimizer as they were and
     marks the step in the state; the host decides what to do.

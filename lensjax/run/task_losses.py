@@ -19,7 +19,7 @@ MaskedFn = Callable[[Any, Array, Array], MaskedOutput]
 
 
 def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> Array:
-    """Returns the cross-entropy of each example in nats, float32 `[B]`.
+    """The cross-entropy of each example in nats, float32 `[B]`.
 
     Args:
       logits: `[B, K]`.
@@ -34,7 +34,7 @@ def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> Array
 def make_classifier_loss_fn(
     apply_fn: ClassifyFn, smoothing: float, class_weights: Array, train_encoder: bool = True
 ) -> LossFn:
-    """Returns `loss(params, batch, keys [B], places) -> float32 []`.
+    """Makes `loss(params, batch, keys [B], places) -> float32 []`.
 
     Args:
       apply_fn: the classifier.
@@ -61,7 +61,7 @@ def masked_errors(
     patch_size: int,
     normalise: bool,
 ) -> Array:
-    """Returns the mean squared error over the unseen patches of each image, float32 `[B]`.
+    """The mean squared error over the unseen patches of each image, float32 `[B]`.
 
     Args:
       apply_fn: the autoencoder.
@@ -80,7 +80,7 @@ def masked_errors(
 
 
 def make_masked_loss_fn(apply_fn: MaskedFn, patch_size: int, normalise: bool) -> LossFn:
-    """Returns `loss(params, batch, keys [B], places) -> float32 []`; see `masked_errors`."""
+    """Makes `loss(params, batch, keys [B], places) -> float32 []`; see `masked_errors`."""
 
     def loss_fn(params: Any, batch: Batch, keys: Array, places: Places | None = None) -> Array:
         del places

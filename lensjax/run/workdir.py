@@ -120,7 +120,7 @@ def read_dataset(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def is_begun(workdir: pathlib.Path) -> bool:
-    """Returns whether a workdir has a checkpoint."""
+    """Whether a workdir has a checkpoint."""
     return any((workdir / CHECKPOINTS).glob("[0-9]*"))
 
 
@@ -231,7 +231,7 @@ def training_lock(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def load_config(workdir: pathlib.Path) -> Config:
-    """Returns the configuration that a workdir was trained with.
+    """The configuration that a workdir was trained with.
 
     Raises:
       WorkdirError: where there is none.

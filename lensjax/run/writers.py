@@ -33,7 +33,7 @@ def only_warnings() -> Iterator[None]:
 
 
 def _open_tensorboard(folder: pathlib.Path) -> Any:
-    """Returns a CLU writer, or None where TensorFlow is not installed."""
+    """A CLU writer, or None where TensorFlow is not installed."""
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # these two silence its start-up lines
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     try:
@@ -50,7 +50,7 @@ def _open_tensorboard(folder: pathlib.Path) -> Any:
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the lines of a `metrics.jsonl`, without a last line that a kill cut short."""
+    """The lines of a `metrics.jsonl`, without a last line that a kill cut short."""
     found = []
     for line in path.read_text(errors="replace").splitlines():
         with contextlib.suppress(ValueError):
@@ -137,7 +137,7 @@ class MetricWriters:
         self._tensorboard: Any = None
 
     def _opened(self) -> Any:
-        """Returns what writes for TensorBoard; TensorFlow is imported for the first line."""
+        """What writes for TensorBoard; TensorFlow is imported for the first line."""
         if self._unopened is not None:
             self._tensorboard, self._unopened = _open_tensorboard(self._unopened), None
         return self._tensorboard

@@ -14,7 +14,7 @@ def light_scores(
     class_names: Sequence[str],
     data_name: str,
 ) -> Mapping[str, float]:
-    """Returns a few numbers of generated images, for the metrics of a training.
+    """A few numbers of generated images, for the metrics of a training.
 
     Args:
       generated: for each class, flux `[n, H, W, C]`.

@@ -24,7 +24,7 @@ class StopRequest:
         signal.signal(number, signal.SIG_DFL)
 
     def reached(self, count: int) -> str | None:
-        """Returns the signal that ends the training now, None to go on.
+        """The signal that ends the training now, None to go on.
 
         On several hosts a signal to one of them ends all, after the same step; each must ask after
         each dispatch.

@@ -99,11 +99,11 @@ class DeeplenseFolder(OrderedBuilder):
     builder_config: FolderConfig
 
     def num_images(self, split: str) -> int:
-        """Returns the number of images of a split."""
+        """The number of images of a split."""
         return len(self.builder_config.scan.of_split(split))
 
     def bytes_per_image(self) -> int:
-        """Returns the size of one record before compression."""
+        """The size of one record before compression."""
         scan = self.builder_config.scan
         return record_bytes(int(np.prod(scan.image_shape)), len(scan.parameter_names))
 

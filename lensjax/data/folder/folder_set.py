@@ -34,7 +34,7 @@ def _located(fingerprint: str, root: pathlib.Path, directory: str | None) -> Pre
 
 
 def _listing_digest(listing: Listing, reading: Reading) -> str:
-    """Returns what changes when a file of the folder is changed, added, removed or renamed."""
+    """What changes when a file of the folder is changed, added, removed or renamed."""
     digest = hashlib.sha256(repr((READER_VERSION, reading)).encode())
     for file in listing.files:
         where = os.path.relpath(file.path, listing.root)
@@ -46,13 +46,13 @@ def _listing_digest(listing: Listing, reading: Reading) -> str:
 
 
 def _memory_of(listing: Listing, reading: Reading, directory: str | None) -> pathlib.Path:
-    """Returns the file that remembers which set a folder became, and what was found in it."""
+    """The file that remembers which set a folder became, and what was found in it."""
     name = hashlib.sha256(repr((str(listing.root.resolve()), reading)).encode()).hexdigest()[:16]
     return root_of(directory) / DeeplenseFolder.name / ".known" / f"{name}.json"
 
 
 def _recall(memory: pathlib.Path, digest: str) -> tuple[str, dict[str, Any]] | None:
-    """Returns the fingerprint and report of a folder that looks as it did then."""
+    """The fingerprint and report of a folder that looks as it did then."""
     try:
         content = json.loads(memory.read_text())
         if content["listing"] == digest:
@@ -71,12 +71,12 @@ def _remember(memory: pathlib.Path, digest: str, fingerprint: str, report: dict[
 
 
 def _printable(text: str) -> str:
-    """Returns text with what no terminal shows, such as a name in another encoding, escaped."""
+    """Text with what no terminal shows, such as a name in another encoding, escaped."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def report_of(found: Scan) -> dict[str, Any]:
-    """Returns what a folder was found to hold, as JSON types."""
+    """What a folder was found to hold, as JSON types."""
     images = found.images
     copies = collections.Counter(image.digest for image in images)
     splits = {(image.digest, image.split) for image in images}

@@ -66,7 +66,7 @@ class ScannedImage(NamedTuple):
 
 
 def prepare_pixels(image: FileImage, nan_policy: str) -> np.ndarray:
-    """Returns the pixels as they are stored, float32 `[H, W, C]`.
+    """The pixels as they are stored, float32 `[H, W, C]`.
 
     Args:
       image: one image of a file.
@@ -93,7 +93,7 @@ def prepare_pixels(image: FileImage, nan_policy: str) -> np.ndarray:
 
 
 def digest_of(pixels: np.ndarray) -> bytes:
-    """Returns what identifies an image, whatever file or number type it came in."""
+    """What identifies an image, whatever file or number type it came in."""
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     digest.update(np.asarray(pixels.shape, "<i8").tobytes())
     digest.update(np.ascontiguousarray(pixels, "<f4").data)
@@ -118,7 +118,7 @@ def _parameters_digest(image: FileImage) -> bytes:
 
 
 def _class_of(file: FolderFile, image: FileImage) -> str | None:
-    """Returns the class by the folder or by the file itself.
+    """The class by the folder or by the file itself.
 
     Raises:
       ValueError: where the two disagree, or the file's is no name for a class.
@@ -132,14 +132,14 @@ def _class_of(file: FolderFile, image: FileImage) -> str | None:
 
 
 def _is_whole(pixels: np.ndarray) -> bool:
-    """Returns whether all are whole numbers, and not for want of digits."""
+    """Whether all are whole numbers, and not for want of digits."""
     return bool(np.abs(pixels).max() <= _LARGEST_INTEGER and (pixels == np.rint(pixels)).all())
 
 
 def examine(
     number: int, place: int, file: FolderFile, image: FileImage, nan_policy: str
 ) -> tuple[ScannedImage, np.ndarray]:
-    """Returns what is remembered of an image, and its pixels as they are stored.
+    """What is remembered of an image, and its pixels as they are stored.
 
     Args:
       number: index of the file in the listing.

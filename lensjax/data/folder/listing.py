@@ -55,18 +55,18 @@ class Listing:
 
 
 def class_name_of(folder_name: str) -> str:
-    """Returns the class that a folder's name stands for, `vort` for example for `axion`."""
+    """The class that a folder's name stands for, `vort` for example for `axion`."""
     known = {**CLASS_ALIASES, **{name: name for name in CLASS_ALIASES.values()}}
     return known.get(folder_name.lower(), folder_name)
 
 
 def is_class_name(name: str) -> bool:
-    """Returns whether TFDS can keep a class of this name, a line of a text file."""
+    """Whether TFDS can keep a class of this name, a line of a text file."""
     return name.isprintable() and name == name.strip() and bool(name)
 
 
 def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
-    """Returns what a folder holds by name, without hidden files and the like."""
+    """What a folder holds by name, without hidden files and the like."""
     with os.scandir(folder) as found:
         visible = [entry for entry in found if not entry.name.startswith((".", "__MACOSX"))]
     return sorted(visible, key=lambda entry: entry.name)
@@ -81,7 +81,7 @@ class _Walk:
         self.circles: set[pathlib.Path] = set()
 
     def refusal(self, text: str) -> DataError:
-        """Returns the error for a structure that is not allowed, with what may explain it."""
+        """The error for a structure that is not allowed, with what may explain it."""
         return DataError(f"data.folder: {text}" + (f"; {self.bad[0]}" if self.bad else ""))
 
     def files(
@@ -135,7 +135,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _split_folders(walk: _Walk, root: pathlib.Path) -> list[tuple[str | None, pathlib.Path]]:
-    """Returns the folders of the splits; the root alone where it has none."""
+    """The folders of the splits; the root alone where it has none."""
     named = [(folder, folder.name.lower()) for folder in _subfolders(root)]
     splits = [(folder, _SPLIT_NAMES[name]) for folder, name in named if name in _SPLIT_NAMES]
     if not splits:
@@ -194,7 +194,7 @@ def _check_class(folder: pathlib.Path, files: list[tuple[pathlib.Path, os.stat_r
 def _list_split(
     walk: _Walk, folder: pathlib.Path, split: str | None, above: frozenset[tuple[int, int]]
 ) -> list[FolderFile]:
-    """Returns the files of one split: flat, or in a folder for each class."""
+    """The files of one split: flat, or in a folder for each class."""
     direct = list(walk.files(folder, above, recursive=False))
     above = above | {_identity(folder)}
     found = {inner: list(walk.files(inner, above)) for inner in _subfolders(folder)}

@@ -34,7 +34,7 @@ class Reading(NamedTuple):
 
 
 def _common(values: set[float | None]) -> float | None:
-    """Returns the value that all images share to a part in a million, else None."""
+    """The value that all images share to a part in a million, else None."""
     numbers = [value for value in values if value is not None]
     if not numbers or None in values or max(numbers) - min(numbers) > 1e-6 * max(map(abs, numbers)):
         return None
@@ -76,7 +76,7 @@ class Scan:
     fingerprint: str
 
     def of_split(self, split: str) -> list[ScannedImage]:
-        """Returns the images of a split."""
+        """The images of a split."""
         return [image for image in self.images if image.split == split]
 
 
@@ -97,13 +97,13 @@ class _BadFiles:
     def leave_out(
         self, images: list[ScannedImage], wrong: Mapping[int, str], listing: Listing
     ) -> list[ScannedImage]:
-        """Returns the images without those of wrong files; `wrong` has reasons by file."""
+        """The images without those of wrong files; `wrong` has reasons by file."""
         for file, reason in wrong.items():
             self.add(BadFileError(listing.files[file].path, reason))
         return [image for image in images if image.file not in wrong]
 
     def explanation(self) -> str:
-        """Returns the end of a message on what is missing."""
+        """The end of a message on what is missing."""
         if not self.found:
             return ""
         return f"; {len(self.found)} bad files are left out, the first is {self.found[0]}"
@@ -135,7 +135,7 @@ def _read_all(
 
 
 def _odd_shapes(images: Iterable[ScannedImage]) -> tuple[tuple[int, int, int], dict[int, str]]:
-    """Returns the shape of most images, and the files that have another."""
+    """The shape of most images, and the files that have another."""
     counts = collections.Counter(image.shape for image in images)
     (common, number), *_ = counts.most_common(1)
     usual = "x".join(map(str, common))
@@ -149,7 +149,7 @@ def _odd_shapes(images: Iterable[ScannedImage]) -> tuple[tuple[int, int, int], d
 
 
 def _mixed_labels(images: Iterable[ScannedImage]) -> dict[int, str]:
-    """Returns the files without a class where others have one."""
+    """The files without a class where others have one."""
     if not any(image.class_name for image in images):
         return {}
     return {
@@ -173,7 +173,7 @@ def _one_unit(images: Iterable[ScannedImage], listing: Listing) -> str:
 
 
 def _rank(digest: bytes) -> float:
-    """Returns a number in [0, 1) that depends on the content alone."""
+    """A number in [0, 1) that depends on the content alone."""
     return int.from_bytes(digest[:6], "little") / 2**48
 
 
@@ -205,7 +205,7 @@ def _assign_splits(
 def _without_leaks(
     images: list[ScannedImage], listing: Listing, bad: _BadFiles
 ) -> list[ScannedImage]:
-    """Returns the images without the training ones that the test split has too."""
+    """The images without the training ones that the test split has too."""
     test = {image.digest: image for image in images if image.split == "test"}
     num_of_file = collections.Counter(image.file for image in images)
     kept = []
@@ -221,7 +221,7 @@ def _without_leaks(
 
 
 def _in_order(images: Iterable[ScannedImage]) -> list[ScannedImage]:
-    """Returns images by split and class, and by the names of the files within."""
+    """Images by split and class, and by the names of the files within."""
     return sorted(images, key=lambda image: (image.split or "", image.class_name or ""))
 
 
