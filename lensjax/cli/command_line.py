@@ -79,15 +79,15 @@ def leaving() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         print("lensjax: interrupted", file=sys.stderr)
-        _end(_INTERRUPTED)
+        end_now(_INTERRUPTED)
     except BrokenPipeError:
         if _output_is_closed():
-            _end(1)
+            end_now(1)
         raise  # it was another pipe
     except SystemExit as end:
         waiting = [one for one in threading.enumerate() if not one.daemon]
         if isinstance(end.code, int) and end.code == _REFUSED and len(waiting) > 1:
-            _end(end.code)
+            end_now(end.code)
         raise
 
 
@@ -101,7 +101,8 @@ def _output_is_closed() -> bool:
         return True
 
 
-def _end(status: int) -> NoReturn:
+def end_now(status: int) -> NoReturn:
+    """Ends the process at once, whatever else still runs in it."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

@@ -4,6 +4,7 @@ They meet at the address of process 0. JAX aborts where one does not come or a p
 program could catch that; so what can be known before is looked at before.
 """
 
+import atexit
 import json
 import os
 import re
@@ -18,10 +19,12 @@ from typing import NamedTuple
 import jax
 from absl import logging
 
+from lensjax.cli.command_line import end_now
+from lensjax.cli.peers import FAILED, WAIT_SECONDS, Peers
 from lensjax.config import Config, flat, to_dict
 from lensjax.config.parallel import ADDRESS, AUTO, ONE, OWN_FIELDS, SLURM, TPU, ParallelConfig
-from lensjax.devices.hosts import gather_texts
-from lensjax.errors import ConfigError, HostError
+from lensjax.devices.hosts import barrier, gather_texts
+from lensjax.errors import ConfigError, HostError, UserError
 from lensjax.run.provenance import PACKAGE, code_hash, versions
 
 _PROBE_SECONDS = 1.0
@@ -156,24 +159,23 @@ def _check_port(coordinator: str) -> None:
 @contextmanager
 def _deadline(address: Address, timeout_s: float) -> Iterator[None]:
     """Ends the process with a message where the others do not come in time."""
-    met = threading.Event()
 
-    def watch() -> None:
-        if not met.wait(timeout_s):
-            print(
-                f"after {timeout_s:g} s not all {address.num_processes or ''} processes had come "
-                f"to {address.coordinator or 'the pod'}: this is process {address.process_id}. "
-                "Look at what the others say; parallel.start_timeout_s waits longer",
-                file=sys.stderr,
-                flush=True,
-            )
-            os._exit(1)
+    def give_up() -> None:
+        print(
+            f"after {timeout_s:g} s not all {address.num_processes or ''} processes had come "
+            f"to {address.coordinator or 'the pod'}: this is process {address.process_id}. "
+            "Look at what the others say; parallel.start_timeout_s waits longer",
+            file=sys.stderr,
+        )
+        end_now(FAILED)
 
-    threading.Thread(target=watch, daemon=True).start()
+    timer = threading.Timer(timeout_s, give_up)
+    timer.daemon = True
+    timer.start()
     try:
         yield
     finally:
-        met.set()
+        timer.cancel()
 
 
 def _look_ahead(address: Address, timeout: float) -> None:
@@ -223,24 +225,28 @@ def joined(config: Config, *, preemptible: bool = False) -> Iterator[None]:
     if address is None:
         yield
         return
-    from lensjax.cli.peers import Peers
-
     _look_ahead(address, config.parallel.start_timeout_s)
     with _deadline(address, config.parallel.start_timeout_s):
         _join(address, config.parallel, preemptible)
         _check_alike(config)
         host = address.coordinator.rpartition(":")[0] if address.coordinator else None
-        peers = Peers.meet(host, config.parallel.heartbeat_timeout_s, gather_texts)
+        peers = Peers(host, config.parallel.heartbeat_timeout_s)
+        barrier("all are watched")
     try:
         yield
+        barrier("the end of the run")
     except BaseException as error:
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            peers.explain()
-        peers.close(str(error) or type(error).__name__)
+        if isinstance(error, Exception) and not isinstance(error, UserError):
+            # JAX's for a lost process is of any kind; the loss itself then ends this process here.
+            time.sleep(WAIT_SECONDS)
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        if peers.close(f"{FAILED} {peers.name} stopped: {reason}\n"):
+            atexit.register(end_now, FAILED)  # JAX would wait for the others
+        else:
+            time.sleep(WAIT_SECONDS)  # for the end that another process brings
         raise
-    else:
-        peers.close()
-        jax.distributed.shutdown()
+    peers.close()
+    jax.distributed.shutdown()
 
 
 def _description(config: Config) -> dict[str, str]:

@@ -255,22 +255,37 @@ def test_a_script_ends_with_the_code_of_the_training(tree, script, code):
     assert result.returncode == code
 
 
-@pytest.mark.parametrize("cancelled", [False, True])
-@pytest.mark.parametrize("code", [0, 1, 75, 143])
-def test_only_a_stopped_training_that_nobody_cancelled_is_queued_again(tree, code, cancelled):
-    result = tree.launch(
-        "slurm.sbatch",
-        *("configs/smoke.py", "run"),
-        TRAINING_CODE=str(code),
-        CANCELLED="yes" if cancelled else "",
-        SLURM_CPUS_PER_TASK="12",
-    )
-    assert result.returncode == (143 if cancelled else code)
+@pytest.mark.parametrize(
+    ("code", "restarts", "comes_again"),
+    [
+        *((code, None, code in (75, 76, 134, 137)) for code in (0, 1, 2, 75, 76, 134, 137, 143)),
+        *((code, restarts, True) for code in (75, 76) for restarts in ("1", "19")),
+        (75, "20", True),
+        *((code, "20", False) for code in (76, 134, 137)),
+    ],
+)
+def test_a_stopped_training_and_one_that_lost_a_process_are_queued_again(
+    tree, code, restarts, comes_again
+):
+    more = {} if restarts is None else {"SLURM_RESTART_COUNT": restarts}
+    arguments = ("slurm.sbatch", "configs/smoke.py", "run")
+    more |= {"TRAINING_CODE": str(code), "SLURM_CPUS_PER_TASK": "12"}
+    result = tree.launch(*arguments, **more)
+    assert result.returncode == code
+    assert ("queued again 20 times" in result.stderr) == (restarts == "20" and not comes_again)
     calls = tree.calls()
     requeued = [rest for name, _, rest in calls if name == "scontrol"]
-    assert requeued == ([("requeue", "17")] if code == 75 and not cancelled else [])
-    options = [rest[:2] for name, _, rest in calls if name == "srun"]
-    assert options == [("--kill-on-bad-exit=0", "--cpus-per-task=12")] * 2
+    assert requeued == ([("requeue", "17")] if comes_again else [])
+    options = [rest[:3] for name, _, rest in calls if name == "srun"]
+    assert options == [("--kill-on-bad-exit=0", "--wait=120", "--cpus-per-task=12")] * 2
+
+
+@pytest.mark.parametrize("code", [75, 76, 143])
+def test_what_somebody_cancelled_does_not_come_again(tree, code):
+    arguments = ("slurm.sbatch", "configs/smoke.py", "run")
+    result = tree.launch(*arguments, TRAINING_CODE=str(code), CANCELLED="yes")
+    assert result.returncode == 143
+    assert "scontrol" not in [name for name, *_ in tree.calls()]
 
 
 def test_a_job_that_came_again_installs_nothing_again(tree):

@@ -9,8 +9,10 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,11 +35,13 @@ from lensjax.training.loop import train
 PAIR = {"parallel.num_devices": None, "train.batch_size": 16, "model.width": 32}
 
 
-def _send_at(number: int, step: int) -> None:
+def _send_at(workdir: pathlib.Path, number: int, step: int) -> None:
     reached = stopping.StopRequest.reached
 
     def send(self: stopping.StopRequest, at: int) -> str | None:
         if at == step:
+            while number == signal.SIGKILL and not (workdir / "checkpoints" / "4").is_dir():
+                time.sleep(0.05)  # what the test goes on from
             os.kill(os.getpid(), number)
             time.sleep(0.5)  # a signal's news take a moment to the other host
         return reached(self, at)
@@ -88,10 +92,16 @@ def _wait(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     return {}
 
 
-def _fail(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
-    if jax.process_index() == 1:
-        raise TrainingError("the disk of this host is full")
-    return _wait(config, workdir)
+def _fail(number: int) -> Callable[[Config, pathlib.Path], dict[str, Any]]:
+    """A task that fails on one process while the other waits for it."""
+
+    def fail(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+        if jax.process_index() == number:
+            raise TrainingError("the disk of this host is full")
+        hosts.barrier("the one that fails")
+        return {}
+
+    return fail
 
 
 def _fail_at(step: int) -> None:
@@ -123,7 +133,8 @@ TASKS = {
     "sample": _sample,
     "agree": _agree,
     "wait": _wait,
-    "fail": _fail,
+    "fail_0": _fail(0),
+    "fail_1": _fail(1),
 }
 
 
@@ -133,7 +144,7 @@ def main(arguments: list[str]) -> None:
     absl_logging.set_verbosity(absl_logging.INFO)
     hide_tensorboard()
     if "signal" in settings:
-        _send_at(*settings["signal"])
+        _send_at(workdir, *settings["signal"])
     if "damaged" in settings:
         _fail_at(settings["damaged"])
     try:
