@@ -34,7 +34,7 @@ class Peers:
         self._alive = f"{LOST} {self.name} was lost: it was killed, froze or cannot be reached\n"
         self._connections: set[socket.socket] = set()
         self._over, self._met = Lock(), Event()  # whoever takes the lock ends the watch
-        server = ThreadingTCPServer(("", 0), lambda connection, *_: self._watch(connection))
+        server = ThreadingTCPServer(("", 0), lambda peer, *_: self._watch(peer))  # type: ignore
         server.daemon_threads = True
         Thread(target=server.serve_forever, daemon=True).start()  # only that of process 0 is used
         name, port, news = from_main(lambda: (here, server.server_address[1], self._alive), "peers")
