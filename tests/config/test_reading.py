@@ -452,7 +452,7 @@ def test_the_limits_of_the_transformer_do_not_bind_the_unet(name):
     if name == "unet":
         assert from_config_dict(values).model.patch_size == 3
         return
-    with pytest.raises(ConfigError, match=r"model\.num_heads: got 3; .* width, 8"):
+    with pytest.raises(ConfigError, match=r"model\.num_heads: got 3; .*model.width, 8"):
         from_config_dict(values)
 
 
