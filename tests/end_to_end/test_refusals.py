@@ -183,7 +183,7 @@ CASES: dict[str, tuple[str, Callable[[pathlib.Path], object], tuple[str, ...], s
         "generator",
         _nothing,
         ("--mode=evaluate", f"--images={HERE}/huge.npy"),
-        "finite numbers of float32",
+        "NaN or infinite in float32",
     ),
     "wrong hash of Inception": (
         "generator",
