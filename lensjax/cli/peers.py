@@ -1,6 +1,6 @@
 """Notices that another process of a run is lost or has failed, and says which host that was.
 
-JAX's abort names none. Each sends process 0, and is sent, what to say once nothing more comes.
+JAX's abort names none. Each and process 0 exchange what to log if the other's messages stop.
 """
 
 import socket
@@ -15,7 +15,7 @@ from absl import logging
 from lensjax.cli.command_line import end_now
 from lensjax.devices.hosts import from_main
 
-FAILED, LOST = 1, 76  # what a process ends with for another; 76 is EX_PROTOCOL of sysexits.h
+FAILED, LOST = 1, 76  # exit status on another's failure or loss; 76 is EX_PROTOCOL of sysexits.h
 WAIT_SECONDS = 4.0  # for news of a lost process
 _ADVICE = "To go on from the newest checkpoint, run the same command again on every host."
 
@@ -48,7 +48,7 @@ class Peers:
         Thread(target=self._beat, daemon=True).start()
 
     def close(self, news: str = "") -> bool:
-        """Ends the watch, and all others by `news`; False where another process ends this one."""
+        """Stops watching; `news` ends the others too. False if another process already ends us."""
         is_first = self._over.acquire(blocking=False)
         for connection in tuple(self._connections if is_first and news else ()):
             with suppress(OSError):
@@ -75,6 +75,6 @@ class Peers:
                 self._met.set()
         self._connections.discard(connection)
         status, _, what = news.strip().partition(" ")
-        if status.isdigit() and self.close(news):  # no stranger's
+        if status.isdigit() and self.close(news):  # skips what a stranger sent
             logging.error("%s. %s cannot go on alone. %s", what, self.name, _ADVICE)
             end_now(int(status))  # the main thread waits within JAX

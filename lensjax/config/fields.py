@@ -140,8 +140,8 @@ def _checked(field: dataclasses.Field, kind: Any, name: str, value: Any) -> Any:
     except TypeError:
         allowed = check.allowed if check else f"allowed: {_describe(kind)}"
         raise ConfigError(name, value, allowed) from None
-    numbers_of = value if isinstance(value, tuple) else (value,)
-    if any(isinstance(one, float) and not math.isfinite(one) for one in numbers_of):
+    elements = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(one, float) and not math.isfinite(one) for one in elements):
         raise ConfigError(name, value, check.allowed if check else "allowed: a finite number")
     if check and not check.accepts(value):
         raise ConfigError(name, value, check.allowed + _hint(value, check.allowed))

@@ -1,4 +1,4 @@
-"""Parts of a split: without a disc of sources, to train and to validate on.
+"""Parts of a split: all but a disc of source positions, or the parts to train and validate on.
 
 Every placement reads through the same few indices.
 """
@@ -18,7 +18,7 @@ _READ_BATCH = 1024
 
 
 class SubsetSplit:
-    """The examples of a split at some places; its own places are 0, 1, 2 ...
+    """The examples of a split at given indices, renumbered 0, 1, 2 ...
 
     Args:
       split: the whole split.
@@ -100,7 +100,7 @@ def without_disc(split: Split, disc: Sequence[float]) -> Split:
 
 
 def _first_share(places: np.ndarray, share: float) -> int:
-    """How many of some places a share is; at least one where it is not 0."""
+    """The number of places that a share of them amounts to, at least 1."""
     return max(1, round(share * len(places)))
 
 
@@ -109,7 +109,7 @@ def divide(
 ) -> tuple[Split, Split]:
     """Divides a split by chance, with the same shares of each class in every part.
 
-    A smaller `label_share` takes a part of what a larger one takes, and never touches the
+    The images of a smaller `label_share` are a subset of a larger one's; it never changes the
     validation part.
 
     Args:
@@ -140,5 +140,5 @@ def divide(
         validation.append(places[:num])
         train.append(rest[: _first_share(rest, label_share)])
     parts = (np.sort(np.concatenate(part)) for part in (train, validation))
-    chosen, kept_back = (SubsetSplit(split, part) for part in parts)
-    return chosen, kept_back
+    train_part, validation_part = (SubsetSplit(split, part) for part in parts)
+    return train_part, validation_part

@@ -19,7 +19,7 @@ import numpy as np
 from lensjax.errors import HostError
 
 T = TypeVar("T")
-# As long as network disks remember that a file was not there.
+# Network disks may cache for this long that a file does not exist.
 _SHARED_SECONDS = 60.0
 
 
@@ -142,7 +142,7 @@ def _comes(path: pathlib.Path, timeout_s: float) -> bool:
     return False
 
 
-def _blind(path: pathlib.Path) -> list[str]:
+def _not_seeing(path: pathlib.Path) -> list[str]:
     """The processes that do not see a file of process 0."""
     sees = is_main() or _comes(path, _SHARED_SECONDS)
     hosts = gather_texts("" if sees else socket.gethostname(), path.name)
@@ -157,10 +157,10 @@ def check_seen(path: pathlib.Path) -> None:
     """
     if jax.process_count() == 1:
         return
-    blind = _blind(path)
-    if blind:
+    unseeing = _not_seeing(path)
+    if unseeing:
         raise HostError(
-            f"{path} is not there on {', '.join(blind)}, though process 0 sees it; take a workdir "
+            f"{path} is not there on {', '.join(unseeing)}, though process 0 sees it; take a workdir "
             "on a disk that all hosts share"
         )
 
@@ -181,11 +181,11 @@ def check_shared(folder: pathlib.Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         token.write_text("")
     barrier("a file that all see is written")
-    blind = _blind(token)
+    unseeing = _not_seeing(token)
     if is_main():
         token.unlink()
-    if blind:
+    if unseeing:
         raise HostError(
-            f"--workdir={folder} is not the same folder on every host: {', '.join(blind)} cannot "
+            f"--workdir={folder} is not the same folder on every host: {', '.join(unseeing)} cannot "
             "see what process 0 writes there; take a folder on a disk that all hosts share"
         )

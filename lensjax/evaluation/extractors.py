@@ -23,7 +23,7 @@ class Extractor(Protocol):
       name: such as `inception` or `lens`.
       layer: such as `pool 2048`.
       num_features: length of a vector.
-      hash: SHA-256 in hexadecimal of the weights and of what the numbers depend on beside them.
+      hash: SHA-256 in hexadecimal of the weights and of all else that the features depend on.
     """
 
     name: str
@@ -55,7 +55,7 @@ class LensExtractor:
     the noise of Model II and a source magnitude of 20 to 23.
 
     Raises:
-      lensjax.errors.RequestError: for weights that are not those of their card.
+      lensjax.errors.RequestError: for weights that do not match their model card.
     """
 
     name = "lens"
@@ -77,7 +77,7 @@ class LensExtractor:
 
 
 def _hash_of(trained: Trained, card: Mapping[str, Any]) -> str:
-    """The SHA-256 of the weights and of what the numbers depend on beside them."""
+    """The SHA-256 of the weights and of all else that the features depend on."""
     parts = {
         "weights": card["sha256"],
         "model": dataclasses.asdict(trained.config.model),

@@ -1,7 +1,7 @@
-"""Pickle's stack machine, for the few instructions that arrays and tensors consist of.
+"""Pickle's stack machine, limited to the instructions that pickled arrays and tensors use.
 
 Nothing that a pickle names is imported or run: a `Dialect` says which names there are and what
-stands for them. Python's `Unpickler` is not used, because it allocates what a file merely promises,
+stands for them. Python's `Unpickler` is not used, because it allocates any size that a file claims,
 and lets a file change the very functions that it is allowed to name.
 """
 
@@ -16,7 +16,7 @@ _STOP = ord(".")
 
 
 class Other(NamedTuple):
-    """Something that is not kept; `what` says what it is."""
+    """Stands in for an object that is not read; `what` names it in errors."""
 
     what: str
 
@@ -26,14 +26,14 @@ class Dialect:
     """What the pickles of one kind of file may say.
 
     Attributes:
-      content: what is read, for errors: "tensors are read".
+      content: completes "only ..." in errors, such as "tensors are read".
       names: what stands for each `(module, name)` that a pickle may name.
       call: makes something of one of these and its arguments.
       build: gives a state (second) to something that was made (first).
       load: finds what a persistent id names; None if there are no such ids.
-      keeps_dictionaries: whether dictionaries are read, or read over.
+      keeps_dictionaries: whether dictionaries are kept; otherwise they are skipped.
       max_instructions: more are refused.
-      size: what so many instructions are enough for, for the error.
+      size: what `max_instructions` suffices for; ends the error message.
     """
 
     content: str
@@ -106,7 +106,7 @@ class _Machine:
 
     def append(self, items: list[Any]) -> None:
         if type(self.stack[-1]) is not list:
-            raise UnusableError("is forged or damaged: it appends to something else than a list")
+            raise UnusableError("is forged or damaged: it appends to something other than a list")
         self.stack[-1].extend(items)
 
     def new_dictionary(self) -> None:
@@ -147,7 +147,7 @@ class _Machine:
     def call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if type(arguments) is not tuple:
-            raise UnusableError("is forged or damaged: it calls a function without arguments")
+            raise UnusableError("is forged or damaged: its call's arguments are not a tuple")
         self.push(self.dialect.call(function, arguments))
 
     def build(self) -> None:
@@ -230,7 +230,7 @@ _LETTERS: dict[bytes, Callable[[_Machine], Any]] = {
     b"u": lambda m: m.set_items(m.pop_to_mark()),
     b"\x8f": lambda m: m.push(Other("a set")),
     b"\x90": lambda m: m.pop_to_mark(),
-    # What is used twice.
+    # The memo, for values that are used again.
     b"q": _Machine.put,
     b"r": lambda m: m.memo.__setitem__(m.number(4), m.stack[-1]),
     b"\x94": lambda m: m.memo.__setitem__(len(m.memo), m.stack[-1]),

@@ -282,8 +282,8 @@ def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
 def dequantise(images: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
     """Adds uniform noise in [0, 1) to integer images (Theis et al. 2016, arXiv:1511.01844).
 
-    Integer are all images of an integer dtype, and each float image that holds nothing but whole
-    numbers and not one number alone.
+    All images of an integer dtype count as integer, and so does each float image that holds only
+    whole numbers and is not constant.
 
     Args:
       images: flux, `[N, H, W, C]`.
@@ -304,7 +304,7 @@ def dequantise(images: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
         return flux, ""
     keys = prng.keys(prng.key(seed, "dequantise"), jnp.asarray(numbers))
     noise = jax.vmap(lambda key: jax.random.uniform(key, flux.shape[1:], jnp.float32))(keys)
-    # Uniform numbers are multiples of 2^-23; from the middles between them none is exactly 0, where
+    # Uniform numbers are multiples of 2^-23; shifted by half a step, none is exactly 0, where
     # the square root has no finite derivative.
     flux[numbers] += np.asarray(noise) + np.float32(2**-24)
     return flux, (
@@ -334,7 +334,7 @@ def log_prob(
       params: the network's parameters.
       images: flux, from `check_images`.
       labels: int32 `[N]`.
-      integration: passed by `check_integration`.
+      integration: already checked by `check_integration`.
       seed: probes and noise of image i are functions of (seed, i).
       space: one of `SPACES`, the units of the density.
 

@@ -210,7 +210,7 @@ def compare(real: np.ndarray, generated: np.ndarray, seed: int = 0) -> Compariso
     constant = bool(is_constant(real))
     pooled = np.concatenate([real, generated])
     if constant:
-        # Rounding is no spread: else a floor of nothing would make much of it.
+        # Rounding must not count as spread: against a floor of 0 it would look large.
         pooled = _without_rounding(pooled, real[0])
         real = pooled[: len(real)]
     generator = np.random.default_rng(seed)

@@ -32,13 +32,13 @@ class Selection:
     def __init__(self, workdir: pathlib.Path, start: int, patience: int) -> None:
         self._workdir, self._patience = workdir, patience
         self._losses: list[float] = []
-        # What one process has seen and decided holds for all, to the last bit.
+        # All processes use process 0's losses, so that they decide alike to the last bit.
         for loss in from_main(lambda: _losses(workdir / files.METRICS_FILE, start), "losses"):
             self._losses.append(math.inf if loss is None else loss)  # JSON has no infinity
         self._checkpoints = Checkpoints(workdir / files.BEST, keep_last=1)
         self._checkpoints.drop_after(start)
-        # Where a later state was dropped, the one before it is gone as well: until the later one
-        # comes again, the next will do.
+        # If `drop_after` removed the best state, none is left, as only one is kept: the next
+        # validation with a finite loss is then saved as the best.
         kept = from_main(lambda: _has_any(workdir / files.BEST), "the best state")
         self._lowest = min(self._losses, default=math.inf) if kept else math.inf
 

@@ -72,7 +72,7 @@ class Begun(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """What the loop moves.
+    """What the training loop runs on.
 
     Attributes:
       feed: gives each dispatch its images.
