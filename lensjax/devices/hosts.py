@@ -157,10 +157,10 @@ def check_seen(path: pathlib.Path) -> None:
     """
     if jax.process_count() == 1:
         return
-    unseeing = _not_seeing(path)
-    if unseeing:
+    blind = _not_seeing(path)
+    if blind:
         raise HostError(
-            f"{path} is not there on {', '.join(unseeing)}, though process 0 sees it; take a workdir "
+            f"{path} is not there on {', '.join(blind)}, though process 0 sees it; take a workdir "
             "on a disk that all hosts share"
         )
 
@@ -181,11 +181,11 @@ def check_shared(folder: pathlib.Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         token.write_text("")
     barrier("a file that all see is written")
-    unseeing = _not_seeing(token)
+    blind = _not_seeing(token)
     if is_main():
         token.unlink()
-    if unseeing:
+    if blind:
         raise HostError(
-            f"--workdir={folder} is not the same folder on every host: {', '.join(unseeing)} cannot "
+            f"--workdir={folder} is not the same folder on every host: {', '.join(blind)} cannot "
             "see what process 0 writes there; take a folder on a disk that all hosts share"
         )
