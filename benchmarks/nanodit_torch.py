@@ -268,7 +268,7 @@ class Trainer:
         self._called: Any = called
 
     def gradient(self, image: Tensor, t: Tensor, eps: Tensor, label: Tensor) -> Tensor:
-        """The loss and leaves its gradient in the parameters."""
+        """Computes the loss and leaves its gradient in the parameters."""
         self.optimizer.zero_grad(set_to_none=True)
         with computing_in(self._precision, image.device.type):
             loss = velocity_loss(self._called, image, t, eps, label)

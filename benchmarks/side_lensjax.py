@@ -72,7 +72,7 @@ def set_precision(precision: str) -> None:
 
 
 def config_of(settings: Answer) -> Config:
-    """The checked configuration and settles the precision."""
+    """Checks the configuration and settles the precision."""
     set_precision(settings["precision"])
     return from_config_dict(settings["config"])
 

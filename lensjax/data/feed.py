@@ -81,6 +81,15 @@ class Feed(Protocol):
         ...
 
 
+def _make_steps(step_fn: StepFn, state: Any, own: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Makes one step for each element of `own`: `step_fn(state, element) -> (state, scalars)`."""
+    if len(own) == 1:  # a loop of one would be compiled as a loop
+        state, scalars = step_fn(state, own[0])
+        return state, jax.tree.map(lambda value: value[None], scalars)
+    stacked = jax.tree.map(lambda *steps: jnp.stack(steps), *own)
+    return jax.lax.scan(step_fn, state, stacked, length=len(own))
+
+
 class DeviceFeed:
     """Keeps a whole split on the devices and gathers inside the step.
 
@@ -123,13 +132,8 @@ class DeviceFeed:
         """Joins the steps of a dispatch, which share all arguments."""
 
         def dispatch(state: Any, *arguments: Any) -> tuple[Any, Any]:
-            def step(state: Any, _: None) -> tuple[Any, Any]:
-                return step_fn(state, *arguments)
-
-            if self._steps_per_dispatch == 1:  # a loop of one would be compiled as a loop
-                state, scalars = step(state, None)
-                return state, jax.tree.map(lambda value: value[None], scalars)
-            return jax.lax.scan(step, state, None, length=self._steps_per_dispatch)
+            nothing = (None,) * self._steps_per_dispatch
+            return _make_steps(lambda state, _: step_fn(state, *arguments), state, nothing)
 
         return dispatch
 
@@ -224,11 +228,7 @@ class StreamFeed:
         """Joins the steps of a dispatch, each of which has its own arguments."""
 
         def dispatch(state: Any, *steps: Any) -> tuple[Any, Any]:
-            if len(steps) == 1:  # a loop of one would be compiled as a loop
-                state, scalars = step_fn(state, *steps[0])
-                return state, jax.tree.map(lambda value: value[None], scalars)
-            stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *steps)
-            return jax.lax.scan(lambda state, rows: step_fn(state, *rows), state, stacked)
+            return _make_steps(lambda state, rows: step_fn(state, *rows), state, steps)
 
         return dispatch
 

@@ -12,7 +12,7 @@ from jax import Array
 
 from lensjax.errors import DataError
 
-# The shape of the map is fixed by these images, so that every placement finds the same constants.
+# The shape of the map is fixed by these images, so that every feed finds the same constants.
 NUM_REFERENCE_IMAGES = 4096
 _REFERENCE_BYTES = 2**28  # fewer where images are large
 _SOFTENING_SHARE_OF_MAXIMUM = 0.01

@@ -1,6 +1,6 @@
 """Parts of a split: all but a disc of source positions, or the parts to train and validate on.
 
-Every placement reads through the same few indices.
+Every feed reads through the same few indices.
 """
 
 import zlib

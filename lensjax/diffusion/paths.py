@@ -42,11 +42,11 @@ class Path(Protocol):
         ...
 
     def alpha_derivative(self, t: Array) -> Array:
-        """D alpha / dt."""
+        """The derivative d alpha / dt."""
         ...
 
     def sigma_derivative(self, t: Array) -> Array:
-        """D sigma / dt."""
+        """The derivative d sigma / dt."""
         ...
 
     def time_of_log_snr(self, log_snr: Array) -> Array:
@@ -87,20 +87,20 @@ class FlowPath(NamedTuple):
     interval: tuple[float, float] = (0.0, 1.0)
 
     def alpha(self, t: Array) -> Array:
-        """1 - t."""
+        """The factor of the data, 1 - t."""
         return 1 - t
 
     def sigma(self, t: Array) -> Array:
-        """T."""
+        """The factor of the noise, t."""
         return t
 
     def alpha_derivative(self, t: Array) -> Array:
-        """-1."""
+        """The derivative of 1 - t, -1."""
         lib = library_of(t)
         return -lib.ones_like(t)
 
     def sigma_derivative(self, t: Array) -> Array:
-        """1."""
+        """The derivative of t, 1."""
         lib = library_of(t)
         return lib.ones_like(t)
 
@@ -179,7 +179,7 @@ def interpolate(path: Path, x0: Array, eps: Array, t: Array) -> Array:
 
 
 def _coefficients(path: Path, prediction: str, t: Array) -> tuple[Array, Array]:
-    """A and b of the prediction `a x0 + b eps`."""
+    """The factors a and b of the prediction `a x0 + b eps`."""
     lib = library_of(t)
     one, zero = lib.ones_like(t), lib.zeros_like(t)
     if prediction == "velocity":
@@ -274,6 +274,6 @@ def error_factor(path: Path, of: str, seen_as: str, t: Array, min_sigma: float) 
 
 
 def velocity(path: Path, estimated: Estimate, t: Array) -> Array:
-    """Dx_t / dt of the probability-flow equation, `alpha' x0 + sigma' eps`, `[B, ...]`."""
+    """The slope dx_t / dt of the probability flow, `alpha' x0 + sigma' eps`, `[B, ...]`."""
     t = per_example(t, estimated.x0)
     return path.alpha_derivative(t) * estimated.x0 + path.sigma_derivative(t) * estimated.eps

@@ -102,7 +102,7 @@ class CosinePath(NamedTuple):
         return lib.sqrt(product) / np.cos(_FIRST_ANGLE).item()
 
     def alpha_derivative(self, t: Array) -> Array:
-        """D alpha / dt."""
+        """The derivative d alpha / dt."""
         lib = library_of(t)
         return -_ANGLE_RANGE * lib.sin(self._angle(t)) / np.cos(_FIRST_ANGLE).item()
 
@@ -198,12 +198,12 @@ class TablePath(NamedTuple):
         return lib.sqrt(_sigmoid(-self._log_snr(t)))
 
     def alpha_derivative(self, t: Array) -> Array:
-        """D alpha / dt between the entries; at an entry, that towards the noise."""
+        """The slope d alpha / dt between the entries; at an entry, that towards the noise."""
         lib = library_of(t)
         return self.alpha(t) * lib.square(self.sigma(t)) * self._log_snr_derivative(t) / 2
 
     def sigma_derivative(self, t: Array) -> Array:
-        """D sigma / dt between the entries; at an entry, that towards the noise."""
+        """The slope d sigma / dt between the entries; at an entry, that towards the noise."""
         lib = library_of(t)
         return -self.sigma(t) * lib.square(self.alpha(t)) * self._log_snr_derivative(t) / 2
 
@@ -243,7 +243,7 @@ class EDMPath(NamedTuple):
         return float(np.log(self.sigma_max / self.sigma_min) / (1 - FIRST_TIME))
 
     def alpha(self, t: Array) -> Array:
-        """1."""
+        """The factor of the data, 1."""
         lib = library_of(t)
         return lib.ones_like(t)
 
@@ -253,12 +253,12 @@ class EDMPath(NamedTuple):
         return self.sigma_min * lib.exp(self._rate() * (t - FIRST_TIME))
 
     def alpha_derivative(self, t: Array) -> Array:
-        """0."""
+        """The derivative of alpha, 0."""
         lib = library_of(t)
         return lib.zeros_like(t)
 
     def sigma_derivative(self, t: Array) -> Array:
-        """D sigma / dt."""
+        """The derivative d sigma / dt."""
         return self._rate() * self.sigma(t)
 
     def time_of_log_snr(self, log_snr: Array) -> Array:

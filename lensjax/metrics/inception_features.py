@@ -102,7 +102,7 @@ class InceptionExtractor:
         return _features(self._weights, pixels, self.num_features)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Features.
+        """The features of images.
 
         Args:
           images: flux `[N, H, W, C]`, finite, any N; one channel is repeated to three, three are

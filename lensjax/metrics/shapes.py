@@ -123,7 +123,7 @@ def asymmetry(images: Array) -> Array:
 
 
 def _grid(shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """X `[1, 1, W]` and y `[1, H, 1]` from the image's centre, in pixels."""
+    """The distances x `[1, 1, W]` and y `[1, H, 1]` from the image's centre, in pixels."""
     height, width = shape
     x, y = (jnp.asarray(pixel_centres(side, 1.0), jnp.float32) for side in (width, height))
     return x[None, None, :], y[None, :, None]

@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from absl import logging
@@ -20,7 +20,6 @@ from lensjax.devices import hosts
 from lensjax.devices.mesh import state_shardings
 from lensjax.devices.spread import Spread
 from lensjax.errors import ConfigError
-from lensjax.interfaces import Batch
 from lensjax.run import workdir as files
 from lensjax.run.checkpoint import Checkpoints
 from lensjax.run.learning import build_spread, build_train_step, make_init_state, with_shardings
@@ -210,8 +209,7 @@ def first_state(
     expected = with_shardings(jax.eval_shape(init), mesh)
     state = checkpoints.restore(expected)
     if state is None:
-        new_state = jax.jit(init, out_shardings=state_shardings(mesh, expected))()
-        state = task.first_state(new_state)
+        state = task.first_state(jax.jit(init, out_shardings=state_shardings(mesh, expected))())
         _log_parameters(state)
     return state
 
@@ -226,10 +224,10 @@ def _log_parameters(state: TrainState) -> None:
 def compile_step(run: Begun, feed: Feed) -> StepFn:
     """Compiles the step once; a compiled step refuses other shapes instead of compiling again."""
     config, train = run.config, run.data.train
-    batch_fn: Callable[..., Batch] = make_batch_fn(
+    batch_fn = make_batch_fn(
         feed.batch, run.data.scaling, run.augment_fn, config.seed, masked=train.info.masked
     )
-    step_fn: Any = build_train_step(config, run.task.loss_fn(train), batch_fn, feed.spread)
+    step_fn = build_train_step(config, run.task.loss_fn(train), batch_fn, feed.spread)
     started = time.monotonic()
     compiled = feed.compile(step_fn, run.state)
     logging.info("compiled the train step once, in %.1f s", time.monotonic() - started)
