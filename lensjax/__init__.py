@@ -48,7 +48,7 @@ _HOMES = {
 }
 _ROOMS = frozenset({"config", "data", "diffusion", "metrics", "models"})
 
-# Modules of 0.1.0 that users may name, and where what they held is now. They go with 0.3.0.
+# Modules of 0.1.0 that users may name, and the modules of their content now. They go with 0.3.0.
 _MOVED = {
     "arrays": ("data.arrays", "run.datasets"),
     "checkpoint": ("run.checkpoint", "errors"),
@@ -74,7 +74,7 @@ _MOVED = {
 
 
 class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports a module of 0.1.0 by its old name, with a warning that says the new one."""
+    """Imports a module of 0.1.0 by its old name, with a warning that says the new name."""
 
     def find_spec(
         self,
@@ -82,11 +82,11 @@ class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         path: Sequence[str] | None = None,
         target: types.ModuleType | None = None,
     ) -> importlib.machinery.ModuleSpec | None:
-        """Where an old name is found, None for any other name."""
+        """The spec of a module by its old name, None for any other name."""
         del path, target
         old = fullname.removeprefix(f"{__name__}.")
-        known = old != fullname and old in _MOVED
-        return importlib.machinery.ModuleSpec(fullname, self) if known else None
+        is_moved = old != fullname and old in _MOVED
+        return importlib.machinery.ModuleSpec(fullname, self) if is_moved else None
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Makes the module ask its new homes for every name."""

@@ -1,14 +1,14 @@
-"""What a user can put right: one family of exceptions, each said in one line without a traceback.
+"""Errors that a user can put right: one family of exceptions, shown without a traceback.
 
-`lensjax.main` catches `UserError` alone. Each is a ValueError, a RuntimeError or an OSError too,
-for callers who do not know lensjax.
+`lensjax.main` catches `UserError` alone and prints it in one line. Each is a ValueError, a
+RuntimeError or an OSError too, for callers who do not know lensjax.
 """
 
 import os
 
 
 class UserError(Exception):
-    """Something that a user can put right; its text says what was got and what is allowed."""
+    """An error that a user can put right; its text says what was got and what is allowed."""
 
 
 class ConfigError(UserError, ValueError):
@@ -42,7 +42,7 @@ class BadFileError(DataError):
     """
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        # Names on disk are bytes; those that are no UTF-8 could not be printed or logged.
+        # Names on disk are bytes; names that are no UTF-8 could not be printed or logged.
         name = os.fsencode(path).decode(errors="backslashreplace")
         super().__init__(f"{name}: {reason}")
         self.path = path
@@ -54,11 +54,11 @@ class BadFileError(DataError):
 
 
 class UnusableError(UserError, ValueError):
-    """Why a file cannot be used, without its name, which whoever opened it adds."""
+    """The reason why a file cannot be used; the code that opened the file adds its name."""
 
 
 class FileError(UserError, OSError):
-    """A file or folder that the system does not let be read or written."""
+    """A file or folder that cannot be read or written."""
 
 
 class WeightsError(UserError, ValueError):

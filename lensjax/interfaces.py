@@ -8,7 +8,7 @@ from jax import Array
 
 
 class Batch(NamedTuple):
-    """What a step learns from.
+    """The examples of a step.
 
     Attributes:
       image: the model's range, float32 `[B, H, W, C]`.
@@ -40,7 +40,7 @@ class Estimate(NamedTuple):
     eps: Array
 
 
-# What a network is told beside image and time: `label` int32 `[B]`, whatever else `[B, ...]`.
+# Inputs of a network beside image and time: `label` int32 `[B]`, any others `[B, ...]`.
 Condition = Mapping[str, Array]
 # (params, x [B, H, W, C], t [B], condition) -> output [B, H, W, C].
 ApplyFn = Callable[..., Array]

@@ -59,7 +59,7 @@ def _set_up_logging() -> None:
 
     def is_shown(record: std_logging.LogRecord) -> bool:
         ours = record.pathname.startswith(package)
-        if f"{os.sep}orbax{os.sep}" in record.pathname:  # what its threads met is raised here too
+        if f"{os.sep}orbax{os.sep}" in record.pathname:  # errors of its threads are raised here too
             record.exc_info = record.exc_text = None
         return ours or record.levelno >= std_logging.ERROR
 
@@ -68,7 +68,7 @@ def _set_up_logging() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Runs one mode; what a user can put right ends with one message and no traceback."""
+    """Runs one mode; an error that a user can put right ends it with one message."""
     from lensjax.cli import modes
     from lensjax.config import from_config_dict
 
@@ -98,8 +98,8 @@ def main(arguments: list[str]) -> None:
 
 
 def run() -> None:
-    """Runs the command line of this process: what the console script `lensjax` calls."""
-    # For --help, absl takes text and flags of whatever file was started.
+    """Runs the command line of this process; the console script `lensjax` calls this."""
+    # For --help, absl takes text and flags from the file that was started.
     sys.modules["__main__"].__doc__ = __doc__
     for name in ("config", "workdir", "mode", "images"):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])

@@ -1,4 +1,4 @@
-"""`--mode=build_data`: builds a data set and says what is in it, with a sheet of some images."""
+"""`--mode=build_data`: builds a data set, reports its content, and draws some of its images."""
 
 import pathlib
 from collections.abc import Mapping
@@ -22,21 +22,21 @@ def _counts(info: DatasetInfo, report: Mapping[str, Any] | None) -> list[str]:
     classes = (report or {}).get("images", {})
     lines = []
     for split, size in info.split_sizes.items():
-        parts = [f"{name} {number:,}" for name, number in classes.get(split, {}).items()]
-        if not parts:
+        counts = [f"{name} {number:,}" for name, number in classes.get(split, {}).items()]
+        if not counts:
             share = size // max(1, info.num_classes)
-            parts = [f"{name} {share:,}" for name in info.class_names]
-        lines.append(f"  {split:6}{size:>9,} images: {', '.join(parts) or 'unlabelled'}")
+            counts = [f"{name} {share:,}" for name in info.class_names]
+        lines.append(f"  {split:6}{size:>9,} images: {', '.join(counts) or 'unlabelled'}")
     return lines
 
 
 def _per_cent(share: float) -> str:
-    """A share so that one pixel of many does not look like none."""
+    """A share in per cent, with digits enough that one pixel of many is not 0."""
     return f"{100 * share:.2f} %" if share == 0 or share >= 5e-5 else f"{100 * share:.1g} %"
 
 
 def _findings(report: Mapping[str, Any]) -> list[str]:
-    """What only the reading of a user's files can say."""
+    """The lines about a user's files that only their report has."""
     lines = [
         f"  {_per_cent(report['share_of_zeros'])} of the pixels are exactly 0, "
         f"{_per_cent(report['share_not_finite'])} were not finite",
@@ -49,8 +49,10 @@ def _findings(report: Mapping[str, Any]) -> list[str]:
     if report["parameters"]:
         lines.append(f"  parameters: {', '.join(report['parameters'])}")
     if report["other_files"]:
-        others = ", ".join(f"{number} {kind}" for kind, number in report["other_files"].items())
-        lines.append(f"  not image files: {others}")
+        other_files = ", ".join(
+            f"{number} {kind}" for kind, number in report["other_files"].items()
+        )
+        lines.append(f"  not image files: {other_files}")
     named = [f"    {error}" for error in report["left_out_files"][:_SHOWN]]
     if report["left_out"] > len(named):
         named.append(f"    and {report['left_out'] - len(named):,} more")
@@ -58,14 +60,14 @@ def _findings(report: Mapping[str, Any]) -> list[str]:
 
 
 def describe(info: DatasetInfo, report: Mapping[str, Any] | None) -> str:
-    """What a set holds, for people.
+    """Describes the content of a set for people.
 
     Args:
-      info: what is known of the set.
-      report: what the reading of a user's files found; None for a simulated set.
+      info: the description of the set.
+      report: on the reading of a user's files; None for a simulated set.
     """
     height, width, channels = info.image_shape
-    known = [
+    calibration = [
         f"pixel {info.pixel_scale_arcsec:g} arcsec" if info.pixel_scale_arcsec else "",
         f"PSF {info.psf_fwhm_arcsec:g} arcsec" if info.psf_fwhm_arcsec else "",
         f"zero point {info.zero_point_mag:g}" if info.zero_point_mag is not None else "",
@@ -74,7 +76,7 @@ def describe(info: DatasetInfo, report: Mapping[str, Any] | None) -> str:
         f"{info.name}, fingerprint {info.fingerprint}",
         *_counts(info, report),
         f"  {height}x{width} pixels, {channels} channel{'s' if channels > 1 else ''}"
-        + "".join(f", {one}" for one in known if one),
+        + "".join(f", {fact}" for fact in calibration if fact),
         f"  values {info.minimum:.6g} to {info.maximum:.6g} in the training images, flux unit "
         f"{info.flux_unit}",
         *(_findings(report) if report else []),
@@ -86,7 +88,7 @@ def show(prepared: PreparedSet) -> tuple[str, pathlib.Path]:
     """Draws the contact sheet of a finished set beside its files.
 
     Returns:
-      What the set holds, and where the sheet is.
+      The description of the set, and the path of the sheet.
 
     Raises:
       DataError: for a set that is missing, stale or damaged, or a place that cannot be written.
@@ -98,13 +100,13 @@ def show(prepared: PreparedSet) -> tuple[str, pathlib.Path]:
     try:
         save_png(path, picture)
     except FileError as error:
-        if not path.exists():  # a place for sets that others fill has it already
+        if not path.exists():  # a folder that only another user may write to has it already
             raise DataError(f"{error}; the set itself is finished") from error
     return describe(split.info, prepared.report), path
 
 
 def build_data_mode(config: Config) -> None:
-    """Builds the configured data set and prints what is in it.
+    """Builds the configured data set and prints its content.
 
     Raises:
       DataError: for a set that cannot be made, or is stale or damaged.

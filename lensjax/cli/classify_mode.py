@@ -26,18 +26,18 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
         raise DataError(f"--images={path} is not there; allowed: a file or a folder of images")
     if not path.is_dir():
         return [path]
-    found = sorted(
+    files = sorted(
         pathlib.Path(folder) / name
         for folder, _, names in os.walk(path)
         for name in names
         if is_image_file(name) and not name.startswith(".")
     )
-    if not found:
+    if not files:
         raise DataError(
             f"--images={path} holds no images; allowed: files with one of the suffixes "
             f"{', '.join(SUFFIXES)}, in it or in folders below"
         )
-    return found
+    return files
 
 
 def _images(path: pathlib.Path, layout: str) -> Iterator[tuple[str, FileImage]]:
@@ -48,17 +48,17 @@ def _images(path: pathlib.Path, layout: str) -> Iterator[tuple[str, FileImage]]:
         try:
             for image in read_images(file, layout):
                 yield f"{name}{image.place and ' '}{image.place}", image
-        except DataError as error:  # it is read as files of a data set are
+        except DataError as error:  # the reader names the field of data sets
             raise DataError(str(error).replace("data.layout", "classify.layout")) from None
 
 
 def _chunks(
-    found: Iterator[tuple[str, FileImage]], classifier: LensClassifier, config: Config
+    images: Iterator[tuple[str, FileImage]], classifier: LensClassifier, config: Config
 ) -> Iterator[tuple[list[str], np.ndarray]]:
     """Yields names and pixels `[B, H, W, C]` of images of one shape, in their order."""
     settings = config.classify
     scale = classifier.published_scale if settings.image_scale == "published" else 1.0
-    for _, group in itertools.groupby(found, key=lambda pair: pair[1].pixels.shape):
+    for _, group in itertools.groupby(images, key=lambda pair: pair[1].pixels.shape):
         while chunk := list(itertools.islice(group, settings.batch_size)):
             names = [name for name, _ in chunk]
             yield names, np.stack([image.pixels for _, image in chunk]) / np.float32(scale)
@@ -72,7 +72,7 @@ def _row(name: str, label: str, probabilities: np.ndarray) -> list[str]:
 def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | None) -> None:
     """Classifies images; prints a table and writes it as a CSV file in the workdir.
 
-    A row has the image, its class, the probability of that, and the probability of each class.
+    A row has the image, its class, the probability of this class, and that of each class.
 
     Args:
       config: the configuration of the run; `classify.*` says how images are taken.
@@ -81,7 +81,7 @@ def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | N
 
     Raises:
       DataError: for files that are not there or cannot be used, or images that do not fit.
-      ConfigError: without images, or for the workdir of something else than a classifier.
+      ConfigError: without images, or for the workdir of a run without a classifier.
       lensjax.errors.WorkdirError: where the folder is not that of a run.
       lensjax.errors.CheckpointError: where there is no sound checkpoint.
     """
@@ -98,15 +98,17 @@ def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | N
         writer.writerow(header)
         for names, pixels in _chunks(_images(images, config.classify.layout), classifier, config):
             try:
-                found = classifier.classify(pixels, resize=config.classify.resize)
+                classified = classifier.classify(pixels, resize=config.classify.resize)
             except RequestError as error:
                 raise DataError(f"--images={images}, {names[0]}: {error}") from None
             rows = [
-                _row(*parts)
-                for parts in zip(names, found.class_name, found.probabilities, strict=True)
+                _row(*cells)
+                for cells in zip(
+                    names, classified.class_name, classified.probabilities, strict=True
+                )
             ]
             writer.writerows(rows)
-            counts.update(found.class_name)
+            counts.update(classified.class_name)
             shown += rows[: _LINES_SHOWN - len(shown)]
     print(_text(shown, counts, classifier.class_names), flush=True)
     logging.info("all %d rows: %s", counts.total(), path)

@@ -1,4 +1,4 @@
-"""Reads the command line and says what is wrong with it in lensjax's own words.
+"""Reads the command line and reports its errors in lensjax's own words.
 
 absl and ml_collections parse the flags; their errors are of many kinds and some are tracebacks.
 """
@@ -23,13 +23,13 @@ _HELP = frozenset({"help", "helpshort", "helpfull", "helpxml", "?"})
 
 def _flags_of(arguments: list[str]) -> dict[str, str]:
     """The values of the `--name=value` and `--name value` arguments by name."""
-    found = {}
+    values = {}
     for place, argument in enumerate(arguments):
         if argument.startswith("-"):
             name, equals, value = argument.lstrip("-").partition("=")
-            following = [one for one in arguments[place + 1 : place + 2] if one[:2] != "--"]
-            found[name] = value if equals else "".join(following) or "True"
-    return found
+            following = [text for text in arguments[place + 1 : place + 2] if text[:2] != "--"]
+            values[name] = value if equals else "".join(following) or "True"
+    return values
 
 
 def _place_in(file: str, error: BaseException) -> tuple[str, BaseException]:
@@ -48,9 +48,9 @@ def _say_again(error: BaseException) -> str:
     text = (str(error.args[0]) if isinstance(error, KeyError) else str(error)) or repr(error)
     if "Traceback (most recent call last)" in text:  # absl puts one into its own message
         text = text.strip().splitlines()[-1]
-    head, others, tail = text.partition(" Other fields present:")
+    head, separator, tail = text.partition(" Other fields present:")
     hint = tail.rpartition("Did you mean")
-    if others:  # ml_collections repeats the whole section here
+    if separator:  # ml_collections repeats the whole section here
         text = head + (f" Did you mean{hint[2]}" if hint[1] else "")
     return " ".join(text.replace("\\n", " ").split())
 
@@ -85,14 +85,14 @@ def leaving() -> Iterator[None]:
             end_now(1)
         raise  # it was another pipe
     except SystemExit as end:
-        waiting = [one for one in threading.enumerate() if not one.daemon]
+        waiting = [thread for thread in threading.enumerate() if not thread.daemon]
         if isinstance(end.code, int) and end.code == _REFUSED and len(waiting) > 1:
             end_now(end.code)
         raise
 
 
 def _output_is_closed() -> bool:
-    """Whether whoever read this process's output has gone."""
+    """Whether the reader of this process's output has gone."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
@@ -102,7 +102,7 @@ def _output_is_closed() -> bool:
 
 
 def end_now(status: int) -> NoReturn:
-    """Ends the process at once, whatever else still runs in it."""
+    """Ends the process immediately, whatever else still runs in it."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -110,11 +110,11 @@ def end_now(status: int) -> NoReturn:
 
 
 def _show_help(arguments: list[str]) -> None:
-    """Prints what the flags are and ends the process, if that is asked for; imports nothing."""
+    """Prints the help on flags and ends the process, if a user asks for it; imports nothing."""
     asked = [
-        one
-        for one in arguments
-        if one.startswith("-") and one.lstrip("-").partition("=")[0] in _HELP
+        argument
+        for argument in arguments
+        if argument.startswith("-") and argument.lstrip("-").partition("=")[0] in _HELP
     ]
     if asked:
         try:
@@ -124,13 +124,13 @@ def _show_help(arguments: list[str]) -> None:
 
 
 def parse(arguments: list[str]) -> list[str]:
-    """Parses the flags; what is wrong ends the process with one message that names the field.
+    """Parses the flags; an error ends the process with one message that names the field.
 
     Args:
       arguments: the command line with the program's name first.
 
     Returns:
-      The arguments that are no flags, with the program's name first.
+      The arguments that are not flags, with the program's name first.
     """
     _show_help(arguments)
     _import_jax()
@@ -139,21 +139,21 @@ def parse(arguments: list[str]) -> list[str]:
     from lensjax.config import check_overrides
     from lensjax.errors import UserError
 
-    given = _flags_of(arguments[1:])
-    file = given.get("config", "").partition(":")[0]
-    if "config" in given and not pathlib.Path(file).is_file():
+    values = _flags_of(arguments[1:])
+    file = values.get("config", "").partition(":")[0]
+    if "config" in values and not pathlib.Path(file).is_file():
         fail(f"--config: got {file!r}; there is no such file")
     try:
         check_overrides(
             {
                 name.removeprefix("config."): text
-                for name, text in given.items()
+                for name, text in values.items()
                 if name.startswith("config.")
             }
         )
         remaining = flags.FLAGS(arguments)
         config = flags.FLAGS["config"].value
-        if "config" in given and config is None:
+        if "config" in values and config is None:
             fail(f"--config: {file}: get_config() returns None; allowed: a ConfigDict")
         if config is not None and not isinstance(config, ConfigDict):
             config.to_dict()  # a file that could not be loaded shows at its first use
@@ -164,7 +164,7 @@ def parse(arguments: list[str]) -> list[str]:
         if not _place_in(file, end)[0]:  # ours, or absl's after its help
             raise
         fail(f"--config: {file} ends the program; allowed: a get_config() that returns")
-    # Whatever a config file may raise is the user's to put right, and ml_collections adds its own.
+    # A user can put right every error of a config file, and ml_collections adds its own errors.
     except Exception as error:
         place, inner = _place_in(file, error)
         own = isinstance(error, flags.Error) and not place  # absl's, and it names the flag

@@ -11,7 +11,7 @@ PACKAGES = ("jinja2", "scipy", "sklearn")
 
 
 def evaluate_mode(config: Config, workdir: pathlib.Path, images: pathlib.Path | None) -> None:
-    """Evaluates what the configuration trains, or a file of images.
+    """Evaluates the network of the configuration, or a file of images.
 
     Args:
       config: the configuration.
@@ -22,7 +22,7 @@ def evaluate_mode(config: Config, workdir: pathlib.Path, images: pathlib.Path | 
       UserError: see `evaluate_generator` and `evaluate_classifier`; and for an autoencoder, in
         which there is nothing to score.
     """
-    require_packages("--mode=evaluate", "evaluate", *PACKAGES)  # not after all the measuring
+    require_packages("--mode=evaluate", "evaluate", *PACKAGES)  # before all the measuring
     if config.task == CLASSIFY and images is None:
         from lensjax.evaluation.evaluate_classifier import evaluate_classifier
 

@@ -1,4 +1,4 @@
-"""Images of a split as npy, FITS or HDF5 files, with all that is known about them.
+"""Images of a split as npy, FITS or HDF5 files, with all facts about them.
 
 Rows run upwards in y in every format, as in `LensSplit`; FITS readers draw them so, and most others
 need `origin="lower"`.
@@ -23,18 +23,18 @@ FORMATS = (*FILE_FORMATS, "hdf5")
 _HDF5_BYTES = 1 << 16  # of a file without images
 _CHUNK_BYTES = 1 << 20
 _BLOCK = 1024  # images in memory beside the split itself
-# What FITS calls our units; a unit of the user's own files is written as it was read.
+# FITS's names for our units; a unit of the user's own files is written as it was read.
 _FITS_UNITS = {"counts/s": "count/s", "counts": "count"}
 _NO_UNITS = ("arbitrary", "unknown")
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What holds for all images of an export.
+    """The facts that hold for all images of an export.
 
     Attributes:
-      info: the data set, or the one that the network learned from.
-      factor: what flux was multiplied by.
+      info: the data set, or that of the network which generated the images.
+      factor: by which flux was multiplied.
       seed: of generated images; None for a data set.
       weights_sha256: of the network that generated the images; None for a data set.
     """
@@ -56,7 +56,7 @@ class Description:
         return None if zero_point is None else zero_point + 2.5 * math.log10(self.factor)
 
     def facts(self) -> dict[str, Any]:
-        """What is known as plain values by name; unknown ones are not there."""
+        """The facts that are known, as plain values by name."""
         values = {
             "data_set": self.info.name,
             "fingerprint": self.info.fingerprint,
@@ -71,7 +71,7 @@ class Description:
         return {name: value for name, value in values.items() if value is not None}
 
 
-# What a format needs beside numpy; both come with the extra `files`.
+# The packages of a format beside numpy; both come with the extra `files`.
 PACKAGES = {"hdf5": ("h5py",), "fits": ("astropy",)}
 
 
@@ -81,7 +81,7 @@ def _class_names(split: LensSplit) -> list[str]:
 
 
 def is_plain_name(name: str) -> bool:
-    """Says whether a text names something within a folder, whoever wrote the text."""
+    """Says whether a text, of any origin, is the name of something directly in a folder."""
     return "/" not in name and name not in ("", ".", "..")
 
 
@@ -138,7 +138,7 @@ def write_files(
     Args:
       split: the images.
       folder: where the files and the classes' folders go.
-      description: what holds for all images.
+      description: the facts that hold for all images.
       file_format: one of `FILE_FORMATS`.
       advance: called with the number of images that were written.
 
@@ -162,7 +162,7 @@ def _write_npy(path: pathlib.Path, image: np.ndarray, index: int) -> None:
 
 
 def _ascii(text: str) -> str:
-    """A text as FITS allows it."""
+    """A text in the characters that FITS allows."""
     return text.encode("ascii", "backslashreplace").decode()
 
 
@@ -234,7 +234,7 @@ def _fits_writer(
 
 
 def split_bytes(split: LensSplit) -> int:
-    """About what an HDF5 file of a split takes on a disk."""
+    """The approximate size of an HDF5 file of a split."""
     per_image = math.prod(split.info.image_shape) + len(split.info.parameter_names) + 1
     return 4 * len(split) * per_image + _HDF5_BYTES
 
@@ -248,12 +248,12 @@ def write_hdf5(
     """Writes one HDF5 file of a split.
 
     Datasets: `images` float32 `[N, H, W, C]`, `labels` int32 `[N]`, `class_names`, `parameters`
-    float32 `[N, P]`, `parameter_names`. What is known about all images are attributes.
+    float32 `[N, P]`, `parameter_names`. Facts about all images are attributes.
 
     Args:
       split: the images.
       path: the file.
-      description: what holds for all images.
+      description: the facts that hold for all images.
       advance: called with the number of images that were written.
 
     Raises:
@@ -261,7 +261,7 @@ def write_hdf5(
     """
     import h5py
 
-    # Where the disk is full, h5py ends the process without a word.
+    # Where the disk is full, h5py ends the process without an error.
     needed, free = split_bytes(split), shutil.disk_usage(path.parent).free
     if needed > free:
         raise DataError(

@@ -39,20 +39,20 @@ _WRITTEN_BY = "lensjax --mode=export"
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What is exported.
+    """The images to export.
 
     Attributes:
-      info: the data set, or the one that the network learned from.
-      parts: for each part, such as `train`, what reads it; one is in memory at a time.
+      info: the data set, or that of the network which generated the images.
+      readers: read each part, such as `train`, by its name; one part is in memory at a time.
       meta: the content of `generated/meta.json`; None for a data set.
     """
 
     info: DatasetInfo
-    parts: dict[str, Callable[[], LensSplit]]
+    readers: dict[str, Callable[[], LensSplit]]
     meta: dict[str, Any] | None = None
 
     def description(self, scale: str) -> Description:
-        """What holds for all images at a scale, `flux` or `published`."""
+        """The facts that hold for all images at a scale, `flux` or `published`."""
         meta = self.meta or {}
         return Description(
             self.info,
@@ -103,9 +103,9 @@ def _generated_source(workdir: pathlib.Path) -> Source:
             f"{folder} holds images of {images.dtype} and labels of {labels.dtype}; allowed: "
             f"float32, and integers from 0 to {classes}; draw them again (--mode=sample)"
         )
-    known = {field.name for field in dataclasses.fields(DatasetInfo)} & dataset.keys()
+    field_names = {field.name for field in dataclasses.fields(DatasetInfo)} & dataset.keys()
     info = DatasetInfo(
-        **{name: dataset[name] for name in known}
+        **{name: dataset[name] for name in field_names}
         | {
             "class_names": tuple(dataset["class_names"]),
             "parameter_names": (),
@@ -118,10 +118,10 @@ def _generated_source(workdir: pathlib.Path) -> Source:
 
 
 def _earlier_export(folder: pathlib.Path) -> list[str]:
-    """The patterns of what an earlier export wrote into a folder.
+    """The patterns of the files that an earlier export wrote into a folder.
 
     Raises:
-      ConfigError: where the folder holds anything and was not written by an export.
+      ConfigError: where the folder is not empty and was not written by an export.
     """
     try:
         content = json.loads((folder / EXPORT_FILE).read_text())
@@ -140,12 +140,12 @@ def _earlier_export(folder: pathlib.Path) -> list[str]:
 
 
 def _contents(source: Source, file_format: str) -> list[str]:
-    """Patterns of what an export writes into its folder beside `export.json`."""
+    """Patterns of the files that an export writes into its folder beside `export.json`."""
     if file_format not in FILE_FORMATS:
-        return [f"{part}.h5" for part in source.parts]
+        return [f"{name}.h5" for name in source.readers]
     check_class_names(source.info)
     if source.meta is None:
-        return list(source.parts)
+        return list(source.readers)
     return [
         *map(glob.escape, source.info.class_names),
         f"[0-9][0-9][0-9][0-9][0-9][0-9]*.{file_format}",
@@ -154,7 +154,7 @@ def _contents(source: Source, file_format: str) -> list[str]:
 
 
 def _replace_earlier(folder: pathlib.Path, contents: list[str]) -> None:
-    """Removes what an earlier export wrote, unless something else is in the way."""
+    """Removes the files of an earlier export, unless other files are in the way."""
 
     def matching(patterns: list[str]) -> set[pathlib.Path]:
         return {path for pattern in patterns for path in folder.glob(pattern)}
@@ -186,7 +186,7 @@ def _record(config: Config, source: Source, contents: list[str]) -> dict[str, An
         **source.description(config.export.scale).facts(),
         "class_names": list(source.info.class_names),
         "image_shape": list(source.info.image_shape),
-        "num_images": {part: source.info.split_sizes[part] for part in source.parts},
+        "num_images": {name: source.info.split_sizes[name] for name in source.readers},
         "versions": provenance.versions(),
         "git_revision": provenance.git_revision(),
         "generated": source.meta,
@@ -196,15 +196,15 @@ def _record(config: Config, source: Source, contents: list[str]) -> dict[str, An
 def _write(
     source: Source, folder: pathlib.Path, file_format: str, description: Description
 ) -> None:
-    total = sum(source.info.split_sizes[part] for part in source.parts)
+    total = sum(source.info.split_sizes[name] for name in source.readers)
     with progress_bar(total, f"Exporting {source.info.name}") as bar:
-        for part, read in source.parts.items():
-            split = read()
+        for name, read_split in source.readers.items():
+            split = read_split()
             if file_format in FILE_FORMATS:
-                target = folder if source.meta is not None else folder / part
+                target = folder if source.meta is not None else folder / name
                 write_files(split, target, description, file_format, bar.update)
             else:
-                write_hdf5(split, folder / f"{part}.h5", description, bar.update)
+                write_hdf5(split, folder / f"{name}.h5", description, bar.update)
 
 
 def export_mode(config: Config, workdir: pathlib.Path) -> None:
@@ -217,7 +217,7 @@ def export_mode(config: Config, workdir: pathlib.Path) -> None:
       workdir: the run's folder; not used where `export.folder` is given and the source is `data`.
 
     Raises:
-      ConfigError: where the folder holds what no export wrote, or, for generated images, the
+      ConfigError: where the folder holds files that no export wrote, or, for generated images, the
         workdir belongs to another configuration.
       DataError: where a package is missing, the data set cannot be built or read, or the files
         cannot be written.
@@ -238,7 +238,7 @@ def export_mode(config: Config, workdir: pathlib.Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _replace_earlier(folder, contents)
-        # First, so that an export that was killed is known as one and can be repeated.
+        # Written first, so that a killed export is recognised and can be repeated.
         write_json(folder / EXPORT_FILE, record)
         _write(source, folder, settings.format, source.description(settings.scale))
         write_json(folder / EXPORT_FILE, record | {"complete": True})

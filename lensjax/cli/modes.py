@@ -23,10 +23,10 @@ _DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops=true"
 
 @contextlib.contextmanager
 def _refusals_in_a_line() -> Iterator[None]:
-    """Says what the system refuses, such as a full disk, as an error of the user's.
+    """Turns errors of the system, such as a full disk, into errors that a user can put right.
 
     Raises:
-      FileError: in place of an OSError that nobody has put into words.
+      FileError: in place of an OSError without a message of lensjax.
     """
     try:
         yield
@@ -62,7 +62,7 @@ def run(
     """Runs a mode, one of `main.MODES`, with a checked configuration.
 
     Args:
-      mode: which.
+      mode: its name.
       config: the configuration.
       workdir: the run's folder.
       images: for `evaluate`, a file of images to judge; None for those of the run. For `classify`,
@@ -72,7 +72,7 @@ def run(
       The exit status: 0, or `stopping.RUN_AGAIN` where a signal stopped a training.
 
     Raises:
-      ConfigError: for several hosts in a mode for one.
+      ConfigError: for several hosts in a mode that runs on one.
     """
     if config.train.deterministic:  # before the first use of a device
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DETERMINISTIC_FLAG}"
@@ -83,7 +83,7 @@ def run(
             config.parallel.hosts,
             f"allowed: one with --mode={mode}; several hosts can {', '.join(_FOR_SEVERAL_HOSTS)}",
         )
-    if not several:  # a host that finds its program would not wait for those that compile theirs
+    if not several:  # a host that finds its program would not wait for hosts that compile theirs
         keep_programs()
     with (
         _refusals_in_a_line(),
@@ -123,7 +123,7 @@ def _log_devices(config: Config) -> None:
 def _mode_function(
     mode: str, images: pathlib.Path | None
 ) -> Callable[[Config, pathlib.Path], int | None]:
-    """What a mode does, imported now: most modes need little of what the others do."""
+    """The function of a mode, imported now: most modes need few of the others' imports."""
     if mode == "train":
         from lensjax.cli.train_mode import train_mode
 

@@ -1,4 +1,4 @@
-"""What a machine that has no memory left asks its user to change."""
+"""Advice on the settings to lower where memory runs out."""
 
 import contextlib
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def _advice(mode: str, config: Config) -> str:
 
 @contextlib.contextmanager
 def advising(mode: str, config: Config) -> Iterator[None]:
-    """Says what to lower where memory runs out while it is open.
+    """Names the settings to lower where memory runs out while it is open.
 
     Args:
       mode: of the command line.

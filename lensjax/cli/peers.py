@@ -1,6 +1,7 @@
 """Notices that another process of a run is lost or has failed, and says which host that was.
 
-JAX's abort names none. Each and process 0 exchange what to log if the other's messages stop.
+JAX's abort names no host. Each process and process 0 exchange the text to log if the other's
+messages stop.
 """
 
 import socket
@@ -15,8 +16,8 @@ from absl import logging
 from lensjax.cli.command_line import end_now
 from lensjax.devices.hosts import from_main
 
-FAILED, LOST = 1, 76  # exit status on another's failure or loss; 76 is EX_PROTOCOL of sysexits.h
-WAIT_SECONDS = 4.0  # for news of a lost process
+FAILED, LOST = 1, 76  # exit status after another's failure or loss; 76 is EX_PROTOCOL of sysexits.h
+WAIT_SECONDS = 4.0  # until news of a lost process comes
 _ADVICE = "To go on from the newest checkpoint, run the same command again on every host."
 
 
@@ -29,20 +30,23 @@ class Peers:
     """
 
     def __init__(self, host: str | None, timeout_s: float) -> None:
-        self._number, self._timeout_s, here = jax.process_index(), timeout_s, socket.gethostname()
-        self.name = f"process {self._number} of {jax.process_count()} (host {here})"
+        self._number, self._timeout_s = jax.process_index(), timeout_s
+        own_host = socket.gethostname()
+        self.name = f"process {self._number} of {jax.process_count()} (host {own_host})"
         self._alive = f"{LOST} {self.name} was lost: it was killed, froze or cannot be reached\n"
         self._connections: set[socket.socket] = set()
         self._over, self._met = Lock(), Event()  # whoever takes the lock ends the watch
         server = ThreadingTCPServer(("", 0), lambda peer, *_: self._watch(peer))  # type: ignore
         server.daemon_threads = True
         Thread(target=server.serve_forever, daemon=True).start()  # only that of process 0 is used
-        name, port, news = from_main(lambda: (here, server.server_address[1], self._alive), "peers")
+        name, port, news = from_main(
+            lambda: (own_host, server.server_address[1], self._alive), "peers"
+        )
         try:
             if self._number:
                 connection = socket.create_connection(((host or name).strip("[]"), port), 10.0)
                 Thread(target=self._watch, args=(connection, news), daemon=True).start()
-                self._met.wait(10.0)  # then process 0 can tell this one whatever comes
+                self._met.wait(10.0)  # from then on process 0 can send news
         except OSError as error:
             logging.warning("only JAX watches %s: port %d: %s", self.name, port, error)
         Thread(target=self._beat, daemon=True).start()
@@ -74,7 +78,7 @@ class Peers:
                 news = line
                 self._met.set()
         self._connections.discard(connection)
-        status, _, what = news.strip().partition(" ")
-        if status.isdigit() and self.close(news):  # skips what a stranger sent
-            logging.error("%s. %s cannot go on alone. %s", what, self.name, _ADVICE)
+        status, _, reason = news.strip().partition(" ")
+        if status.isdigit() and self.close(news):  # skips lines of other programs
+            logging.error("%s. %s cannot go on alone. %s", reason, self.name, _ADVICE)
             end_now(int(status))  # the main thread waits within JAX

@@ -1,7 +1,7 @@
 """How the processes of a run find each other, check that they go together, and part again.
 
 They meet at the address of process 0. JAX aborts where one does not come or a port is taken, and no
-program could catch that; so what can be known before is looked at before.
+program could catch that; so all that can be checked before is checked before.
 """
 
 import atexit
@@ -28,9 +28,9 @@ from lensjax.errors import ConfigError, HostError, UserError
 from lensjax.run.provenance import PACKAGE, code_hash, versions
 
 _PROBE_SECONDS = 1.0
-# JAX waits longer than lensjax does: its own way to end is an abort without a word of advice.
+# JAX waits longer than lensjax does: it ends by an abort without advice.
 _SPARE_SECONDS = 30
-# What SLURM tells each task of a job step.
+# The variables that SLURM sets for each task of a job step.
 _SLURM_NAMES = ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS")
 _MOST_DIFFERENCES = 8
 
@@ -59,10 +59,10 @@ def find_address(parallel: ParallelConfig, environment: Mapping[str, str]) -> Ad
       environment: the variables of the process.
 
     Raises:
-      ConfigError: where something is missing.
+      ConfigError: where a part of the address is missing.
     """
     kind = parallel.hosts
-    given = parallel.coordinator or environment.get("JAX_COORDINATOR_ADDRESS")
+    coordinator = parallel.coordinator or environment.get("JAX_COORDINATOR_ADDRESS")
     in_step = all(name in environment for name in _SLURM_NAMES)
     if kind == AUTO:
         if parallel.num_processes is not None:
@@ -78,18 +78,18 @@ def find_address(parallel: ParallelConfig, environment: Mapping[str, str]) -> Ad
     if kind == TPU:
         return Address(None, None, None)
     if kind == SLURM:
-        return _slurm_address(given, environment)
-    if given is None:
+        return _slurm_address(coordinator, environment)
+    if coordinator is None:
         raise ConfigError(
             "parallel.coordinator", None, "allowed: host:port of process 0, such as node7:7654"
         )
     if parallel.num_processes is None or parallel.process_id is None:
         name = "num_processes" if parallel.num_processes is None else "process_id"
-        raise ConfigError(f"parallel.{name}", None, f"allowed: an integer beside {given}")
-    return Address(given, parallel.num_processes, parallel.process_id)
+        raise ConfigError(f"parallel.{name}", None, f"allowed: an integer beside {coordinator}")
+    return Address(coordinator, parallel.num_processes, parallel.process_id)
 
 
-def _slurm_address(given: str | None, environment: Mapping[str, str]) -> Address:
+def _slurm_address(coordinator: str | None, environment: Mapping[str, str]) -> Address:
     missing = [name for name in _SLURM_NAMES if name not in environment]
     if missing:
         raise ConfigError(
@@ -98,11 +98,11 @@ def _slurm_address(given: str | None, environment: Mapping[str, str]) -> Address
             f"allowed: within srun, which sets {', '.join(missing)}; another word elsewhere",
         )
     # The first node of a list such as node[003-010,012] or a1,b2; the port is one of this job's.
-    found = re.match(r"([^,\[]+)(?:\[([^,\-\]]+))?", environment["SLURM_STEP_NODELIST"])
-    assert found is not None
+    first_node = re.match(r"([^,\[]+)(?:\[([^,\-\]]+))?", environment["SLURM_STEP_NODELIST"])
+    assert first_node is not None
     port = 61_440 + int(environment["SLURM_JOB_ID"]) % 4096
     return Address(
-        given or f"{found[1]}{found[2] or ''}:{port}",
+        coordinator or f"{first_node[1]}{first_node[2] or ''}:{port}",
         int(environment["SLURM_STEP_NUM_TASKS"]),
         int(environment["SLURM_PROCID"]),
         _slurm_devices(environment),
@@ -112,8 +112,8 @@ def _slurm_address(given: str | None, environment: Mapping[str, str]) -> Address
 def _slurm_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
     """A task's own accelerator where a node has several tasks that see several of them."""
     counts: list[int] = []  # of a list such as 8(x2),4
-    for part in environment.get("SLURM_STEP_TASKS_PER_NODE", "1").split(","):
-        tasks, _, times = part.rstrip(")").partition("(x")
+    for group in environment.get("SLURM_STEP_TASKS_PER_NODE", "1").split(","):
+        tasks, _, times = group.rstrip(")").partition("(x")
         counts += [int(tasks)] * int(times or 1)
     node, local = int(environment.get("SLURM_NODEID", 0)), int(environment.get("SLURM_LOCALID", 0))
     visible = environment.get("CUDA_VISIBLE_DEVICES")
@@ -125,7 +125,7 @@ def _slurm_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
 
 
 def _probe(coordinator: str, timeout_s: float) -> None:
-    """Waits until process 0 listens; JAX would abort without a word that a program could catch."""
+    """Waits until process 0 listens; JAX would abort without an exception to catch."""
     host, _, port = coordinator.rpartition(":")
     deadline, reason = time.monotonic() + timeout_s, "nothing was tried"
     while time.monotonic() < deadline:
@@ -179,7 +179,7 @@ def _deadline(address: Address, timeout_s: float) -> Iterator[None]:
 
 
 def _look_ahead(address: Address, timeout: float) -> None:
-    """Finds what JAX would only abort over."""
+    """Finds the errors that would make JAX abort."""
     if address.coordinator is not None and address.process_id:
         _probe(address.coordinator, timeout)
     elif address.coordinator is not None:
@@ -188,7 +188,7 @@ def _look_ahead(address: Address, timeout: float) -> None:
 
 
 def _join(address: Address, parallel: ParallelConfig, preemptible: bool) -> None:
-    # JAX takes SIGTERM for itself and tells the others; what nobody asks for would be lost.
+    # JAX takes SIGTERM for itself and tells the others; if no loop asks, the signal is lost.
     jax.config.update("jax_enable_preemption_service", preemptible)
     try:
         jax.distributed.initialize(
@@ -237,7 +237,7 @@ def joined(config: Config, *, preemptible: bool = False) -> Iterator[None]:
         barrier("the end of the run")
     except BaseException as error:
         if isinstance(error, Exception) and not isinstance(error, UserError):
-            # JAX's for a lost process is of any kind; the loss itself then ends this process here.
+            # JAX's error for a lost process is of any kind; `Peers` then ends this process here.
             time.sleep(WAIT_SECONDS)
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         if peers.close(f"{FAILED} {peers.name} stopped: {reason}\n"):
@@ -250,25 +250,25 @@ def joined(config: Config, *, preemptible: bool = False) -> Iterator[None]:
 
 
 def _description(config: Config) -> dict[str, str]:
-    """What must be the same in all processes, by name."""
+    """The settings and versions that must be the same in all processes, by name."""
     own = {f"parallel.{name}" for name in OWN_FIELDS}
     fields = {name: repr(value) for name, value in flat(to_dict(config)).items()}
     folders = [PACKAGE, *(path for path in sorted(PACKAGE.rglob("*")) if path.is_dir())]
     code = {"the code of lensjax": code_hash(*folders)}
-    others = {f"the version of {name}": version for name, version in versions().items()}
-    return {name: text for name, text in fields.items() if name not in own} | code | others
+    packages = {f"the version of {name}": version for name, version in versions().items()}
+    return {name: text for name, text in fields.items() if name not in own} | code | packages
 
 
 def _check_alike(config: Config) -> None:
     """Refuses processes with another configuration, code or versions than those of process 0."""
-    here = {"host": socket.gethostname(), **_description(config)}
-    found = [json.loads(text) for text in gather_texts(json.dumps(here))]
-    first, lines = found[0], []
-    for number, other in enumerate(found):
-        for name in sorted((first.keys() | other.keys()) - {"host"}):
-            if first.get(name) != other.get(name):
+    own = {"host": socket.gethostname(), **_description(config)}
+    descriptions = [json.loads(text) for text in gather_texts(json.dumps(own))]
+    first, lines = descriptions[0], []
+    for number, description in enumerate(descriptions):
+        for name in sorted((first.keys() | description.keys()) - {"host"}):
+            if first.get(name) != description.get(name):
                 lines.append(
-                    f"{name}: {other.get(name)} on process {number} ({other['host']}), "
+                    f"{name}: {description.get(name)} on process {number} ({description['host']}), "
                     f"{first.get(name)} on process 0 ({first['host']})"
                 )
     if lines:

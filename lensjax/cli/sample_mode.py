@@ -1,4 +1,4 @@
-"""`--mode=sample`: draws images into a workdir, and says what they depend on."""
+"""`--mode=sample`: draws images into a workdir, and records what they depend on."""
 
 import pathlib
 
@@ -46,7 +46,7 @@ def _write(
     generator: LensGenerator,
     sample: SampleConfig,
 ) -> None:
-    # Away first and back last: it never stands beside images that it does not describe.
+    # Removed first and written last: it never lies beside images that it does not describe.
     (target / "meta.json").unlink(missing_ok=True)
     write_array(target / "images.npy", images)
     write_array(target / "labels.npy", labels)

@@ -44,7 +44,7 @@ def train_mode(config: Config, workdir: pathlib.Path) -> int:
     Raises:
       UserError: for data, a workdir or devices that do not fit; see `training.loop.train`.
     """
-    mesh = build_mesh(config)  # refuses what the devices cannot do before anything is written
+    mesh = build_mesh(config)  # refuses unsuitable devices before anything is written
     _log_strategy(config, mesh)
     _check_apart(workdir, config)
     files.check_free(workdir, config)  # before a build that may take minutes

@@ -1,4 +1,4 @@
-"""The `classify` section: how classifiers are trained and used, and pre-trained before."""
+"""The `classify` section: how classifiers are pre-trained, trained and used."""
 
 import dataclasses
 
@@ -18,11 +18,11 @@ def class_weights(text: str) -> tuple[float, ...]:
     """The numbers of `classify.class_weights`; `()` for `none` and `balanced`.
 
     Raises:
-      ValueError: for what is no number above 0.
+      ValueError: for a text that is no number above 0.
     """
     if text in (BALANCED, UNWEIGHTED):
         return ()
-    weights = tuple(float(part) for part in text.split(","))
+    weights = tuple(float(number) for number in text.split(","))
     if not all(0 < weight < float("inf") for weight in weights):
         raise ValueError(_WEIGHTS)
     return weights
@@ -44,12 +44,12 @@ class ClassifyConfig:
       label_smoothing: share of each target that is spread over all classes.
       class_weights: factor of each class's loss: `none`, `balanced` (one over its share), or
         numbers with commas between, in the order of the labels.
-      noise_share: share of the training images behind the instrument's noise, drawn anew each time;
-        for noise-free simulated sets.
-      noise_magnitudes: lowest and highest magnitude of the source behind this noise.
-      validation_share: part of the training split that is not trained on, with as much of each
-        class; the best step and the calibration are chosen by it.
-      label_share: part of the rest that is trained on.
+      noise_share: share of the training images that get the instrument's noise, drawn anew each
+        time; for noise-free simulated sets.
+      noise_magnitudes: lowest and highest magnitude of the source in a noisy image.
+      validation_share: share of each class of the training split that is not trained on; the best
+        step and the calibration are chosen on it.
+      label_share: share of the rest that is trained on.
       patience: validations without a lower loss after which training ends; 0 for none.
       start_from: workdir of a run with the same encoder, such as a masked autoencoder, whose
         weights it begins with; None for new ones.
@@ -57,9 +57,9 @@ class ClassifyConfig:
       train_encoder: False trains the last layer alone (a linear probe).
       layout: the axes of an array in a file of `--images`; `auto` reads them off its shape.
       image_scale: of the files of `--images`: `flux` in the units of the data set, or `published`,
-        which is divided by what published files are multiplied by.
+        which is divided by the factor of published files.
       resize: whether images of another size are resized, keeping their flux.
-      batch_size: images looked at at once.
+      batch_size: images that are classified together.
     """
 
     label_smoothing: float = between(0.0, 0.0, 0.5, only_for=_CLASSIFIERS)
@@ -110,10 +110,10 @@ def _check_classes(classify: ClassifyConfig, model: ModelConfig) -> None:
     if classify.start_from is not None:
         return
     for name in ("train_encoder", "start_step"):
-        got, default = getattr(classify, name), getattr(ClassifyConfig(), name)
-        if got != default:
+        value, default = getattr(classify, name), getattr(ClassifyConfig(), name)
+        if value != default:
             raise ConfigError(
-                f"classify.{name}", got, f"allowed: {default} without classify.start_from"
+                f"classify.{name}", value, f"allowed: {default} without classify.start_from"
             )
 
 
@@ -122,11 +122,11 @@ def _check_noise(classify: ClassifyConfig, data: DataConfig) -> None:
         return
     simulated = SIMULATED_SETS.get(data.name)
     if simulated is None or not simulated.takes_noise:
-        what = "a user's files" if data.name == FOLDER_SET else data.name
+        data_set = "a user's files" if data.name == FOLDER_SET else data.name
         raise ConfigError(
             "classify.noise_share",
             classify.noise_share,
-            f"allowed: 0 for {what}; it is for noise-free sets of Models II and III",
+            f"allowed: 0 for {data_set}; it is for noise-free sets of Models II and III",
         )
     if data.scaling == "sqrt":
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The `data` section: what the network learns from, and what simulated and own sets allow."""
+"""The `data` section: the training images, and checks for simulated and own sets."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ _OF_FOLDERS = {"data.name": (FOLDER_SET,)}
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What the network learns from.
+    """The data that the network learns from.
 
     Attributes:
       name: data set, such as `deeplense/model_ii`; `_mini` at the end for a small one;
@@ -31,8 +31,8 @@ class DataConfig:
       placement: `device` keeps the set on the accelerator, `stream` reads it from disk; `auto`
         chooses.
       augmentation: symmetries that leave the data as they are, names of
-        `augmentation.SYMMETRIES` with commas between, or `all`; `rotate_180` is the one of Models I
-        to III.
+        `augmentation.SYMMETRIES` with commas between, or `all`; Models I to III allow
+        `rotate_180`.
       shift_pixels: largest random shift of the cut-out; the network sees images that are smaller by
         this margin on each side. For the user's own files.
       scaling: map from flux to the model's range; `sqrt` refuses negative pixels.
@@ -43,7 +43,7 @@ class DataConfig:
     """
 
     name: str = choice("deeplense/model_ii", (*SIMULATED_SETS, FOLDER_SET))
-    # A set of files is known by its content: the folder may move.
+    # A set of files is identified by its content: the folder may move.
     folder: str | None = optional_name("folder", only_for=_OF_FOLDERS, resumable=True)
     layout: str = choice("auto", LAYOUTS, only_for=_OF_FOLDERS)
     nan_policy: str = choice("refuse", NAN_POLICIES, only_for=_OF_FOLDERS)
@@ -66,7 +66,7 @@ class DataConfig:
 
 
 def check_data(data: DataConfig) -> None:
-    """Checks what a set of files needs, and what a simulated one allows.
+    """Checks the fields that a set of files needs, and those that a simulated set restricts.
 
     Raises:
       ConfigError: for the first field that is wrong.

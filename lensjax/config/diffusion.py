@@ -1,4 +1,4 @@
-"""The sections `path`, `loss` and `sample`, and what they allow each other and the network."""
+"""The sections `path`, `loss` and `sample`, and checks that they fit each other and the network."""
 
 import dataclasses
 from typing import Any, Unpack
@@ -32,7 +32,7 @@ from lensjax.errors import ConfigError, TimeGridError
 from lensjax.prng import MAX_SEED
 
 MAIN_EMA = "main"
-RAW_PARAMS = "raw"  # stands beside the averages' names for the parameters themselves
+RAW_PARAMS = "raw"  # the parameters themselves, beside the names of the averages
 
 _VP = {"path.name": ("vp",)}
 _LINEAR = {"path.name": ("vp",), "path.betas": ("linear",)}
@@ -76,7 +76,7 @@ class LossConfig:
     """The training loss.
 
     Attributes:
-      space: what the squared error is taken of.
+      space: the quantity whose squared error is taken.
       min_sigma: floor of sigma where an error is divided by it.
       weight: of the squared error: `uniform`; `min_snr` or `edm`, for `space` `x0`.
       min_snr_gamma: gamma of `min_snr`.
@@ -135,7 +135,7 @@ class SampleConfig:
       guide_step: checkpoint of the guide; None for its newest. An earlier checkpoint of this run
         has the same average of the parameters, another run the one that its `sample.ema` names.
       num_images: images of `--mode=sample`; labels cycle through the classes.
-      batch_size: images computed at once.
+      batch_size: images that are computed together.
       seed: image i is a function of (seed, i).
       grid_columns: images a class in the sample grids.
     """
@@ -197,11 +197,11 @@ def _check_path(path: PathConfig, model: ModelConfig, loss: LossConfig) -> None:
             "allowed with model.preconditioning=edm: x0, which is what it gives",
         )
     if path.table_steps:
-        for name, got in (("model.prediction", model.prediction), ("loss.space", loss.space)):
-            if got == "velocity":
+        for name, value in (("model.prediction", model.prediction), ("loss.space", loss.space)):
+            if value == "velocity":
                 raise ConfigError(
                     name,
-                    got,
+                    value,
                     "allowed with path.table_steps: x0, v, eps, score; a table has no velocity",
                 )
     if loss.weight != "uniform" and loss.space != "x0":
@@ -259,11 +259,11 @@ def _check_sampling(path: PathConfig, prediction: str, sample: SampleConfig) -> 
 def _check_guidance(sample: SampleConfig, num_classes: int, label_drop: float) -> None:
     if sample.guidance == 1:
         for name in ("guidance_rescale", "guidance_interval"):
-            got, default = getattr(sample, name), getattr(SampleConfig(), name)
-            if got != default:
+            value, default = getattr(sample, name), getattr(SampleConfig(), name)
+            if value != default:
                 raise ConfigError(
                     f"sample.{name}",
-                    got,
+                    value,
                     f"allowed: {default} with sample.guidance=1, which guides nowhere",
                 )
         if sample.autoguided:
@@ -294,7 +294,7 @@ def _check_guidance(sample: SampleConfig, num_classes: int, label_drop: float) -
 def check_diffusion(
     path: PathConfig, loss: LossConfig, sample: SampleConfig, model: ModelConfig
 ) -> None:
-    """Checks what path, prediction, loss, sampler and guidance allow each other.
+    """Checks that path, prediction, loss, sampler and guidance fit together.
 
     Raises:
       ConfigError: for a combination without meaning.

@@ -1,11 +1,11 @@
-"""The `evaluate` section: what is measured, on how many images, and beside what."""
+"""The `evaluate` section: measures, numbers of images, and comparisons."""
 
 import dataclasses
 
 from lensjax.config.fields import choice, count, make_field, optional_name, plain
 from lensjax.prng import MAX_SEED
 
-# What `--mode=evaluate` measures, in the order of the report.
+# The measures of `--mode=evaluate`, in the order of the report.
 MEASURES = (
     "smooth_fit",
     "axion_fit",
@@ -50,13 +50,13 @@ class EvaluateConfig:
 
     Attributes:
       num_images: images a class that are judged, generated and real alike; None for as many as the
-        test split has, at most 1,000. Numbers can be compared at the same number alone, and the
+        test split has, at most 1,000. Only scores at the same number can be compared; the
         headline is taken at 5,000.
       image_scale: of a file of `--images`: `flux` in the units of the data set, `max` for images
         that were each divided by their maximum, `minmax` for each mapped to 0..1.
       labels: file of the labels of `--images`, integers `[N]`; None for `labels.npy` beside it,
         else for images without labels.
-      measures: what is measured: `all`, or names of `config.evaluate.MEASURES` with commas between.
+      measures: `all`, `none`, or names of `config.evaluate.MEASURES` with commas between.
       require: measures without which the evaluation ends with an error; `none`, `all`, or names.
       baselines: whether the simulator, training images, means of two neighbours, PCA with a
         Gaussian, and blurred images are measured beside the generated ones.
@@ -66,10 +66,11 @@ class EvaluateConfig:
         `$LENSJAX_INCEPTION_WEIGHTS`, else the cache, else one download.
       download: whether that download may be tried.
       train_images: training images a class in which copies are looked for.
-      cache: folder of what is computed once; None for `$LENSJAX_CACHE`, else `~/.cache/lensjax`.
+      cache: folder of results that are computed once; None for `$LENSJAX_CACHE`, else
+        `~/.cache/lensjax`.
       while_training: images a class that a short version judges beside each sample grid; 0 for
         none.
-      seed: of noise, baselines and networks that judge; images have `sample.seed`.
+      seed: of noise, baselines and judging networks; generated images have `sample.seed`.
     """
 
     num_images: int | None = count(None, least=2)

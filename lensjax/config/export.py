@@ -10,11 +10,11 @@ class ExportConfig:
     """Images as files for other programs.
 
     Attributes:
-      source: `data`, the data set; or `generated`, what `--mode=sample` left in the workdir.
+      source: `data`, the data set; or `generated`, the images of `--mode=sample` in the workdir.
       format: `npy` and `fits` write a file an image, `hdf5` a file a split.
       split: of the data set.
       folder: where the files go; None for `export` in the workdir.
-      scale: `flux`, or `published`, which multiplies by what published files are multiplied by.
+      scale: `flux`, or `published`, which multiplies by the factor of published files.
     """
 
     source: str = choice("data", ("data", "generated"))

@@ -1,7 +1,7 @@
 """Fields of a configuration: checks beside defaults, and reading nested values.
 
-A section is a frozen dataclass whose fields come from `count`, `positive` and their like. What is
-wrong is said as a `ConfigError`.
+A section is a frozen dataclass whose fields come from `count`, `positive` and their like. Errors
+are raised as `ConfigError`.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ class _Check:
 
 
 class Facts(TypedDict, total=False):
-    """What else is known of a field or a whole section, kept as metadata of its dataclass field.
+    """Further facts of a field or a section, kept as metadata of its dataclass field.
 
     Attributes:
-      resumable: whether it may differ when a run resumes; whatever else changes, changes what the
-        run means.
-      since: the version that brought a field whose default is what lensjax did before, so that a
-        run of an older version has that default. Without it a run must have saved the field.
+      resumable: whether it may differ when a run resumes; a change of any other field changes the
+        meaning of the run.
+      since: the version that brought a field whose default is how lensjax worked before, so that a
+        run of an older version has that default. Without `since`, a run must have saved the field.
       only_for: the choices that read it, such as `{"path.name": ("vp",)}`; with any other choice it
         stays at its default.
     """
@@ -46,7 +46,7 @@ def plain(default: Any, **facts: Unpack[Facts]) -> Any:
 def make_field(
     default: Any, accepts: Callable[[Any], bool], allowed: str, **facts: Unpack[Facts]
 ) -> Any:
-    """Makes a field with a check and the words for what it allows."""
+    """Makes a field with a check and a description of the allowed values."""
     metadata = {"check": _Check(accepts, f"allowed: {allowed}"), **facts}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -87,9 +87,9 @@ def choice(default: str, choices: Iterable[str], **facts: Unpack[Facts]) -> Any:
     return make_field(default, lambda x: x in choices, ", ".join(choices), **facts)
 
 
-def optional_name(what: str, **facts: Unpack[Facts]) -> Any:
-    """Makes a field for the name of `what`, such as a folder, that is None where there is none."""
-    return make_field(None, bool, f"None, or the name of a {what}", **facts)
+def optional_name(kind: str, **facts: Unpack[Facts]) -> Any:
+    """Makes a field for an optional name of some kind of thing, such as `folder`."""
+    return make_field(None, bool, f"None, or the name of a {kind}", **facts)
 
 
 def field_types(owner: type) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def field_types(owner: type) -> dict[str, Any]:
 def optional_of(kind: Any) -> tuple[Any, bool]:
     """The type without None, and whether None is allowed."""
     if isinstance(kind, types.UnionType):
-        (inner,) = (part for part in typing.get_args(kind) if part is not type(None))
+        (inner,) = (argument for argument in typing.get_args(kind) if argument is not type(None))
         return inner, True
     return kind, False
 
@@ -112,8 +112,8 @@ def _element_of(kind: Any) -> Any:
 
 def _describe(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
-        whole = _element_of(kind) is int
-        return "integers, such as (48, 96)" if whole else "numbers, such as (0.2, 0.8)"
+        is_integer = _element_of(kind) is int
+        return "integers, such as (48, 96)" if is_integer else "numbers, such as (0.2, 0.8)"
     return {int: "an integer", float: "a number", bool: "True or False", str: "text"}[kind]
 
 
@@ -141,24 +141,24 @@ def _checked(field: dataclasses.Field, kind: Any, name: str, value: Any) -> Any:
         allowed = check.allowed if check else f"allowed: {_describe(kind)}"
         raise ConfigError(name, value, allowed) from None
     elements = value if isinstance(value, tuple) else (value,)
-    if any(isinstance(one, float) and not math.isfinite(one) for one in elements):
+    if any(isinstance(element, float) and not math.isfinite(element) for element in elements):
         raise ConfigError(name, value, check.allowed if check else "allowed: a finite number")
     if check and not check.accepts(value):
         raise ConfigError(name, value, check.allowed + _hint(value, check.allowed))
     return value
 
 
-def _hint(got: object, allowed: str) -> str:
+def _hint(value: object, allowed: str) -> str:
     words = allowed.removeprefix("allowed: ").split(", ")
-    near = difflib.get_close_matches(str(got), words, n=1) if isinstance(got, str) else []
+    near = difflib.get_close_matches(str(value), words, n=1) if isinstance(value, str) else []
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def _unknown(name: str, got: object, owner: type) -> ConfigError:
+def _unknown(name: str, value: object, owner: type) -> ConfigError:
     names = [field.name for field in dataclasses.fields(owner)]
     near = difflib.get_close_matches(name.rpartition(".")[2], names, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    return ConfigError(name, got, f"there is no such field; {hint}allowed: {', '.join(names)}")
+    return ConfigError(name, value, f"there is no such field; {hint}allowed: {', '.join(names)}")
 
 
 def read_section(owner: type, values: Any, prefix: str) -> Any:
@@ -195,7 +195,7 @@ def read_section(owner: type, values: Any, prefix: str) -> Any:
 def check_texts(root: type, overrides: Mapping[str, str]) -> None:
     """Checks command-line overrides before they are applied.
 
-    ml_collections applies them; this names what it would refuse in the words of `ConfigError`.
+    ml_collections applies them; values that it would refuse raise `ConfigError` here.
 
     Args:
       root: the dataclass of the whole configuration.
@@ -207,13 +207,13 @@ def check_texts(root: type, overrides: Mapping[str, str]) -> None:
     for name, text in overrides.items():
         owner: Any = root
         *sections, leaf = name.split(".")
-        for depth, part in enumerate([*sections, leaf]):
+        for depth, segment in enumerate([*sections, leaf]):
             hints = field_types(owner)
-            if part not in hints:
+            if segment not in hints:
                 raise _unknown(".".join(name.split(".")[: depth + 1]), text, owner)
-            kind, _ = optional_of(hints[part])
-            if part is not leaf and not dataclasses.is_dataclass(kind):
-                raise ConfigError(name, text, f"{part} is a field and has no fields of its own")
+            kind, _ = optional_of(hints[segment])
+            if segment is not leaf and not dataclasses.is_dataclass(kind):
+                raise ConfigError(name, text, f"{segment} is a field and has no fields of its own")
             owner = kind
         if dataclasses.is_dataclass(owner):
             names = ", ".join(field.name for field in dataclasses.fields(owner))
@@ -221,7 +221,7 @@ def check_texts(root: type, overrides: Mapping[str, str]) -> None:
         _check_text(owner, name, text)
 
 
-def _parts(text: str) -> list[str]:
+def _elements(text: str) -> list[str]:
     """The elements in the text of a tuple; only brackets make an empty one."""
     inside = text.strip()
     if inside.startswith("(") and inside.endswith(")"):
@@ -232,16 +232,16 @@ def _parts(text: str) -> list[str]:
 
 
 def _check_text(kind: Any, name: str, text: str) -> None:
-    parts, leaf = [text], kind
+    elements, leaf = [text], kind
     if typing.get_origin(kind) is tuple:
-        parts, leaf = _parts(text), _element_of(kind)
+        elements, leaf = _elements(text), _element_of(kind)
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0"):
             raise ConfigError(name, text, "allowed: True or False")
         return
     number = {int: int, float: float, str: str}[leaf]
     try:
-        for part in parts:
-            number(part)
+        for element in elements:
+            number(element)
     except ValueError:
         raise ConfigError(name, text, f"allowed: {_describe(kind)}") from None

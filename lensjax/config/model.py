@@ -1,4 +1,4 @@
-"""The `model` section: the network, and what fits its width, its patches and the images."""
+"""The `model` section: the network, and checks of its width, its patches and the images."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from lensjax.diffusion.preconditioning import PRECONDITIONINGS
 from lensjax.errors import ConfigError
 
 GENERATE, CLASSIFY, PRETRAIN = "generate", "classify", "pretrain"
-# What each network is trained for.
+# The task of each network.
 TASKS = {
     "dit": GENERATE,
     "unet": GENERATE,
@@ -62,21 +62,21 @@ class ModelConfig:
         `m = patch_size 2^(levels - 1)`.
       attention: how attention between tokens is computed: `auto`, the best for the device and the
         number of tokens (cuDNN's on a GPU in bfloat16, `chunked` on a CPU in float32); `xla`;
-        `chunked`, one head after the other with few scores in memory. What a device cannot do
-        becomes `xla`.
-      remat: denoisers: whether the gradient computes each block again instead of keeping what is in
-        it: about a third more work, and memory that hardly grows with depth.
+        `chunked`, one head after the other with few scores in memory. A choice that a device
+        lacks becomes `xla`.
+      remat: denoisers: whether the gradient computes each block again instead of keeping its
+        activations: about a third more work, and memory that hardly grows with depth.
       attention_head_width: UNet: channels of an attention head; a level has
         `width // attention_head_width` heads, at least one, which divide its channels.
       num_features: CNN, ResCNN: length of the penultimate layer.
       cells: CNN, ResCNN: side of the grid over which the last feature map is averaged.
       dropout: classifiers: share of channels dropped in training.
       stem: ResNet18: `small` for images of about 64 pixels, `imagenet` for about 224.
-      mask_share: MAE: share of the patches that it does not see.
+      mask_share: MAE: share of the patches that are masked.
       decoder_width: MAE: size of a token of the decoder.
       decoder_depth: MAE: number of its blocks.
       decoder_heads: MAE: its attention heads; divides `decoder_width`.
-      normalise_patches: MAE: whether each patch to be found has mean 0 and variance 1.
+      normalise_patches: MAE: whether each target patch has mean 0 and variance 1.
     """
 
     name: str = choice("dit", TASKS)
@@ -151,7 +151,7 @@ def check_num_classes(model: ModelConfig, data_name: str, class_names: Sequence[
     """Checks that a network has the classes of its data.
 
     Raises:
-      ConfigError: for another number.
+      ConfigError: for another number of classes.
     """
     if model.num_classes != len(class_names):
         raise ConfigError(
@@ -167,8 +167,8 @@ def check_image_size(model: ModelConfig, height: int, width: int) -> None:
 
     Args:
       model: the network.
-      height: rows of pixels that it sees.
-      width: columns of pixels.
+      height: rows of pixels of the images.
+      width: columns of pixels of the images.
 
     Raises:
       ConfigError: for patches that do not divide the sides, images of a single patch where one must

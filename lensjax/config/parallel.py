@@ -1,4 +1,4 @@
-"""The `parallel` section: devices, hosts, and what does not go together."""
+"""The `parallel` section: devices, hosts, and checks that they fit together."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from lensjax.errors import ConfigError
 
 AUTO, ONE, SLURM, TPU, ADDRESS = "auto", "one", "slurm", "tpu", "address"
 _ADDRESS_FIELDS = ("coordinator", "num_processes", "process_id")
-# What each host has for itself; everything else must be the same on all of them.
+# Fields that each host sets for itself; all others must be the same on every host.
 OWN_FIELDS = ("process_id",)
 
 
@@ -50,7 +50,7 @@ class ParallelConfig:
 
 
 def check_parallel(parallel: ParallelConfig) -> None:
-    """Checks what does not depend on the devices that there are.
+    """Checks the fields as far as they do not depend on the available devices.
 
     Raises:
       ConfigError: for the first field that is wrong.
@@ -78,15 +78,15 @@ def check_parallel(parallel: ParallelConfig) -> None:
                     getattr(parallel, name),
                     f"allowed: None with parallel.hosts={parallel.hosts}",
                 )
-    num, number = parallel.num_processes, parallel.process_id
-    if (num is None) != (number is None):
-        name = "num_processes" if num is None else "process_id"
+    num_processes, process_id = parallel.num_processes, parallel.process_id
+    if (num_processes is None) != (process_id is None):
+        name = "num_processes" if num_processes is None else "process_id"
         raise ConfigError(
             f"parallel.{name}", None, "allowed: an integer, since the other of the two is set"
         )
-    if num is not None and number is not None and number >= num:
+    if num_processes is not None and process_id is not None and process_id >= num_processes:
         raise ConfigError(
             "parallel.process_id",
-            number,
-            f"allowed: an integer from 0 to {num - 1}, less than parallel.num_processes",
+            process_id,
+            f"allowed: an integer from 0 to {num_processes - 1}, less than parallel.num_processes",
         )

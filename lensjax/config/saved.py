@@ -1,7 +1,7 @@
 """Configurations that runs have saved, perhaps by an older lensjax: completed and compared.
 
-What may differ on a resume and since when a field exists are facts of the field itself, see
-`fields.Facts`; what is gone is listed in `whole`.
+Whether a field may differ on a resume, and since when it exists, are facts of the field itself, see
+`fields.Facts`; removed fields are listed in `whole`.
 """
 
 import functools
@@ -41,9 +41,9 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
 def brought_up_to_date(saved: Mapping[str, Any]) -> dict[str, Any]:
     """Translates a saved configuration into the fields of this version.
 
-    Added are fields that may differ on a resume, and those whose default is what older versions
-    did: without another one, nobody knows what the run means. Retired fields are dropped, and
-    retired choices replaced, with one line in the log.
+    Missing fields are added if they may differ on a resume, or if their default is how older
+    versions worked; without any other field the meaning of a run is unknown. Retired fields are
+    dropped, and retired choices replaced, with one line in the log.
 
     Args:
       saved: `to_dict` of a configuration, perhaps by an older version; it is not changed.
@@ -59,15 +59,15 @@ def brought_up_to_date(saved: Mapping[str, Any]) -> dict[str, Any]:
     if gone:
         _log_once(", ".join(gone))
     for path, default in flat(to_dict(Config())).items():
-        known = facts[path]
-        if path not in values and (known.get("resumable") or "since" in known):
+        field_facts = facts[path]
+        if path not in values and (field_facts.get("resumable") or "since" in field_facts):
             values[path] = default
     return _nested(values)
 
 
 @functools.cache
 def _log_once(gone: str) -> None:
-    """Logs what was dropped, once for a process, which may read a configuration several times."""
+    """Logs what was dropped, once in a process, which may read a configuration several times."""
     logging.info("a saved configuration has what lensjax no longer has, left out here: %s", gone)
 
 

@@ -15,15 +15,15 @@ from lensjax.errors import ConfigError
 def ema_half_lives(main: float, more: Iterable[float]) -> dict[str, float]:
     """The half-life of each average by the name that it has everywhere.
 
-    The names are `main` and, for the others, the half-life as text: `2000` for 2000.0, and what
-    `repr` gives for a number that is not integral.
+    The names are `main` and, for the further averages, the half-life as text: `2000` for 2000.0,
+    and its `repr` for a number that is not integral.
 
     Args:
       main: half-life of the main average, in images.
-      more: those of the others; each once.
+      more: half-lives of the further averages; each once.
     """
-    others = {str(int(x)) if x.is_integer() else repr(x): x for x in map(float, more)}
-    return {MAIN_EMA: main, **others}
+    further = {str(int(x)) if x.is_integer() else repr(x): x for x in map(float, more)}
+    return {MAIN_EMA: main, **further}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ class TrainConfig:
       steps_per_dispatch: steps that are made without the host; divides `num_steps` and every
         `..._every` of this section. More than 1 is worth it where a step takes milliseconds.
       accumulate_steps: equal parts of each device's share of the batch whose gradients are computed
-        one after the other and averaged, for batches that do not fit into memory at once.
+        one after the other and averaged, for batches that do not fit into memory.
       log_every: steps between lines of metrics; a line holds the mean loss since the last one.
       evaluate_every: steps between validations, with curves drawn beside the samples; the last step
         always has one.
@@ -93,7 +93,7 @@ class TrainConfig:
     batch_size: int = count(160)
     num_steps: int = count(100_000, most=2**31 - 1, resumable=True)
     steps_per_dispatch: int = count(1, since="0.1.0")
-    # By which a batch fits another device.
+    # Resumable, so that a batch can be made to fit another device.
     accumulate_steps: int = count(1, resumable=True, since="0.1.0")
     log_every: int = count(50, resumable=True)
     evaluate_every: int = count(2_500, resumable=True)
@@ -124,12 +124,12 @@ def check_ema(optim: OptimConfig, sample: SampleConfig) -> None:
 
 
 def check_steps(train: TrainConfig, data: DataConfig) -> None:
-    """Checks that nothing happens within a dispatch, and what a batch can be divided into.
+    """Checks that all events fall between dispatches, and that a batch can be divided.
 
     Raises:
       ConfigError: for the first field that is wrong.
     """
-    fields = ("num_steps", *(f"{what}_every" for what in ("log", "evaluate", "sample")))
+    fields = ("num_steps", *(f"{event}_every" for event in ("log", "evaluate", "sample")))
     for name in (*fields, "checkpoint_every", "keep_every"):
         steps = getattr(train, name)
         if steps is not None and steps % train.steps_per_dispatch:

@@ -16,9 +16,9 @@ from lensjax.errors import ConfigError
 from lensjax.prng import MAX_SEED
 
 _BEAM = "sets that outgrow one machine are built by `python -m lensjax.data.beam`"
-# Fields that no longer exist, and what is there instead; saved configurations load without them.
+# Fields that no longer exist, and their replacements; saved configurations load without them.
 RETIRED_FIELDS = {"data.num_parts": _BEAM, "data.part": _BEAM}
-# Choices that no longer exist, and what a saved configuration has in their place.
+# Choices that no longer exist, and the choice that a saved configuration gets in their place.
 RETIRED_CHOICES = {("model.attention", "pallas"): "auto"}
 
 _GENERATORS = {"model.name": DENOISERS}
@@ -45,12 +45,12 @@ class Config:
 
     @property
     def task(self) -> str:
-        """What the network is for: `generate`, `classify` or `pretrain`."""
+        """The task of the network: `generate`, `classify` or `pretrain`."""
         return TASKS[self.model.name]
 
 
 def check(config: Config) -> None:
-    """Checks what no field can check alone.
+    """Checks that the fields fit together.
 
     Raises:
       ConfigError: for a field that the chosen parts do not read, or a combination without meaning.
@@ -67,7 +67,7 @@ def check(config: Config) -> None:
 
 
 def facts_of_fields() -> dict[str, Facts]:
-    """Collects what is known of each field, by its full path: its own facts and its section's."""
+    """Collects the facts of each field by its full path: its own and those of its section."""
     facts: dict[str, Facts] = {}
     for outer in dataclasses.fields(Config):
         if not dataclasses.is_dataclass(outer.default):
@@ -87,18 +87,18 @@ def value_of(config: Config, path: str) -> Any:
 
 
 def _check_unread(config: Config) -> None:
-    """Refuses a value that no chosen part reads, which a user would otherwise believe in."""
+    """Refuses a value that no chosen part reads, since a user would rely on it."""
     defaults = Config()
     for path, facts in facts_of_fields().items():
-        got, default = value_of(config, path), value_of(defaults, path)
-        if got == default:
+        value, default = value_of(config, path), value_of(defaults, path)
+        if value == default:
             continue
         for choice, readers in facts.get("only_for", {}).items():
             chosen = value_of(config, choice)
             if chosen not in readers:
                 raise ConfigError(
                     path,
-                    got,
+                    value,
                     f"allowed: {default} with {choice}={chosen}; it is for "
                     f"{choice}={' or '.join(readers)}",
                 )

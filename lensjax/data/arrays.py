@@ -1,4 +1,4 @@
-"""Fresh lens images as numpy arrays with a table of what they show: `lensjax.simulate`."""
+"""Fresh lens images as numpy arrays with a table of their parameters: `lensjax.simulate`."""
 
 import jax
 import numpy as np
@@ -48,8 +48,8 @@ def simulate(name: str, class_name: str, num: int, seed: int = 0) -> tuple[np.nd
     vectors = np.empty((num, len(parameters.PARAMETER_NAMES)), np.float32)
     for start in range(0, num, CHUNK):
         chunk = jax.device_get(parameters.simulate_chunk(base, start, simulated, class_name))
-        part = slice(start, min(start + CHUNK, num))
-        images[part, ..., 0], vectors[part] = (each[: num - start] for each in chunk)
+        rows = slice(start, min(start + CHUNK, num))
+        images[rows, ..., 0], vectors[rows] = (each[: num - start] for each in chunk)
     labels = np.full(num, label, np.int32)
     table = make_table(full, simulator.CLASS_NAMES, labels, parameters.PARAMETER_NAMES, vectors)
     return images, table

@@ -1,7 +1,7 @@
-"""What happens to a training image each time it is seen: symmetries, shifts, instrument noise.
+"""Random changes of a training image at each use: symmetries, shifts, instrument noise.
 
-One draw an example. Images have row 0 at the lowest y, so that a rotation is anti-clockwise on the
-sky plane.
+Each example has a draw of its own. Images have row 0 at the lowest y, so that a rotation is
+anti-clockwise on the sky plane.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ Images = TypeVar("Images", Array, np.ndarray)
 
 
 class Symmetry(NamedTuple):
-    """One symmetry of the square: rows and columns change places, then either runs backwards."""
+    """One symmetry of the square: rows and columns may be swapped, then each may be reversed."""
 
     transposed: bool
     rows_flipped: bool
@@ -138,8 +138,8 @@ def make_observe_fn(
 ) -> Callable[[Array, Array], Array]:
     """Makes `(key, image [H, W, 1]) -> image`, both in flux, for one example.
 
-    A share of the images gets a source of another magnitude, by chance between two, and then the
-    noise of the survey; the others stay as they are.
+    A share of the images gets a source of another magnitude, drawn uniformly between two, and then
+    the noise of the survey; the other images do not change.
 
     Args:
       survey: the DeepLense model; its images have sources of magnitude 20.

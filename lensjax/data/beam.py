@@ -3,7 +3,7 @@
 python -m lensjax.data.beam NAME [--directory=FOLDER] [--runner=RUNNER and other options of Beam]
 
 The workers simulate whole chunks, and TFDS's own Beam writer puts the examples in order into the
-files; the set is then the one that a single process builds, bit for bit on machines of one kind.
+files; the set is then equal to that of a single process, bit for bit on machines of one kind.
 Every worker must see the folder under the same path and have lensjax installed. Neither this
 process nor the workers need TensorFlow; apache-beam comes with the extra `beam`.
 """
@@ -33,7 +33,7 @@ from lensjax.files.packages import require_packages
 _RANGE_FILE = "range.json"  # in the unfinished set, until it is in the metadata
 
 
-_Example = tuple[int, dict[str, Any]]  # its index within the split, and what is stored
+_Example = tuple[int, dict[str, Any]]  # its index within the split, and its features
 
 
 def _simulate(start: int, source: SimulatedSet, split: str) -> Iterator[_Example]:
@@ -94,7 +94,7 @@ class BeamDeeplense(deeplense.Deeplense, skip_registration=True):  # type: ignor
         return simulated()
 
     def _process_pipeline_result(self, pipeline_result: Any) -> None:
-        """Takes the range of the training images into the metadata."""
+        """Adds the range of the training images to the metadata."""
         path = self.data_path / _RANGE_FILE
         if not path.exists():
             raise DataError(
@@ -131,7 +131,7 @@ def prepare(
 
     options = PipelineOptions(list(pipeline_options))
     try:
-        beam.Pipeline(options=options)  # TFDS makes it too, and late
+        beam.Pipeline(options=options)  # TFDS would raise the same error, but late
     except (ValueError, ImportError) as error:
         raise DataError(f"pipeline options: {' '.join(str(error).split())}") from error
     config = tfds.download.DownloadConfig(num_shards=num_shards, beam_options=options)
@@ -139,7 +139,7 @@ def prepare(
 
 
 def main(arguments: list[str]) -> None:
-    """Runs the command line; what a user can put right ends it with one line."""
+    """Runs the command line; an error that a user can put right ends it with one line."""
     parser = argparse.ArgumentParser(
         prog="python -m lensjax.data.beam",
         description="Builds a simulated set with Apache Beam.",

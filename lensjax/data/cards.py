@@ -1,8 +1,7 @@
 """Data cards of the simulated sets: `python -m lensjax.data.cards docs/data` writes them.
 
 All of them share the text of `card.md` beside this file. Constants come from the surveys, the
-catalogue and the simulator, so that a card cannot say another number than the one the set was made
-with.
+catalogue and the simulator, so that a card always states the numbers that its set was made with.
 """
 
 import math
@@ -38,8 +37,8 @@ def psf_kernel(survey: Survey) -> tuple[int, float]:
     return radius, math.sqrt(variance) / SIGMA_PER_FWHM * survey.pixel_scale_arcsec
 
 
-# What only some sets say, by the template's field: what they say, and what the others say instead.
-# `_holds` says which they are. The sentences have fields of the template too.
+# Sentences of only some cards, by the template's field: the sentence, and its replacement in all
+# other cards; `_holds` decides. The sentences contain fields of the template too.
 _SENTENCES = {
     "kind": ("with the instrument's noise", "without noise"),
     "taken_away": (
@@ -127,7 +126,7 @@ _SENTENCES = {
 
 
 def _holds(source: SimulatedSet) -> dict[str, bool]:
-    """For each of `_SENTENCES` whether a set says the first."""
+    """For each field of `_SENTENCES`, whether the card of a set has the first sentence."""
     survey = source.survey
     conserved, noisy, calibrated = source.conserved, source.noisy, survey.zero_point is not None
     reduced = survey.deflection_factor != 1
@@ -195,7 +194,7 @@ def render_card(source: SimulatedSet) -> str:
     """The card of a set and its small version as Markdown."""
     text = _TEMPLATE.read_text(encoding="utf-8")
     sentences = {field: _SENTENCES[field][not holds] for field, holds in _holds(source).items()}
-    for _ in range(3):  # a sentence may hold one that holds fields
+    for _ in range(3):  # a sentence may contain a sentence that contains fields
         text = text.format_map(_constants(source) | sentences)
     return text
 
@@ -210,7 +209,7 @@ def render_cards() -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Writes all cards into the folder that is named."""
+    """Writes all cards into the folder that the command line names."""
     if len(arguments) != 1:
         sys.exit("usage: python -m lensjax.data.cards FOLDER")
     folder = pathlib.Path(arguments[0])

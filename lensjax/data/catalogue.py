@@ -1,4 +1,4 @@
-"""The names of the data sets, what each is made of and how it is recognised on a disk.
+"""The names of the data sets, their settings, and the fingerprints that identify them on disk.
 
 Imports nothing heavy.
 """
@@ -15,12 +15,12 @@ from lensjax.errors import DataError
 # Raised by hand whenever the same set would hold other pixels, labels or parameters; a test renders
 # fixed lenses and compares them with stored pixels, so that nobody forgets.
 SIMULATION_VERSION = 1
-# lensjax 0.1.0 took a hash of its source text for a fingerprint (of a set, and of a part of one);
-# each with the version of the simulation that it stands for.
+# lensjax 0.1.0 used a hash of its source text as fingerprint (of a set, and of a part of one);
+# each hash with its version of the simulation.
 _SOURCE_HASHES = {"c5b6bc2a447c337f": 1, "5498de9c2e6a5043": 1}
 
 BUILDER_VERSION = "1.0.0"  # TFDS's: the layout of the files
-SPLIT_INDEX = {"train": 0, "test": 1}  # what the random keys of a split are made from
+SPLIT_INDEX = {"train": 0, "test": 1}  # folded into the random keys of a split
 CHUNK = 128  # images a call and class: the working set stays in the cache
 
 IMAGES_PER_CLASS = {
@@ -48,8 +48,8 @@ class SimulatedSet:
     @property
     def name(self) -> str:
         """Name within TFDS, such as `model_ii_noisy_mini`."""
-        parts = (("_noisy", self.noisy), ("_conserved", self.conserved), ("_mini", self.mini))
-        return self.survey.name + "".join(part for part, present in parts if present)
+        suffixes = (("_noisy", self.noisy), ("_conserved", self.conserved), ("_mini", self.mini))
+        return self.survey.name + "".join(suffix for suffix, present in suffixes if present)
 
     @property
     def takes_noise(self) -> bool:
@@ -63,10 +63,10 @@ class SimulatedSet:
 
     @property
     def fingerprint(self) -> str:
-        """What identifies the content: the version of the simulation and a hash of the constants.
+        """Identifies the content: the version of the simulation and a hash of the constants.
 
-        A survey's field that stands at its default leaves the hash as it is, so that a new field
-        makes no set on any disk stale.
+        A survey's field at its default does not enter the hash, so that a new field makes no set
+        on any disk stale.
         """
         survey = {
             field.name: value
@@ -87,18 +87,18 @@ def _all_sets() -> list[SimulatedSet]:
         for noisy, survey in itertools.product((False, True), SURVEYS.values())
     ]
     plain.append(SimulatedSet(SURVEYS["model_ii"], conserved=True))
-    return plain + [dataclasses.replace(one, mini=True) for one in plain]
+    return plain + [dataclasses.replace(simulated, mini=True) for simulated in plain]
 
 
-SIMULATED_SETS = {f"deeplense/{one.name}": one for one in _all_sets()}
+SIMULATED_SETS = {f"deeplense/{simulated.name}": simulated for simulated in _all_sets()}
 
 
 def is_same_content(written: str, fingerprint: str) -> bool:
     """Whether a fingerprint on disk, perhaps of an older lensjax, stands for a set's own.
 
     Args:
-      written: what a set or a run on disk carries.
-      fingerprint: what this version would write.
+      written: the fingerprint of a set or a run on disk.
+      fingerprint: that this version would write.
     """
     version = _SOURCE_HASHES.get(written)
     return written == fingerprint or fingerprint.startswith(f"simulation-{version}-")
@@ -115,7 +115,7 @@ def full_name(name: str, allowed: Iterable[str]) -> str:
     """The name of a set with `deeplense/` in front, which users may leave out.
 
     Args:
-      name: what the user gave.
+      name: as the user wrote it.
       allowed: full names.
 
     Raises:

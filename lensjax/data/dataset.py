@@ -1,4 +1,4 @@
-"""What every data set looks like to those who read it, whoever wrote it."""
+"""The interface of every data set: its description, its splits and their examples."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ SPLITS = ("train", "test")
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What is known about a data set beside its images.
+    """The description of a data set, without its images.
 
     Attributes:
       name: full name, such as `deeplense/model_ii_mini`.
@@ -25,7 +25,7 @@ class DatasetInfo:
       flux_unit: the unit of a pixel's value.
       minimum: smallest pixel of the train split.
       maximum: largest pixel of the train split.
-      published_scale: what published files of the same kind are multiplied by.
+      published_scale: factor from flux to the values in published files of the same kind.
       pixel_scale_arcsec: side of a pixel; None where it is not known.
       psf_fwhm_arcsec: full width at half maximum of the point-spread function; None where it is
         not known.
@@ -73,7 +73,7 @@ class Split(Protocol):
 
     @property
     def info(self) -> DatasetInfo:
-        """What the whole set has in common."""
+        """The description of the whole set."""
         ...
 
     def __len__(self) -> int:
@@ -106,7 +106,7 @@ class LensSplit:
       labels: int32 `[N]`; `info.num_classes` (the null label) where there is none.
       parameters: float32 `[N, P]`, columns named by `info.parameter_names`; NaN where a class has
         no such parameter.
-      info: what the whole set has in common.
+      info: the description of the whole set.
     """
 
     images: np.ndarray
@@ -135,24 +135,24 @@ class LensSplit:
         return self
 
 
-_SEARCH_CHUNK = 1024  # images, or as many of them as
-_SEARCH_BYTES = 2**24  # fit in here
+_SEARCH_CHUNK = 1024  # images that are read together, or fewer:
+_SEARCH_BYTES = 2**24  # as many as fit into this size
 
 
-def first_of_each_class(split: Split, num: int) -> list[np.ndarray]:
-    """The first images of each class in flux units, `[<= num, H, W, C]` each.
+def first_of_each_class(split: Split, num_images: int) -> list[np.ndarray]:
+    """The first images of each class in flux units, `[<= num_images, H, W, C]` each.
 
-    An unlabelled set counts as one class. Reads no further than it has to.
+    An unlabelled set counts as one class. Reading stops as soon as every class is complete.
     """
-    found: list[list[np.ndarray]] = [[] for _ in range(max(1, split.info.num_classes))]
+    by_class: list[list[np.ndarray]] = [[] for _ in range(max(1, split.info.num_classes))]
     chunk = min(_SEARCH_CHUNK, max(1, _SEARCH_BYTES // (4 * math.prod(split.info.image_shape))))
     start = 0
-    while start < len(split) and any(len(images) < num for images in found):
+    while start < len(split) and any(len(images) < num_images for images in by_class):
         stop = min(start + chunk, len(split))
         examples = split.examples(np.arange(start, stop))
-        for label, images in enumerate(found):
-            chosen = np.flatnonzero(examples.labels == label)[: num - len(images)]
+        for label, images in enumerate(by_class):
+            chosen = np.flatnonzero(examples.labels == label)[: num_images - len(images)]
             images.extend(examples.images[chosen])
         start = stop
     empty = np.empty((0, *split.info.image_shape), np.float32)
-    return [np.stack(images) if images else empty for images in found]
+    return [np.stack(images) if images else empty for images in by_class]

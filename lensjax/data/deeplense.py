@@ -24,7 +24,7 @@ from lensjax.data.catalogue import (
     SPLIT_INDEX,
     SimulatedSet,
 )
-from lensjax.data.dataset import DatasetInfo, LensSplit
+from lensjax.data.dataset import LensSplit
 from lensjax.data.ordered_builder import OrderedBuilder, record_bytes, record_features
 from lensjax.data.prepared import PreparedSet, root_of
 from lensjax.data.records import RecordSplit
@@ -33,10 +33,10 @@ from lensjax.errors import DataError
 
 @dataclasses.dataclass(kw_only=True)
 class DeeplenseConfig(tfds.core.BuilderConfig):
-    """One simulated set as TFDS wants it.
+    """The TFDS configuration of one simulated set.
 
     Attributes:
-      source: what the set is made of.
+      source: the settings of the set.
     """
 
     source: SimulatedSet
@@ -57,14 +57,14 @@ def simulate_chunks(
     """Simulates the chunks of a split that begin at the given images of each class.
 
     Args:
-      source: what the set is made of.
+      source: the settings of the set.
       split: `train` or `test`.
       starts: multiples of `CHUNK`, at least one.
 
     Yields:
       The first image's index within its class and, for each class, float32 images `[N, H, W]` and
-      parameter vectors `[N, P]`, N being `CHUNK` or what is left of the split. The last chunk is
-      simulated whole like the others: XLA may round otherwise in a program for another number of
+      parameter vectors `[N, P]`, N being `CHUNK` or the rest of the split. The last chunk is
+      simulated whole like the others: XLA may round differently in a program for another number of
       images.
     """
     survey = source.survey
@@ -85,9 +85,9 @@ def simulate_chunks(
         ready = pending
         if start != starts[-1]:
             pending = dispatch(start + CHUNK)  # computed while this chunk is being written
-        taken = min(CHUNK, source.images_per_class[split] - start)
+        count = min(CHUNK, source.images_per_class[split] - start)
         chunk = jax.device_get(ready)
-        yield start, [(images[:taken], vectors[:taken]) for images, vectors in chunk]
+        yield start, [(images[:count], vectors[:count]) for images, vectors in chunk]
 
 
 def examples_of(start: int, chunk: list[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -174,14 +174,14 @@ def available_sets() -> tuple[str, ...]:
 
 
 def config_of(name: str) -> DeeplenseConfig:
-    """What a set is made of.
+    """The TFDS configuration of a set.
 
     Raises:
       DataError: for an unknown name.
     """
-    for full_name, config in zip(available_sets(), Deeplense.BUILDER_CONFIGS, strict=True):
-        if name == full_name:
-            return config
+    configs = dict(zip(available_sets(), Deeplense.BUILDER_CONFIGS, strict=True))
+    if name in configs:
+        return configs[name]
     raise DataError(
         f"data set {name!r} does not exist; choose one of {', '.join(available_sets())}"
     )
@@ -235,7 +235,7 @@ def prepare_with(
       builder_class: writes the set.
       name: one of `available_sets()`.
       directory: see `locate`.
-      download_config: what TFDS is told about the build.
+      download_config: TFDS's options for the build.
 
     Raises:
       DataError: see `prepare`.
@@ -251,11 +251,6 @@ def prepare_with(
     advice = "set data.directory or TFDS_DATA_DIR to a larger disk, or choose the _mini set"
     wanted.build_once(images * bytes_per_image(config), advice, build)
     return wanted
-
-
-def read_info(name: str, directory: str | None = None) -> DatasetInfo:
-    """What is known about a finished set; errors as for `open_split`."""
-    return locate(name, directory).info()
 
 
 def open_split(name: str, directory: str | None, split: str) -> RecordSplit:

@@ -29,7 +29,7 @@ def covers(disc: Sequence[float], limit: float) -> bool:
 
 
 def share_of_square(disc: Sequence[float], limit: float) -> float:
-    """The share of the square that lies in the disc: what uniform sources put there.
+    """The share of the square, and so of uniformly drawn sources, that lies in the disc.
 
     The chords of the disc, cut by the square, are summed over the angle at which they begin, which
     is exact to 1e-6 of the square.

@@ -22,7 +22,7 @@ from lensjax.data.pipeline import (
     epoch_order,
 )
 from lensjax.devices.hosts import from_main
-from lensjax.devices.machine import memory_bytes
+from lensjax.devices.machine import device_bytes, memory_bytes
 from lensjax.devices.mesh import put, replicated
 from lensjax.devices.spread import Spread, own_places
 from lensjax.errors import DataError
@@ -49,11 +49,11 @@ class Feed(Protocol):
     spread: Spread
 
     def arguments(self, step: int) -> tuple[Any, ...]:
-        """Gives what the dispatch that begins at a step receives; shapes are alike for all."""
+        """Gives the arguments of the dispatch that begins at a step; their shapes never change."""
         ...
 
     def batch(self, step: Array, places: Places, *arguments: Any) -> Batch:
-        """Gives what stands at places of a step's batch, in flux units; traced inside the step."""
+        """Gives the examples at places of a step's batch, in flux units; traced inside the step."""
         ...
 
     def stack(self, step_fn: StepFn) -> StepFn:
@@ -77,13 +77,13 @@ class Feed(Protocol):
         ...
 
     def close(self) -> None:
-        """Gives back what it holds."""
+        """Releases its threads and buffers."""
         ...
 
 
 def _make_steps(step_fn: StepFn, state: Any, own: tuple[Any, ...]) -> tuple[Any, Any]:
     """Makes one step for each element of `own`: `step_fn(state, element) -> (state, scalars)`."""
-    if len(own) == 1:  # a loop of one would be compiled as a loop
+    if len(own) == 1:  # a loop of one step would still be compiled as a loop
         state, scalars = step_fn(state, own[0])
         return state, jax.tree.map(lambda value: value[None], scalars)
     stacked = jax.tree.map(lambda *steps: jnp.stack(steps), *own)
@@ -158,14 +158,14 @@ class _StepBatches:
         return _LAST_STEP
 
     def indices(self, step: int) -> np.ndarray:
-        """Which examples this host reads; what `batch_indices` gives on its devices."""
+        """Which examples this host reads, as `batch_indices` gives them on its devices."""
         num_examples = len(self._split)
         epoch, first = divmod(step * self._batch_size, num_examples)
         places = first + self._own
-        here, beyond = places[places < num_examples], places[places >= num_examples]
-        indices = whole_order(self._seed, epoch, num_examples)[here]
-        if len(beyond):
-            rest = whole_order(self._seed, epoch + 1, num_examples)[beyond - num_examples]
+        in_epoch, in_next = places[places < num_examples], places[places >= num_examples]
+        indices = whole_order(self._seed, epoch, num_examples)[in_epoch]
+        if len(in_next):
+            rest = whole_order(self._seed, epoch + 1, num_examples)[in_next - num_examples]
             indices = np.concatenate([indices, rest])
         return indices
 
@@ -204,7 +204,7 @@ class StreamFeed:
         self._newest: tuple[Any, ...] = ()
 
     def arguments(self, step: int) -> tuple[Any, ...]:
-        """Gives, for each step of the dispatch, images and labels as `Spread.put_rows` lays them.
+        """Gives, for each step of the dispatch, images and labels as `Spread.put_rows` puts them.
 
         Steps one after the other are read ahead; any other step starts the reading anew.
         """
@@ -234,7 +234,7 @@ class StreamFeed:
 
     def compile(self, step_fn: StepFn, state: Any) -> StepFn:
         """Compiles a dispatch; see `Feed`."""
-        # Those of every step are alike; the steps of a dispatch are read when it is due.
+        # All steps have arguments of the same shapes, so that one batch is enough to compile.
         arguments = (self._read(int(state.step)),) * self._steps_per_dispatch
         return self.spread.compile(self.stack(step_fn), state, arguments)
 
@@ -253,9 +253,9 @@ class Choice(NamedTuple):
 
 
 def _memory_bytes(mesh: jax.sharding.Mesh) -> tuple[int | None, str]:
-    """The memory of a device, None where nobody says it, and what to call it."""
+    """The memory for images in bytes, None where it is unknown, and the name of its owner."""
     device = mesh.local_devices[0]
-    limit = (device.memory_stats() or {}).get("bytes_limit")
+    limit = device_bytes(device)
     if limit:
         return limit, f"each {device.platform} device"
     return memory_bytes(), "the machine"
@@ -265,7 +265,7 @@ def choose_kind(info: DatasetInfo, num_images: int, mesh: jax.sharding.Mesh) -> 
     """`device` where the images take little of the memory, else `stream`.
 
     Args:
-      info: what the set has in common.
+      info: the description of the set.
       num_images: images of the split.
       mesh: the devices; each would hold the whole split.
     """

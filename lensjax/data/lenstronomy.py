@@ -1,4 +1,4 @@
-"""A simulated image in lenstronomy's own words: the arguments that its image model takes.
+"""A simulated image as the arguments of lenstronomy's image model.
 
 Nothing is imported from lenstronomy; the conventions are those of version 1.14.
 """
@@ -103,11 +103,11 @@ def to_lenstronomy(row: Mapping[str, Any] | np.void) -> dict[str, Any]:
     `ImageModel(PixelGrid(**kwargs_pixel), PSF(**kwargs_psf), LensModel(lens_model_list),
     LightModel(source_model_list), kwargs_numerics=kwargs_numerics).image(kwargs_lens,
     kwargs_source)` is then the noise-free image in flux per pixel. (Images of `model_i_noisy` are
-    counts: there it is that times `exposure_time_s`.)
+    counts: multiply it by `exposure_time_s`.)
 
     Args:
       row: a row of the table of `lensjax.simulate` or `lensjax.load_data`; a row of a pandas or
-        astropy table made of it does as well.
+        astropy table made of it works as well.
 
     Returns:
       A dict with `lens_model_list`, `kwargs_lens`, `source_model_list`, `kwargs_source`,
@@ -115,7 +115,7 @@ def to_lenstronomy(row: Mapping[str, Any] | np.void) -> dict[str, Any]:
       per arcsec^2.
 
     Raises:
-      DataError: for a row that is not of a simulated set.
+      DataError: for a row of any other data set.
     """
     name = str(row["data_set"])
     if name not in SIMULATED_SETS:

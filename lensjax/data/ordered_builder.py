@@ -1,7 +1,7 @@
 """A TFDS builder that writes its examples in the order in which they come.
 
 TFDS itself puts the records of a split of more than 1 GB into buckets on disk to sort them, for
-which it imports TensorFlow; nothing here ever does.
+which it imports TensorFlow; this builder never does.
 """
 
 import os
@@ -30,7 +30,7 @@ def record_bytes(num_pixels: int, num_parameters: int) -> int:
 def record_features(
     image_shape: tuple[int, int, int], class_names: tuple[str, ...], num_parameters: int
 ) -> tfds.features.FeaturesDict:
-    """What `records.decode_record` reads."""
+    """TFDS's description of a record, which `records.decode_record` reads."""
     as_bytes = tfds.features.Encoding.BYTES
     label: tfds.features.FeatureConnector = tfds.features.Scalar(np.int64)
     if class_names:

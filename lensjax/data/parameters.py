@@ -111,11 +111,11 @@ def lens_from_parameters(parameters: Array, survey: Survey, class_name: str) -> 
 
 @functools.partial(jax.jit, static_argnames=("survey", "class_name"))
 def _render_class(parameters: Array, survey: Survey, class_name: str) -> Array:
-    def render_one(vector: Array) -> Array:
+    def render_vector(vector: Array) -> Array:
         return raytracing.render(lens_from_parameters(vector, survey, class_name), survey)
 
     # Chunks bound the memory, whatever the number of images.
-    return jax.lax.map(render_one, parameters, batch_size=128)
+    return jax.lax.map(render_vector, parameters, batch_size=128)
 
 
 def render_parameters(parameters: np.ndarray, labels: np.ndarray, survey: Survey) -> np.ndarray:
@@ -158,7 +158,7 @@ def simulate_chunk(
     Args:
       base: the typed key of the class; lens i has the key `prng.keys(base, i)`.
       start: number of the first lens, int32 `[]`.
-      source: what the set is made of (static).
+      source: the settings of the set (static).
       class_name: one of `simulator.CLASS_NAMES` (static).
 
     Returns:

@@ -1,4 +1,4 @@
-"""Sets that TFDS keeps on disk: built once, whole or not there, opened for reading."""
+"""Sets that TFDS keeps on disk: built once, complete or absent, opened for reading."""
 
 import contextlib
 import dataclasses
@@ -34,9 +34,9 @@ class PreparedSet:
     Attributes:
       name: full name, such as `deeplense/model_ii_mini`.
       folder: where its files are.
-      fingerprint: what must have made it.
+      fingerprint: identifies the settings or files that must have made it.
       build_command: the command that builds it, for messages.
-      report: what the reading of a user's folder found, as JSON types; None for another set.
+      report: on the reading of a user's folder, as JSON types; None for any other set.
     """
 
     name: str
@@ -59,7 +59,7 @@ class PreparedSet:
             return None
         try:
             builder = tfds.builder_from_directory(os.fspath(self.folder))
-            found = builder.info.metadata["fingerprint"]
+            fingerprint = builder.info.metadata["fingerprint"]
             paths = [path for split in builder.info.splits.values() for path in split.filepaths]
             self._describe(builder)
         except MemoryError:
@@ -68,11 +68,10 @@ class PreparedSet:
             raise DataError(
                 f"data set {self.name} in {self.folder} cannot be read; {self._remedy}"
             ) from error
-        if not is_same_content(found, self.fingerprint):
+        if not is_same_content(fingerprint, self.fingerprint):
             raise DataError(
-                f"data set {self.name} in {self.folder} is stale: it has the fingerprint {found}, "
-                f"what would be made now has {self.fingerprint}; "
-                f"{self._remedy}"
+                f"data set {self.name} in {self.folder} is stale: it has the fingerprint "
+                f"{fingerprint}, what would be made now has {self.fingerprint}; {self._remedy}"
             )
         missing = [path.name for path in paths if not path.exists()]
         if missing:
@@ -96,13 +95,13 @@ class PreparedSet:
         return builder
 
     def info(self) -> DatasetInfo:
-        """What is known about the set without its images; errors as for `require`."""
+        """The description of the set; errors as for `require`."""
         return self._describe(self.require())
 
     def _describe(self, builder: tfds.core.DatasetBuilder) -> DatasetInfo:
         metadata = builder.info.metadata
-        known = {field.name for field in dataclasses.fields(DatasetInfo)} - {"name"}
-        values = {name: value for name, value in metadata.items() if name in known}
+        field_names = {field.name for field in dataclasses.fields(DatasetInfo)} - {"name"}
+        values = {name: value for name, value in metadata.items() if name in field_names}
         values["fingerprint"] = self.fingerprint
         values["class_names"] = tuple(metadata["class_names"])
         values["parameter_names"] = tuple(metadata["parameter_names"])
@@ -135,7 +134,7 @@ class PreparedSet:
     def build_once(self, bytes_needed: float, advice: str, build: Callable[[], None]) -> None:
         """Builds the set unless it is there; a second process waits for the first.
 
-        Whatever a killed build left is removed.
+        Files that a killed build left are removed.
 
         Args:
           bytes_needed: room that the set takes on disk.
@@ -157,7 +156,7 @@ class PreparedSet:
                 self._remove_leftovers()
                 self._check_disk_space(bytes_needed, advice)
                 logging.info("Building %s in %s.", self.name, self.folder)
-                tfds.display_progress_bar(False)  # ours has a total
+                tfds.display_progress_bar(False)  # lensjax's own bar knows the total
                 build()
         except OSError as error:
             if error.errno is None:  # not the file system's
@@ -171,7 +170,7 @@ class PreparedSet:
 
     @contextlib.contextmanager
     def _exclusive(self, lock_path: pathlib.Path) -> Iterator[None]:
-        """Holds a lock that the system gives back if the process dies."""
+        """Holds a lock that the system releases if the process dies."""
         with lock_path.open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -34,7 +34,7 @@ class RecordSplit:
     """One split on disk, in the order in which it was written; threads may share it.
 
     Args:
-      info: what the whole set has in common.
+      info: the description of the whole set.
       split: the split's name.
       paths: its files, in order.
       remedy: what to do about a damaged set, for messages.
@@ -62,7 +62,7 @@ class RecordSplit:
 
     @contextlib.contextmanager
     def _naming_damage(self) -> Iterator[None]:
-        """Says which set is damaged where array_record meets a file that was cut or changed."""
+        """Names the damaged set where array_record meets a file that was cut or changed."""
         try:
             yield
         except (IndexError, RuntimeError, ValueError) as error:
@@ -74,7 +74,7 @@ class RecordSplit:
 
     @property
     def info(self) -> DatasetInfo:
-        """What the whole set has in common."""
+        """The description of the whole set."""
         return self._info
 
     def __len__(self) -> int:
@@ -120,10 +120,10 @@ class RecordSplit:
           DataError: where a file is damaged.
         """
         columns = [self._info.parameter_names.index(name) for name in names]
-        found = np.empty((len(self), len(columns)), np.float32)
+        parameters = np.empty((len(self), len(columns)), np.float32)
         for indices, (_, _, vectors) in self._all_examples():
-            found[indices] = vectors[:, columns]
-        return found
+            parameters[indices] = vectors[:, columns]
+        return parameters
 
     def all_labels(self) -> np.ndarray:
         """Reads the label of every image, int32 `[N]`, without keeping the images.

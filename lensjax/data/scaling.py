@@ -28,7 +28,7 @@ class Scaling:
     Attributes:
       kind: one of `SCALINGS`.
       shift: mean of g over the reference images.
-      spread: standard deviation of g there over the one wanted in the model's range.
+      spread: standard deviation of g there over that wanted in the model's range.
       softening: flux at which asinh turns from linear to logarithmic; 1 for the others.
     """
 
@@ -46,7 +46,7 @@ class Scaling:
         return (flux - self.shift) / self.spread
 
     def to_flux(self, model: Array) -> Array:
-        """Maps the model's range, any shape, to flux; clips first what no flux maps to."""
+        """Maps the model's range, any shape, to flux; clips values that no flux maps to."""
         value = model * self.spread + self.shift
         if self.kind == "sqrt":
             return jnp.square(jnp.maximum(value, 0.0))
@@ -80,7 +80,7 @@ def fit_scaling(
       model_std: the standard deviation wanted in the model's range.
       images: flux, float32 `[N, H, W, C]`; the first `num_reference_images` are used.
       minimum: the smallest pixel of the whole set.
-      masked: whether NaN stands where there is no measurement; such pixels do not count.
+      masked: whether pixels without a measurement are NaN; such pixels do not count.
 
     Raises:
       DataError: where `sqrt` meets a set with negative pixels, a pixel is not finite, or every

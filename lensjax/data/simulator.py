@@ -1,7 +1,7 @@
 """Ray-shooting simulator of DeepLense Models I, II and III as pure functions that jit and vmap.
 
-The priors of the three dark-matter classes, the instrument's noise, and the two together with
-`raytracing.render`. The published generator is DeepLenseSim (Alexander et al. 2020,
+The priors of the three dark-matter classes, the instrument's noise, and `simulate`, which joins
+both with `raytracing.render`. The published generator is DeepLenseSim (Alexander et al. 2020,
 arXiv:1909.07346). Lengths are in arcsec; masses in solar masses.
 """
 
@@ -122,13 +122,13 @@ def conserved_theta_e(survey: Survey, point_theta_e: Array, x: Array, y: Array) 
 
 
 class Draw(NamedTuple):
-    """One lens drawn from the priors of a class, and what labels it.
+    """One lens drawn from the priors of a class, with its labels.
 
     Attributes:
-      lens: what `render` needs.
+      lens: the parameters that `render` needs.
       point_mass: nominal masses in solar masses, `[K]`.
-      log10_axion_mass: log10 of the mass in eV; NaN but for `axion`.
-      vortex_angle: direction in radians; NaN but for `axion`.
+      log10_axion_mass: log10 of the mass in eV; NaN except for `axion`.
+      vortex_angle: direction in radians; NaN except for `axion`.
     """
 
     lens: Lens

@@ -31,7 +31,7 @@ class SubsetSplit:
 
     @property
     def info(self) -> DatasetInfo:
-        """What the whole set has in common; its sizes are those of the whole splits."""
+        """The description of the whole set; its sizes are those of the whole splits."""
         return self._split.info
 
     def __len__(self) -> int:
@@ -51,7 +51,7 @@ class SubsetSplit:
         return self._split.all_labels()[self._indices]
 
     def in_memory(self) -> LensSplit:
-        """Reads the part, without ever holding the whole."""
+        """Reads the part, without ever holding the whole split."""
         images = np.empty((len(self), *self.info.image_shape), np.float32)
         labels = np.empty((len(self),), np.int32)
         for start in range(0, len(self), _READ_BATCH):
@@ -135,10 +135,11 @@ def divide(
                 f"{split.info.name} has {len(places)} training image; needed: at least 2, one to "
                 "train on and one to validate on"
             )
-        num = min(_first_share(places, validation_share), len(places) - 1)
-        rest = places[num:]
-        validation.append(places[:num])
+        num_validation = min(_first_share(places, validation_share), len(places) - 1)
+        rest = places[num_validation:]
+        validation.append(places[:num_validation])
         train.append(rest[: _first_share(rest, label_share)])
-    parts = (np.sort(np.concatenate(part)) for part in (train, validation))
-    train_part, validation_part = (SubsetSplit(split, part) for part in parts)
+    train_part, validation_part = (
+        SubsetSplit(split, np.sort(np.concatenate(places))) for places in (train, validation)
+    )
     return train_part, validation_part

@@ -16,10 +16,10 @@ class Survey:
       psf_fwhm_arcsec: full width at half maximum of the Gaussian point-spread function.
       deflection_factor: beta, by which every deflection is multiplied.
       source_amplitude: surface brightness of the source at its Sersic radius, flux per arcsec^2.
-      flux_unit: the unit of `image`.
+      flux_unit: unit of the images.
       exposure_time_s: total exposure; None where it is drawn for each image (Model I).
       background_rms: standard deviation of sky and read-out noise, flux per pixel.
-      published_scale: what the published files are multiplied by.
+      published_scale: factor from flux to the values in the published files.
       zero_point: magnitude of one `flux_unit`; None where the unit is arbitrary.
     """
 

@@ -1,4 +1,4 @@
-"""Many rows through a function of few, in chunks of one shape."""
+"""Applies a function to many rows in chunks of one shape."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def map_chunks(function: Callable[..., Any], size: int, *trees: Any) -> Any:
-    """Applies a function of rows to chunks of one shape and returns all its rows.
+    """Applies a function of rows to chunks of one shape and joins its outputs.
 
     Args:
       function: maps trees of arrays `[size, ...]` to a tree of arrays `[size, ...]`, each row by
@@ -17,7 +17,7 @@ def map_chunks(function: Callable[..., Any], size: int, *trees: Any) -> Any:
       *trees: numpy arrays `[N, ...]`, at least one row.
 
     Returns:
-      What the function returns, of numpy arrays `[N, ...]`.
+      The tree that the function returns, with numpy arrays `[N, ...]`.
     """
     count = len(jax.tree.leaves(trees)[0])
     chunks = []
@@ -25,4 +25,4 @@ def map_chunks(function: Callable[..., Any], size: int, *trees: Any) -> Any:
         rows = np.minimum(np.arange(start, start + size), count - 1)
         output = jax.device_get(function(*jax.tree.map(lambda leaf, rows=rows: leaf[rows], trees)))
         chunks.append(jax.tree.map(lambda leaf, start=start: leaf[: count - start], output))
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *chunks)

@@ -1,7 +1,7 @@
 """Compiled programs on disk, so that a command that runs again need not compile again.
 
-JAX does the work. Its entries are written in one go only under its lock, which it takes where the
-folder's size is bounded; without, a process can read what another has written half.
+JAX does the work. It takes a lock to write an entry only where the folder's size is bounded;
+without the lock, a process can read an entry that another has half written.
 """
 
 import os
@@ -17,7 +17,7 @@ from lensjax.files.cache_folder import cache_folder
 
 FOLDER = "programs"
 _SETTINGS = {
-    "jax_compilation_cache_max_size": 2**30,  # bytes; what was not used for longest goes first
+    "jax_compilation_cache_max_size": 2**30,  # bytes; the least recently used programs go first
     # Seconds. A training begins with two dozen programs; those below take 0.2 s together.
     "jax_persistent_cache_min_compile_time_secs": 0.02,
 }
@@ -27,10 +27,10 @@ _LOCK_SECONDS = 10.0  # as long as JAX waits
 def keep_programs() -> None:
     """Makes JAX keep compiled programs below `cache_folder()`.
 
-    Whoever has chosen a folder (`JAX_COMPILATION_CACHE_DIR`) or switched the cache off
-    (`JAX_ENABLE_COMPILATION_CACHE=false`) keeps that, and each setting that the environment names
-    stays. A folder that cannot be written to costs a warning, a disk that is full later nothing.
-    JAX's key of a program has its version, the devices and, on CPU, the processor's features.
+    The user's choice of a folder (`JAX_COMPILATION_CACHE_DIR`) or of no cache
+    (`JAX_ENABLE_COMPILATION_CACHE=false`) stays, as does each setting that the environment names. A
+    folder that cannot be written to is logged as a warning; a disk that fills up later is ignored.
+    JAX's key of a program has JAX's version, the devices and, on CPU, the processor's features.
     """
     chosen = jax.config.values["jax_compilation_cache_dir"] is not None
     if chosen or not jax.config.values["jax_enable_compilation_cache"]:
@@ -53,8 +53,8 @@ def _remove_cut_entries(folder: pathlib.Path, bounded: bool) -> None:
     """Makes the cache folder, and removes entries that a kill or a full disk has cut short.
 
     JAX writes the file with an entry's access time last, so an entry without one was cut. JAX up to
-    0.10 would keep it and compile its program in every process. An entry that was read in the
-    meantime has got its time and cannot be told from a whole one; it stays. Only a cache of bounded
+    0.10 would keep it and compile its program in every process. A cut entry that was read in the
+    meantime has an access time and looks like a complete one; it stays. Only a cache of bounded
     size has these files.
     """
     folder.mkdir(parents=True, exist_ok=True)

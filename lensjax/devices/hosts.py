@@ -1,6 +1,6 @@
-"""What the processes of a run agree on, and how they share work.
+"""How the processes of a run agree and share work.
 
-A process that is alone agrees with itself. All of them make the same calls, since each of these
+A single process agrees with itself. All processes must make the same calls, since each of these
 functions waits for every process.
 """
 
@@ -24,7 +24,7 @@ _SHARED_SECONDS = 60.0
 
 
 def is_main() -> bool:
-    """Whether this process writes files, the only one that does."""
+    """Whether this is process 0, the only one that writes files."""
     return jax.process_index() == 0
 
 
@@ -32,7 +32,7 @@ def barrier(name: str) -> None:
     """Waits until all processes are here.
 
     Args:
-      name: the same in each.
+      name: the same in each process.
     """
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
@@ -40,33 +40,33 @@ def barrier(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def _come_together(what: str) -> None:
+def _check_same_call(topic: str) -> None:
     """Refuses processes that do different things, which would mix up their numbers or hang."""
     from jax.experimental import multihost_utils
 
-    tags = multihost_utils.process_allgather(np.uint32(zlib.crc32(what.encode())))
+    tags = multihost_utils.process_allgather(np.uint32(zlib.crc32(topic.encode())))
     if len(set(tags.tolist())) > 1:
         raise HostError(
-            f"the processes do different things: this one comes to {what}; do they see the same "
+            f"the processes do different things: this one comes to {topic}; do they see the same "
             "files?"
         )
 
 
-def gather_texts(text: str, what: str = "a text") -> list[str]:
+def gather_texts(text: str, topic: str = "a text") -> list[str]:
     """The texts of all processes, in their order.
 
     Args:
       text: of this process.
-      what: what it is about, the same in each process.
+      topic: of the texts, for messages; the same in each process.
 
     Raises:
-      HostError: where another process comes to something else.
+      HostError: where another process makes a different call.
     """
     if jax.process_count() == 1:
         return [text]
     from jax.experimental import multihost_utils
 
-    _come_together(what)
+    _check_same_call(topic)
     data = np.frombuffer(text.encode(), np.uint8)
     sizes = multihost_utils.process_allgather(np.asarray(len(data)))
     padded = np.zeros(int(sizes.max()), np.uint8)
@@ -75,55 +75,57 @@ def gather_texts(text: str, what: str = "a text") -> list[str]:
     return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
 
-def all_agree(flag: bool, what: str = "a question") -> bool:
-    """Whether a flag is set on every process; `what` as for `gather_texts`."""
-    return all(text == "1" for text in gather_texts("1" if flag else "0", what))
+def all_agree(flag: bool, topic: str = "a question") -> bool:
+    """Whether a flag is set on every process; `topic` as for `gather_texts`."""
+    return all(text == "1" for text in gather_texts("1" if flag else "0", topic))
 
 
-def from_main(compute: Callable[[], Any], what: str = "an answer") -> Any:
-    """What process 0 computes, of JSON types; the others do not compute.
+def from_main(compute: Callable[[], Any], topic: str = "an answer") -> Any:
+    """A value of JSON types that process 0 computes for all processes.
 
     Args:
-      compute: makes it.
-      what: as for `gather_texts`.
+      compute: computes the value; called on process 0 alone.
+      topic: as for `gather_texts`.
     """
     if jax.process_count() == 1:
         return compute()
     text = json.dumps(compute()) if is_main() else ""
-    return json.loads(gather_texts(text, what)[0])
+    return json.loads(gather_texts(text, topic)[0])
 
 
 def share_rows(function: Callable[..., T], *trees: Any) -> T:
-    """What a function of rows gives, computed by all processes together.
+    """Applies a function of rows, with the rows divided among all processes.
 
     Args:
-      function: maps trees of numpy arrays `[n, ...]` to one of such arrays, each row by itself.
+      function: maps trees of numpy arrays `[n, ...]` to a tree of such arrays, each row by
+        itself.
       *trees: numpy arrays `[N, ...]`, the same in each process.
     """
-    num, number = jax.process_count(), jax.process_index()
+    num_processes, process_index = jax.process_count(), jax.process_index()
     total = len(jax.tree.leaves(trees)[0])
-    if total < num or num == 1:
+    if total < num_processes or num_processes == 1:
         return function(*trees)
     from jax.experimental import multihost_utils
 
-    _come_together(f"{total} rows of {[leaf.shape for leaf in jax.tree.leaves(trees)]}")
-    own = np.arange(number, total, num)
-    found = function(*jax.tree.map(lambda leaf: leaf[own], trees))
-    most = -(-total // num)
+    _check_same_call(f"{total} rows of {[leaf.shape for leaf in jax.tree.leaves(trees)]}")
+    own_rows = np.arange(process_index, total, num_processes)
+    own_outputs = function(*jax.tree.map(lambda leaf: leaf[own_rows], trees))
+    rows_per_process = -(-total // num_processes)
+    padded_total = num_processes * rows_per_process
 
     def gathered(leaf: np.ndarray) -> np.ndarray:
-        padded = np.concatenate([leaf, leaf[-1:].repeat(most - len(leaf), axis=0)])
+        padded = np.concatenate([leaf, leaf[-1:].repeat(rows_per_process - len(leaf), axis=0)])
         # As bytes: JAX would round 64 bits to 32.
-        raw = np.ascontiguousarray(padded).reshape(most, -1).view(np.uint8)
-        parts = np.asarray(multihost_utils.process_allgather(raw))  # [processes, most, bytes]
-        rows = np.ascontiguousarray(np.swapaxes(parts, 0, 1)).reshape(num * most, -1)
-        return rows.view(leaf.dtype).reshape(num * most, *leaf.shape[1:])[:total]
+        raw = np.ascontiguousarray(padded).reshape(rows_per_process, -1).view(np.uint8)
+        by_process = np.asarray(multihost_utils.process_allgather(raw))  # [processes, rows, bytes]
+        rows = np.ascontiguousarray(np.swapaxes(by_process, 0, 1)).reshape(padded_total, -1)
+        return rows.view(leaf.dtype).reshape(padded_total, *leaf.shape[1:])[:total]
 
-    return jax.tree.map(gathered, found)
+    return jax.tree.map(gathered, own_outputs)
 
 
 def main_first(function: Callable[[], T]) -> T:
-    """Runs a function on process 0 and then on the others, which meet what it wrote."""
+    """Runs a function on process 0 and then on the others, which can read what it wrote."""
     if is_main():
         result = function()
         barrier("process 0 has been first")
@@ -133,7 +135,7 @@ def main_first(function: Callable[[], T]) -> T:
 
 
 def _comes(path: pathlib.Path, timeout_s: float) -> bool:
-    """Whether a file comes in time; a network disk shows new ones late."""
+    """Whether a file appears in time; a network disk shows new files late."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if path.parent.is_dir() and path.name in os.listdir(path.parent):
@@ -153,7 +155,7 @@ def check_seen(path: pathlib.Path) -> None:
     """Checks that all processes see a file that process 0 sees.
 
     Raises:
-      HostError: where one does not, even after a while.
+      HostError: where a process does not see it, even after a while.
     """
     if jax.process_count() == 1:
         return
@@ -169,7 +171,7 @@ def check_shared(folder: pathlib.Path) -> None:
     """Checks that all processes see the same folder.
 
     Args:
-      folder: made by process 0 here if need be.
+      folder: process 0 makes it if it is missing.
 
     Raises:
       HostError: where a process does not see what process 0 writes.

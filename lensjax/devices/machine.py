@@ -1,4 +1,4 @@
-"""What the machine has: its memory, and that of its devices."""
+"""Memory of the machine and of its devices."""
 
 import os
 
@@ -13,10 +13,14 @@ def memory_bytes() -> int | None:
         return None
 
 
+def device_bytes(device: jax.Device) -> int | None:
+    """The memory of a device, None where JAX does not say."""
+    return (device.memory_stats() or {}).get("bytes_limit") or None
+
+
 def describe_memory() -> str:
     """The memory of a device where JAX says it, else that of the machine."""
-    device = jax.local_devices()[0]
-    limit = (device.memory_stats() or {}).get("bytes_limit")
+    limit = device_bytes(jax.local_devices()[0])
     if limit:
         return f"{limit / 2**30:.0f} GiB each device"
     held = memory_bytes()

@@ -27,8 +27,8 @@ def mesh_shape(
       shape: `parallel.mesh`; None for all of them along `data`.
 
     Raises:
-      ConfigError: for more devices than there are, fewer than there are on several hosts, or a mesh
-        that does not multiply out.
+      ConfigError: for more devices than there are, for fewer than all on several hosts, or for a
+        mesh whose product is another number of devices.
     """
     available = jax.device_count()
     wanted = num_devices or available
@@ -61,14 +61,14 @@ def make_mesh(num_devices: int | None = None, shape: tuple[int, ...] | None = No
 
 @functools.cache
 def _mesh(devices: tuple[jax.Device, ...], shape: tuple[int, int]) -> Mesh:
-    # In JAX's order, which has a host's devices together; `jax.make_mesh` refuses on TPUs what does
-    # not fit their wiring, and the only exchange is a mean over all of them.
+    # In JAX's order, which has a host's devices together; `jax.make_mesh` refuses a mesh that
+    # does not fit the wiring of TPUs, and the only exchange is a mean over all devices.
     grid = np.asarray(devices).reshape(shape)
     return Mesh(grid, BATCH_AXES, axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def all_devices(most: int | None = None) -> Mesh:
-    """A mesh of all devices along `data`, on one host at most of the first few.
+    """A mesh of all devices along `data`; on a single host, of the first `most` devices.
 
     Args:
       most: how many may be used; None for all.
@@ -80,7 +80,7 @@ def all_devices(most: int | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds whole."""
+    """The sharding of arrays that every device holds in full."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -99,11 +99,11 @@ def state_shardings(mesh: Mesh, tree: Any) -> Any:
       mesh: the devices.
       tree: arrays, or their shapes and dtypes.
     """
-    num = mesh.shape[SHARD_AXIS]
+    num_shards = mesh.shape[SHARD_AXIS]
 
     def sharding(leaf: Any) -> NamedSharding:
-        axes = [axis for axis, size in enumerate(leaf.shape) if size % num == 0]
-        if num == 1 or not axes or leaf.size < _LEAST_SHARDED_ELEMENTS:
+        axes = [axis for axis, size in enumerate(leaf.shape) if size % num_shards == 0]
+        if num_shards == 1 or not axes or leaf.size < _LEAST_SHARDED_ELEMENTS:
             return replicated(mesh)
         longest = max(axes, key=lambda axis: leaf.shape[axis])
         names = [SHARD_AXIS if axis == longest else None for axis in range(leaf.ndim)]
@@ -113,15 +113,15 @@ def state_shardings(mesh: Mesh, tree: Any) -> Any:
 
 
 def put(tree: Any, sharding: NamedSharding) -> Any:
-    """Arrays that every host holds alike as arrays on the devices of all hosts.
+    """Puts arrays that every host holds alike on the devices of all hosts.
 
     Args:
       tree: arrays of numpy, on devices of this host, or on those of all.
-      sharding: where they shall lie.
+      sharding: of the arrays on the devices.
     """
     alone = jax.process_count() == 1
 
-    def put_one(leaf: Any) -> jax.Array:
+    def put_leaf(leaf: Any) -> jax.Array:
         on_devices = isinstance(leaf, jax.Array)
         if on_devices and leaf.sharding == sharding:
             return leaf
@@ -130,11 +130,11 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
         held = np.asarray(leaf)
         return jax.make_array_from_callback(held.shape, sharding, lambda index: held[index])
 
-    return jax.tree.map(put_one, tree)
+    return jax.tree.map(put_leaf, tree)
 
 
 def to_host(array: Any) -> np.ndarray:
-    """An array as numpy's; one that lies in parts on several hosts is gathered by all."""
+    """Converts an array to numpy; an array divided over several hosts is gathered by all."""
     if isinstance(array, jax.Array) and not (
         array.is_fully_addressable or array.is_fully_replicated
     ):
@@ -145,21 +145,21 @@ def to_host(array: Any) -> np.ndarray:
 
 
 def rows_of_a_turn(mesh: Mesh, total: int, most: int) -> int:
-    """How many rows `on_each_device` should be given at once.
+    """The number of rows for one call of a function from `on_each_device`.
 
     Args:
       mesh: the devices.
-      total: rows in all; fewer than all devices could take are divided among them.
+      total: rows in all; if one call can take them, they are divided among the devices.
       most: rows for a device.
     """
     return mesh.size * min(most, -(-total // mesh.size))
 
 
 def on_each_device(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """Makes a function that computes parts of its rows on all devices of a mesh.
+    """Makes a function that divides its rows among all devices of a mesh.
 
-    Each device runs the same program on `[B, ...]`, so that rows do not depend, not even in their
-    last bits, on how many devices there are.
+    Each device runs the same program on `[B, ...]`, so that results are the same to the last bit
+    for any number of devices.
 
     Args:
       function: `(shared, *rows [B, ...]) -> rows [B, ...]`, each row by itself.
@@ -167,16 +167,16 @@ def on_each_device(function: Callable[..., Any], mesh: Mesh) -> Callable[..., An
 
     Returns:
       `(shared, *rows [D B, ...]) -> numpy rows [D B, ...]` with numpy arrays for rows; on several
-      hosts all call it with the same arguments and all get everything.
+      hosts all call it with the same arguments and get all rows.
     """
-    rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
+    row_spec, shared_spec = PartitionSpec(BATCH_AXES), PartitionSpec()
 
     def all_rows(shared: Any, *arrays: jax.Array) -> Any:
         spread = jax.shard_map(
             function,
             mesh=mesh,
-            in_specs=(whole, *(rows for _ in arrays)),
-            out_specs=rows,
+            in_specs=(shared_spec, *(row_spec for _ in arrays)),
+            out_specs=row_spec,
             check_vma=False,
         )
         return spread(shared, *arrays)

@@ -7,21 +7,23 @@ if TYPE_CHECKING:
     import tqdm
 
 
-def progress_bar(total: int, description: str, done: int = 0, unit: str = " images") -> "tqdm.tqdm":
+def progress_bar(
+    total: int, description: str, initial: int = 0, unit: str = " images"
+) -> "tqdm.tqdm":
     """A bar for a terminal; a log file gets a line now and then.
 
     Args:
-      total: how much there is to do.
-      description: what is done.
-      done: how much was done before.
-      unit: of the total, with a space before it.
+      total: units of work.
+      description: of the work.
+      initial: units that were finished before.
+      unit: name of a unit, with a space before it.
     """
     import jax
     import tqdm
 
     return tqdm.tqdm(
         total=total,
-        initial=done,
+        initial=initial,
         desc=description,
         unit=unit,
         disable=jax.distributed.is_initialized() and jax.process_index() > 0,

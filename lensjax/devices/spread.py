@@ -23,7 +23,7 @@ PartFn = Callable[..., Any]
 
 
 class Spread(Protocol):
-    """Where the examples of a batch are, for the body of a step and for those who feed it."""
+    """Where the examples of a batch are, for the body of a step and for its feed."""
 
     @property
     def mesh(self) -> Mesh:
@@ -48,7 +48,7 @@ class Spread(Protocol):
         ...
 
     def put_rows(self, rows: Any) -> Any:
-        """Lays the examples that this host has read as a batch on the devices of all hosts."""
+        """Puts the examples that this host has read into a batch on the devices of all hosts."""
         ...
 
     def compile(self, step_fn: Callable[..., Any], state: Any, arguments: tuple[Any, ...]) -> Any:
@@ -64,47 +64,51 @@ class Spread(Protocol):
 
 def own_places(mesh: Mesh, batch_size: int) -> np.ndarray:
     """Which examples of a batch the devices of this host need, in order."""
-    parts = over_batch(mesh).addressable_devices_indices_map((batch_size,)).values()
-    return np.unique(np.concatenate([np.arange(batch_size)[part] for part in parts]))
+    indices = over_batch(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in indices]))
 
 
-def _put(rows: Any, mesh: Mesh, places: np.ndarray, batch_size: int, parts: int | None) -> Any:
-    """Puts this host's rows on its devices, `[B, ...]`, or `[parts, B / parts, ...]`."""
+def _put(
+    rows: Any, mesh: Mesh, places: np.ndarray, batch_size: int, num_devices: int | None
+) -> Any:
+    """Puts this host's rows on its devices, `[B, ...]`, or `[devices, B / devices, ...]`."""
     sharding = over_batch(mesh)
-    if jax.process_count() == 1 and parts is None:
+    if jax.process_count() == 1 and num_devices is None:
         return jax.device_put(rows, sharding)
-    first = 1 if parts is None else batch_size // parts
+    rows_per_index = 1 if num_devices is None else batch_size // num_devices
 
-    def put_one(held: np.ndarray) -> Array:
+    def put_leaf(held: np.ndarray) -> Array:
         shape = (batch_size, *held.shape[1:])
-        if parts is not None:
-            shape = (parts, first, *held.shape[1:])
+        if num_devices is not None:
+            shape = (num_devices, rows_per_index, *held.shape[1:])
 
         def rows_at(index: Any) -> np.ndarray:
             start, stop, _ = index[0].indices(shape[0])
-            wanted = np.searchsorted(places, np.arange(start * first, stop * first))
+            wanted = np.searchsorted(
+                places, np.arange(start * rows_per_index, stop * rows_per_index)
+            )
             return held[wanted].reshape(stop - start, *shape[1:])
 
         return jax.make_array_from_callback(shape, sharding, rows_at)
 
-    return jax.tree.map(put_one, rows)
+    return jax.tree.map(put_leaf, rows)
 
 
 def _mean_of_part(part_fn: PartFn, axes: tuple[str, ...], batch_size: int, *arguments: Any) -> Any:
-    """The mean over the devices of what each finds for its part of the batch."""
+    """The mean over the devices of `part_fn` of each device's part of the batch."""
     size = batch_size // jax.lax.axis_size(axes)
     places = Places(size * jax.lax.axis_index(axes) + jnp.arange(size), batch_size)
     return jax.lax.pmean(part_fn(places, *arguments), axes)
 
 
 class _OnMesh:
-    """What both forms know.
+    """The part that both forms share.
 
     Args:
       mesh: the devices.
       batch_size: images a step, on all devices together.
       rows: whether a step's arguments are rows of the batch, divided over the devices; else each
-        device has them whole.
+        device has all of them.
     """
 
     def __init__(self, mesh: Mesh, batch_size: int, *, rows: bool = False) -> None:
@@ -122,17 +126,21 @@ class JitSpread(_OnMesh):
     """A step over a mesh, whose state may be divided."""
 
     def on_parts(self, part_fn: PartFn) -> PartFn:
-        """Maps the part over the mesh; a single device sees the batch whole."""
+        """Maps the part over the mesh; a single device gets the whole batch."""
         if self.mesh.size == 1:
             return functools.partial(part_fn, Places(jnp.arange(self.batch_size), self.batch_size))
-        whole, divided = PartitionSpec(), PartitionSpec(BATCH_AXES)
+        shared_spec, row_spec = PartitionSpec(), PartitionSpec(BATCH_AXES)
 
         def mapped(params: Any, step: Array, *arguments: Any) -> Any:
             spread = jax.shard_map(
                 functools.partial(_mean_of_part, part_fn, BATCH_AXES, self.batch_size),
                 mesh=self.mesh,
-                in_specs=(whole, whole, *(divided if self._rows else whole for _ in arguments)),
-                out_specs=whole,
+                in_specs=(
+                    shared_spec,
+                    shared_spec,
+                    *(row_spec if self._rows else shared_spec for _ in arguments),
+                ),
+                out_specs=shared_spec,
                 check_vma=False,
             )
             return spread(params, step, *arguments)
@@ -140,11 +148,11 @@ class JitSpread(_OnMesh):
         return mapped
 
     def put_rows(self, rows: Any) -> Any:
-        """Lays arrays `[B, ...]`, of which this host gives its rows."""
+        """Puts arrays `[B, ...]` on the devices; `rows` are the rows of this host."""
         return _put(rows, self.mesh, self._own, self.batch_size, None)
 
     def compile(self, step_fn: Callable[..., Any], state: Any, arguments: tuple[Any, ...]) -> Any:
-        """Compiles the step; its state comes back as it lay."""
+        """Compiles the step; the new state has the shardings of the old one."""
         # The shardings are pinned: the step must accept its own output.
         shardings = (state_shardings(self.mesh, state), replicated(self.mesh))
         jitted = jax.jit(step_fn, donate_argnums=0, out_shardings=shardings)
@@ -159,27 +167,27 @@ class PmapSpread(_OnMesh):
         return functools.partial(_mean_of_part, part_fn, (_AXIS,), self.batch_size)
 
     def put_rows(self, rows: Any) -> Any:
-        """Lays arrays `[devices, B / devices, ...]`, of which this host gives its rows."""
+        """Puts arrays `[devices, B / devices, ...]` there; `rows` are the rows of this host."""
         return _put(rows, self.mesh, self._own, self.batch_size, self.mesh.size)
 
     def compile(self, step_fn: Callable[..., Any], state: Any, arguments: tuple[Any, ...]) -> Any:
         """Compiles the step; state and scalars are the same on each device."""
-        # pmap asks for an argument with the mapped axis, which a set on the devices does not have.
+        # pmap needs an argument with the mapped axis, which those of a `DeviceFeed` do not have.
         own = self.put_rows(self._own)
 
-        def part(state: Any, own: Array, *arguments: Any) -> Any:
+        def device_step(state: Any, own: Array, *arguments: Any) -> Any:
             del own
             return step_fn(state, *arguments)
 
         mapped = jax.pmap(
-            part,
+            device_step,
             axis_name=_AXIS,
             in_axes=(None, 0, *(0 if self._rows else None for _ in arguments)),
             out_axes=None,
             donate_argnums=0,
             devices=list(self.mesh.devices.flat),
         )
-        # Called as compiled, it takes and gives arrays of all hosts, as the jitted form does.
+        # The compiled function takes and returns arrays of all hosts, as the jitted form does.
         compiled = mapped.lower(state, own, *arguments).compile()
         return lambda state, *arguments: compiled(state, own, *arguments)
 

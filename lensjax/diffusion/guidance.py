@@ -1,4 +1,4 @@
-"""Guidance: wraps denoisers into the one that a sampler calls."""
+"""Guidance: wraps denoisers into the denoiser that a sampler calls."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,8 +20,8 @@ class Guidance(NamedTuple):
 
     Attributes:
       weight: g of `weak + g (wanted - weak)`; 1 is the wanted model alone.
-      rescale: share in which the result gets back the standard deviation of the wanted x0.
-      interval: times between which guidance acts; outside, the weaker model is not asked.
+      rescale: how much of the wanted x0's standard deviation the result gets back, 0 to 1.
+      interval: times between which guidance acts; outside, the weaker model is not called.
     """
 
     weight: float = 1.0
@@ -37,9 +37,9 @@ def make_denoiser(
     Args:
       apply_fn: `(params, x, t, condition) -> output`.
       params: the network's parameters.
-      condition: `label` int32 `[B]`; whatever stands beside it, `[B, ...]`.
+      condition: `label` int32 `[B]`, and any other entries, `[B, ...]`.
       path: the probability path.
-      prediction: what the network predicts.
+      prediction: one of `paths.PREDICTIONS`.
     """
 
     def denoise(x_t: Array, t: Array) -> Estimate:
@@ -60,16 +60,16 @@ def make_classifier_free_pair(
 ) -> PairFn:
     """The estimates with and without label, in one pass of twice the batch.
 
-    Args are those of `make_denoiser`, and
-      null_label: the label that stands for none; the rest of the condition goes into both halves.
+    Args as for `make_denoiser`, and
+      null_label: the label for "no label"; the rest of the condition goes into both halves.
     """
-    both = {name: jnp.concatenate([value, value]) for name, value in condition.items()}
+    doubled = {name: jnp.concatenate([value, value]) for name, value in condition.items()}
     label = condition["label"]
-    both["label"] = jnp.concatenate([label, jnp.full_like(label, null_label)])
-    denoise_both = make_denoiser(apply_fn, params, both, path=path, prediction=prediction)
+    doubled["label"] = jnp.concatenate([label, jnp.full_like(label, null_label)])
+    denoise = make_denoiser(apply_fn, params, doubled, path=path, prediction=prediction)
 
     def pair(x_t: Array, t: Array) -> tuple[Estimate, Estimate]:
-        x0, eps = (jnp.split(part, 2) for part in denoise_both(jnp.concatenate([x_t, x_t]), t))
+        x0, eps = (jnp.split(images, 2) for images in denoise(jnp.concatenate([x_t, x_t]), t))
         return Estimate(x0[0], eps[0]), Estimate(x0[1], eps[1])
 
     return pair
@@ -98,10 +98,10 @@ def guide(denoise: DenoiseFn, pair: PairFn, guidance: Guidance, path: Path) -> D
 
     Where the weaker model is the same network without label, this is classifier-free guidance (Ho &
     Salimans 2022, arXiv:2207.12598); where it is a worse network, autoguidance (Karras et al. 2024,
-    arXiv:2406.02507). Every prediction is linear in the others at fixed `x_t`, so that it makes no
-    difference which of them is pushed. The rescaling of Lin et al. 2023 (arXiv:2305.08891, section
-    3.4), which is not linear, is done on x0, for the same reason. An interval is that of
-    Kynkaanniemi et al. 2024 (arXiv:2404.07724).
+    arXiv:2406.02507). At fixed `x_t` all predictions are linear in each other, so that it makes no
+    difference which of them is guided. The rescaling of Lin et al. 2023 (arXiv:2305.08891, section
+    3.4) is not linear, and is therefore always done on x0. The interval is that of Kynkaanniemi et
+    al. 2024 (arXiv:2404.07724).
 
     Args:
       denoise: the wanted model.
@@ -120,14 +120,14 @@ def guide(denoise: DenoiseFn, pair: PairFn, guidance: Guidance, path: Path) -> D
         return guided
 
     def guided_inside(x_t: Array, t: Array) -> Estimate:
-        # A branch and no mask: outside the interval the second pass is not computed.
+        # A branch, not a mask: outside the interval the second pass is not computed.
         return jax.lax.cond((low <= t) & (t <= high), guided, denoise, x_t, t)
 
     return guided_inside
 
 
 def count_passes(guidance: Guidance, times: np.ndarray) -> int:
-    """The network passes an image that calls of a guided denoiser at these times take.
+    """Network passes for each image when a guided denoiser is called at these times.
 
     Args:
       guidance: see `Guidance`.
@@ -135,5 +135,5 @@ def count_passes(guidance: Guidance, times: np.ndarray) -> int:
     """
     if guidance.weight == 1:
         return len(times)
-    low, high = np.asarray(guidance.interval, np.float32)  # as the branch compares them
+    low, high = np.asarray(guidance.interval, np.float32)  # the dtype of the branch in `guide`
     return len(times) + int(np.sum((low <= times) & (times <= high)))

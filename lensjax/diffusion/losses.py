@@ -1,4 +1,4 @@
-"""The training loss, its times and its label drop; each random number is one of an example."""
+"""The training loss, its times and its label drop; each random number belongs to one example."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,8 +20,8 @@ class LossSettings(NamedTuple):
     """The fields of the config that the loss depends on.
 
     Attributes:
-      prediction: what the network predicts, one of `paths.PREDICTIONS`.
-      space: what the squared error is taken of, one of `LOSS_SPACES`.
+      prediction: output of the network, one of `paths.PREDICTIONS`.
+      space: quantity of the squared error, one of `LOSS_SPACES`.
       min_sigma: floor of sigma where an error is divided by it.
       weight: one of `LOSS_WEIGHTS`.
       min_snr_gamma: gamma of `min_snr`.
@@ -31,7 +31,7 @@ class LossSettings(NamedTuple):
       time_std: standard deviation of the same.
       stratified: whether the times of a batch cover their distribution evenly.
       label_drop: probability that an example loses its label.
-      null_label: the label that stands for none.
+      null_label: the label for "no label".
     """
 
     prediction: str
@@ -61,12 +61,12 @@ def draw_times(
       keys: one typed key an example, `[B]`.
       settings: distribution and stratification.
       path: the probability path.
-      places: where the examples stand in the batch; None for a whole batch in order.
+      places: of the examples in the batch; None for a full batch in order.
     """
     share = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))(keys)
     if settings.stratified:
-        indices, num = places or Places(jnp.arange(keys.shape[0]), keys.shape[0])
-        share = (indices.astype(jnp.float32) + share) / num
+        indices, batch_size = places or Places(jnp.arange(keys.shape[0]), keys.shape[0])
+        share = (indices.astype(jnp.float32) + share) / batch_size
     if settings.time_distribution == "uniform":
         return path.time_of_share(share)
     tiny = np.finfo(np.float32).eps
@@ -142,15 +142,12 @@ def make_error_fn(apply_fn: ApplyFn, path: paths.Path, settings: LossSettings) -
     return error_fn
 
 
-# (params, batch [b], keys [b], places of the batch or None) -> the mean over the batch, float32 [].
-
-
 def make_loss_fn(apply_fn: ApplyFn, path: paths.Path, settings: LossSettings) -> LossFn:
     """Makes `loss(params, batch, keys, places) -> float32 []`; arguments as for `make_error_fn`.
 
     The returned function takes one typed key for each example, `[B]`: times, noise and label drop
-    of an example are functions of its own key (and, stratified, its place in the batch), whatever
-    device it lies on.
+    of an example are functions of its own key (and, if stratified, of its place in the batch), on
+    any device.
     """
     error_fn = make_error_fn(apply_fn, path, settings)
 

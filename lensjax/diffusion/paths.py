@@ -1,4 +1,4 @@
-"""Probability paths between data and noise, and the conversions between what a network predicts.
+"""Probability paths between data and noise, and the conversions between predictions of a network.
 
 The time convention of all of lensjax: t = 0 is data, t = 1 is noise, and
 
@@ -19,14 +19,14 @@ from lensjax.interfaces import Estimate
 PREDICTIONS = ("velocity", "x0", "v", "eps", "score")
 # Where the noise or its slope is singular at t = 0, the usable times begin here.
 FIRST_TIME = 1e-3
-# A network that predicts the noise says nothing about the data where there is none of it in x_t.
+# A network that predicts the noise says nothing about the data where x_t contains no data.
 # DDPM's linear betas end at -10.12. There, noise that is wrong by 1 makes x0 wrong by 158.
 _LEAST_LOG_SNR = -10.2
 _LARGEST_FACTOR = 164.0  # exp(10.2 / 2)
 
 
 class Path(Protocol):
-    """What a probability path gives; times are float32 arrays in [0, 1] of any shape."""
+    """The interface of a probability path; times are float32 arrays in [0, 1] of any shape."""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -65,7 +65,7 @@ class Path(Protocol):
 def library_of(t: Array | np.ndarray) -> Any:
     """The module, jax.numpy or numpy, that a path computes with for times of this kind.
 
-    A configuration is checked with numpy's: that must not start JAX, whose flags and hosts are not
+    A configuration is checked with numpy, which does not start JAX: its flags and hosts are not
     settled yet.
     """
     return jnp if isinstance(t, Array) else np
@@ -96,18 +96,15 @@ class FlowPath(NamedTuple):
 
     def alpha_derivative(self, t: Array) -> Array:
         """The derivative of 1 - t, -1."""
-        lib = library_of(t)
-        return -lib.ones_like(t)
+        return -library_of(t).ones_like(t)
 
     def sigma_derivative(self, t: Array) -> Array:
         """The derivative of t, 1."""
-        lib = library_of(t)
-        return lib.ones_like(t)
+        return library_of(t).ones_like(t)
 
     def time_of_log_snr(self, log_snr: Array) -> Array:
         """`1 / (1 + exp(log_snr / 2))`."""
-        lib = library_of(log_snr)
-        return 1 / (1 + lib.exp(log_snr / 2))
+        return 1 / (1 + library_of(log_snr).exp(log_snr / 2))
 
     def time_of_share(self, share: Array) -> Array:
         """The time at a share of the interval."""
@@ -121,18 +118,18 @@ class FlowPath(NamedTuple):
 def usable(path: Path, prediction: str) -> Path:
     """The path with the times at which a prediction gives both the data and the noise.
 
-    Noise and score say nothing about the data where alpha is nearly 0, and a velocity nothing where
-    its slope is nearly 0 too; a score is infinite where sigma is 0.
+    Where alpha is nearly 0, noise and score do not determine the data; nor does a velocity where
+    the slope of alpha is nearly 0 too. A score is infinite where sigma is 0.
 
     Args:
       path: the probability path.
       prediction: one of `PREDICTIONS`.
     """
     t_min, t_max = path.interval
-    of = "eps" if prediction == "score" else prediction  # a score is the noise in other units
+    unscaled = "eps" if prediction == "score" else prediction  # a score is scaled noise
     last, least_log_snr = cast(Any, np.array([t_max, _LEAST_LOG_SNR], np.float32))
     with np.errstate(divide="ignore", invalid="ignore"):
-        factor = abs(error_factor(path, of, "x0", last, min_sigma=0.0))
+        factor = abs(error_factor(path, unscaled, "x0", last, min_sigma=0.0))
     if not factor <= _LARGEST_FACTOR:
         t_max = float(path.time_of_log_snr(least_log_snr))
     if prediction == "score":
@@ -181,22 +178,22 @@ def interpolate(path: Path, x0: Array, eps: Array, t: Array) -> Array:
 def _coefficients(path: Path, prediction: str, t: Array) -> tuple[Array, Array]:
     """The factors a and b of the prediction `a x0 + b eps`."""
     lib = library_of(t)
-    one, zero = lib.ones_like(t), lib.zeros_like(t)
+    ones, zeros = lib.ones_like(t), lib.zeros_like(t)
     if prediction == "velocity":
         return path.alpha_derivative(t), path.sigma_derivative(t)
     if prediction == "x0":
-        return one, zero
+        return ones, zeros
     if prediction == "v":
         return -path.sigma(t), path.alpha(t)
     if prediction == "eps":
-        return zero, one
+        return zeros, ones
     if prediction == "score":
-        return zero, -1 / path.sigma(t)
+        return zeros, -1 / path.sigma(t)
     raise ValueError(f"prediction {prediction!r} is not one of {', '.join(PREDICTIONS)}")
 
 
 def target(path: Path, prediction: str, x0: Array, eps: Array, t: Array) -> Array:
-    """What a network with this prediction should put out, `[B, ...]`.
+    """The output that a network with this prediction should give, `[B, ...]`.
 
     These are `alpha' x0 + sigma' eps` (velocity), `x0`, `alpha eps - sigma x0` (v, Salimans & Ho
     2022, arXiv:2202.00512), `eps`, and `-eps / sigma` (score).
@@ -241,14 +238,14 @@ def estimate(path: Path, prediction: str, output: Array, x_t: Array, t: Array) -
 
 
 def error_factor(path: Path, of: str, seen_as: str, t: Array, min_sigma: float) -> Array:
-    """The factor that turns the error of one prediction into that of another.
+    """The factor that turns the error of one prediction into the error of another.
 
     With x_t fixed, `alpha d x0 = -sigma d eps`, so that an error of `a x0 + b eps` is
-    `(a sigma - b alpha) / sigma d x0`; the factor is the quotient of two of these.
+    `(a sigma - b alpha) / sigma d x0`; the factor is the quotient of two such errors.
 
     Args:
       path: the probability path.
-      of: what the network predicts.
+      of: the network's prediction.
       seen_as: the prediction whose error is wanted.
       t: times, any shape.
       min_sigma: floor of sigma where the factor divides by it.

@@ -1,4 +1,4 @@
-"""Scales what a network sees and puts out by the noise level, so that both stay of order 1."""
+"""Scales a network's input and output by the noise level, so that both stay of order 1."""
 
 from collections.abc import Mapping
 
@@ -20,7 +20,7 @@ def precondition(apply_fn: ApplyFn, path: Path, kind: str, data_std: float) -> A
 
         x0 = alpha std^2 / s^2 x_t + sigma std / s F(x_t / s, t),
 
-    so that what F has to learn has unit variance at every noise level.
+    so that the target of F has unit variance at every noise level.
 
     Args:
       apply_fn: `(params, x, t, condition) -> output`.

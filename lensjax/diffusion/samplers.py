@@ -21,13 +21,13 @@ from lensjax.interfaces import DenoiseFn, Estimate
 
 
 class SamplerSettings(NamedTuple):
-    """What the samplers can be told.
+    """The settings of the samplers.
 
     Attributes:
       name: one of `SAMPLERS`.
       eta: `ddim`: noise added anew, 0 for none, 1 for as much as `ddpm`.
       churn: `churn`: noise added before the steps, as a share of sigma summed over all steps.
-      churn_noise: `churn`: standard deviation of that noise over what the path asks for.
+      churn_noise: `churn`: standard deviation of that noise, in units of the path's.
       churn_interval: `churn`: times between which noise is added.
     """
 
@@ -39,7 +39,7 @@ class SamplerSettings(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What stays the same from step to step.
+    """The inputs that are the same in all steps.
 
     Attributes:
       path: the probability path.
@@ -55,7 +55,7 @@ class Problem(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """One step's way.
+    """The times and the noise of one step.
 
     Attributes:
       t: the present time, float32 `[]`.
@@ -85,7 +85,7 @@ def _move(path: Path, x_t: Array, slope: Array, t: Array, t_next: Array) -> Arra
 
 
 def _middle(path: Path, t: Array, t_next: Array) -> Array:
-    """The time in the middle of two others, measured by s."""
+    """The time halfway between two times, measured by s."""
     middle = (noise_share(path, t) + noise_share(path, t_next)) / 2
     return time_of_noise_share(path, middle)
 
@@ -98,11 +98,11 @@ def euler_step(
     Args:
       problem: path, denoiser and settings.
       x_t: `[B, ...]`.
-      memory: what the step before left for this one.
-      interval: from where to where.
+      memory: from the step before.
+      interval: the times of the step.
 
     Returns:
-      x at the next time, `[B, ...]`, and what this step leaves for the next one.
+      x at the next time, `[B, ...]`, and the memory for the next step.
     """
     t, t_next, _ = interval
     return _move(problem.path, x_t, _slope(problem, x_t, t), t, t_next), None
@@ -122,7 +122,7 @@ def midpoint_step(
 
 
 def _second_time(path: Path, t: Array, t_next: Array) -> Array:
-    """Where Heun's rule looks for the second time.
+    """The time of the second slope in Heun's rule.
 
     At t = 0 the noise in `x_t` is undefined for most predictions, so that an interval that ends
     there takes the slope of its middle instead (the midpoint rule, also of order 2).
@@ -209,13 +209,13 @@ def ddpm_step(problem: Problem, x_t: Array, memory: None, interval: Interval) ->
     share = _fresh_share(path, t, t_next)
     alpha, sigma = path.alpha(t), path.sigma(t)
     alpha_next, sigma_next = path.alpha(t_next), path.sigma(t_next)
-    kept = alpha / alpha_next * jnp.square(sigma_next / sigma)
+    x_t_factor = alpha / alpha_next * jnp.square(sigma_next / sigma)
     deviation = sigma_next * jnp.sqrt(share)
-    return alpha_next * share * x0 + kept * x_t + deviation * draw_noise(), None
+    return alpha_next * share * x0 + x_t_factor * x_t + deviation * draw_noise(), None
 
 
 class _Multistep(NamedTuple):
-    """What DPM-Solver++ remembers: the x0 of the step before, and that step's length."""
+    """The memory of DPM-Solver++: the x0 of the step before, and that step's length."""
 
     x0: Array
     length: Array
@@ -226,9 +226,9 @@ def dpmpp_2m_step(
 ) -> tuple[Array, _Multistep]:
     """DPM-Solver++ with two steps' memory; one pass, order 2.
 
-    Lu et al. 2022 (arXiv:2211.01095, algorithm 2), with lengths in `log(alpha / sigma)`. A step
-    without a finite one before it, and one that ends at the data, are of order 1: their lengths are
-    infinite.
+    Lu et al. 2022 (arXiv:2211.01095, algorithm 2), with lengths in `log(alpha / sigma)`. The
+    first step, a step after a step of infinite length, and a step that ends at the data are of
+    order 1.
 
     Args and Returns as for `euler_step`.
     """
@@ -250,16 +250,16 @@ def _first_memory(x: Array) -> _Multistep:
     return _Multistep(jnp.zeros_like(x), jnp.full((), jnp.inf, x.dtype))
 
 
-# (problem, t [S], t_next [S]) -> the times at which the network is asked, each [S].
+# (problem, t [S], t_next [S]) -> the times at which the network is called, each [S].
 TimesFn = Callable[[Problem, Array, Array], tuple[Array, ...]]
 
 
 class Sampler(NamedTuple):
-    """A step function and what one needs to know about it.
+    """A step function and its properties.
 
     Attributes:
       step: the step function.
-      times: where the step asks the network, for counting passes.
+      times: at which the step calls the network, for counting passes.
       first_memory: the memory before the first step.
       order: of convergence as a solver of the probability-flow equation; 0 for none.
     """
@@ -298,7 +298,7 @@ SAMPLERS: dict[str, Sampler] = {
 
 
 def _num_scanned(path: Path, num_times: int) -> int:
-    """The intervals that a step function serves: not one from t_min > 0 to the data."""
+    """The intervals that a step function serves: all but a last one from t_min > 0 to the data."""
     return num_times - (2 if path.interval[0] > 0 else 1)
 
 
@@ -307,10 +307,10 @@ def sample(problem: Problem, noise: Array, times: Array, keys: Array | None = No
 
     Args:
       problem: path, denoiser, and which sampler.
-      noise: standard normal, `[B, ...]`; `sigma(times[0])` times it is taken as x there.
+      noise: standard normal, `[B, ...]`; x at `times[0]` is `sigma(times[0])` times this noise.
       times: from `time_grid`, float32 `[S + 1]`.
       keys: one typed key an image, `[B]`, for samplers that draw noise: a function of the image's
-        key and the step's number. None for the others.
+        key and the step's number. None for samplers without noise.
 
     Returns:
       Samples in the model's range, `[B, ...]`.
@@ -338,7 +338,7 @@ def sample(problem: Problem, noise: Array, times: Array, keys: Array | None = No
 
 
 def evaluation_times(path: Path, settings: SamplerSettings, times: np.ndarray) -> np.ndarray:
-    """Every time at which a sampler asks the denoiser, float32 `[calls]`.
+    """Every time at which a sampler calls the denoiser, float32 `[calls]`.
 
     Args:
       path: the probability path.
@@ -352,6 +352,6 @@ def evaluation_times(path: Path, settings: SamplerSettings, times: np.ndarray) -
     problem = Problem(path, denoise, settings, len(times) - 1)
     count = _num_scanned(path, len(times))
     starts, ends = jnp.asarray(times[:count]), jnp.asarray(times[1 : count + 1])
-    asked = SAMPLERS[settings.name].times(problem, starts, ends)
+    step_times = SAMPLERS[settings.name].times(problem, starts, ends)
     last = [times[count : count + 1]] if path.interval[0] > 0 else []
-    return np.concatenate([np.asarray(part) for part in [*asked, *last]])
+    return np.concatenate([np.asarray(call_times) for call_times in [*step_times, *last]])

@@ -1,4 +1,4 @@
-"""Probability paths beside that of flow matching: variance-preserving ones, and that of EDM."""
+"""Probability paths other than flow matching: variance-preserving paths, and that of EDM."""
 
 import math
 from typing import NamedTuple
@@ -39,8 +39,7 @@ class LinearPath(NamedTuple):
 
     def alpha(self, t: Array) -> Array:
         """The factor of the data."""
-        lib = library_of(t)
-        return lib.exp(self._log_alpha_squared(t) / 2)
+        return library_of(t).exp(self._log_alpha_squared(t) / 2)
 
     def sigma(self, t: Array) -> Array:
         """The factor of the noise."""
@@ -53,8 +52,7 @@ class LinearPath(NamedTuple):
 
     def sigma_derivative(self, t: Array) -> Array:
         """`beta alpha^2 / (2 sigma)`."""
-        lib = library_of(t)
-        return self._beta(t) * lib.square(self.alpha(t)) / (2 * self.sigma(t))
+        return self._beta(t) * library_of(t).square(self.alpha(t)) / (2 * self.sigma(t))
 
     def time_of_log_snr(self, log_snr: Array) -> Array:
         """The root of the quadratic equation for t, in the form that loses no digits."""
@@ -91,7 +89,7 @@ class CosinePath(NamedTuple):
     def alpha(self, t: Array) -> Array:
         """The factor of the data; 0 at t = 1."""
         lib = library_of(t)
-        # cos(u) as a sine of what is left, so that it is exactly 0 at the end.
+        # cos(u) as the sine of the remaining angle, so that alpha is exactly 0 at the end.
         return lib.sin(_ANGLE_RANGE * (1 - t)) / np.cos(_FIRST_ANGLE).item()
 
     def sigma(self, t: Array) -> Array:
@@ -103,8 +101,7 @@ class CosinePath(NamedTuple):
 
     def alpha_derivative(self, t: Array) -> Array:
         """The derivative d alpha / dt."""
-        lib = library_of(t)
-        return -_ANGLE_RANGE * lib.sin(self._angle(t)) / np.cos(_FIRST_ANGLE).item()
+        return -_ANGLE_RANGE * library_of(t).sin(self._angle(t)) / np.cos(_FIRST_ANGLE).item()
 
     def sigma_derivative(self, t: Array) -> Array:
         """`-alpha alpha' / sigma`."""
@@ -149,7 +146,7 @@ def ddpm_betas(kind: str, num_steps: int, beta_min: float, beta_max: float) -> n
 class TablePath(NamedTuple):
     """The variance-preserving path of a table of T betas.
 
-    Entry k stands at t = (k + 1) / T; between entries the log-SNR is interpolated linearly.
+    Entry k lies at t = (k + 1) / T; between entries the log-SNR is interpolated linearly.
 
     Attributes:
       log_snr: of the entries, falling, `[T]`.
@@ -189,13 +186,11 @@ class TablePath(NamedTuple):
 
     def alpha(self, t: Array) -> Array:
         """The factor of the data."""
-        lib = library_of(t)
-        return lib.sqrt(_sigmoid(self._log_snr(t)))
+        return library_of(t).sqrt(_sigmoid(self._log_snr(t)))
 
     def sigma(self, t: Array) -> Array:
         """The factor of the noise."""
-        lib = library_of(t)
-        return lib.sqrt(_sigmoid(-self._log_snr(t)))
+        return library_of(t).sqrt(_sigmoid(-self._log_snr(t)))
 
     def alpha_derivative(self, t: Array) -> Array:
         """The slope d alpha / dt between the entries; at an entry, that towards the noise."""
@@ -244,18 +239,15 @@ class EDMPath(NamedTuple):
 
     def alpha(self, t: Array) -> Array:
         """The factor of the data, 1."""
-        lib = library_of(t)
-        return lib.ones_like(t)
+        return library_of(t).ones_like(t)
 
     def sigma(self, t: Array) -> Array:
         """The factor of the noise."""
-        lib = library_of(t)
-        return self.sigma_min * lib.exp(self._rate() * (t - FIRST_TIME))
+        return self.sigma_min * library_of(t).exp(self._rate() * (t - FIRST_TIME))
 
     def alpha_derivative(self, t: Array) -> Array:
         """The derivative of alpha, 0."""
-        lib = library_of(t)
-        return lib.zeros_like(t)
+        return library_of(t).zeros_like(t)
 
     def sigma_derivative(self, t: Array) -> Array:
         """The derivative d sigma / dt."""

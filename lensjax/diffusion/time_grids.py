@@ -1,4 +1,4 @@
-"""Time grids: where between noise and data a sampler looks at the network."""
+"""Time grids: the times between noise and data at which a sampler calls the network."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,7 +29,7 @@ def _karras(path: Path, count: int) -> np.ndarray:
     usable: Any = np.asarray([t_min, t_max], np.float32)
     with np.errstate(divide="ignore"):
         ends = np.exp(-np.asarray(log_snr(path, usable), np.float64) / 2)
-    if not isinstance(path, EDMPath):  # whose ends are chosen for this; others go on to infinity
+    if not isinstance(path, EDMPath):  # only EDM's path has ends for this grid
         ends = np.clip(ends, _LEAST_NOISE, _MOST_NOISE)
     low, high = ends ** (1 / _KARRAS_POWER)
     noise = np.linspace(high, low, count) ** _KARRAS_POWER
@@ -50,7 +50,7 @@ def _shares(name: str, count: int, shift: float) -> np.ndarray:
 
 
 def _on_entries(path: TablePath, times: np.ndarray) -> np.ndarray:
-    """The nearest entries of a table, no entry twice; a network has seen no other times.
+    """The nearest entries of a table, each at most once; a network is trained at these alone.
 
     Raises:
       TimeGridError: for more times than entries.
@@ -85,8 +85,8 @@ def time_grid(path: Path, steps: int, name: str = "uniform", shift: float = 3.0)
       shift: s of `shifted`.
 
     Raises:
-      TimeGridError: for so many steps that two times are equal in float32, or for more than a
-        table has entries.
+      TimeGridError: for so many steps that two times are equal in float32, or for more times than
+        a table has entries.
     """
     t_min, t_max = path.interval
     lands_on_data = t_min == 0
@@ -95,7 +95,7 @@ def time_grid(path: Path, steps: int, name: str = "uniform", shift: float = 3.0)
     elif lands_on_data:
         return check_times(path, t_max * _shares(name, steps + 1, shift))
     else:
-        # One point alone is the first one: all noise.
+        # A single point is the first, pure noise.
         times = t_min + (t_max - t_min) * _shares(name, steps, shift)
     if isinstance(path, TablePath):
         times = _on_entries(path, times)

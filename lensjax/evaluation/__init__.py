@@ -1,1 +1,1 @@
-"""From a run or a file of images to tables and a report, by one protocol."""
+"""Measures the images of a run or a file and writes tables and a report, by one protocol."""

@@ -1,4 +1,4 @@
-"""The baseline rows that stand in every table."""
+"""The baseline rows of every table."""
 
 import dataclasses
 
@@ -12,24 +12,19 @@ from lensjax.metrics.corruptions import UNKNOWN_FWHM_PIXELS
 CONTROL = "blurred"
 
 
-def _num_training_images(setting: Setting) -> int:
-    """How many training images a class the baselines are made of."""
-    return max(setting.per_class, setting.settings.train_images)
-
-
 def baseline_images(name: str, setting: Setting, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The images of a baseline, flux `[N, H, W, C]`, and their labels.
 
     Args:
       name: one of `metrics.baselines.BASELINES`.
-      setting: what all rows share.
+      setting: shared by all rows.
       seed: of the choice of images.
 
     Raises:
       lensjax.errors.BaselineError: where the set does not have this baseline.
     """
     info, simulated = setting.info, setting.simulated
-    train = setting.real_images.train(_num_training_images(setting))
+    train = setting.real_images.train(max(setting.per_class, setting.settings.train_images))
     smallest = min(np.bincount(train.labels)[np.unique(train.labels)])
     fwhm = UNKNOWN_FWHM_PIXELS
     if info.psf_fwhm_arcsec and info.pixel_scale_arcsec:
@@ -48,7 +43,7 @@ def baseline_images(name: str, setting: Setting, seed: int) -> tuple[np.ndarray,
 
 
 def baseline_rows(setting: Setting) -> list[Row]:
-    """The rows of all baselines that the set has; none where they are not wanted."""
+    """The rows of all baselines that the set has; [] if `evaluate.baselines` is off."""
     if not setting.settings.baselines:
         return []
     rows = []

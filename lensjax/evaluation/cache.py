@@ -1,8 +1,8 @@
 """Results on disk that need not be computed again, such as the features of the test split.
 
-A result belongs to a key, a mapping of named parts that says all it depends on: the data's
+A result belongs to a key, a mapping that names everything that the result depends on: the data's
 fingerprint, the extractor's hash, the split, the number of images, the map to 8 bits. The key is
-stored inside the file and compared, and files hold arrays, numbers and text alone.
+stored inside the file and compared, and files hold only arrays, numbers and text.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from lensjax.files.cache_folder import cache_folder
 from lensjax.metrics.frechet import check_features
 
 Key = Mapping[str, str | int | float | bool | None]
-# What numpy, zipfile and json raise on a file that is not what it should be.
+# Errors that numpy, zipfile and json raise on a damaged file.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile)
 
 
@@ -34,11 +34,11 @@ def _canonical(key: Key) -> str:
     Raises:
       ValueError: for an empty key, or parts that are not text, finite numbers, bool or None.
     """
-    for name, part in key.items():
-        plain = part is None or isinstance(part, (str, int, float, bool))
+    for name, value in key.items():
+        plain = value is None or isinstance(value, (str, int, float, bool))
         if not (isinstance(name, str) and plain):
             raise ValueError(
-                f"part {name!r} of the key is {part!r}; allowed: names that are text, and values "
+                f"part {name!r} of the key is {value!r}; allowed: names that are text, and values "
                 "that are text, numbers, true, false or none"
             )
     if not key:
@@ -52,9 +52,9 @@ def _path(key: str, kind: str, suffix: str, folder: str | os.PathLike[str] | Non
 
 
 def _keep(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file, whoever else writes it at the same time.
+    """Writes a file, even if another process writes the same file at the same time.
 
-    A folder that cannot be written to costs a warning: the result is in hand.
+    A folder that cannot be written to costs only a warning: the result is already computed.
     """
     try:
         write_bytes(path, content, shared=True)
@@ -75,40 +75,40 @@ def _load_json(path: pathlib.Path) -> tuple[str, Any]:
     return json.dumps(content["key"], sort_keys=True), content["result"]
 
 
-def _read(
+def _read_result(
     path: pathlib.Path, key: str, load: Callable[[pathlib.Path], tuple[str, Any]]
 ) -> tuple[bool, Any]:
     """Whether all processes have the result of a key on disk, and the result."""
-    there, result = False, None
+    is_stored, result = False, None
     try:
         stored, result = load(path)
-        there = stored == key
-        if not there:
+        is_stored = stored == key
+        if not is_stored:
             logging.warning("%s belongs to another key; computing again", path)
     except FileNotFoundError:
         pass
     except _DAMAGE as error:
         logging.warning("%s is damaged (%s); computing again", path, error)
-    return all_agree(there, key), result  # what is computed may need all hosts
+    return all_agree(is_stored, key), result  # computing may need all hosts
 
 
 def cached_features(
     key: Key, compute: Callable[[], np.ndarray], folder: str | os.PathLike[str] | None = None
 ) -> np.ndarray:
-    """Reads features from the cache, or computes and keeps them.
+    """Reads features from the cache, or computes and stores them.
 
     Args:
       key: everything that the features depend on.
-      compute: makes them, `[N, D]`; called where no whole file of this key is there.
+      compute: makes the features, `[N, D]`; called if there is no sound file of this key.
       folder: see `cache_folder`.
 
     Raises:
-      ValueError: for a key that is empty or holds other than text, numbers, bool and None.
+      ValueError: for a key that is empty or has values other than text, numbers, bool and None.
     """
     text = _canonical(key)
     path = _path(text, "features", ".npz", folder)
-    there, features = _read(path, text, _load_features)
-    if there:
+    is_stored, features = _read_result(path, text, _load_features)
+    if is_stored:
         return features
     features = compute()
     buffer = io.BytesIO()
@@ -120,24 +120,24 @@ def cached_features(
 def cached_json(
     key: Key, compute: Callable[[], Any], folder: str | os.PathLike[str] | None = None
 ) -> Any:
-    """Reads a result of JSON types from the cache, or computes and keeps it.
+    """Reads a result of JSON types from the cache, or computes and stores it.
 
-    The result is what the file gives back from the first time on: tuples are lists.
+    The result is always as decoded from the file, even when just computed: tuples become lists.
 
     Args:
       key: everything that the result depends on.
-      compute: makes it; called where no whole file of this key is there.
+      compute: makes the result; called if there is no sound file of this key.
       folder: see `cache_folder`.
 
     Raises:
-      ValueError: for a key that is empty or holds other than text, numbers, bool and None, and for
-        a result with NaN or infinity.
+      ValueError: for a key that is empty or has values other than text, numbers, bool and None,
+        and for a result with NaN or infinity.
       TypeError: for a result of other than JSON types.
     """
     text = _canonical(key)
     path = _path(text, "result", ".json", folder)
-    there, result = _read(path, text, _load_json)
-    if there:
+    is_stored, result = _read_result(path, text, _load_json)
+    if is_stored:
         return result
     content = {"key": json.loads(text), "result": compute()}
     encoded = json.dumps(content, indent=2, allow_nan=False)

@@ -1,7 +1,7 @@
-"""What the measured numbers say: goals met or missed, and a verdict in words.
+"""Goals that the measured numbers meet or miss.
 
-A check looks at one number of one row against a limit. Every limit is one that fresh images of the
-simulator keep, and that at least one known fault of `metrics/corruptions.py` breaks.
+A check compares one number of one row with a limit. Fresh images of the simulator keep every limit,
+and at least one known fault of `metrics/corruptions.py` breaks it.
 """
 
 import math
@@ -14,12 +14,12 @@ from lensjax.config.evaluate import MEASURES
 
 # A perfect generator misses a check of this kind once in a thousand.
 LEAST_P = 1e-3
-# Standard deviations of the floor that a Wasserstein distance may lie above it. Its distribution
-# has a long tail; `benchmarks/judge.py` counts how often fresh images miss.
+# A Wasserstein distance may lie this many standard deviations above its floor. The distribution has
+# a long tail; `benchmarks/judge.py` counts how often fresh images miss.
 MOST_Z = 6.0
-# What the fits may leave of a perfect image, beside what cdm sub-structure does to one.
+# The residual ratio that a perfect image may have, as a share of the cdm signal.
 SHARE_OF_CDM_SIGNAL = 0.1
-# The median ratio of real cdm images of Model II; for other sets the real images say it.
+# The median ratio of real cdm images of Model II; for other sets it is measured.
 CDM_SIGNAL_MODEL_II = 0.076
 LEAST_POSSIBLE_AXIONS = 0.95
 THETA_E_PERCENT = 0.2
@@ -30,14 +30,14 @@ Results = Mapping[str, Mapping[str, Any]]
 
 
 class Check(NamedTuple):
-    """One goal.
+    """One goal and its outcome.
 
     Attributes:
       name: measure, group and quantity.
       value: the number.
-      limit: what it is held against.
+      limit: the bound that the number should keep.
       outcome: `met`, `missed` or `no power`.
-      meaning: in words, what the number and the limit are.
+      meaning: the number and the limit in words.
     """
 
     name: str
@@ -71,13 +71,13 @@ def _no_sub(rows: Results, row: str, signal: float) -> Iterator[Check]:
         "smooth fit, no_sub: median ratio",
         score["ratio_p50"],
         SHARE_OF_CDM_SIGNAL * signal,
-        "what the best lens without sub-structure leaves; the limit is a tenth of the cdm signal",
+        "residual of the best lens without sub-structure; the limit is a tenth of the cdm signal",
     )
     yield _at_most(
         "smooth fit, no_sub: dark pixels",
         score["faint_rms_percent"],
         max(2 * rows["real"]["no_sub"]["faint_rms_percent"], 0.02),
-        "RMS below 0.1 % of the peak, in per cent of it; the limit is twice that of real images",
+        "RMS of pixels below 0.1 % of the peak, in per cent of it; limit: twice the real value",
     )
     yield _at_least(
         "smooth fit, no_sub: source positions",
@@ -88,7 +88,7 @@ def _no_sub(rows: Results, row: str, signal: float) -> Iterator[Check]:
 
 
 def _distribution(name: str, compared: Mapping[str, Any] | None, meaning: str) -> Iterator[Check]:
-    """A distribution beside that of real images."""
+    """Checks the distance of a distribution from that of real images."""
     if compared:
         yield _at_most(
             name,
@@ -106,7 +106,7 @@ def _smooth_fit(results: Results, row: str, survey: str | None) -> Iterator[Chec
             yield from _distribution(
                 f"smooth fit, {group}: ratios",
                 score.get("against_real"),
-                "what the smooth fit leaves",
+                "the residual ratios of the smooth fit",
             )
 
 
@@ -126,12 +126,12 @@ def _axion_fit(results: Results, row: str, survey: str | None) -> Iterator[Check
 def _potential_fit(results: Results, row: str, survey: str | None) -> Iterator[Check]:
     score = results["potential_fit"]["rows"][row].get("cdm")
     if score is not None:
-        meaning = "what a free correction of the potential leaves"
+        meaning = "the residual ratios after a free correction of the potential"
         yield from _distribution("potential fit, cdm", score["against_real"], meaning)
         yield from _distribution(
             "residual power, cdm",
             score["residual_power"],
-            "power spectra of what the smooth fit leaves",
+            "the power spectra of the smooth fit's residuals",
         )
 
 
@@ -149,15 +149,20 @@ def _free_fit(results: Results, row: str, survey: str | None) -> Iterator[Check]
 
 def _shapes(results: Results, row: str, survey: str | None) -> Iterator[Check]:
     for group, quantities in results["shapes"]["rows"][row].items():
-        found = {name: one["z"] for name, one in quantities.items() if one and one["z"] is not None}
-        if found:
-            largest = list(found)[int(np.argmax(list(found.values())))]  # a NaN counts as largest
+        distances = {
+            name: shape["z"]
+            for name, shape in quantities.items()
+            if shape and shape["z"] is not None
+        }
+        if distances:
+            # A NaN counts as largest.
+            largest = list(distances)[int(np.argmax(list(distances.values())))]
             yield _at_most(
                 f"shapes, {group}: {largest.replace('_', ' ')}",
-                found[largest],
+                distances[largest],
                 MOST_Z,
-                f"the largest of {len(found)} distances from real distributions, in s.d. above its "
-                "floor",
+                f"the largest of {len(distances)} distances from real distributions, in s.d. above "
+                "its floor",
             )
 
 
@@ -167,7 +172,7 @@ def _classes(results: Results, row: str, survey: str | None) -> Iterator[Check]:
             f"classes, {level}: shares",
             score["share_p"],
             LEAST_P,
-            "probability of so many images taken for each class if they were real",
+            "probability of these shares of predicted classes if the images were real",
         )
         if score.get("accuracy_p") is not None:
             yield _at_least(
@@ -175,7 +180,7 @@ def _classes(results: Results, row: str, survey: str | None) -> Iterator[Check]:
                 score["accuracy_p"],
                 LEAST_P,
                 f"probability of this accuracy, {score['accuracy']:.3f}, if the images were real "
-                f"({score['real_accuracy']:.3f}); more is wrong too",
+                f"({score['real_accuracy']:.3f}); a higher one is a fault too",
             )
 
 
@@ -185,8 +190,8 @@ def _taught(results: Results, row: str, survey: str | None) -> Iterator[Check]:
             f"taught, {level}: accuracy",
             score["p"],
             LEAST_P,
-            f"probability of an accuracy on real images as low as {score['accuracy']:.3f} if those "
-            f"that taught it were real ({score['real_accuracy']:.3f} +- "
+            f"probability of an accuracy on real images as low as {score['accuracy']:.3f} if the "
+            f"images trained on were real ({score['real_accuracy']:.3f} +- "
             f"{score['real_accuracy_deviation']:.3f} between trainings)",
         )
 
@@ -200,10 +205,10 @@ def _c2st(results: Results, row: str, survey: str | None) -> Iterator[Check]:
             f"accuracy of a network that tells generated from real; on the control it reaches "
             f"{score['control_accuracy']:.2f}"
         )
-        # What lies above the goal by chance alone is not missed.
+        # Two standard errors allow for chance.
         limit = goal + 2 * score["error"]
         check = _at_most(f"two-sample network, {level}", score["accuracy"], limit, meaning)
-        # An accuracy above its goal is seen with or without a control.
+        # An accuracy above its goal counts with or without a control.
         if check.outcome == "met" and not score["has_power"]:
             check = check._replace(outcome="no power")
         yield check
@@ -235,12 +240,12 @@ def _twins(results: Results, row: str, survey: str | None) -> Iterator[Check]:
 
 def _copies(results: Results, row: str, measure: str) -> Iterator[Check]:
     for group, score in results[measure]["rows"][row].items():
-        what = "images" if measure == "copies" else "residuals"
+        subject = "images" if measure == "copies" else "residuals"
         check = _at_least(
             f"{measure.replace('_', ' ')}, {group}",
             score["p"],
             LEAST_P,
-            f"probability of so many {what} so near to training ones if nothing was remembered",
+            f"probability of so many {subject} so near to training ones if nothing was remembered",
         )
         blind = check.outcome == "met" and score.get("verdict") == "no power"
         yield check._replace(outcome="no power") if blind else check
@@ -252,7 +257,7 @@ def _hole(results: Results, row: str, survey: str | None) -> Iterator[Check]:
             f"hole, {group}: density",
             score["density_high"],
             1.0,
-            "upper end of the density of sources where training had none; 1 in the simulator",
+            "upper bound of the density of sources where training had none; 1 in the simulator",
         )
 
 
@@ -260,15 +265,15 @@ def check_row(results: Results, row: str, survey: str | None) -> list[Check]:
     """The checks of one row, in the order of the measures.
 
     Args:
-      results: what each measure says, by its name.
+      results: of each measure, by its name.
       row: the name of the row.
       survey: the DeepLense model; None for the user's own images.
     """
-    found: list[Check] = []
+    checks: list[Check] = []
     for measure in MEASURES:
         if row in results.get(measure, {}).get("rows", {}):
-            found.extend(_CHECKS[measure](results, row, survey))
-    return found
+            checks.extend(_CHECKS[measure](results, row, survey))
+    return checks
 
 
 _CHECKS = {

@@ -1,4 +1,4 @@
-"""The classifier that judges in `classes` where `evaluate.classifier` names one."""
+"""The classifier that `evaluate.classifier` names, as the judge of the measure `classes`."""
 
 import functools
 from typing import Any
@@ -36,7 +36,7 @@ class GivenClassifier:
         return predictions(self._classifier, images).probabilities
 
     def describe(self) -> dict[str, Any]:
-        """What its numbers depend on beside its weights, as JSON types."""
+        """The settings, besides the weights, that its numbers depend on, as JSON types."""
         classifier = self._classifier
         return {
             "trained_on": classifier.data_name,
@@ -60,11 +60,11 @@ def _check_task(folder: str, config: Config) -> None:
 
 def _load(folder: str) -> LensClassifier:
     path = expanded(folder, _FIELD)
-    if path.exists():  # said before weights are read, which may not be there yet
+    if path.exists():  # checked before the weights are read, which may not exist yet
         _check_task(folder, files.load_config(path))
     try:
         network = load(folder)
-    except RequestError as error:  # a name that does not come with lensjax
+    except RequestError as error:  # no weights of this name come with lensjax
         raise ConfigError(_FIELD, folder, str(error)) from None
     _check_task(folder, network.config)
     return network
@@ -72,10 +72,10 @@ def _load(folder: str) -> LensClassifier:
 
 @functools.lru_cache(maxsize=1)
 def given_classifier(setting: Setting) -> GivenClassifier | None:
-    """Loads the classifier that `evaluate.classifier` names; None where it names none.
+    """Loads the classifier that `evaluate.classifier` names; None if the field is None.
 
     Raises:
-      ConfigError: for a network that is no classifier, or one of other classes or another size.
+      ConfigError: for a network that is no classifier, or for other classes or image sizes.
       lensjax.errors.WorkdirError: where the folder is not that of a run.
       lensjax.errors.CheckpointError: where there is no sound checkpoint.
     """

@@ -1,6 +1,6 @@
 """Pictures of a classifier's scores: curves, confusion, reliability.
 
-Class names are a user's words: they are shown as they are, cut in the middle where they are long.
+Class names are chosen by users: they are shown as written, and long names are cut in the middle.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,8 @@ from lensjax.run.figures import pixels_of
 _LONGEST_NAME = 36  # letters
 _LETTER_INCHES = 0.08
 _WIDEST_LETTER_INCHES = 0.15
-_LEAST_RATE = 1e-4  # where a logarithmic axis begins at the latest
-_FLAT_NAME = 9  # letters of a name that fits under a column without being turned
+_LEAST_RATE = 1e-4  # the least start of a logarithmic axis
+_FLAT_NAME = 9  # letters of the longest name that fits under a column unturned
 _CELL_INCHES = 0.82
 _MARGIN_PIXELS = 12
 
@@ -40,7 +40,7 @@ def _area(curves: Mapping[str, RocCurve], name: str) -> str:
 
 
 def _legend(figure: Any, lines: Sequence[Any], labels: Sequence[str], title: str) -> None:
-    """Puts a legend beside the panels, its text as it is."""
+    """Puts a legend beside the panels, with its text as written."""
     # A legend leaves out labels that begin with _, hence numbers first and the text afterwards.
     legend = figure.legend(
         lines,
@@ -74,7 +74,7 @@ def roc_picture(
     """Draws the curve of each class against all others, over linear and logarithmic rates.
 
     Args:
-      curves: by class name; one without points has a line in the legend alone.
+      curves: by class name; a curve without points appears only in the legend.
       baseline: the name of another classifier and its curves by the same class names, dashed; its
         areas stand in brackets.
 
@@ -111,7 +111,7 @@ def roc_picture(
 
 
 def _without_margins(picture: np.ndarray) -> np.ndarray:
-    """Cuts a white frame to a few pixels: how wide text becomes is only known once it is drawn."""
+    """Cuts a white frame to a few pixels: the width of text is only known once it is drawn."""
     drawn = (picture < 255).any(axis=2)
     rows, columns = np.nonzero(drawn)
     top, left = (max(places.min() - _MARGIN_PIXELS, 0) for places in (rows, columns))
@@ -128,10 +128,10 @@ def _write_cells(axis: Any, confusion: np.ndarray, shares: np.ndarray) -> None:
 
 
 def confusion_picture(confusion: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Draws how many images of each class are taken for each, with their shares of the row.
+    """Draws the numbers of images by true and predicted class, with their shares of the row.
 
     Args:
-      confusion: number of images of each class (rows) taken for each (columns), `[K, K]`.
+      confusion: number of images by true class (rows) and predicted class (columns), `[K, K]`.
       class_names: the K names.
 
     Returns:
@@ -166,13 +166,13 @@ def confusion_picture(confusion: np.ndarray, class_names: Sequence[str]) -> np.n
 
 
 def reliability_picture(reliability: Reliability) -> np.ndarray:
-    """Draws how often a classifier is right against how sure it is, above the number of images.
+    """Draws accuracy against stated probability, above the number of images of each bin.
 
     Points lie at the mean probability of their bin, with binomial standard errors; on the dotted
-    line a classifier is as often right as it says.
+    line the accuracy equals the stated probability.
 
     Args:
-      reliability: what `lensjax.metrics.classification.reliability` returns.
+      reliability: the result of `lensjax.metrics.classification.reliability`.
 
     Returns:
       The picture, uint8 `[height, width, 3]`.
@@ -181,9 +181,9 @@ def reliability_picture(reliability: Reliability) -> np.ndarray:
 
     edges = np.linspace(0, 1, len(reliability.num_images) + 1)
     filled = reliability.num_images > 0
-    confidence, accuracy, num = (values[filled] for values in reliability)
-    smooth = (accuracy * num + 1) / (num + 2)  # so that a share of 0 or 1 has an error too
-    error = np.sqrt(smooth * (1 - smooth) / num)
+    confidence, accuracy, num_images = (values[filled] for values in reliability)
+    smooth = (accuracy * num_images + 1) / (num_images + 2)  # a share of 0 or 1 has an error too
+    error = np.sqrt(smooth * (1 - smooth) / num_images)
     figure = Figure(figsize=(4.6, 5.4), dpi=100, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color="0.4", linewidth=1.0, linestyle=":")
@@ -194,7 +194,7 @@ def reliability_picture(reliability: Reliability) -> np.ndarray:
     upper.set_title(f"expected calibration error {reliability.ece:.4f}", fontsize=10)
     lower.stairs(reliability.num_images, edges, color="0.4", fill=True)
     lower.set(xlabel="probability of the most probable class", ylabel="images", yscale="log")
-    lower.set_ylim(0.5, 3 * num.max())
+    lower.set_ylim(0.5, 3 * num_images.max())
     for axis in (upper, lower):
         axis.grid(alpha=0.3)
     return pixels_of(figure)

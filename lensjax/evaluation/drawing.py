@@ -1,4 +1,4 @@
-"""Images of a run that an interrupted evaluation need not draw again."""
+"""Generated images on disk, so that an interrupted evaluation need not draw them again."""
 
 import hashlib
 import json
@@ -19,17 +19,17 @@ from lensjax.files.atomic import write_array, write_json
 from lensjax.inference.describe import describe
 from lensjax.inference.generator import LensGenerator
 
-# What does not change an image that has a number.
+# Settings that do not change the image of a given number.
 _NOT_OF_AN_IMAGE = ("num_images", "versions", "git_revision", "hardware")
 
 
 def _key_of(description: dict[str, Any]) -> str:
-    decisive = {name: one for name, one in description.items() if name not in _NOT_OF_AN_IMAGE}
+    decisive = {name: value for name, value in description.items() if name not in _NOT_OF_AN_IMAGE}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _read_chunk(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """A chunk that is whole, None for one that is not there or of no use."""
+    """The images of a chunk; None if its file is missing, damaged or does not fit."""
     try:
         images = read_array(path, "the chunk")
     except DataError:
@@ -38,32 +38,32 @@ def _read_chunk(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray | None
 
 
 def draw_or_read(
-    generator: LensGenerator, sample: SampleConfig, num: int, folder: pathlib.Path
+    generator: LensGenerator, sample: SampleConfig, num_images: int, folder: pathlib.Path
 ) -> np.ndarray:
-    """The images of `generator.generate(None, num, sample.seed)`.
+    """The images of `generator.generate(None, num_images, sample.seed)`.
 
-    Each chunk lies in a file as soon as it is drawn; those that are there are read. Images of
+    Each chunk is written to a file as soon as it is drawn, and chunks on file are read. Images of
     other weights or settings are removed.
 
     Args:
       generator: the loaded run.
-      sample: its settings; `num_images` is not looked at.
-      num: number of images.
-      folder: where the chunks are.
+      sample: its settings; their `num_images` is ignored.
+      num_images: number of images.
+      folder: of the chunks.
 
     Returns:
-      float32 `[num, H, W, C]`, flux.
+      float32 `[num_images, H, W, C]`, flux.
     """
     description = describe(generator, sample)
     own = folder / _key_of(description)
     if is_main():
-        for other in folder.glob("*"):
-            if other != own and other.is_dir():
-                shutil.rmtree(other)
+        for path in folder.glob("*"):
+            if path != own and path.is_dir():
+                shutil.rmtree(path)
         own.mkdir(parents=True, exist_ok=True)
         write_json(own / "meta.json", description)
     size, turn = sample.batch_size, jax.device_count()
-    paths = [own / f"{number:06d}.npy" for number in range(-(-num // size))]
+    paths = [own / f"{number:06d}.npy" for number in range(-(-num_images // size))]
     shape = (size, *generator.image_shape)
     missing = from_main(
         lambda: [number for number, path in enumerate(paths) if _read_chunk(path, shape) is None]
@@ -78,5 +78,5 @@ def draw_or_read(
                     write_array(paths[number], chunk)
             bar.update(len(images))
     barrier("all images are drawn")
-    logging.info("drew or read %d images in %s", num, own)
-    return np.concatenate([np.load(path, allow_pickle=False) for path in paths])[:num]
+    logging.info("drew or read %d images in %s", num_images, own)
+    return np.concatenate([np.load(path, allow_pickle=False) for path in paths])[:num_images]

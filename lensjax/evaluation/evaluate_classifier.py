@@ -1,5 +1,6 @@
-"""`--mode=evaluate` of a classifier: the test split once, behind noise, and beside a baseline."""
+"""`--mode=evaluate` of a classifier: test scores with and without noise, beside a baseline."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -35,7 +36,7 @@ from lensjax.run.writers import show
 
 CONSERVED_SET = "deeplense/model_ii_conserved"
 _BASELINE = "the ring's radius alone"
-# Images a class of the baseline; fitting a radius takes longer than asking a network.
+# Images a class for the baseline; fitting a radius takes longer than running a network.
 _BASELINE_IMAGES = 1_000
 _NOT_FOR = (
     "images of another instrument, lens population or scaling than those it was trained on",
@@ -47,9 +48,9 @@ class Level(NamedTuple):
     """Images that a classifier is scored on.
 
     Attributes:
-      data: the set that they are of.
-      split: its test images, as far as they are used.
-      magnitude: of the source behind the instrument's noise; None adds none.
+      data: the name of their data set.
+      split: the test images that are used.
+      magnitude: of the source, dimmed before the instrument's noise is added; None adds no noise.
     """
 
     data: str
@@ -58,22 +59,22 @@ class Level(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the level is called in tables."""
-        behind = AS_THEY_ARE if self.magnitude is None else f"magnitude {self.magnitude:g}"
-        return f"{self.data.removeprefix('deeplense/')}, {behind}"
+        """The name of the level in tables."""
+        noise = AS_THEY_ARE if self.magnitude is None else f"magnitude {self.magnitude:g}"
+        return f"{self.data.removeprefix('deeplense/')}, {noise}"
 
     def images(self, seed: int) -> np.ndarray:
-        """Flux `[N, H, W, C]`, with noise where the level has some."""
+        """Flux `[N, H, W, C]`, with the noise of the level."""
         simulated = SIMULATED_SETS.get(self.data)
         survey = simulated.survey if simulated else None
         return behind_noise(self.split.images, survey, self.magnitude, seed)
 
 
 class LevelResult(NamedTuple):
-    """What came out at a level.
+    """The scores at one level.
 
     Attributes:
-      level: which.
+      level: the images that were scored.
       scores: of the classifier.
       probabilities: of the classifier, float32 `[N, K]`.
       baseline: scores of the ring's radius as `Scores.to_dict` gives them, with `curves`; None
@@ -86,24 +87,23 @@ class LevelResult(NamedTuple):
     baseline: Mapping[str, Any] | None
 
 
-def _first_images(split: Split, num: int | None, margin: int) -> LensSplit:
-    """The first images of each class, all for None, cut as the network sees them."""
-    part = split if num is None else SubsetSplit(split, first_places(split, num))
-    held = part.in_memory()
-    cut = central_cut_out(held.images, margin)
-    return LensSplit(cut, held.labels, held.parameters, held.info)
+def _first_images(split: Split, per_class: int | None, margin: int) -> LensSplit:
+    """The first images of each class, all images for None, cropped as for the network."""
+    chosen = split if per_class is None else SubsetSplit(split, first_places(split, per_class))
+    loaded = chosen.in_memory()
+    return dataclasses.replace(loaded, images=central_cut_out(loaded.images, margin))
 
 
 def _levels(config: Config) -> list[Level]:
-    """The test split as it is, and where that is possible behind noise and conserved."""
-    name, num = config.data.name, config.evaluate.num_images
+    """The test split as it is and, where possible, with noise and of the conserved set."""
+    name, per_class = config.data.name, config.evaluate.num_images
     test = datasets.prepare(config.data).open_split("test")
     if test.info.masked:
         raise DataError(
             f"{name} has pixels without a measurement, which no classifier takes; allowed for "
             "--mode=evaluate: data.nan_policy=fill"
         )
-    own = _first_images(test, num, config.data.shift_pixels)
+    own = _first_images(test, per_class, config.data.shift_pixels)
     levels = [Level(name, own, None)]
     simulated = SIMULATED_SETS.get(name)
     if simulated is None or not simulated.takes_noise:
@@ -112,18 +112,18 @@ def _levels(config: Config) -> list[Level]:
     if simulated.survey.name == "model_ii" and not simulated.conserved:
         conserved = CONSERVED_SET + ("_mini" if simulated.mini else "")
         data = DataConfig(name=conserved, directory=config.data.directory)
-        other = _first_images(datasets.prepare(data).open_split("test"), num, 0)
-        levels.append(Level(conserved, other, MAGNITUDES[0]))
+        conserved_test = _first_images(datasets.prepare(data).open_split("test"), per_class, 0)
+        levels.append(Level(conserved, conserved_test, MAGNITUDES[0]))
     return levels
 
 
 def _baseline(level: Level, config: Config) -> Mapping[str, Any] | None:
-    """The scores of the ring's radius on the first images of a level, from the cache."""
+    """The scores of the ring's radius on the first images of a level; cached."""
     simulated = SIMULATED_SETS.get(level.data)
     if simulated is None or not config.evaluate.baselines or simulated.survey.zero_point is None:
         return None
     survey, info, seed = simulated.survey, level.split.info, config.evaluate.seed
-    num = min(_BASELINE_IMAGES, int(np.bincount(level.split.labels).min()))
+    per_class = min(_BASELINE_IMAGES, int(np.bincount(level.split.labels).min()))
 
     def radii(images: np.ndarray, seed: int) -> np.ndarray:
         observed = behind_noise(images, survey, level.magnitude, seed)
@@ -132,15 +132,14 @@ def _baseline(level: Level, config: Config) -> Mapping[str, Any] | None:
 
     def compute() -> dict[str, Any]:
         data = DataConfig(name=level.data, directory=config.data.directory)
-        train = datasets.prepare(data).open_split("train")
-        known = _first_images(train, _BASELINE_IMAGES, 0)
-        asked = SubsetSplit(level.split, first_places(level.split, num)).in_memory()
+        train = _first_images(datasets.prepare(data).open_split("train"), _BASELINE_IMAGES, 0)
+        test = SubsetSplit(level.split, first_places(level.split, per_class)).in_memory()
         classifier = RadiusClassifier.fit(
-            radii(known.images, seed + 1), known.labels, info.num_classes
+            radii(train.images, seed + 1), train.labels, info.num_classes
         )
-        probabilities = classifier.predict_probabilities(radii(asked.images, seed))
-        curves = roc_curves(asked.labels, probabilities)
-        scores = score(asked.labels, probabilities, info.class_names).to_dict()
+        probabilities = classifier.predict_probabilities(radii(test.images, seed))
+        curves = roc_curves(test.labels, probabilities)
+        scores = score(test.labels, probabilities, info.class_names).to_dict()
         return plain({**scores, "curves": [curve._asdict() for curve in curves]})
 
     key = {
@@ -148,7 +147,7 @@ def _baseline(level: Level, config: Config) -> Mapping[str, Any] | None:
         "data": level.data,
         "data_fingerprint": info.fingerprint,
         "magnitude": level.magnitude,
-        "images_per_class": num,
+        "images_per_class": per_class,
         "train_images_per_class": _BASELINE_IMAGES,
         "seed": seed,
         "code": provenance.code_that_measures(),
@@ -159,69 +158,69 @@ def _baseline(level: Level, config: Config) -> Mapping[str, Any] | None:
 def _result(level: Level, classifier: LensClassifier, config: Config) -> LevelResult:
     logging.info("scoring %d images of %s", len(level.split), level.name)
     images = level.images(config.evaluate.seed)
-    probabilities = share_rows(lambda part: classifier.predict(part).probabilities, images)
+    probabilities = share_rows(lambda batch: classifier.predict(batch).probabilities, images)
     scores = score(level.split.labels, probabilities, classifier.class_names)
     return LevelResult(level, scores, probabilities, _baseline(level, config))
 
 
 def _table(results: list[LevelResult]) -> Table:
     columns = ("images", "number", "accuracy", "error", "macro AUC", "ECE", "log loss")
-    baseline = (f"{_BASELINE}: accuracy", "macro AUC")
+    baseline_columns = (f"{_BASELINE}: accuracy", "macro AUC")
     rows = []
-    for found in results:
-        scores, beside = found.scores, found.baseline or {}
+    for result in results:
+        scores, baseline = result.scores, result.baseline or {}
         cells = [
-            found.level.name,
+            result.level.name,
             scores.num_images,
             scores.accuracy,
             scores.accuracy_error,
             scores.macro_auc,
             scores.ece,
             scores.log_loss,
-            beside.get("accuracy"),
-            beside.get("macro_auc"),
+            baseline.get("accuracy"),
+            baseline.get("macro_auc"),
         ]
         rows.append({"kind": "", "cells": cells})
-    return Table("", (*columns, *baseline), rows)
+    return Table("", (*columns, *baseline_columns), rows)
 
 
 def _class_table(results: list[LevelResult]) -> Table:
     names = results[0].scores.class_names
-    columns = ["images", *(f"{name}: {what}" for name in names for what in ("recall", "AUC"))]
+    columns = ["images", *(f"{name}: {metric}" for name in names for metric in ("recall", "AUC"))]
     rows = []
-    for found in results:
-        pairs = zip(found.scores.recall, found.scores.auc, strict=True)
-        cells = [found.level.name, *(float(value) for pair in pairs for value in pair)]
+    for result in results:
+        pairs = zip(result.scores.recall, result.scores.auc, strict=True)
+        cells = [result.level.name, *(float(value) for pair in pairs for value in pair)]
         rows.append({"kind": "", "cells": cells})
     return Table("by class, one against the rest", columns, rows)
 
 
-def _pictures(found: LevelResult) -> dict[str, np.ndarray]:
+def _pictures(result: LevelResult) -> dict[str, np.ndarray]:
     """The pictures of a level by their names."""
-    names, labels = found.scores.class_names, found.level.split.labels
-    curves = dict(zip(names, roc_curves(labels, found.probabilities), strict=True))
+    names, labels = result.scores.class_names, result.level.split.labels
+    curves = dict(zip(names, roc_curves(labels, result.probabilities), strict=True))
     baseline = None
-    if found.baseline is not None:
+    if result.baseline is not None:
         theirs = [
             RocCurve(
                 np.asarray(curve["false_positive_rate"]),
                 np.asarray(curve["true_positive_rate"]),
                 curve["auc"],
             )
-            for curve in found.baseline["curves"]
+            for curve in result.baseline["curves"]
         ]
         baseline = (_BASELINE, dict(zip(names, theirs, strict=True)))
     return {
         "roc": pictures.roc_picture(curves, baseline),
-        "confusion": pictures.confusion_picture(found.scores.confusion, names),
-        "calibration": pictures.reliability_picture(reliability(labels, found.probabilities)),
+        "confusion": pictures.confusion_picture(result.scores.confusion, names),
+        "calibration": pictures.reliability_picture(reliability(labels, result.probabilities)),
     }
 
 
 _CAPTIONS = {
     "roc": "Each class against all others; dashed, the ring's radius alone.",
     "confusion": "Rows are the true classes.",
-    "calibration": "How often the classifier is right against how sure it says it is.",
+    "calibration": "How often the classifier is right against the probability that it states.",
 }
 
 
@@ -247,15 +246,15 @@ def _protocol(config: Config, classifier: LensClassifier) -> dict[str, Any]:
 
 
 def _text(results: list[LevelResult]) -> str:
-    """The table for a screen."""
+    """The table that is printed."""
     lines = [f"{'images':<38}{'number':>7}{'accuracy':>17}{'AUC':>8}{'ECE':>8}   ring's radius"]
-    for found in results:
-        scores, beside = found.scores, found.baseline
-        other = f"{beside['accuracy']:.3f} / {beside['macro_auc']:.3f}" if beside else "-"
+    for result in results:
+        scores, baseline = result.scores, result.baseline
+        radius = f"{baseline['accuracy']:.3f} / {baseline['macro_auc']:.3f}" if baseline else "-"
         lines.append(
-            f"{found.level.name:<38}{scores.num_images:>7}"
+            f"{result.level.name:<38}{scores.num_images:>7}"
             f"{scores.accuracy:>9.4f} +-{scores.accuracy_error:.4f}"
-            f"{scores.macro_auc:>8.4f}{scores.ece:>8.4f}   {other}"
+            f"{scores.macro_auc:>8.4f}{scores.ece:>8.4f}   {radius}"
         )
     return "\n".join(lines)
 
@@ -269,7 +268,7 @@ def evaluate_classifier(config: Config, folder: pathlib.Path) -> None:
 
     Raises:
       DataError: for a set with pixels that were not measured.
-      ConfigError: for the workdir of something else than a classifier.
+      ConfigError: for the workdir of a network that is no classifier.
       lensjax.errors.WorkdirError: where the folder is not that of a run.
       lensjax.errors.CheckpointError: where there is no sound checkpoint.
     """
@@ -285,8 +284,8 @@ def _write(
     """Writes numbers, pictures and report into a folder, and prints the table."""
     protocol = _protocol(config, classifier)
     content = {
-        "scores": {found.level.name: found.scores.to_dict() for found in results},
-        "baseline": {found.level.name: found.baseline for found in results},
+        "scores": {result.level.name: result.scores.to_dict() for result in results},
+        "baseline": {result.level.name: result.baseline for result in results},
         "protocol": protocol,
     }
     write_json(target / "metrics.json", plain(content))
@@ -301,8 +300,8 @@ def _write(
         sections=[
             {
                 "title": "How often it is right",
-                "text": "A score means something beside that of the ring's radius alone, which "
-                "the added mass widens; the conserved set takes that mass from the main halo.",
+                "text": "Compare each score with that of the ring's radius alone, which grows with "
+                "the added mass; the conserved set takes that mass from the main halo.",
                 "tables": [_table(results), _class_table(results)],
             }
         ],
@@ -314,8 +313,8 @@ def _write(
         protocol=json.dumps(plain(protocol), indent=2),
     )
     scalars = {
-        f"test/{found.level.name}/{name}": float(getattr(found.scores, name))
-        for found in results
+        f"test/{result.level.name}/{name}": float(getattr(result.scores, name))
+        for result in results
         for name in ("accuracy", "macro_auc", "ece", "log_loss")
     }
     show(target, classifier.step, scalars, drawn)

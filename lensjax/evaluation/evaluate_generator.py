@@ -1,4 +1,4 @@
-"""`--mode=evaluate`: draws or takes images, measures them, and writes numbers and report."""
+"""`--mode=evaluate`: draws or reads images, measures them, and writes numbers and a report."""
 
 import dataclasses
 import json
@@ -37,7 +37,7 @@ _DRAWN = "drawn"
 
 
 def make_setting(config: Config, real: RealImages, *, labelled: bool = True) -> Setting:
-    """What all rows of an evaluation share.
+    """Makes the setting that all rows of an evaluation share.
 
     Args:
       config: the configuration.
@@ -57,14 +57,14 @@ def make_setting(config: Config, real: RealImages, *, labelled: bool = True) -> 
     )
 
 
-def _given_row(path: pathlib.Path, setting: Setting) -> Row:
-    """As many images of a file as are judged."""
+def _read_row(path: pathlib.Path, setting: Setting) -> Row:
+    """A row of the images of a file, as many as are judged."""
     images, labels = read_images(path, setting.settings, setting.info)
-    known = np.unique(labels)
-    num = setting.per_class
-    if len(known) == 1 and known[0] == setting.info.num_classes:  # images of any class
-        num *= max(1, setting.info.num_classes)
-    places = [np.flatnonzero(labels == label)[:num] for label in known]
+    label_values = np.unique(labels)
+    per_label = setting.per_class
+    if label_values.tolist() == [setting.info.num_classes]:  # images of any class
+        per_label *= max(1, setting.info.num_classes)
+    places = [np.flatnonzero(labels == label)[:per_label] for label in label_values]
     chosen = np.sort(np.concatenate(places))
     return Row(GENERATED, images[chosen], labels[chosen], setting)
 
@@ -75,10 +75,10 @@ def _drawn_row(
     sample = generator.config.sample
     if guidance != sample.guidance:
         sample = generator.settings(guidance=guidance)
-    num = setting.per_class * max(1, len(generator.class_names))
-    images = draw_or_read(generator, sample, num, folder / name.replace(" ", "_"))
+    num_images = setting.per_class * max(1, len(generator.class_names))
+    images = draw_or_read(generator, sample, num_images, folder / name.replace(" ", "_"))
     images = check_images(images, setting.info, f"checkpoint {generator.step}")
-    return Row(name, images, generator.labels(None, num), setting)
+    return Row(name, images, generator.labels(None, num_images), setting)
 
 
 def _subjects(
@@ -88,9 +88,9 @@ def _subjects(
     generator: LensGenerator | None,
     setting: Setting,
 ) -> tuple[list[Row], dict[str, Any]]:
-    """The rows to be judged, and what their images depend on."""
+    """The rows to be judged, and the settings that their images depend on."""
     if images is not None:
-        return [_given_row(images, setting)], {"images": str(images)}
+        return [_read_row(images, setting)], {"images": str(images)}
     generator = generator or load_generator(folder, config)
     drawn = folder / files.EVALUATION / _DRAWN
     guidance = config.sample.guidance
@@ -102,11 +102,11 @@ def _subjects(
 
 
 def _missing_anywhere(missing: Mapping[str, str]) -> dict[str, str]:
-    """What a host cannot measure: then none does, since all measure together."""
-    found: dict[str, str] = {}
+    """Measures missing on any host: no host takes them, since all measure together."""
+    reasons: dict[str, str] = {}
     for text in reversed(gather_texts(json.dumps(dict(missing)), "what is missing")):
-        found |= json.loads(text)
-    return found
+        reasons |= json.loads(text)
+    return reasons
 
 
 def _check_required(config: Config, missing: Mapping[str, str]) -> None:
@@ -139,8 +139,8 @@ def _show_in_tensorboard(
 ) -> None:
     scalars = {
         f"{name}/{place}": float(value)
-        for name, found in results.items()
-        for place, value in tables.flat(found.get("rows", {}).get(GENERATED, {})).items()
+        for name, result in results.items()
+        for place, value in tables.flat(result.get("rows", {}).get(GENERATED, {})).items()
         if isinstance(value, (int, float)) and not isinstance(value, bool)
     }
     scalars["goals_missed"] = float(sum(check.outcome == "missed" for check in checks))
@@ -153,13 +153,13 @@ def evaluate_generator(
     images: pathlib.Path | None = None,
     generator: LensGenerator | None = None,
 ) -> None:
-    """Measures images beside the test split; prints the verdict, writes numbers and a report.
+    """Compares images with the test split; prints the verdict, writes numbers and a report.
 
     Args:
       config: the configuration.
-      folder: the run's workdir; with `images` or `generator` any folder that can be made.
+      folder: the run's workdir; with `images` or `generator` any folder that can be created.
       images: a file of images of any generator; None draws them.
-      generator: draws them; None for that of the run.
+      generator: draws the images; None for that of the run.
 
     Raises:
       ConfigError: for more images than the test split has.
@@ -198,7 +198,7 @@ def _write(
     content = {
         "verdict": list(verdict.sentences),
         "passed": verdict.passed,
-        "checks": {name: [one._asdict() for one in found] for name, found in checks.items()},
+        "checks": {name: [check._asdict() for check in goals] for name, goals in checks.items()},
         "measures": results,
         "protocol": _protocol(origin, setting),
     }

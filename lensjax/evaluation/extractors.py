@@ -1,4 +1,4 @@
-"""What describes an image by a vector: one protocol for all feature extractors."""
+"""The protocol of all feature extractors, and the extractor that comes with lensjax."""
 
 import dataclasses
 import hashlib
@@ -37,7 +37,7 @@ class Extractor(Protocol):
 
 
 def predictions(classifier: LensClassifier, images: np.ndarray) -> Prediction:
-    """What a classifier says of images that are judged.
+    """The predictions of a classifier for images that are judged.
 
     Raises:
       MeasureError: for images that it cannot take.
@@ -51,8 +51,8 @@ def predictions(classifier: LensClassifier, images: np.ndarray) -> Prediction:
 class LensExtractor:
     """The penultimate layer of the classifier that comes with lensjax, trained on Model II.
 
-    It sees flux: an image of another brightness has other features. Images are noise-free, or have
-    the noise of Model II and a source magnitude of 20 to 23.
+    The network takes flux: an image of another brightness has other features. Images are
+    noise-free, or have the noise of Model II and a source magnitude of 20 to 23.
 
     Raises:
       lensjax.errors.RequestError: for weights that do not match their model card.
@@ -78,10 +78,10 @@ class LensExtractor:
 
 def _hash_of(trained: Trained, card: Mapping[str, Any]) -> str:
     """The SHA-256 of the weights and of all else that the features depend on."""
-    parts = {
+    hash_inputs = {
         "weights": card["sha256"],
         "model": dataclasses.asdict(trained.config.model),
         "scaling": trained.dataset["scaling"],
         "layer": "features before their nonlinearity",
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(hash_inputs, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Measures in the space of a network's features: distances, neighbours, and the class seen."""
+"""Measures in the space of a network's features: distances, neighbours, predicted classes."""
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +31,7 @@ OVERALL = "overall"
 _LENS_MODEL = "model_ii"
 # Sets of fewer images have no neighbours and no blocks.
 _LEAST = 10
-_BLOCKS = 4  # disjoint ones; the spread of their distances is the error
+_BLOCKS = 4  # disjoint; the spread of their distances is the error
 
 
 def _needs_flux(setting: Setting) -> str:
@@ -39,31 +39,31 @@ def _needs_flux(setting: Setting) -> str:
 
 
 def lens_network_missing(setting: Setting) -> str | None:
-    """Why the lens network cannot look at these images, None where it can."""
+    """Why the lens network cannot judge these images; None if it can."""
     simulated = setting.simulated
     if simulated is None or simulated.survey.name != _LENS_MODEL:
-        return "the network that comes with lensjax knows images of Model II alone"
+        return "the network that comes with lensjax knows only images of Model II"
     return None if setting.in_flux else _needs_flux(setting)
 
 
 def classes_missing(setting: Setting) -> str | None:
-    """Why no classifier can look at these images, None where one can.
+    """Why no classifier can judge these images; None if a classifier can.
 
     Raises:
       ConfigError: for an `evaluate.classifier` that does not fit; see `given_classifier`.
     """
-    given = given_classifier(setting)
+    classifier = given_classifier(setting)
     if not setting.in_flux:
         return _needs_flux(setting)
-    reason = None if given else lens_network_missing(setting)
+    reason = None if classifier else lens_network_missing(setting)
     return reason and f"{reason}; name a classifier of these classes by evaluate.classifier"
 
 
 def inception_missing(setting: Setting) -> str | None:
-    """Why there is no Inception, with the remedy; None where it is there.
+    """Why Inception cannot be used, with the remedy; None if it can.
 
     Raises:
-      DataError: for a file that was named and is not the right one.
+      DataError: for a file that was named and is not the Inception weights.
     """
     if setting.info.image_shape[-1] not in (1, 3):
         return f"Inception takes 1 or 3 channels; the images have {setting.info.image_shape[-1]}"
@@ -85,17 +85,17 @@ def _class_network(setting: Setting) -> LensExtractor | GivenClassifier:
 
 @functools.lru_cache(maxsize=1)
 def _inception(path: str | None, flux_limit: float) -> InceptionExtractor:
-    found = search_weights(path, download=False).path
-    assert found is not None  # inception_missing has found it
-    return InceptionExtractor(load_inception(found), flux_limit)
+    weights_path = search_weights(path, download=False).path
+    assert weights_path is not None  # inception_missing has checked it
+    return InceptionExtractor(load_inception(weights_path), flux_limit)
 
 
 def _by_group(features: np.ndarray, row: Row) -> dict[str, np.ndarray]:
-    """The features of all images, and of each class where there are several."""
-    found = {OVERALL: features}
+    """The features of all images, and of each class if there are several classes."""
+    groups = {OVERALL: features}
     if len(row.groups) > 1:
-        found |= {name: features[places] for name, places in row.groups.items()}
-    return found
+        groups |= {name: features[places] for name, places in row.groups.items()}
+    return groups
 
 
 def _floors(
@@ -104,7 +104,7 @@ def _floors(
     magnitude: float | None,
     setting: Setting,
 ) -> dict[str, dict[str, float]]:
-    """The floor of each group: disjoint sets of training images beside the test split."""
+    """The floor of each group, from disjoint sets of training images and the test split."""
     wanted = NUM_FLOOR_SETS * setting.per_class
     train = setting.train(wanted)
     smallest = min(len(places) for places in train.groups.values())
@@ -116,8 +116,8 @@ def _floors(
     moments: dict[str, list[Moments]] = {name: [] for name in reference}
     for places in sets:
         features = share_rows(extractor, images[places])
-        part = Row("floor", images[places], train.labels[places], setting)
-        for name, values in _by_group(features, part).items():
+        floor_row = Row("floor", images[places], train.labels[places], setting)
+        for name, values in _by_group(features, floor_row).items():
             moments[name].append(Moments.of(values))
     floors = {
         name: frechet_floor(Moments.of(values), moments[name]) for name, values in reference.items()
@@ -126,11 +126,11 @@ def _floors(
 
 
 def _key(
-    what: str, extractor: Extractor, level: str, setting: Setting
+    result_name: str, extractor: Extractor, level: str, setting: Setting
 ) -> dict[str, str | int | float]:
-    """What numbers of real images depend on."""
+    """The cache key of a result of real images: all that it depends on."""
     return {
-        "what": what,
+        "what": result_name,
         "data": setting.info.name,
         "data_fingerprint": setting.info.fingerprint,
         "image_shape": str(setting.info.image_shape),
@@ -145,7 +145,7 @@ def _key(
 def _real_features(
     extractor: Extractor, real: Row, level: str, magnitude: float | None, setting: Setting
 ) -> dict[str, np.ndarray]:
-    """The features of the real images by group, from the cache where they are there."""
+    """The features of the real images by group; cached."""
     key = _key("features of the test split", extractor, level, setting)
     features = cached_features(
         key, lambda: share_rows(extractor, with_noise(real, magnitude)), setting.cache
@@ -161,14 +161,14 @@ def _cached_floors(
         return _floors(extractor, reference, magnitude, setting)
 
     key = _key("floors of the Frechet distance", extractor, level, setting)
-    found = cached_json(key, compute, setting.cache)
-    return {name: Floor(**values) for name, values in found.items()}
+    floors = cached_json(key, compute, setting.cache)
+    return {name: Floor(**values) for name, values in floors.items()}
 
 
 def _score(
     real: np.ndarray, features: np.ndarray, floor: Floor | None, seed: int
 ) -> dict[str, Any]:
-    """All distances of one set of features from real ones."""
+    """All distances of one set of features from real features."""
     if min(len(real), len(features)) < _LEAST:
         return {"num_images": len(features)}
     moments = Moments.of(real)
@@ -201,17 +201,17 @@ def _scores(
 ) -> dict[str, Any]:
     if row is real:
         return {}
-    found: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
     for level, magnitude in chosen.items():
         floors = _cached_floors(extractor, real, level, magnitude, setting)
         theirs = _real_features(extractor, real, level, magnitude, setting)
         ours = _by_group(share_rows(extractor, with_noise(row, magnitude)), row)
-        found[level] = {
+        scores[level] = {
             name: _score(theirs[name], values, floors.get(name), setting.settings.seed)
             for name, values in ours.items()
             if name in theirs
         }
-    return found
+    return scores
 
 
 def lens_features(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
@@ -237,33 +237,36 @@ def _agreement(counts: Sequence[Iterable[int]]) -> float:
 
 
 def classes(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """What a classifier trained on real images takes the images for, by noise level."""
+    """The classes that a classifier trained on real images predicts, by noise level."""
     network, names = _class_network(setting), setting.info.class_names
-    found: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
     for level, magnitude in levels(setting).items():
-        seen, known = (
-            share_rows(network.predict_probabilities, with_noise(one, magnitude))
-            for one in (row, real)
+        probabilities, real_probabilities = (
+            share_rows(network.predict_probabilities, with_noise(compared, magnitude))
+            for compared in (row, real)
         )
-        taken, taken_real = seen.argmax(axis=1), known.argmax(axis=1)
-        counts = [np.bincount(one, minlength=len(names)) for one in (taken, taken_real)]
-        score: dict[str, Any] = {"num_images": len(taken)}
+        predicted, real_predicted = probabilities.argmax(axis=1), real_probabilities.argmax(axis=1)
+        counts = [
+            np.bincount(labels, minlength=len(names)) for labels in (predicted, real_predicted)
+        ]
+        score: dict[str, Any] = {"num_images": len(predicted)}
         if row.labels.max() < len(names):
-            right, right_real = taken == row.labels, taken_real == real.labels
+            right, right_real = predicted == row.labels, real_predicted == real.labels
             score |= {
                 "accuracy": float(right.mean()),
                 "real_accuracy": float(right_real.mean()),
-                "auc": float(np.mean(class_areas(row.labels, seen))),
+                "auc": float(np.mean(class_areas(row.labels, probabilities))),
                 "accuracy_p": _agreement(
-                    [(one.sum(), (~one).sum()) for one in (right, right_real)]
+                    [(correct.sum(), (~correct).sum()) for correct in (right, right_real)]
                 ),
             }
         score["share_p"] = _agreement(counts)
-        score |= dict(zip([f"share_{name}" for name in names], counts[0] / len(taken), strict=True))
+        shares = counts[0] / len(predicted)
+        score |= dict(zip([f"share_{name}" for name in names], shares, strict=True))
         if row.labels.max() < len(names):
-            score["confusion"] = confusion_counts(row.labels, taken, len(names)).tolist()
-        found[level] = score
-    return found
+            score["confusion"] = confusion_counts(row.labels, predicted, len(names)).tolist()
+        scores[level] = score
+    return scores
 
 
 def _protocol_of_distances(setting: Setting) -> dict[str, Any]:
@@ -279,7 +282,7 @@ def _protocol_of_distances(setting: Setting) -> dict[str, Any]:
 
 
 def protocol_of_lens_features(setting: Setting) -> dict[str, Any]:
-    """What the numbers of `lens_features` depend on."""
+    """The settings that the numbers of `lens_features` depend on."""
     network = _lens_extractor()
     return {
         "extractor": network.name,
@@ -291,14 +294,14 @@ def protocol_of_lens_features(setting: Setting) -> dict[str, Any]:
 
 
 def protocol_of_classes(setting: Setting) -> dict[str, Any]:
-    """What the numbers of `classes` depend on."""
+    """The settings that the numbers of `classes` depend on."""
     network = _class_network(setting)
-    found = {"network": network.name, "sha256": network.hash, "levels": list(levels(setting))}
-    return found | (network.describe() if isinstance(network, GivenClassifier) else {})
+    protocol = {"network": network.name, "sha256": network.hash, "levels": list(levels(setting))}
+    return protocol | (network.describe() if isinstance(network, GivenClassifier) else {})
 
 
 def protocol_of_inception(setting: Setting) -> dict[str, Any]:
-    """What the numbers of `inception` depend on."""
+    """The settings that the numbers of `inception` depend on."""
     network = _inception(setting.settings.inception_weights, setting.flux_limit)
     return {
         "extractor": network.name,

@@ -17,8 +17,8 @@ def check_images(images: np.ndarray, info: DatasetInfo, origin: str) -> np.ndarr
 
     Args:
       images: `[N, H, W]` or `[N, H, W, C]`, numbers.
-      info: the set that they are judged by.
-      origin: where they come from, for messages.
+      info: the data set that they are compared with.
+      origin: their source, for messages.
 
     Raises:
       DataError: for fewer than two images, another size, or pixels that are not finite.
@@ -39,22 +39,22 @@ def check_images(images: np.ndarray, info: DatasetInfo, origin: str) -> np.ndarr
     )
 
 
-def check_labels(labels: np.ndarray, num: int, info: DatasetInfo, origin: str) -> np.ndarray:
-    """Labels as int32 `[num]`.
+def check_labels(labels: np.ndarray, num_images: int, info: DatasetInfo, origin: str) -> np.ndarray:
+    """Labels as int32 `[num_images]`.
 
     Args:
-      labels: integers `[num]`.
-      num: number of images.
-      info: the set whose classes they are.
-      origin: where they come from, for messages.
+      labels: integers `[num_images]`.
+      num_images: number of images.
+      info: the data set that has their classes.
+      origin: their source, for messages.
 
     Raises:
-      DataError: for another number of them, or classes that the set does not have.
+      DataError: for another number of labels, or classes that the set does not have.
     """
-    if labels.shape != (num,) or labels.dtype.kind not in "iu":
+    if labels.shape != (num_images,) or labels.dtype.kind not in "iu":
         raise DataError(
             f"{origin}: the labels are {labels.dtype} {list(labels.shape)}; allowed: integers "
-            f"[{num}], one for each image"
+            f"[{num_images}], one for each image"
         )
     if labels.min() < 0 or labels.max() >= info.num_classes:
         names = ", ".join(f"{index} {name}" for index, name in enumerate(info.class_names))
@@ -69,10 +69,10 @@ def _images_file(path: pathlib.Path) -> pathlib.Path:
 
 
 def labels_file(path: pathlib.Path, settings: EvaluateConfig) -> pathlib.Path | None:
-    """The file of the labels of `--images`, None where they have none.
+    """The file of the labels of `--images`; None if there is no such file.
 
     Args:
-      path: what `--images` names.
+      path: the file or folder that `--images` names.
       settings: `labels` says where the labels are.
     """
     if settings.labels is not None:
@@ -89,7 +89,7 @@ def read_images(
     Args:
       path: a `.npy` file, or a folder with `images.npy`.
       settings: `labels` says where the labels are.
-      info: the set that they are judged by.
+      info: the data set that they are compared with.
 
     Returns:
       Images, float32 `[N, H, W, C]`, and labels, int32 `[N]`: the null label for all where no
@@ -107,5 +107,5 @@ def read_images(
     source = labels_file(path, settings)
     if source is None or not info.num_classes:
         return images, np.full(len(images), info.num_classes, np.int32)
-    what = "labels" if settings.labels is None else "evaluate.labels"
-    return images, check_labels(read_array(source, what), len(images), info, str(source))
+    name = "labels" if settings.labels is None else "evaluate.labels"
+    return images, check_labels(read_array(source, name), len(images), info, str(source))

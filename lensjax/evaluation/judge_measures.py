@@ -15,18 +15,19 @@ from lensjax.metrics.c2st import c2st as two_sample_test
 
 @functools.lru_cache(maxsize=1)
 def _control(setting: Setting) -> Row:
-    """The control: training images with a wider blur, not those of the baseline row."""
+    """The control: training images with a wider blur, other images than the baseline row's."""
     images, labels = baseline_images(CONTROL, setting, setting.settings.seed + 1)
     return Row("control", images, labels, setting)
 
 
 def _as_many(control: Row, row: Row) -> np.ndarray:
-    """Places of the control in the numbers of the row's classes."""
-    known = [
-        np.flatnonzero(control.labels == label)[: int(np.sum(row.labels == label))]
-        for label in np.unique(row.labels)
-    ]
-    places = np.concatenate(known)
+    """Places of control images, as many of each class as the row has."""
+    places = np.concatenate(
+        [
+            np.flatnonzero(control.labels == label)[: int(np.sum(row.labels == label))]
+            for label in np.unique(row.labels)
+        ]
+    )
     if len(places):
         return places
     order = np.random.default_rng(control.setting.settings.seed).permutation(len(control.labels))
@@ -36,7 +37,7 @@ def _as_many(control: Row, row: Row) -> np.ndarray:
 def c2st(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     """How well a network tells a row from real images, by noise level.
 
-    None for the real images themselves and for fewer than the test needs.
+    {} for the real images themselves and for fewer images than the test needs.
     """
     if row is real or min(len(row.images), len(real.images)) < MIN_COUNT:
         return {}
@@ -46,15 +47,15 @@ def c2st(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     if len(places) < len(row.images):
         random = np.random.default_rng(setting.settings.seed)
         row_places = np.sort(random.permutation(len(row.images))[: len(places)])
-    found: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
     for level, magnitude in levels(setting).items():
         originals, images, controls = (
-            with_noise(one, magnitude)[..., 0] for one in (real, row, control)
+            with_noise(compared, magnitude)[..., 0] for compared in (real, row, control)
         )
         result = two_sample_test(
             originals, images[row_places], controls[places], setting.settings.seed
         )
-        found[level] = {
+        scores[level] = {
             "num_images": len(places),
             "accuracy": result.accuracy.value,
             "error": result.accuracy.error,
@@ -63,16 +64,16 @@ def c2st(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
             "has_power": result.has_power,
             "verdict": result.verdict,
         }
-    return found
+    return scores
 
 
 def protocol(setting: Setting) -> dict[str, Any]:
-    """What the numbers of `c2st` depend on."""
+    """The settings that the numbers of `c2st` depend on."""
     return {
         "network": "fixed spectra and principal components, a trained layer of 64; three members",
-        "judged_on": "the half that it was not trained on, both halves in turn",
+        "judged_on": "the half not used for training, both halves in turn",
         "control": f"training images, point-spread function x {BLUR_FACTOR:g}",
         "least_images": MIN_COUNT,
         "levels": list(levels(setting)),
-        "score": "behind the instrument's noise; noise-free numbers are a diagnostic",
+        "score": "with the instrument's noise; noise-free numbers are a diagnostic",
     }

@@ -1,4 +1,4 @@
-"""All measures: what each is, what it needs, and the numbers of every row."""
+"""All measures: their descriptions, their requirements, and their numbers for every row."""
 
 import functools
 import json
@@ -31,9 +31,9 @@ class Measure(NamedTuple):
     Attributes:
       name: one of `config.evaluate.MEASURES`.
       title: of its section in the report.
-      text: what it says, in words.
-      missing: why it cannot be taken, with the remedy; None where it can.
-      protocol: what its numbers depend on.
+      text: its explanation in the report.
+      missing: why the measure cannot be taken, with the remedy; None if it can.
+      protocol: the settings that its numbers depend on.
       measure: `(row, real, setting) -> numbers by group`.
     """
 
@@ -45,7 +45,7 @@ class Measure(NamedTuple):
     measure: Callable[[Row, Row, Setting], Mapping[str, Any]]
 
 
-def _nothing(setting: Setting) -> str | None:
+def _nothing_missing(setting: Setting) -> str | None:
     return None
 
 
@@ -59,7 +59,7 @@ def _needs_forward_model(setting: Setting) -> str | None:
 
 
 def _needs_published_priors(setting: Setting) -> str | None:
-    """The fits that assume the published Einstein radius of every class."""
+    """Why fits that assume the published Einstein radius of every class are impossible."""
     if setting.simulated is not None and setting.simulated.conserved:
         return "in a conserved set each lens has its own main halo"
     return _needs_forward_model(setting)
@@ -69,8 +69,8 @@ def _needs_disc(setting: Setting) -> str | None:
     if setting.disc:
         return _needs_forward_model(setting)
     return (
-        "training left out no part of the sources; train with "
-        "--config.data.exclude_source_disc=0.1,0.1,0.1 to test memory so"
+        "training left out no source positions; to test memory this way, train with "
+        "--config.data.exclude_source_disc=0.1,0.1,0.1"
     )
 
 
@@ -78,10 +78,10 @@ MEASURES = (
     Measure(
         "smooth_fit",
         "Is it a lens? The fit without sub-structure",
-        "RMS(image - fit) / RMS(image) of the exact simulator's lens without sub-structure. For "
-        "no_sub it is 0 for a perfect generator; for cdm and axion it is that of real images, and "
-        "lower is as wrong as higher. p_x and p_y say whether the sources are spread as they "
-        "should be: a generator that has collapsed has perfect residuals.",
+        "RMS(image - fit) / RMS(image), where the fit is the exact simulator's lens without "
+        "sub-structure. A perfect generator has a ratio of 0 for no_sub and the ratio of real "
+        "images for cdm and axion; lower is as wrong as higher. p_x and p_y say whether the "
+        "sources are spread as in the prior: a collapsed generator has perfect residuals.",
         _needs_forward_model,
         physics_measures.protocol,
         physics_measures.smooth_fit,
@@ -89,19 +89,19 @@ MEASURES = (
     Measure(
         "axion_fit",
         "Axion vortices: a fit of source, mass and angle",
-        "An axion image has four numbers. The share counts images that such a vortex explains to "
-        "3 % with a mass within the prior. Above 10^-22.5 eV the vortex is nearly a point, and "
-        "mass and angle mean little.",
+        "Four numbers describe an axion image. possible_share is the share of images that such a "
+        "vortex fits to 3 % with a mass within the prior. Above 10^-22.5 eV the vortex is nearly a "
+        "point, and mass and angle mean little.",
         _needs_forward_model,
         physics_measures.protocol,
         physics_measures.axion_fit,
     ),
     Measure(
         "potential_fit",
-        "Sub-haloes: what a free potential leaves",
-        "What a correction of the lens potential by 15x15 B-splines leaves of cdm images. "
-        "Necessary, not sufficient; lower than real is as wrong as higher. residual_power compares "
-        "the power spectra of what the smooth lens leaves.",
+        "Sub-haloes: residuals of a free potential",
+        "Residuals of cdm images after a correction of the lens potential by 15x15 B-splines. "
+        "A ratio like that of real images is necessary, not sufficient; lower is as wrong as "
+        "higher. residual_power compares the power spectra of the residuals of the smooth lens.",
         _needs_published_priors,
         physics_measures.protocol,
         physics_measures.potential_fit,
@@ -110,7 +110,7 @@ MEASURES = (
         "free_fit",
         "A lens with free Einstein radius, ellipticity and shear",
         "Bias (median less truth) and scatter. For cdm and axion, whose sub-structure widens the "
-        "ring, the real row says what is right.",
+        "ring, the real row has the correct values.",
         _needs_published_priors,
         physics_measures.protocol,
         physics_measures.free_fit,
@@ -118,29 +118,29 @@ MEASURES = (
     Measure(
         "shapes",
         "Fluxes and shapes without a model",
-        "How far each distribution lies from that of real images: Wasserstein distance in standard "
-        "deviations above the floor, which is that of real images among themselves. Two and less "
-        "is nothing. metrics.json has the distances, their floors and KS.",
-        _nothing,
+        "How far each distribution lies from that of real images: the Wasserstein distance in "
+        "standard deviations above its floor, the distance between sets of real images. Values of "
+        "two or less are no fault. metrics.json has these and the KS distances with their floors.",
+        _nothing_missing,
         shape_measures.protocol,
         shape_measures.shapes,
     ),
     Measure(
         "classes",
         "Does the class survive?",
-        "What a classifier trained on real images takes the images for. More accuracy than on real "
-        "images is a fault too (too much guidance). On the plain sets the radius of the ring alone "
-        "gives a class away to 89 %, so that this is no evidence of seeing sub-structure.",
+        "The classes that a classifier trained on real images predicts. A higher accuracy than on "
+        "real images is a fault too (too much guidance). On the plain sets the ring's radius alone "
+        "reaches 89 %, so a high accuracy does not show that sub-structure is recognised.",
         feature_measures.classes_missing,
         feature_measures.protocol_of_classes,
         feature_measures.classes,
     ),
     Measure(
         "taught",
-        "What do they teach?",
-        "A small classifier is trained on the images and asked about real ones that it has not "
-        "seen; beside it stand networks that were trained alike on as many real images. p is the "
-        "probability of an accuracy as low if the images were real; a higher one is no fault. "
+        "What does a classifier learn from the images?",
+        "A small classifier is trained on the images and tested on unseen real images, as are "
+        "networks that were trained in the same way on as many real images. p is the probability "
+        "of so low an accuracy if the images were real; a higher accuracy is no fault. "
         "real_accuracy_deviation is the spread between trainings on real images.",
         taught_measures.missing,
         taught_measures.protocol,
@@ -149,11 +149,11 @@ MEASURES = (
     Measure(
         "c2st",
         "Can a network tell generated from real?",
-        "Accuracy on images that it has not seen; one half is a perfect generator. It counts only "
-        "where the same network finds its control, real images with a 30 % wider point-spread "
-        "function. Without noise it is a diagnostic alone; the score is taken behind the "
+        "Accuracy on unseen images; for a perfect generator it is one half. It counts only where "
+        "the same network detects its control, real images with a 30 % wider point-spread "
+        "function. Without noise the accuracy is only a diagnostic; the score is taken with the "
         "instrument's noise.",
-        _nothing,
+        _nothing_missing,
         judge_measures.protocol,
         judge_measures.c2st,
     ),
@@ -162,7 +162,7 @@ MEASURES = (
         "Distances in the features of a lens classifier",
         "Frechet distance with its floor (real training images against the test split), the "
         "unbiased kernel distance (KID), precision, recall, density and coverage. Noise-free "
-        "numbers are a diagnostic; the score is taken behind noise.",
+        "numbers are a diagnostic; the score is taken with noise.",
         feature_measures.lens_network_missing,
         feature_measures.protocol_of_lens_features,
         feature_measures.lens_features,
@@ -179,9 +179,9 @@ MEASURES = (
     Measure(
         "twins",
         "Does it repeat itself?",
-        "Images whose nearest other one is nearer than any two real images are. A generator that "
-        "has collapsed has perfect residuals and many twins.",
-        _nothing,
+        "Twins are images whose nearest neighbour is nearer than any two real images are to each "
+        "other. A collapsed generator has perfect residuals and many twins.",
+        _nothing_missing,
         memory_measures.protocol_of_twins,
         memory_measures.twins,
     ),
@@ -189,27 +189,27 @@ MEASURES = (
         "copies",
         "Copies of training images",
         "How many images are nearer to a training image than 99 % of the test images are. These "
-        "sets have few dimensions, so that near neighbours are expected; more of them than in the "
-        "test split are not.",
-        _nothing,
+        "sets have few dimensions, so near neighbours are expected, but no more of them than in "
+        "the test split.",
+        _nothing_missing,
         memory_measures.protocol_of_neighbours,
         memory_measures.copies,
     ),
     Measure(
         "residual_neighbours",
         "Remembered sub-structure",
-        "The same for what the smooth fit leaves: sub-structure of a training image behind another "
-        "source. power is the share of planted copies, as imperfect as this generator, that the "
-        "test recognises.",
+        "The test for copies on the residuals of the smooth fit, which finds sub-structure of a "
+        "training image with another source. power is the share of planted copies, as imperfect "
+        "as this generator's images, that the test recognises.",
         _needs_published_priors,
         memory_measures.protocol_of_neighbours,
         memory_measures.residual_neighbours,
     ),
     Measure(
         "hole",
-        "Sources that training left out",
-        "Density of fitted sources inside the disc that training left out, over the prior's. A "
-        "generator that has learned lenses fills it.",
+        "Source positions that training left out",
+        "Density of fitted sources inside the disc that training left out, relative to the prior. "
+        "A generator that has learned lenses fills the disc.",
         _needs_disc,
         physics_measures.protocol,
         memory_measures.hole,
@@ -219,21 +219,21 @@ assert tuple(measure.name for measure in MEASURES) == NAMES
 
 
 def missing_measures(setting: Setting) -> dict[str, str]:
-    """Why measures cannot be taken, by name; those that can are not in it."""
+    """Why measures cannot be taken, by name; measures that can be taken are left out."""
     asked = measure_names(setting.settings.measures)
-    found = {}
+    reasons = {}
     for measure in MEASURES:
         if measure.name in asked:
             reason = measure.missing(setting)
         else:
             reason = "not asked for by evaluate.measures"
         if reason is not None:
-            found[measure.name] = reason
-    return found
+            reasons[measure.name] = reason
+    return reasons
 
 
 def _key(measure: Measure, row: Row, setting: Setting) -> dict[str, Any]:
-    """What the numbers of a row depend on that is the same for every generator."""
+    """The cache key of a row: all that its numbers depend on, the generator aside."""
     settings = setting.settings
     return {
         "measure": measure.name,
@@ -276,12 +276,12 @@ def measure_rows(
 
     Args:
       subjects: the images that are judged.
-      references: real images first, then the baselines; their numbers are kept for the next time.
-      setting: what all rows share.
+      references: real images first, then the baselines; their numbers are cached.
+      setting: shared by all rows.
       missing: why measures cannot be taken, by name.
 
     Returns:
-      By name of the measure: `status`, and `protocol` and `rows` or a `reason`.
+      By name of the measure: `status`, with `protocol` and `rows` or with a `reason`.
 
     Raises:
       MeasureError: where a measure that `evaluate.require` names cannot take these images.

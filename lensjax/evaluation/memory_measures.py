@@ -23,12 +23,12 @@ _LEAST_TWINS = 20
 _WITH_SUBSTRUCTURE = ("cdm", "axion")
 
 
-def _compared(one: Comparison, name: str) -> dict[str, Any]:
+def _compared(comparison: Comparison, name: str) -> dict[str, Any]:
     return {
-        f"{name}_share": one.share,
-        f"{name}_share_high": one.share_high,
-        f"{name}_expected": one.expected_share,
-        f"{name}_p": one.p_value,
+        f"{name}_share": comparison.share,
+        f"{name}_share_high": comparison.share_high,
+        f"{name}_expected": comparison.expected_share,
+        f"{name}_p": comparison.p_value,
     }
 
 
@@ -54,59 +54,59 @@ def _train_of(group: str, setting: Setting) -> np.ndarray:
 
 
 def _planted(train: np.ndarray, row: Row) -> np.ndarray | None:
-    """Copies as imperfect as the generator is, None where its error is not known."""
+    """Copies as imperfect as the generator's images; None where its error is unknown."""
     if row.setting.survey is None or "no_sub" not in row.groups:
         return None
     return planted_copies(train, row.residuals("no_sub"), _NUM_PLANTED, row.setting.settings.seed)
 
 
 def copies(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """For each group how often images come as near to training images as copies do."""
-    found = {}
+    """For each group, how often images are as near to training images as copies are."""
+    results = {}
     for group in row.groups:
         test = real_of(real, group)
         train = _train_of(group, setting)
         result = neighbour_test(row.of(group), train, test, _planted(train, row))
-        found[group] = _scores(result, len(row.of(group)))
-    return found
+        results[group] = _scores(result, len(row.of(group)))
+    return results
 
 
 def twins(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """For each group how many images are nearer to one another than any real ones are."""
-    found = {}
+    """For each group, how many images are nearer to each other than any real images are."""
+    results = {}
     for group in row.groups:
         originals = real_of(real, group)
         if row is not real and min(len(row.of(group)), len(originals)) >= _LEAST_TWINS:
-            found[group] = twin_test(row.of(group), originals)._asdict()
-    return found
+            results[group] = twin_test(row.of(group), originals)._asdict()
+    return results
 
 
 def protocol_of_twins(setting: Setting) -> dict[str, Any]:
-    """What the numbers of `twins` depend on."""
+    """The settings that the numbers of `twins` depend on."""
     return {
         "distance": "between images of norm 1",
-        "num_twins": "images with another one nearer than any two of as many real images",
+        "num_twins": "images nearer to another image than any two of as many real images",
         "p": "2^-(half of the twins)",
     }
 
 
 def residual_neighbours(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """For each class with sub-structure how often what the smooth fit leaves is known."""
+    """For each class with sub-structure, how often smooth-fit residuals copy training ones."""
     survey = setting.survey
     assert survey is not None
-    found = {}
+    results = {}
     for group in _WITH_SUBSTRUCTURE:
         if group not in row.groups:
             continue
         train = setting.train_residuals(group)
         test = real.residuals(group)
         result = neighbour_test(row.residuals(group), train, test, _planted(train, row))
-        found[group] = _scores(result, len(row.of(group)))
-    return found
+        results[group] = _scores(result, len(row.of(group)))
+    return results
 
 
 def hole(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """How many sources lie where training had none."""
+    """The density of sources in the disc that training left out."""
     if "no_sub" not in row.groups:
         return {}
     fit = row.smooth("no_sub")
@@ -115,12 +115,12 @@ def hole(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
 
 
 def protocol_of_neighbours(setting: Setting) -> dict[str, Any]:
-    """What the numbers of `copies` and `residual_neighbours` depend on."""
+    """The settings that the numbers of `copies` and `residual_neighbours` depend on."""
     return {
         "train_images_per_class": setting.settings.train_images,
         "test": "real images of the same number",
         "near": f"nearer to a training image than {LEVEL:.0%} of the test images are",
-        "isolated": "the same for that distance over the one to the second nearest",
+        "isolated": "the same for that distance over the distance to the second nearest",
         "distance": "between images of norm 1, also turned by 180 degrees",
         "p": "exact probability of the share if nothing was remembered (beta-binomial)",
     }

@@ -1,4 +1,4 @@
-"""Behind which noise networks judge images: none, or the instrument's at two magnitudes."""
+"""The noise with which networks judge images: none, or the instrument's at two magnitudes."""
 
 import zlib
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _EXPOSURE_S = 10**3.25
 def levels(setting: Setting) -> Mapping[str, float | None]:
     """The source magnitude of each level by its name; None adds no noise.
 
-    Images that have noise already, and those without flux, are taken as they are.
+    Images that already have noise, and images without flux, are taken as they are.
     """
     if setting.survey is None or not setting.in_flux:
         return {AS_THEY_ARE: None}
@@ -31,7 +31,7 @@ def levels(setting: Setting) -> Mapping[str, float | None]:
 
 
 def with_noise(row: Row, magnitude: float | None) -> np.ndarray:
-    """A row's images `[N, H, W, C]` behind the instrument's noise, of its own seed."""
+    """A row's images `[N, H, W, C]` with the instrument's noise; each row has its own seed."""
     seed = zlib.crc32(f"{row.name} {row.setting.settings.seed}".encode())
     return behind_noise(row.images, row.setting.survey, magnitude, seed)
 
@@ -39,7 +39,7 @@ def with_noise(row: Row, magnitude: float | None) -> np.ndarray:
 def behind_noise(
     images: np.ndarray, survey: Survey | None, magnitude: float | None, seed: int
 ) -> np.ndarray:
-    """Images `[N, H, W, 1]` behind the instrument's noise.
+    """Images `[N, H, W, 1]` with the instrument's noise.
 
     Args:
       images: flux per pixel, without noise.

@@ -1,4 +1,4 @@
-"""HTML pages: one file each, with pictures inside."""
+"""HTML pages, each one file with its pictures inside."""
 
 import base64
 import pathlib
@@ -15,9 +15,9 @@ class Picture(NamedTuple):
     """A picture of a page.
 
     Attributes:
-      title: above it.
+      title: heading above the picture.
       data: PNG as base64.
-      caption: below it.
+      caption: text below the picture.
     """
 
     title: str
@@ -31,12 +31,12 @@ class Picture(NamedTuple):
 
 
 def write_page(path: pathlib.Path, template: str, **content: Any) -> None:
-    """Writes a page, so that the file is whole or not there.
+    """Writes a page, so that the file is complete or does not exist.
 
     Args:
       path: of the HTML file.
       template: name of a file in `templates/`, without `.html.jinja`.
-      **content: what the template asks for.
+      **content: the variables of the template.
     """
     import jinja2
 

@@ -1,4 +1,4 @@
-"""Measures by the exact forward model: what fits leave, and what they find."""
+"""Measures by fits of the exact forward model: their residuals and their parameters."""
 
 import functools
 from typing import Any
@@ -29,8 +29,8 @@ def _uniform_p(values: np.ndarray, distance: float) -> float:
 
 
 def smooth_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """What the best lens without sub-structure leaves of each group."""
-    found: dict[str, Any] = {}
+    """The residuals of the best lens without sub-structure, by group."""
+    scores: dict[str, Any] = {}
     for group in row.groups:
         fit, images = row.smooth(group), row.of(group)
         score: dict[str, Any] = {"num_images": len(images), **_percentiles(fit.ratio)}
@@ -45,12 +45,12 @@ def smooth_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
         elif group in real.groups:
             theirs, seed = real.smooth(group).ratio, setting.settings.seed
             score["against_real"] = beside_real(theirs, fit.ratio, seed)
-        found[group] = score
-    return found
+        scores[group] = score
+    return scores
 
 
 def axion_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """How many axion images a vortex of allowed mass explains."""
+    """The share of axion images that a vortex of allowed mass explains."""
     images, survey = row.of("axion"), setting.survey
     assert survey is not None
     if not len(images):
@@ -74,11 +74,11 @@ def axion_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
 
 
 def potential_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """What a free correction of the potential leaves of cdm images."""
+    """The residuals of cdm images after a free correction of the potential."""
     if "cdm" not in row.groups or "cdm" not in real.groups:
         return {}
     ratio, real_ratio = row.potential_ratio("cdm"), real.potential_ratio("cdm")
-    real_powers, powers = (log_spectra(one.residuals("cdm")) for one in (real, row))
+    real_powers, powers = (log_spectra(fitted.residuals("cdm")) for fitted in (real, row))
     seed = setting.settings.seed
     return {
         "cdm": {
@@ -91,14 +91,14 @@ def potential_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
 
 
 def free_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """What lens each group's images show when nothing but the source's shape is known."""
+    """The lens of each group's images, fitted with only the source's shape known."""
     survey = setting.survey
     assert survey is not None
 
     def fit_fn(images: np.ndarray, smooth: SmoothFit) -> FreeFit:
         return fit_free(images, survey, smooth, free_amplitude=not setting.in_flux)
 
-    found: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
     for group in row.groups:
         fit = share_rows(fit_fn, row.of(group), row.smooth(group))
         score: dict[str, Any] = {"num_images": len(fit.ratio), **_percentiles(fit.ratio)}
@@ -109,12 +109,12 @@ def free_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
             if name == "theta_e":
                 score[name]["bias_percent"] = 100 * bias / truth
                 score[name]["scatter_percent"] = 100 * scatter / truth
-        found[group] = score
-    return found
+        scores[group] = score
+    return scores
 
 
 def protocol(setting: Setting) -> dict[str, Any]:
-    """What the numbers of every fit depend on."""
+    """The settings that the numbers of every fit depend on."""
     survey = setting.survey
     return {
         "ratio": "RMS(image - fit) / RMS(image)",

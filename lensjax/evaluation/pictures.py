@@ -8,16 +8,16 @@ import numpy as np
 from lensjax.run.figures import pixels_of
 
 _COLOURS = {"real": "0.35", "generated": "tab:red"}
-_RESIDUAL_SHARE = 0.05  # of the image's peak; the colours' ends in the picture of residuals
+_RESIDUAL_SHARE = 0.05  # of the image's peak; the end of the colour scale of residuals
 
 
 class Curves(NamedTuple):
     """One quantity of every image as a function of another.
 
     Attributes:
-      title: above the panel.
+      title: heading above the panel.
       x: `[K]`.
-      x_label: its name and unit.
+      x_label: name and unit of `x`.
       real: `[N, K]`.
       generated: `[M, K]`.
     """
@@ -29,14 +29,14 @@ class Curves(NamedTuple):
     generated: np.ndarray
 
 
-def worst_fits(images: np.ndarray, fits: np.ndarray, ratios: np.ndarray, num: int) -> np.ndarray:
-    """Draws the images that are least like their fits: image, fit, and what is left.
+def worst_fits(images: np.ndarray, fits: np.ndarray, ratios: np.ndarray, count: int) -> np.ndarray:
+    """Draws the images that are least like their fits: image, fit and residual.
 
     Args:
       images: flux `[N, H, W]`.
       fits: flux `[N, H, W]`.
       ratios: RMS(image - fit) / RMS(image), `[N]`.
-      num: how many are drawn, at most.
+      count: number of images that are drawn, at most.
 
     Returns:
       The picture, uint8 `[height, width, 3]`.
@@ -44,7 +44,7 @@ def worst_fits(images: np.ndarray, fits: np.ndarray, ratios: np.ndarray, num: in
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
-    worst = np.argsort(-ratios)[:num]
+    worst = np.argsort(-ratios)[:count]
     figure = Figure(figsize=(1.25 * len(worst) + 0.9, 3.9), dpi=100)
     axes = figure.subplots(
         3, len(worst), squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.04}
@@ -68,14 +68,14 @@ def worst_fits(images: np.ndarray, fits: np.ndarray, ratios: np.ndarray, num: in
 
 
 def _bins(values: np.ndarray, logarithmic: bool) -> np.ndarray:
-    """The edges of bins; more of them for more values."""
+    """The edges of bins; more bins for more values."""
     values = values.astype(np.float64)
     values = values[values > 0] if logarithmic else values
     low, high = (values.min(), values.max()) if len(values) else (0.1, 1.0)
     if high <= low:
         low, high = (low / 2, 2 * high) if logarithmic else (low - 0.5, high + 0.5)
-    num = int(np.clip(len(values) / 12, 10, 40))
-    return np.geomspace(low, high, num + 1) if logarithmic else np.linspace(low, high, num + 1)
+    num_edges = int(np.clip(len(values) / 12, 10, 40)) + 1
+    return np.geomspace(low, high, num_edges) if logarithmic else np.linspace(low, high, num_edges)
 
 
 def histograms(

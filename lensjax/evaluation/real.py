@@ -1,5 +1,6 @@
 """The real images of an evaluation: the test split, and training images where they are needed."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -15,24 +16,24 @@ from lensjax.errors import ConfigError, DataError
 _CHUNK = 1024
 
 
-def first_places(split: Split, num: int) -> np.ndarray:
-    """The places of the first images of each class, at most `num` each, in their order.
+def first_places(split: Split, per_class: int) -> np.ndarray:
+    """The places of the first images of each class, at most `per_class` each, ascending.
 
-    An unlabelled set counts as one class. Reads no further than it has to.
+    An unlabelled set counts as one class. Reading stops once every class has enough images.
     """
     num_classes = max(1, split.info.num_classes)
     counts = np.zeros(num_classes, int)
-    found = []
+    selected = []
     for start in range(0, len(split), _CHUNK):
         places = np.arange(start, min(start + _CHUNK, len(split)))
         labels = np.minimum(split.examples(places).labels, num_classes - 1)
         for label in range(num_classes):
-            chosen = places[labels == label][: num - counts[label]]
+            chosen = places[labels == label][: per_class - counts[label]]
             counts[label] += len(chosen)
-            found.append(chosen)
-        if counts.min() >= num:
+            selected.append(chosen)
+        if counts.min() >= per_class:
             break
-    return np.sort(np.concatenate(found))
+    return np.sort(np.concatenate(selected))
 
 
 class RealImages:
@@ -58,9 +59,9 @@ class RealImages:
                 "allowed for --mode=evaluate: data.nan_policy=fill"
             )
         asked = config.evaluate.num_images
-        part = SubsetSplit(test, first_places(test, asked or MOST_IMAGES_UNASKED)).in_memory()
+        candidates = SubsetSplit(test, first_places(test, asked or MOST_IMAGES_UNASKED)).in_memory()
         num_classes = max(1, self.info.num_classes)
-        counts = np.bincount(np.minimum(part.labels, num_classes - 1), minlength=num_classes)
+        counts = np.bincount(np.minimum(candidates.labels, num_classes - 1), minlength=num_classes)
         if asked is not None and counts.min() < asked:
             raise ConfigError(
                 "evaluate.num_images",
@@ -73,14 +74,14 @@ class RealImages:
                 f"{self.info.name} has {self.per_class} test images in a class; at least 2 are "
                 "needed (data.test_share)"
             )
-        self.test = self._cut(SubsetSplit(part, first_places(part, self.per_class)).in_memory())
+        places = first_places(candidates, self.per_class)
+        self.test = self._cut(SubsetSplit(candidates, places).in_memory())
 
     def _cut(self, split: LensSplit) -> LensSplit:
-        images = central_cut_out(split.images, self._margin)
-        return LensSplit(images, split.labels, split.parameters, split.info)
+        return dataclasses.replace(split, images=central_cut_out(split.images, self._margin))
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 (lives as long as one evaluation)
-    def train(self, num: int) -> LensSplit:
-        """The first training images of each class, at most `num` each."""
+    def train(self, per_class: int) -> LensSplit:
+        """The first training images of each class, at most `per_class` each."""
         split = self._prepared.open_split("train")
-        return self._cut(SubsetSplit(split, first_places(split, num)).in_memory())
+        return self._cut(SubsetSplit(split, first_places(split, per_class)).in_memory())

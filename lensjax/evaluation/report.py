@@ -1,4 +1,4 @@
-"""`evaluation/report.html`: one file that opens without a network."""
+"""`evaluation/report.html`: one file that opens without an internet connection."""
 
 import json
 import pathlib
@@ -21,15 +21,15 @@ from lensjax.run.figures import lens_grid
 _WORST = 8
 _GRID_COLUMNS = 8
 _CHECKS_NOTE = (
-    "Each goal is one that fresh images of the simulator keep and that known faults break "
-    "(docs/judge.md says which). 'no power': the same measure does not find its control either, so "
-    "that nothing follows from it."
+    "Fresh images of the simulator meet each goal, and known faults miss it (docs/judge.md says "
+    "which). 'no power': the same measure does not detect its control either, so nothing follows "
+    "from its number."
 )
 _NOT_FOR = (
     "a claim about dark matter: the class labels of a generator are its own",
-    "a comparison with Frechet distances of another protocol: extractor, number of images, split "
-    "and map to 8 bits stand beside each number, and a distance means something at the same ones "
-    "alone",
+    "a comparison with Frechet distances of another protocol: only distances with the same "
+    "extractor, number of images, split and map to 8 bits, which stand beside each number, are "
+    "comparable",
     "real observations, for which the tests by the forward model do not exist",
 )
 
@@ -48,8 +48,9 @@ def _first(row: Row, group: str) -> np.ndarray:
 
 def _histograms(subject: Row, real: Row, group: str, setting: Setting) -> Picture:
     scale = setting.info.pixel_scale_arcsec or 1.0
-    both = [measure_shapes(images, scale) for images in (real_of(real, group), subject.of(group))]
-    panels = {name.replace("_", " "): (both[0][name], both[1][name]) for name in both[0]}
+    sets = (real_of(real, group), subject.of(group))
+    real_shapes, shapes = (measure_shapes(images, scale) for images in sets)
+    panels = {name.replace("_", " "): (real_shapes[name], shapes[name]) for name in real_shapes}
     logarithmic: list[str] = []
     if setting.survey is not None and group in real.groups:
         panels["ratio of the smooth fit"] = (real.smooth(group).ratio, subject.smooth(group).ratio)
@@ -57,7 +58,7 @@ def _histograms(subject: Row, real: Row, group: str, setting: Setting) -> Pictur
     return Picture.of(
         f"Distributions: {group}",
         pictures.histograms(panels, logarithmic),
-        "Grey real, red generated. Numbers beside their floors stand in the tables below.",
+        "Grey: real; red: generated. The tables below give the distances and their floors.",
     )
 
 
@@ -70,13 +71,13 @@ def _curves(subject: Row, real: Row, group: str, setting: Setting) -> Picture:
     cycles = np.arange(spectra.shape[1]) / min(sets[0].shape[1:])
     panels = [
         pictures.Curves(
-            "radial profile, parts of the peak", radii, unit, 10**real_profiles, 10**profiles
+            "radial profile, fraction of the peak", radii, unit, 10**real_profiles, 10**profiles
         ),
         pictures.Curves(
             "power spectrum", cycles[1:], "cycles a pixel", real_spectra[:, 1:], spectra[:, 1:]
         ),
     ]
-    caption = "Median and the range of 68 % of the images; grey real, red generated."
+    caption = "Median and the range of 68 % of the images; grey: real, red: generated."
     return Picture.of(f"Profile and spectrum: {group}", pictures.curves(panels), caption)
 
 
@@ -86,32 +87,32 @@ def _worst(subject: Row, group: str) -> Picture:
     return Picture.of(
         f"The worst residuals: {group}",
         picture,
-        "Images least like the best lens without sub-structure; above each RMS(image - fit) / "
-        "RMS(image). For cdm and axion a residual is expected.",
+        "The images that the best lens without sub-structure fits worst, each with its "
+        "RMS(image - fit) / RMS(image). For cdm and axion a residual is expected.",
     )
 
 
 def _pictures(subject: Row, real: Row, setting: Setting) -> list[Picture]:
-    found = [
+    report_pictures = [
         Picture.of(
             "Real above generated",
             grid(subject, real),
-            "Square root of flux; the brightest real pixel sets the scale of all.",
+            "Square root of flux; the brightest real pixel sets the scale of all images.",
         )
     ]
     for group in subject.groups:
         if setting.survey is not None:
-            found.append(_worst(subject, group))
-        found.append(_histograms(subject, real, group, setting))
-        found.append(_curves(subject, real, group, setting))
-    return found
+            report_pictures.append(_worst(subject, group))
+        report_pictures.append(_histograms(subject, real, group, setting))
+        report_pictures.append(_curves(subject, real, group, setting))
+    return report_pictures
 
 
 def _shape_tables(rows: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """One number a quantity: how many s.d. its Wasserstein distance lies above its floor."""
+    """One number for each quantity: its Wasserstein distance in s.d. above the floor."""
     short = {
         row: {
-            group: {name: one["z"] if one else None for name, one in quantities.items()}
+            group: {name: shape["z"] if shape else None for name, shape in quantities.items()}
             for group, quantities in groups.items()
         }
         for row, groups in rows.items()
@@ -122,17 +123,17 @@ def _shape_tables(rows: Mapping[str, Mapping[str, Any]]) -> list[Table]:
 def _sections(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     sections = []
     for measure in MEASURES:
-        found = results[measure.name]
-        rows = found.get("rows")
+        result = results[measure.name]
+        rows = result.get("rows")
         tables: Sequence[Table] = ()
         if rows:
             tables = _shape_tables(rows) if measure.name == "shapes" else tables_of(rows)
-        protocol = found.get("protocol")
+        protocol = result.get("protocol")
         sections.append(
             {
                 "title": measure.title,
                 "text": measure.text,
-                "missing": found.get("reason"),
+                "missing": result.get("reason"),
                 "tables": tables,
                 "protocol": json.dumps(plain(protocol), indent=2) if protocol else None,
             }
@@ -152,7 +153,7 @@ def _domain(content: Mapping[str, Any], setting: Setting) -> list[str]:
         + ("" if setting.in_flux else ": flux is not tested"),
     ]
     if setting.survey is None:
-        lines.append("no exact forward model: the tests that need no truth remain")
+        lines.append("no exact forward model: only the tests that need no truth are run")
     return lines
 
 
@@ -173,20 +174,20 @@ def write(
 
     Args:
       path: of the HTML file.
-      content: what goes into `metrics.json`.
+      content: the content of `metrics.json`.
       subject: the images that are judged.
-      real: the real ones.
-      setting: what all rows share.
+      real: the real images.
+      setting: shared by all rows.
       checks: of the subject.
     """
     generated = content["protocol"]["generated"]
     step = generated.get("checkpoint_step")
-    what = f"step {step}" if step is not None else generated.get("images", "")
+    origin = f"step {step}" if step is not None else generated.get("images", "")
     write_page(
         path,
         "report",
         title=f"{setting.info.name}: generated images judged",
-        subtitle=f"{what}; {setting.per_class} images a class",
+        subtitle=f"{origin}; {setting.per_class} images a class",
         verdict={"grade": _grade(content["passed"], checks), "sentences": content["verdict"]},
         checks=checks,
         checks_note=_CHECKS_NOTE,

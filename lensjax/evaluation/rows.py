@@ -1,6 +1,6 @@
 """The sets of images that an evaluation compares: one row of its tables for each set.
 
-Generated, real and baseline images are measured alike; a `Setting` is what all rows share.
+Generated, real and baseline images are measured alike; all rows share a `Setting`.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ ALL = "all"
 
 
 def rescale(images: np.ndarray, image_scale: str) -> np.ndarray:
-    """Images `[N, H, W, C]` as `evaluate.image_scale` says; real ones are treated alike."""
+    """Scales images `[N, H, W, C]` as `evaluate.image_scale` says; real images too."""
     if image_scale == "flux":
         return images
     axes = (1, 2, 3)
@@ -35,15 +35,15 @@ def rescale(images: np.ndarray, image_scale: str) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Setting:
-    """What all rows of an evaluation share.
+    """The data set, configuration and cache that all rows of an evaluation share.
 
     Attributes:
       info: the data set; `image_shape` is that of the rows.
       simulated: how it was simulated; None for the user's own images.
       settings: the `evaluate` section.
       per_class: images a class that are judged.
-      cache: folder of what is computed once.
-      real_images: where training images come from.
+      cache: folder of cached results.
+      real_images: source of the training images.
       disc: x, y and radius in arcsec of the source positions that training left out; () for none.
       labelled: whether the images that are judged have labels.
     """
@@ -59,9 +59,10 @@ class Setting:
 
     @property
     def survey(self) -> Survey | None:
-        """The DeepLense model that noise-free images are fitted by; None where there is none."""
-        exact = self.simulated is not None and not self.simulated.noisy
-        return self.simulated.survey if self.simulated and exact else None
+        """The DeepLense model that noise-free images are fitted by; None if there is none."""
+        if self.simulated is None or self.simulated.noisy:
+            return None
+        return self.simulated.survey
 
     @property
     def in_flux(self) -> bool:
@@ -74,14 +75,14 @@ class Setting:
         return float(rescale(self.real_images.test.images, self.settings.image_scale).max())
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 (lives as long as one evaluation)
-    def train(self, num: int) -> "Row":
-        """The first training images of each class, at most `num` each."""
-        split = self.real_images.train(num)
+    def train(self, per_class: int) -> "Row":
+        """The first training images of each class, at most `per_class` each."""
+        split = self.real_images.train(per_class)
         return Row("training", split.images, split.labels, self)
 
     @functools.lru_cache(maxsize=4)  # noqa: B019
     def train_residuals(self, group: str) -> np.ndarray:
-        """What the smooth fit leaves of the first training images, `[T, H, W]`."""
+        """The residuals of the smooth fit to the first training images, `[T, H, W]`."""
         return self.train(self.settings.train_images).residuals(group)
 
 
@@ -90,9 +91,9 @@ class Row:
 
     Args:
       name: of the row in every table.
-      images: flux, or what `evaluate.image_scale` says, float32 `[N, H, W, C]`.
+      images: flux, or any scale if `evaluate.image_scale` is not flux, float32 `[N, H, W, C]`.
       labels: int32 `[N]`, the null label where none is known.
-      setting: what all rows share.
+      setting: shared by all rows.
     """
 
     def __init__(self, name: str, images: np.ndarray, labels: np.ndarray, setting: Setting) -> None:
@@ -105,18 +106,18 @@ class Row:
 
     @functools.cached_property
     def groups(self) -> Mapping[str, np.ndarray]:
-        """Places of the images of each class that is there, or of all images without labels."""
+        """Places of the images of each class, and of those without labels; no group is empty."""
         names = self.setting.info.class_names
-        found = {name: np.flatnonzero(self.labels == index) for index, name in enumerate(names)}
-        found[ALL] = np.flatnonzero(self.labels >= len(names))
-        return {name: places for name, places in found.items() if len(places)}
+        groups = {name: np.flatnonzero(self.labels == index) for index, name in enumerate(names)}
+        groups[ALL] = np.flatnonzero(self.labels >= len(names))
+        return {name: places for name, places in groups.items() if len(places)}
 
     def of(self, group: str) -> np.ndarray:
-        """The first channel of a group's images, `[n, H, W]`; none where there is none."""
+        """The first channel of a group's images, `[n, H, W]`; empty for a group without images."""
         return self.images[self.groups.get(group, np.empty(0, int)), ..., 0]
 
     def smooth(self, group: str) -> SmoothFit:
-        """The fits of the lens without sub-structure to a group's images; kept."""
+        """The fits of the lens without sub-structure to a group's images; cached."""
         if group not in self._fits:
             survey = self.setting.survey
             assert survey is not None  # the measures that ask for fits have checked it
@@ -126,7 +127,7 @@ class Row:
         return self._fits[group]
 
     def potential_ratio(self, group: str) -> np.ndarray:
-        """What a free correction of the potential leaves of a group's images; kept."""
+        """Ratio of residual to image, `[n]`, after a free correction of the potential; cached."""
         if group not in self._potential_ratios:
             survey = self.setting.survey
             assert survey is not None
@@ -140,5 +141,5 @@ class Row:
         return self._potential_ratios[group]
 
     def residuals(self, group: str) -> np.ndarray:
-        """What the smooth fit leaves of a group's images, float32 `[n, H, W]`."""
+        """The residuals of the smooth fit to a group's images, float32 `[n, H, W]`."""
         return (self.of(group) - self.smooth(group).image).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Fluxes, shapes, profiles and spectra beside those of real images, without a model of a lens."""
+"""Fluxes, shapes, profiles and spectra compared with real images, without a lens model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ _TINY = 1e-30
 
 
 def beside_floor(distance: Distance | None, name: str) -> dict[str, float]:
-    """A distance with its floor as numbers by name."""
+    """A distance and its floor as numbers by name; {} for None."""
     if distance is None:
         return {}
     return {
@@ -36,37 +36,37 @@ def beside_floor(distance: Distance | None, name: str) -> dict[str, float]:
 
 
 def beside_real(real: np.ndarray, values: np.ndarray, seed: int) -> dict[str, Any] | None:
-    """How a quantity `[N]` is distributed beside real values `[M]`.
+    """Compares the distribution of values `[N]` with that of real values `[M]`.
 
-    None for fewer than 20 of either, which have no floor. `z` is that of the Wasserstein distance.
+    None for fewer than 20 of either, which have no floor. `z` belongs to the Wasserstein distance.
     """
     if min(len(real), len(values)) < MIN_COUNT:
         return None
-    found = compare(real, values, seed)
+    comparison = compare(real, values, seed)
     return {
-        "z": found.wasserstein.z if found.wasserstein else None,
-        **beside_floor(found.ks, "ks"),
-        **beside_floor(found.wasserstein, "wasserstein"),
-        "real_mean": found.real_mean,
-        "real_sd": found.real_std,
-        "mean": found.generated_mean,
-        "sd": found.generated_std,
-        "note": found.note,
+        "z": comparison.wasserstein.z if comparison.wasserstein else None,
+        **beside_floor(comparison.ks, "ks"),
+        **beside_floor(comparison.wasserstein, "wasserstein"),
+        "real_mean": comparison.real_mean,
+        "real_sd": comparison.real_std,
+        "mean": comparison.generated_mean,
+        "sd": comparison.generated_std,
+        "note": comparison.note,
     }
 
 
 def vectors_beside_real(real: np.ndarray, values: np.ndarray, seed: int) -> dict[str, Any] | None:
-    """How vectors `[N, K]` are distributed beside real ones; None for fewer than 20.
+    """Compares the distributions of vectors `[N, K]` and of real vectors; None for fewer than 20.
 
-    `z` is that of the mean Wasserstein distance of the components.
+    `z` belongs to the mean Wasserstein distance of the components.
     """
     if min(len(real), len(values)) < MIN_COUNT:
         return None
-    found = compare_vectors(real, values, seed)
+    comparison = compare_vectors(real, values, seed)
     return {
-        "z": found.mean.z,
-        **beside_floor(found.mean, "wasserstein"),
-        **beside_floor(found.max_z, "largest_z"),
+        "z": comparison.mean.z,
+        **beside_floor(comparison.mean, "wasserstein"),
+        **beside_floor(comparison.max_z, "largest_z"),
     }
 
 
@@ -92,22 +92,22 @@ def _quantities(images: np.ndarray, setting: Setting) -> Mapping[str, np.ndarray
 
 
 def shapes(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """For each group and quantity how its distribution lies beside that of real images."""
-    found: dict[str, Any] = {}
+    """For each group and quantity, its distribution compared with that of real images."""
+    comparisons: dict[str, Any] = {}
     for group in row.groups:
         images, originals = row.of(group), real_of(real, group)
         if min(len(images), len(originals)) < MIN_COUNT:
             continue
         theirs = _quantities(originals, setting)
-        found[group] = {}
+        comparisons[group] = {}
         for name, values in _quantities(images, setting).items():
-            function = vectors_beside_real if values.ndim == 2 else beside_real
-            found[group][name] = function(theirs[name], values, setting.settings.seed)
-    return found
+            compare_fn = vectors_beside_real if values.ndim == 2 else beside_real
+            comparisons[group][name] = compare_fn(theirs[name], values, setting.settings.seed)
+    return comparisons
 
 
 def protocol(setting: Setting) -> dict[str, Any]:
-    """What the numbers of `shapes` depend on."""
+    """The settings that the numbers of `shapes` depend on."""
     unit = "arcsec" if setting.info.pixel_scale_arcsec else "pixels"
     return {
         "before_any_8_bit_map": True,

@@ -13,9 +13,9 @@ from lensjax.evaluation.verdict import Verdict
 def plain(value: Any) -> Any:
     """A value of dicts, tuples and numpy numbers as JSON types; NaN becomes None."""
     if isinstance(value, Mapping):
-        return {str(name): plain(one) for name, one in value.items()}
+        return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.ndarray):
         return plain(value.tolist())
     if isinstance(value, np.generic):
@@ -41,7 +41,7 @@ class Table(NamedTuple):
     """A table of the report.
 
     Attributes:
-      title: above it.
+      title: heading above the table.
       columns: names of the columns.
       rows: `{"kind": class of the row, "cells": values}`.
     """
@@ -53,13 +53,13 @@ class Table(NamedTuple):
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested numbers by their joined names; lists are left out."""
-    found: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name} ")
+            numbers |= flat(value, f"{prefix}{name} ")
         elif not isinstance(value, (list, tuple, np.ndarray)):
-            found[prefix + name] = value
-    return found
+            numbers[prefix + name] = value
+    return numbers
 
 
 def tables_of(rows: Mapping[str, Mapping[str, Any]]) -> list[Table]:
@@ -69,11 +69,11 @@ def tables_of(rows: Mapping[str, Mapping[str, Any]]) -> list[Table]:
       rows: results of a measure by row, then by group.
     """
     groups = list(dict.fromkeys(group for results in rows.values() for group in results))
-    found = []
+    tables = []
     for group in groups:
         lines = {name: flat(results[group]) for name, results in rows.items() if group in results}
         columns = list(dict.fromkeys(column for line in lines.values() for column in line))
-        found.append(
+        tables.append(
             Table(
                 group,
                 ["images", *(column.replace("_", " ") for column in columns)],
@@ -86,7 +86,7 @@ def tables_of(rows: Mapping[str, Mapping[str, Any]]) -> list[Table]:
                 ],
             )
         )
-    return found
+    return tables
 
 
 _ROW = "{:8}{:24}{:>12}{:>12}{:>10}{:>8}{:>14}"
@@ -130,10 +130,10 @@ def _check_lines(checks: Sequence[Check]) -> list[str]:
 
 
 def text(results: Results, subject: str, checks: Sequence[Check], verdict: Verdict) -> str:
-    """What is printed at the end of an evaluation; its last line is the verdict's last.
+    """The text printed at the end of an evaluation; the verdict's last sentence ends it.
 
     Args:
-      results: what each measure says, by its name.
+      results: of each measure, by its name.
       subject: the row that is judged.
       checks: of this row.
       verdict: on this row.
@@ -142,9 +142,9 @@ def text(results: Results, subject: str, checks: Sequence[Check], verdict: Verdi
     rows = results.get("smooth_fit", {}).get("rows")
     if rows:
         lines += _smooth_lines(rows, [subject, "real"])
-        least = min((one["num_images"] for one in rows[subject].values()), default=1)
+        least = min((score["num_images"] for score in rows[subject].values()), default=1)
         lines += [_EXPLAIN.format(ks=1.36 / math.sqrt(least)), ""]
     lines += [*_check_lines(checks), ""]
-    missing = [name for name, one in results.items() if one["status"] != "measured"]
+    missing = [name for name, result in results.items() if result["status"] != "measured"]
     lines += [f"not measured: {name} ({results[name]['reason']})" for name in missing]
     return "\n".join([*lines, "", *verdict.sentences])

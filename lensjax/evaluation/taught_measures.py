@@ -1,8 +1,8 @@
-"""What images teach: a classifier is trained on them and asked about real ones.
+"""The classification accuracy score: a classifier is trained on images and tested on real ones.
 
-The classification accuracy score of Ravuri & Vinyals 2019 (arXiv:1905.10887), beside networks that
-were trained alike on disjoint sets of as many real images. These differ from one training to the
-next, and only what lies below their spread is a fault of the images.
+The score of Ravuri & Vinyals 2019 (arXiv:1905.10887), compared with networks that were trained in
+the same way on disjoint sets of as many real images. The accuracy of these networks varies from one
+training to the next, and only an accuracy below their spread is a fault of the images.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from lensjax.run.state import sampling_params
 from lensjax.training.loop import train
 
 LEAST_IMAGES = 20  # a class; fewer teach too little to compare
-_MOST_IMAGES = 1_000  # a class; the steps would not see more of them often
+_MOST_IMAGES = 1_000  # a class; with more, the few steps would see each image too rarely
 _SIDE = 8  # of the feature maps, for images of any size
 
 
@@ -40,9 +40,9 @@ class Lesson(NamedTuple):
     """How each network is trained.
 
     Attributes:
-      num_steps: steps.
-      batch_size: images a step, or all where there are fewer.
-      width: channels.
+      num_steps: optimizer steps.
+      batch_size: images a step; all images if there are fewer.
+      width: channels of the network.
       num_controls: trainings on disjoint sets of real images.
     """
 
@@ -56,7 +56,7 @@ LESSON = Lesson()
 
 
 def missing(setting: Setting, lesson: Lesson = LESSON) -> str | None:
-    """Why nothing can be taught, with the remedy; None where it can."""
+    """Why no classifier can be trained, with the remedy; None if one can."""
     info = setting.info
     if info.num_classes < 2:
         return f"{info.name} has fewer than two classes to tell apart"
@@ -64,11 +64,11 @@ def missing(setting: Setting, lesson: Lesson = LESSON) -> str | None:
         return "the images have no labels; give evaluate.labels, or labels.npy beside them"
     if jax.process_count() > 1:
         return "its classifiers are trained on one host; run --mode=evaluate on one"
-    found = _smallest_class(setting.train(lesson.num_controls * LEAST_IMAGES))
-    if min(found // lesson.num_controls, setting.per_class) < LEAST_IMAGES:
+    num_train = _smallest_class(setting.train(lesson.num_controls * LEAST_IMAGES))
+    if min(num_train // lesson.num_controls, setting.per_class) < LEAST_IMAGES:
         return (
             f"it needs {LEAST_IMAGES} images a class to judge and {lesson.num_controls} times as "
-            f"many real training images; there are {setting.per_class} and {found}"
+            f"many real training images; there are {setting.per_class} and {num_train}"
         )
     return None
 
@@ -78,15 +78,15 @@ def _smallest_class(row: Row) -> int:
 
 
 def _images_per_class(row: Row, real: Row, setting: Setting, lesson: Lesson) -> int:
-    """How many images a class are trained on: the row and each control have as many."""
+    """The number of training images a class, the same for the row and for each control."""
     judged = setting.per_class if row is real else _smallest_class(row)
     most = min(judged, _MOST_IMAGES)
-    known = _smallest_class(setting.train(lesson.num_controls * most))
-    return min(most, known // lesson.num_controls)
+    num_train = _smallest_class(setting.train(lesson.num_controls * most))
+    return min(most, num_train // lesson.num_controls)
 
 
 def _config(setting: Setting, num_images: int, seed: int, lesson: Lesson) -> Config:
-    """The configuration of a training; it reads its images from no folder."""
+    """The configuration of one training, whose images are arrays and not files."""
     values = to_dict(Config())
     values["seed"] = seed % (MAX_SEED + 1)
     values["data"] |= {
@@ -121,7 +121,7 @@ def _config(setting: Setting, num_images: int, seed: int, lesson: Lesson) -> Con
 
 
 def _train(row: Row, seed: int, setting: Setting, lesson: Lesson) -> LensClassifier:
-    """Trains on a row's images as they are and behind each noise, in equal shares."""
+    """Trains on a row's images at every noise level, in equal shares."""
     images = np.concatenate([with_noise(row, level) for level in levels(setting).values()])
     labels = np.resize(row.labels, len(images))
     info = dataclasses.replace(setting.info, parameter_names=(), name=f"{row.name} images")
@@ -137,31 +137,31 @@ def _train(row: Row, seed: int, setting: Setting, lesson: Lesson) -> LensClassif
 
 
 def _scores(row: Row, real: Row, seed: int, setting: Setting, lesson: Lesson) -> dict[str, Scores]:
-    """How well the test split is recognised by a network trained on a row, by level."""
+    """Scores on the test split, by noise level, of a network trained on a row."""
     names = setting.info.class_names
     even = np.full((len(real.labels), len(names)), 1 / len(names), np.float32)
     # From images without any contrast nothing can be learned.
     network = _train(row, seed, setting, lesson) if np.ptp(row.images) > 0 else None
-    found = {}
+    scores = {}
     for level, magnitude in levels(setting).items():
         images = with_noise(real, magnitude)
         probabilities = network.predict(images).probabilities if network else even
-        found[level] = score(real.labels, probabilities, names)
-    return found
+        scores[level] = score(real.labels, probabilities, names)
+    return scores
 
 
 def _controls(real: Row, setting: Setting, per_class: int, lesson: Lesson) -> dict[str, Any]:
-    """By level what networks trained on disjoint sets of real images reach, cached."""
+    """Scores of networks trained on disjoint sets of real images, by noise level; cached."""
     seed = setting.settings.seed
 
     def compute() -> dict[str, Any]:
         train_row = setting.train(lesson.num_controls * per_class)
         sets = disjoint_sets(train_row.labels, per_class, lesson.num_controls, seed)
-        found: dict[str, Any] = {level: [] for level in levels(setting)}
+        controls: dict[str, Any] = {level: [] for level in levels(setting)}
         for number, places in enumerate(sets):
             row = Row(f"real {number}", train_row.images[places], train_row.labels[places], setting)
             for level, scores in _scores(row, real, seed + number, setting, lesson).items():
-                found[level].append(
+                controls[level].append(
                     {
                         "accuracy": scores.accuracy,
                         "accuracy_error": scores.accuracy_error,
@@ -169,7 +169,7 @@ def _controls(real: Row, setting: Setting, per_class: int, lesson: Lesson) -> di
                         "recall": scores.to_dict()["recall"],
                     }
                 )
-        return found
+        return controls
 
     key: dict[str, str | int] = {
         "what": "trainings on real images",
@@ -188,8 +188,8 @@ def _controls(real: Row, setting: Setting, per_class: int, lesson: Lesson) -> di
 
 def _summary(controls: list[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean and spread of the trainings on real images at one level."""
-    accuracies, areas = ([one[name] for one in controls] for name in ("accuracy", "auc"))
-    error = float(np.mean([one["accuracy_error"] for one in controls]))
+    accuracies, areas = ([control[name] for control in controls] for name in ("accuracy", "auc"))
+    error = float(np.mean([control["accuracy_error"] for control in controls]))
     return {
         "accuracy": float(np.mean(accuracies)),
         "accuracy_error": error,
@@ -197,28 +197,31 @@ def _summary(controls: list[Mapping[str, Any]]) -> dict[str, Any]:
         "auc": float(np.mean(areas)),
         "auc_deviation": float(np.std(areas, ddof=1)),
         "recall": {
-            name: float(np.mean([one["recall"][name] for one in controls]))
+            name: float(np.mean([control["recall"][name] for control in controls]))
             for name in controls[0]["recall"]
         },
     }
 
 
-def probability_of_so_low(accuracy: float, known: Mapping[str, float], num_controls: int) -> float:
-    """How probable an accuracy so low is if the images taught as real ones do.
+def probability_of_so_low(
+    accuracy: float, summary: Mapping[str, float], num_controls: int
+) -> float:
+    """The probability of so low an accuracy if the images teach as well as real ones.
 
-    A training on other real images is one more draw beside `num_controls` of them: Student's t with
-    their spread, which is never taken for less than the binomial error, because few trainings may
+    A training on other real images is one more draw besides the `num_controls` controls: Student's
+    t with their spread. The spread counts as at least the binomial error, because few trainings may
     agree by chance or all reach 100 %.
 
     Args:
-      accuracy: of the training that is judged.
-      known: `accuracy`, `accuracy_deviation` and `accuracy_error` of the trainings on real images.
-      num_controls: how many these were, at least 2.
+      accuracy: of the network that is judged.
+      summary: `accuracy`, `accuracy_deviation` and `accuracy_error` of the trainings on real
+        images.
+      num_controls: number of trainings on real images, at least 2.
     """
     from scipy.stats import t
 
-    deviation = max(known["accuracy_deviation"], known["accuracy_error"])
-    below = (known["accuracy"] - accuracy) / (deviation * math.sqrt(1 + 1 / num_controls))
+    deviation = max(summary["accuracy_deviation"], summary["accuracy_error"])
+    below = (summary["accuracy"] - accuracy) / (deviation * math.sqrt(1 + 1 / num_controls))
     return float(t.sf(below, num_controls - 1))
 
 
@@ -226,13 +229,13 @@ def taught(row: Row, real: Row, setting: Setting, lesson: Lesson = LESSON) -> di
     """How well a network trained on a row recognises real images, by noise level.
 
     Args:
-      row: the images to be trained on; the real ones stand for training images of as many.
+      row: the images to train on; for `real` itself, as many training images are used.
       real: the test split.
-      setting: what all rows share.
+      setting: shared by all rows.
       lesson: how each network is trained.
 
     Returns:
-      Nothing for a row without labels or with too few images of a class.
+      Numbers by noise level; {} for a row without labels or with too few images of a class.
     """
     if ALL in row.groups:
         return {}
@@ -240,26 +243,26 @@ def taught(row: Row, real: Row, setting: Setting, lesson: Lesson = LESSON) -> di
     if per_class < LEAST_IMAGES:
         return {}
     controls = _controls(real, setting, per_class, lesson)
-    known = {level: _summary(found) for level, found in controls.items()}
+    summaries = {level: _summary(scores) for level, scores in controls.items()}
     count = {"num_images": per_class * setting.info.num_classes}
     if row is real:
-        return {level: count | numbers for level, numbers in known.items()}
+        return {level: count | numbers for level, numbers in summaries.items()}
     places = np.concatenate([places[:per_class] for places in row.groups.values()])
-    part = Row(row.name, row.images[places], row.labels[places], setting)
+    balanced = Row(row.name, row.images[places], row.labels[places], setting)
     count["num_images"] = len(places)
-    found = {}
-    for level, scores in _scores(part, real, setting.settings.seed, setting, lesson).items():
-        beside = known[level]
-        found[level] = {
+    results = {}
+    for level, scores in _scores(balanced, real, setting.settings.seed, setting, lesson).items():
+        summary = summaries[level]
+        results[level] = {
             **count,
             "accuracy": scores.accuracy,
             "accuracy_error": scores.accuracy_error,
             "auc": scores.macro_auc,
-            "p": probability_of_so_low(scores.accuracy, beside, lesson.num_controls),
+            "p": probability_of_so_low(scores.accuracy, summary, lesson.num_controls),
             "recall": scores.to_dict()["recall"],
-            **{f"real_{name}": value for name, value in beside.items()},
+            **{f"real_{name}": value for name, value in summary.items()},
         }
-    return found
+    return results
 
 
 def _code() -> str:
@@ -269,16 +272,16 @@ def _code() -> str:
 
 
 def protocol(setting: Setting) -> dict[str, Any]:
-    """What the numbers of `taught` depend on."""
+    """The settings that the numbers of `taught` depend on."""
     return {
         "network": f"rescnn, {LESSON.width} channels on about {_SIDE}x{_SIDE} patches",
         "num_steps": LESSON.num_steps,
         "batch_size": LESSON.batch_size,
         "most_images_per_class": _MOST_IMAGES,
-        "trained_on": "the images as they are and behind each noise, in equal shares",
+        "trained_on": "the images at every noise level, in equal shares",
         "scored_on": "test split",
         "beside": f"{LESSON.num_controls} trainings on disjoint sets of as many real images",
-        "p": "one more draw of the trainings on real images is as low (Student's t)",
+        "p": "probability that one more training on real images is as low (Student's t)",
         "levels": list(levels(setting)),
         "training_code": _code(),
     }

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from lensjax.evaluation.checks import Check, Results, cdm_signal
 
-# What images must reach to be worth looking at; an image that fails shows it to the eye.
+# Limits that images worth looking at must keep; the eye sees the fault of an image that fails.
 PICTURE_LIMITS = {
     "ratio_p50": 0.08,
     "ratio_p90": 0.13,
@@ -16,7 +16,7 @@ PICTURE_LIMITS = {
 
 
 class Verdict(NamedTuple):
-    """What the numbers mean.
+    """The verdict on the images of one row.
 
     Attributes:
       passed: whether the images pass as pictures of lenses, or, where that cannot be measured,
@@ -61,8 +61,8 @@ def _as_science(checks: Sequence[Check]) -> str:
         return f"No goal could be judged.{tail}"
     if not missed:
         return (
-            f"All {judged} goals are met: with this many images no fault was found beside the "
-            f"real ones.{tail}"
+            f"All {judged} goals are met: this many images show no fault in comparison with real "
+            f"ones.{tail}"
         )
     return (
         f"{len(missed)} of {judged} goals are missed ({'; '.join(missed[:4])}"
@@ -75,7 +75,7 @@ def judge(results: Results, row: str, checks: Sequence[Check], survey: str | Non
     """The verdict on a row.
 
     Args:
-      results: what each measure says, by its name.
+      results: of each measure, by its name.
       row: the name of the row.
       checks: of this row.
       survey: the DeepLense model; None for the user's own images.

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever ends the process that writes them."""
+"""Writes files so that each is complete or absent, even if the process is killed."""
 
 import contextlib
 import json
@@ -15,12 +15,13 @@ from lensjax.errors import FileError, UserError
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path, *, shared: bool = False) -> Iterator[pathlib.Path]:
-    """Yields a file to write, which takes the place of `path` where nothing was raised.
+    """Yields a file to write, which replaces `path` unless an exception is raised.
 
     Args:
       path: the file; its folder is made.
-      shared: whether several processes may write it at the same time, as in a cache. The name of a
-        file that a kill left half written is then its own; else the next process takes it over.
+      shared: whether several processes may write it at the same time, as in a cache; each then
+        writes a partial file of its own. Otherwise the next process overwrites a partial file that
+        a killed one left.
 
     Raises:
       FileError: where the disk or its permissions do not allow it.
@@ -35,7 +36,7 @@ def replacing(path: pathlib.Path, *, shared: bool = False) -> Iterator[pathlib.P
         with contextlib.suppress(OSError):
             partial.unlink()
         ours = (None, *map(os.fspath, (partial, path, *path.parents)))
-        # Others are of something that was read meanwhile, or have their words already.
+        # Other errors are about files that were read meanwhile, or have a message already.
         if (
             isinstance(error, OSError)
             and not isinstance(error, UserError)

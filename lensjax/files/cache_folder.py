@@ -1,4 +1,4 @@
-"""Where lensjax keeps what need not be computed or downloaded again."""
+"""The folder in which lensjax keeps results and downloads for later runs."""
 
 import os
 import pathlib
@@ -9,6 +9,6 @@ CACHE_VARIABLE = "LENSJAX_CACHE"
 
 
 def cache_folder(folder: str | os.PathLike[str] | None = None) -> pathlib.Path:
-    """Where results are kept: `folder`, else `$LENSJAX_CACHE`, else `~/.cache/lensjax`."""
+    """The folder of kept results: `folder`, else `$LENSJAX_CACHE`, else `~/.cache/lensjax`."""
     chosen = folder or os.environ.get(CACHE_VARIABLE) or "~/.cache/lensjax"
     return expanded(chosen, "evaluate.cache" if folder else CACHE_VARIABLE)

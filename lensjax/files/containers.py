@@ -1,4 +1,4 @@
-"""Files of named arrays (.npz, HDF5): which one holds the images, and what the others say."""
+"""Files of named arrays (.npz, HDF5): the images, and the labels and parameters beside them."""
 
 import contextlib
 import math
@@ -23,7 +23,7 @@ MAX_SIDE_BYTES = 2**28  # of labels, names and parameters
 
 
 class Facts(NamedTuple):
-    """What a file says of all its images; see `FileImage`."""
+    """Facts that a file states about all its images; see `FileImage`."""
 
     flux_unit: str | None = None
     pixel_scale_arcsec: float | None = None
@@ -52,7 +52,7 @@ def find_images(shapes: Mapping[str, tuple[int, ...]]) -> str:
     """The name of the array of images.
 
     Raises:
-      UnusableError: if none or several could be.
+      UnusableError: if no array, or more than one, may hold the images.
     """
     for name in _IMAGE_NAMES:
         if name in shapes:
@@ -77,15 +77,16 @@ def _texts(name: str, values: np.ndarray) -> list[str]:
     return texts
 
 
-def _class_names(container: Container, num: int) -> list[str] | list[None]:
+def _class_names(container: Container, num_images: int) -> list[str] | list[None]:
     """The class of each image, None where the file has no labels."""
     present = [name for name in _LABEL_NAMES if name in container.shapes()]
     if not present:
-        return [None] * num
+        return [None] * num_images
     labels = container.read(present[0])
-    if labels.size != num or labels.ndim > 1:
+    if labels.size != num_images or labels.ndim > 1:
         raise UnusableError(
-            f"has labels of the shape {labels.shape} for {num} images; one for each is needed"
+            f"has labels of the shape {labels.shape} for {num_images} images; one for "
+            "each is needed"
         )
     if labels.dtype.kind in "SUO":
         return _texts(present[0], labels)
@@ -104,24 +105,24 @@ def _class_names(container: Container, num: int) -> list[str] | list[None]:
     return [names[index] for index in indices]
 
 
-def _parameters(container: Container, num: int) -> tuple[list[str], np.ndarray]:
+def _parameters(container: Container, num_images: int) -> tuple[list[str], np.ndarray]:
     """The names of the parameters and float64 `[N, P]`."""
     if "parameters" not in container.shapes():
-        return [], np.empty((num, 0))
+        return [], np.empty((num_images, 0))
     if "parameter_names" not in container.shapes():
         raise UnusableError("has parameters without parameter_names")
     names = _texts("parameter_names", container.read("parameter_names"))
     values = container.read("parameters")
     check_dtype(values.dtype)
-    shapes = ((num, len(names)), (len(names),)) if num == 1 else ((num, len(names)),)
-    if values.shape not in shapes:
+    shape = (num_images, len(names))
+    if values.shape != shape and not (num_images == 1 and values.shape == shape[1:]):
         raise UnusableError(
-            f"has parameters of the shape {values.shape} for {num} images and {len(names)} "
+            f"has parameters of the shape {values.shape} for {num_images} images and {len(names)} "
             f"parameter_names"
         )
     if len(set(names)) < len(names):
         raise UnusableError("names a parameter twice in parameter_names")
-    return names, values.reshape(num, len(names)).astype(np.float64)
+    return names, values.reshape(shape).astype(np.float64)
 
 
 def read_container(container: Container, layout: str) -> Iterator[FileImage]:
@@ -142,7 +143,7 @@ def read_container(container: Container, layout: str) -> Iterator[FileImage]:
     names, values = _parameters(container, stack[0])
     classes = _class_names(container, stack[0])
     integer = dtype.kind in "iu"
-    with contextlib.closing(container.blocks(name, stack)) as blocks:  # or an error keeps it open
+    with contextlib.closing(container.blocks(name, stack)) as blocks:  # also after an error
         images = convert_blocks(blocks, layout, stack[0])
         for (place, pixels), class_name, row in zip(images, classes, values, strict=True):
             parameters = dict(zip(names, row.tolist(), strict=True))

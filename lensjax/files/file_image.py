@@ -9,11 +9,11 @@ import numpy as np
 from lensjax.errors import UnusableError
 
 LAYOUTS = ("auto", "HW", "CHW", "HWC", "NHW", "NHWC", "NCHW")
-BLOCK_BYTES = 2**24  # what is read at once of a stack
-_MAX_CHANNELS = 4  # an axis up to this long is taken for channels by `auto`
+BLOCK_BYTES = 2**24  # of a stack that are read together
+_MAX_CHANNELS = 4  # `auto` takes an axis up to this long for channels
 _MIN_SIDE = 8
 _MAX_PIXELS = 2**28  # of one image, all channels: 1 GiB as float32
-# How a file begins, what it is then, and the suffixes that say so.
+# The first bytes of a file, its kind, and the suffixes of this kind.
 _BEGINNINGS = (
     (b"\x93NUMPY", "a .npy file", (".npy",)),
     (b"PK", "a zip, as an .npz is", (".npz",)),
@@ -36,14 +36,14 @@ _KINDS = {
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class FileImage:
-    """One image as it stands in a file.
+    """One image of a file.
 
     Attributes:
       pixels: float32 `[H, W, C]` in memory of its own; may hold NaN and infinities.
-      parameters: what the file says of this image, such as `log10_axion_mass` (of the mass in eV),
+      parameters: numbers that the file states, such as `log10_axion_mass` (of the mass in eV),
         `zero_point_mag`, `exposure_time_s`; mostly empty.
       class_name: the class that the file itself names; None where it names none.
-      place: where in the file, such as `[12]`, `HDU 2` or `HDU 2 [12]`; empty for the only image.
+      place: in the file, such as `[12]`, `HDU 2` or `HDU 2 [12]`; empty for the only image.
       flux_unit: unit of a pixel's value; None where it is not stated.
       pixel_scale_arcsec: side of a pixel; None where it is not stated.
       psf_fwhm_arcsec: full width at half maximum of the point-spread function; None where it is
@@ -70,14 +70,14 @@ def check_beginning(head: bytes, suffix: str) -> None:
     """
     if head.startswith(b"version https://git-lfs"):
         raise UnusableError("is a Git LFS pointer, not the file itself; run `git lfs pull`")
-    for magic, what, suffixes in _BEGINNINGS:
+    for magic, kind, suffixes in _BEGINNINGS:
         if head.startswith(magic):
             if suffix in suffixes:
                 return
-            raise UnusableError(f"is {what}, not what its suffix {suffix} says")
+            raise UnusableError(f"is {kind}, not what its suffix {suffix} says")
     plain = head.isascii() and b"\0" not in head
-    what = "text" if plain else "of another kind, or damaged"
-    raise UnusableError(f"is {what}, not what its suffix {suffix} says")
+    kind = "text" if plain else "of another kind, or damaged"
+    raise UnusableError(f"is {kind}, not what its suffix {suffix} says")
 
 
 def check_dtype(dtype: np.dtype) -> None:
@@ -163,7 +163,7 @@ def stack_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
 
 
 def images_per_block(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    """How many images of a stack of this shape are read at once."""
+    """The number of images of a stack of this shape that are read together."""
     return max(1, BLOCK_BYTES // (math.prod(shape[1:]) * dtype.itemsize))
 
 
@@ -173,7 +173,7 @@ def to_pixels(image: np.ndarray, layout: str, place: str = "") -> np.ndarray:
     Args:
       image: numeric, with the axes that `layout` has behind its N.
       layout: one of `LAYOUTS[1:]`.
-      place: where the image stands, for the error.
+      place: of the image in its file, for the error.
 
     Returns:
       float32 `[H, W, C]`.
@@ -196,21 +196,21 @@ def to_pixels(image: np.ndarray, layout: str, place: str = "") -> np.ndarray:
 
 
 def convert_blocks(
-    blocks: Iterable[np.ndarray], layout: str, num: int
+    blocks: Iterable[np.ndarray], layout: str, num_images: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Converts a stack that comes in blocks.
 
     Args:
       blocks: arrays `[n, ...]`, together the whole stack.
       layout: one of `LAYOUTS[1:]`.
-      num: images in the whole stack.
+      num_images: images in the whole stack.
 
     Yields:
-      Place (`[index]`, empty where there is one image alone) and float32 `[H, W, C]`.
+      Place (`[index]`, empty for a single image) and float32 `[H, W, C]`.
     """
     index = 0
     for block in blocks:
         for image in block:
-            place = f"[{index}]" if num > 1 else ""
+            place = f"[{index}]" if num_images > 1 else ""
             yield place, to_pixels(image, layout, place)
             index += 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lensjax.errors import DataError, UnusableError
+from lensjax.errors import UnusableError
 from lensjax.files.containers import Facts
 from lensjax.files.file_image import (
     FileImage,
@@ -20,11 +20,12 @@ from lensjax.files.file_image import (
     resolve_layout,
     stack_shape,
 )
+from lensjax.files.packages import require_packages
 
 _ZERO_POINTS = ("MAGZERO", "MAGZPT", "ZEROPT", "ZP", "PHOTZP", "MAGZP")
 _EXPOSURES = ("EXPTIME", "EXPOSURE", "TEXPTIME")
 _PIXEL_SCALES = ("PIXSCALE", "PIXELSCL")
-# What the linear part of a world coordinate system consists of. Distortions need tables from other
+# Keywords of the linear part of a world coordinate system. Distortions need tables from other
 # HDUs and hardly change the scale.
 _LINEAR_WCS = re.compile(r"WCSAXES|(CTYPE|CUNIT|CRVAL|CRPIX|CDELT|CROTA)\d|(CD|PC)\d_\d")
 _SCALING_WCS = re.compile(r"CDELT\d|(CD|PC)\d_\d")
@@ -39,18 +40,14 @@ def _quiet() -> Iterator[None]:
 
 
 def _astropy_fits() -> Any:
-    try:
-        with _quiet():
-            from astropy.io import fits
-    except ImportError as error:
-        raise DataError(
-            "FITS files need astropy, which is not installed; pip install 'lensjax[files]'"
-        ) from error
+    require_packages("a FITS file", "files", "astropy")
+    with _quiet():
+        from astropy.io import fits
     return fits
 
 
 def _values(headers: Sequence[Any], keys: Sequence[str]) -> Iterator[Any]:
-    """Yields what the keywords say, first those of the HDU itself, then those of the primary."""
+    """Yields the values of the keywords, first from the HDU itself, then from the primary one."""
     for header in headers:
         yield from (header[key] for key in keys if key in header)
 
@@ -71,9 +68,9 @@ def _text(headers: Sequence[Any], keys: Sequence[str]) -> str | None:
 
 
 def _wcs_pixel_scale(header: Any) -> float | None:
-    """The side of a pixel in arcsec by the celestial axes, None where there are none.
+    """The side of a pixel in arcsec along the celestial axes, None where there are none.
 
-    Pixels that are not square count by the root of their area.
+    For pixels that are not square it is the square root of their area.
     """
     from astropy.io.fits import Header
     from astropy.wcs import WCS
@@ -89,7 +86,7 @@ def _wcs_pixel_scale(header: Any) -> float | None:
     try:
         celestial = WCS(linear).celestial
         scales = proj_plane_pixel_scales(celestial) if celestial.naxis == 2 else ()
-    except Exception:  # wcslib refuses in many ways; the image is as good without it
+    except Exception:  # wcslib raises many kinds; an image needs no pixel scale
         return None
     scale = math.sqrt(math.prod(scales)) * 3600 if len(scales) else 0.0
     return scale if 0 < scale < math.inf else None
@@ -103,21 +100,21 @@ def _facts(headers: Sequence[Any]) -> Facts:
 
 
 def _parameters(headers: Sequence[Any]) -> dict[str, float]:
-    found = {
+    values = {
         "zero_point_mag": _number(headers, _ZERO_POINTS, -math.inf),
         "exposure_time_s": _number(headers, _EXPOSURES, 0.0),
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _is_integer(header: Any) -> bool:
-    """Whether pixels are integers also after BSCALE and BZERO."""
+    """Whether pixels are still integers after BSCALE and BZERO."""
     scale, zero = header.get("BSCALE", 1), header.get("BZERO", 0)
     return header["BITPIX"] > 0 and scale == 1 and zero == int(zero)
 
 
 def _check_data(hdu: Any, size: int | None) -> None:
-    """Refuses data that the file does not have, and tiles that do not fit in memory."""
+    """Refuses a file that is too short for its data, and tiles that do not fit in memory."""
     tile = getattr(hdu, "tile_shape", None)
     if tile is not None:
         if math.prod(int(side) for side in tile) > _MAX_TILE_PIXELS:
@@ -129,7 +126,7 @@ def _check_data(hdu: Any, size: int | None) -> None:
 
 
 def _blanked(block: np.ndarray, blank: int | None) -> np.ndarray:
-    """Puts NaN for BLANK where astropy leaves it in: in integers without a sign."""
+    """Replaces BLANK by NaN in unsigned integers, where astropy leaves it in."""
     if blank is None or block.dtype.kind not in "iu":
         return block
     return np.where(block == blank, np.nan, block)
@@ -179,7 +176,7 @@ def _forwards(hdus: Any) -> Iterator[Any]:
 
 
 def _image_hdus(fits: Any, hdus: Any) -> list[tuple[int, Any]]:
-    """Number and HDU of all images."""
+    """The number and the HDU of each image."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         kinds = (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)
@@ -209,7 +206,7 @@ def _science(images: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
     return chosen
 
 
-# Names of extensions that describe an image and are none; instruments call the image itself SCI.
+# Extensions that describe an image but hold none; instruments call the image itself SCI.
 _AUXILIARY = (
     *("ERR", "ERROR", "UNCERT", "SIGMA", "RMS", "VAR", "VARIANCE", "IVAR", "WHT", "WEIGHT", "WGT"),
     *("DQ", "MASK", "FLAG", "FLAGS", "CON", "CTX", "SAMP", "TIME", "EXPMAP", "PSF"),
@@ -219,8 +216,8 @@ _AUXILIARY = (
 def read_fits(path: pathlib.Path, layout: str, size: int | None) -> Iterator[FileImage]:
     """Reads all images of a FITS file; see `image_files.read_images`.
 
-    Where an extension is called SCI, only such are read; those of errors, weights, flags and the
-    like (`_AUXILIARY`) never are.
+    Where an extension is called SCI, only SCI extensions are read. Extensions of errors, weights,
+    flags and the like (`_AUXILIARY`) are never read.
 
     Rows of FITS run upwards in y, as ours do: the first stored row is the lowest, and nothing is
     flipped. BSCALE and BZERO are applied, and pixels that BLANK marks become NaN. A keyword that an
@@ -234,7 +231,7 @@ def read_fits(path: pathlib.Path, layout: str, size: int | None) -> Iterator[Fil
     fits = _astropy_fits()
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(open(path, "rb"))  # astropy leaves it open if it fails
-        # Sections are read piece by piece all the same; a map refuses BSCALE, BZERO and BLANK.
+        # Sections are read piece by piece without a map too; a map refuses BSCALE, BZERO and BLANK.
         with _quiet():
             hdus = stack.enter_context(fits.open(file, memmap=False))
         images = _image_hdus(fits, hdus)

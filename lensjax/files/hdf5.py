@@ -12,20 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from lensjax.errors import DataError, UnusableError
+from lensjax.errors import UnusableError
 from lensjax.files.containers import Container, Facts, check_side_bytes, read_container
 from lensjax.files.file_image import BLOCK_BYTES, FileImage, images_per_block
+from lensjax.files.packages import require_packages
 
 _MAX_CHUNK_BYTES = 2**30
 
 
 def _h5py() -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise DataError(
-            "HDF5 files need h5py, which is not installed; pip install 'lensjax[files]'"
-        ) from error
+    require_packages("an HDF5 file", "files", "h5py")
+    import h5py
+
     return h5py
 
 
@@ -57,7 +55,7 @@ class Hdf5Container(Container):
       file: the open `h5py.File`.
 
     Raises:
-      UnusableError: if something there points elsewhere, or a stated fact is none.
+      UnusableError: if it has a link, or an attribute that is no valid unit or length.
     """
 
     def __init__(self, file: Any) -> None:
@@ -76,14 +74,18 @@ class Hdf5Container(Container):
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of each dataset by name."""
-        return {name: one.shape for name, one in self._datasets.items() if one.shape is not None}
+        return {
+            name: dataset.shape
+            for name, dataset in self._datasets.items()
+            if dataset.shape is not None
+        }
 
     def dtype(self, name: str) -> np.dtype:
         """The dtype of a dataset."""
         return self._datasets[name].dtype
 
     def _check_storage(self, name: str) -> None:
-        """Refuses what lies elsewhere or was never written; HDF5 would make up the latter."""
+        """Refuses data in other files, and data never written, which HDF5 would make up."""
         dataset = self._datasets[name]
         if dataset.external or dataset.is_virtual:
             raise UnusableError(f"keeps {name!r} in other files, which are not followed")

@@ -45,7 +45,7 @@ def _read(path: pathlib.Path, layout: str) -> Iterator[FileImage]:
         raise UnusableError(f"is a {'directory' if directory else 'device'}, not a file")
     if status.st_size == 0:
         raise UnusableError("is empty: it has 0 bytes")
-    if suffix == ".npy":  # by the ten thousand, so opened once
+    if suffix == ".npy":  # sets have many thousands of these, so each is opened once
         yield from read_npy(path, layout, status.st_size)
         return
     with open(path, "rb") as file:
@@ -56,12 +56,12 @@ def _read(path: pathlib.Path, layout: str) -> Iterator[FileImage]:
     elif suffix in (".h5", ".hdf5"):
         yield from read_hdf5(path, layout)
     else:
-        whole = head.startswith(b"SIMPLE")  # not compressed as a whole
-        yield from read_fits(path, layout, status.st_size if whole else None)
+        is_uncompressed = head.startswith(b"SIMPLE")
+        yield from read_fits(path, layout, status.st_size if is_uncompressed else None)
 
 
 def _printable(text: str) -> str:
-    """Text from a file without control characters, and no more than a line or two."""
+    """Text from a file without control characters, a line or two at most."""
     clean = "".join(letter if letter.isprintable() else " " for letter in text[:_MAX_REASON])
     return clean + (" ..." if len(text) > _MAX_REASON else "")
 
@@ -95,8 +95,8 @@ def read_images(path: pathlib.Path, layout: str = "auto") -> Iterator[FileImage]
       layout: which axis is which, one of `LAYOUTS`; see `file_image.resolve_layout` for `auto`.
 
     Returns:
-      The images. A stack is read while it is iterated, so that damage further back in a file shows
-      after the first images.
+      The images. A stack is read while it is iterated, so that damage further back in a file is
+      reported after the first images.
 
     Raises:
       DataError: for an unknown layout; while reading, if h5py or astropy is needed and missing.

@@ -27,7 +27,7 @@ from lensjax.files.file_image import (
     stack_shape,
     to_pixels,
 )
-from lensjax.files.pickle_machine import Other
+from lensjax.files.pickle_machine import Placeholder
 from lensjax.files.pickles import MAX_PICKLE_BYTES, load_object_array
 
 _PREFIX = 12  # the longer of the two prefixes: magic, version, length of the header
@@ -35,7 +35,7 @@ _MAX_HEADER = 10_000  # numpy's own limit
 
 
 class Header(NamedTuple):
-    """What a .npy says of its array.
+    """The header of a .npy file.
 
     Attributes:
       shape: of the array.
@@ -66,20 +66,20 @@ def _parse_header(header: bytes) -> Header:
                 shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
             else:
                 shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
-    except Exception as error:  # Python's parser meets any text here
+    except Exception as error:  # the text may be anything, and Python parses it
         raise UnusableError("is damaged: its header is not numpy's") from error
     check_shape(shape)
     return Header(shape, fortran, dtype, len(header))
 
 
 def read_header(stream: IO[bytes]) -> Header:
-    """Reads the header of a .npy that begins here.
+    """Reads the header of a .npy that begins at the position of a stream.
 
     Args:
       stream: stands behind the header afterwards.
 
     Raises:
-      UnusableError: if this is no .npy, or one that numpy would not read either.
+      UnusableError: for data that is no .npy, or that numpy would not read either.
     """
     beginning = stream.read(64)
     check_beginning(beginning, ".npy")
@@ -115,11 +115,11 @@ def check_size(header: Header, size: int) -> None:
 
 
 def read_exactly(stream: IO[bytes], count: int) -> bytes:
-    """Reads so many bytes; raises `UnusableError` if there are fewer."""
+    """Reads exactly `count` bytes; raises `UnusableError` if there are fewer."""
     data = stream.read(count)
     while len(data) < count:  # a read gives 2 GiB at most
         piece = stream.read(count - len(data))
-        if not piece:  # it was cut while it was read
+        if not piece:  # the file was cut while it was read
             raise UnusableError(f"is truncated: {count - len(data)} bytes of its array are missing")
         data += piece
     return data
@@ -128,9 +128,9 @@ def read_exactly(stream: IO[bytes], count: int) -> bytes:
 def read_blocks(stream: IO[bytes], header: Header, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     """Reads a numeric stack of any size in bounded memory.
 
-    It is read and not mapped: whoever cuts a file that is mapped ends the process without a word,
-    and the members of an .npz are compressed. A stack in Fortran order has its images interleaved,
-    so the data is passed once for each block.
+    The file is read and not mapped: truncating a mapped file kills the process that maps it, and
+    the members of an .npz are compressed. A stack in Fortran order has its images interleaved, so
+    all data is read once for each block.
 
     Args:
       stream: stands behind the header.
@@ -153,19 +153,19 @@ def read_blocks(stream: IO[bytes], header: Header, shape: tuple[int, ...]) -> It
     for start in range(0, shape[0], step):
         if start:
             stream.seek(header.size)
-        kept = np.empty((pixels, min(step, shape[0] - start)), header.dtype)
+        block = np.empty((pixels, min(step, shape[0] - start)), header.dtype)
         for first in range(0, pixels, rows):
-            piece = kept[first : first + rows]
+            piece = block[first : first + rows]
             data = read_exactly(stream, len(piece) * shape[0] * itemsize)
             interleaved = np.frombuffer(data, header.dtype).reshape(len(piece), shape[0])
             piece[:] = interleaved[:, start : start + step]
-        yield kept.T.reshape(-1, *shape[1:], order="F")
+        yield block.T.reshape(-1, *shape[1:], order="F")
 
 
 def _describe(item: object) -> str:
     """Says what an element is; never prints it, since a file may hold lists of lists of lists."""
-    if isinstance(item, Other):
-        return item.what
+    if isinstance(item, Placeholder):
+        return item.description
     if isinstance(item, np.ndarray):
         return f"an array of the shape {item.shape}"
     if item is None or isinstance(item, (int, float)):
@@ -178,7 +178,7 @@ def _is_number(item: object) -> bool:
 
 
 def _parameters_of(items: tuple) -> dict[str, float]:
-    """`log10_axion_mass` of what stands behind the image."""
+    """`log10_axion_mass` from the elements behind the image."""
     for place, item in enumerate(items[1:], 1):
         if not _is_number(item) and not isinstance(item, np.ndarray):
             raise UnusableError(
@@ -206,7 +206,7 @@ def read_objects(stream: IO[bytes], header: Header, layout: str, num_bytes: int)
       num_bytes: of the .npy.
 
     Raises:
-      UnusableError: if it holds something else, or asks to run something.
+      UnusableError: if it holds anything else, or asks to run a function.
     """
     shape = header.shape
     if header.dtype != np.dtype(object):

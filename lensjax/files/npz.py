@@ -20,7 +20,7 @@ from lensjax.files.npy import (
     read_objects,
 )
 
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what np.savez writes
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those of np.savez and np.savez_compressed
 
 
 class NpzContainer(Container):

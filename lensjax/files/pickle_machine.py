@@ -1,8 +1,8 @@
 """Pickle's stack machine, limited to the instructions that pickled arrays and tensors use.
 
-Nothing that a pickle names is imported or run: a `Dialect` says which names there are and what
-stands for them. Python's `Unpickler` is not used, because it allocates any size that a file claims,
-and lets a file change the very functions that it is allowed to name.
+Nothing that a pickle names is imported or run: a `Dialect` lists the allowed names and the values
+that take their place. Python's `Unpickler` is not used, because it allocates any size that a file
+claims, and lets a file change the very functions that it is allowed to name.
 """
 
 import dataclasses
@@ -15,25 +15,25 @@ from lensjax.errors import UnusableError
 _STOP = ord(".")
 
 
-class Other(NamedTuple):
-    """Stands in for an object that is not read; `what` names it in errors."""
+class Placeholder(NamedTuple):
+    """Takes the place of an object that is not read; `description` names it in errors."""
 
-    what: str
+    description: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Dialect:
-    """What the pickles of one kind of file may say.
+    """The names and objects that the pickles of one kind of file may use.
 
     Attributes:
       content: completes "only ..." in errors, such as "tensors are read".
-      names: what stands for each `(module, name)` that a pickle may name.
-      call: makes something of one of these and its arguments.
-      build: gives a state (second) to something that was made (first).
-      load: finds what a persistent id names; None if there are no such ids.
+      names: the value in place of each `(module, name)` that a pickle may import.
+      call: `(value from names, arguments) -> object`, in place of a function call.
+      build: `(object, state) -> None`, sets the state of an object that `call` made.
+      load: `persistent id -> object`; None if the files have no such ids.
       keeps_dictionaries: whether dictionaries are kept; otherwise they are skipped.
-      max_instructions: more are refused.
-      size: what `max_instructions` suffices for; ends the error message.
+      max_instructions: a pickle with more is refused.
+      size: end of the message for such a pickle, such as how much the limit is enough for.
     """
 
     content: str
@@ -47,7 +47,7 @@ class Dialect:
 
 
 class _Machine:
-    """The machine; `at` is how far it has read."""
+    """The machine; `at` is the offset of the next byte."""
 
     def __init__(self, data: bytes, at: int, dialect: Dialect) -> None:
         self.data = data
@@ -91,7 +91,7 @@ class _Machine:
         self.memo[self.byte()] = self.stack[-1]
 
     def pop_to_mark(self) -> list[Any]:
-        """What lies above the last mark."""
+        """Pops the last mark with the items above it, and returns these items."""
         items = self.stack
         self.stack = self.outer.pop()
         return items
@@ -110,17 +110,17 @@ class _Machine:
         self.stack[-1].extend(items)
 
     def new_dictionary(self) -> None:
-        self.push({} if self.dialect.keeps_dictionaries else Other("a dictionary"))
+        self.push({} if self.dialect.keeps_dictionaries else Placeholder("a dictionary"))
 
     def set_items(self, items: list[Any]) -> None:
-        """Enters keys and values, which alternate, where dictionaries are kept."""
+        """Adds alternating keys and values to a dictionary, unless dictionaries are skipped."""
         if not self.dialect.keeps_dictionaries:
             return
         target = self.stack[-1]
         if type(target) is not dict or len(items) % 2:
             raise UnusableError("is forged or damaged: it fills what is no dictionary")
         keys = items[::2]
-        # A hash of something nested could take for ever.
+        # Hashing a deeply nested key could take for ever.
         if not all(type(key) in (str, int) for key in keys):
             raise UnusableError("holds a dictionary whose keys are neither text nor integers")
         target.update(zip(keys, items[1::2], strict=True))
@@ -167,7 +167,7 @@ class _Machine:
         )
 
     def run(self) -> Any:
-        """What the pickle holds."""
+        """Runs the pickle and returns the object that it holds."""
         for _ in range(self.dialect.max_instructions):
             code = self.byte()
             if code == _STOP:
@@ -184,11 +184,11 @@ class _Machine:
 def _instruction_name(code: int) -> str:
     import pickletools
 
-    names = {known.code: known.name for known in pickletools.opcodes}
+    names = {opcode.code: opcode.name for opcode in pickletools.opcodes}
     return names.get(chr(code), f"0x{code:02x}, which does not exist")
 
 
-# One letter each, as `pickletools` documents them.
+# Each instruction is one byte; `pickletools` documents them.
 _LETTERS: dict[bytes, Callable[[_Machine], Any]] = {
     # The frame of the pickle itself.
     b"\x80": lambda m: m.take(1),
@@ -224,11 +224,11 @@ _LETTERS: dict[bytes, Callable[[_Machine], Any]] = {
     b"]": lambda m: m.push([]),
     b"a": lambda m: m.append([m.stack.pop()]),
     b"e": lambda m: m.append(m.pop_to_mark()),
-    # Dictionaries, and sets, which are read over so that an error can say what stands there.
+    # Dictionaries and sets. The items of a set are dropped; its placeholder names it in errors.
     b"}": _Machine.new_dictionary,
     b"s": lambda m: m.set_items([m.stack.pop(), m.stack.pop()][::-1]),
     b"u": lambda m: m.set_items(m.pop_to_mark()),
-    b"\x8f": lambda m: m.push(Other("a set")),
+    b"\x8f": lambda m: m.push(Placeholder("a set")),
     b"\x90": lambda m: m.pop_to_mark(),
     # The memo, for values that are used again.
     b"q": _Machine.put,
@@ -252,14 +252,14 @@ def run_pickle(data: bytes, dialect: Dialect, start: int = 0) -> tuple[Any, int]
 
     Args:
       data: a pickle of protocol 2 to 4, and perhaps something before and behind it.
-      dialect: what it may say.
+      dialect: the names and objects that it may use.
       start: where in the data it begins.
 
     Returns:
-      What it holds, and where it ends.
+      The object that it holds, and the offset of its end.
 
     Raises:
-      UnusableError: for anything that the dialect does not know, by name.
+      UnusableError: for a name or instruction that is not allowed; the message names it.
     """
     machine = _Machine(data, start, dialect)
     try:

@@ -2,8 +2,8 @@
 
 `np.load(allow_pickle=True)` runs whatever a file asks for. The functions that numpy's pickles call
 (`_reconstruct`, `dtype`, `scalar`) are rebuilt here in Python for `pickle_machine`, so that no
-state from a file reaches numpy's C code: a forged dtype could make that take raw bytes for
-pointers.
+state from a file reaches numpy's C code: a forged dtype could make this code take
+raw bytes for pointers.
 """
 
 import enum
@@ -15,7 +15,7 @@ import numpy as np
 
 from lensjax.errors import UnusableError
 from lensjax.files.file_image import check_shape
-from lensjax.files.pickle_machine import Dialect, Other, run_pickle
+from lensjax.files.pickle_machine import Dialect, Placeholder, run_pickle
 
 MAX_PICKLE_BYTES = 2**28
 _NUMERIC = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
@@ -24,7 +24,7 @@ _OBJECT_FLAGS = 63
 
 
 class _Name(enum.Enum):
-    """What a pickle may name."""
+    """The functions and classes that a pickle may name."""
 
     RECONSTRUCT = "_reconstruct"
     SCALAR = "scalar"
@@ -48,7 +48,7 @@ class ObjectArray(NamedTuple):
     Attributes:
       shape: its shape.
       items: its elements in C or Fortran order: numbers, text, None, lists, numeric arrays
-        (`np.ndarray`), or `Other`.
+        (`np.ndarray`), or `Placeholder`.
     """
 
     shape: tuple[int, ...]
@@ -56,7 +56,7 @@ class ObjectArray(NamedTuple):
 
 
 class _Dtype:
-    """Stands for a numpy dtype."""
+    """A numpy dtype that a pickle builds."""
 
     def __init__(self, code: str) -> None:
         self.code = code
@@ -79,7 +79,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for a numpy array; `value` is a numeric array or an `ObjectArray` once it is built."""
+    """A numpy array that a pickle builds; `value` is numeric or an `ObjectArray` once built."""
 
     def __init__(self) -> None:
         self.value: np.ndarray | ObjectArray | None = None
@@ -142,7 +142,7 @@ def _make_number(arguments: tuple) -> int | float:
         raise UnusableError("is forged or damaged: a number lacks its dtype")
     dtype, raw = arguments[0].dtype, arguments[1]
     if dtype is None or dtype.hasobject:
-        raise UnusableError("is forged or damaged: the dtype of a number is none")
+        raise UnusableError("is forged or damaged: the dtype of a number is not numeric")
     raw = _as_bytes(raw)
     if len(raw) != dtype.itemsize:
         raise UnusableError(f"is forged or damaged: a number of dtype {dtype} has {len(raw)} bytes")
@@ -158,13 +158,15 @@ _CALLS: dict[_Name, Callable[[tuple], Any]] = {
 
 def _call(name: Any, arguments: tuple) -> Any:
     if type(name) is not _Name or name not in _CALLS:
-        raise UnusableError("is forged or damaged: it calls what is no function of numpy's")
+        raise UnusableError(
+            "is forged or damaged: it calls something that is no function of numpy's"
+        )
     return _CALLS[name](arguments)
 
 
 def _build(target: Any, state: Any) -> None:
     if not isinstance(target, (_Array, _Dtype)):
-        raise UnusableError("is forged or damaged: it sets the state of what has none")
+        raise UnusableError("is forged or damaged: it sets the state of an object without one")
     target.build(state)
 
 
@@ -181,12 +183,12 @@ _DIALECT = Dialect(
 
 
 def _plain(item: Any) -> Any:
-    """An element without its stand-in."""
+    """An element of the result in place of the machine's own object."""
     if not isinstance(item, _Array):
-        return Other(f"numpy's {item.value}") if isinstance(item, _Name) else item
+        return Placeholder(f"numpy's {item.value}") if isinstance(item, _Name) else item
     if isinstance(item.value, np.ndarray):
         return item.value
-    return Other("an array of objects")
+    return Placeholder("an array of objects")
 
 
 def load_object_array(data: bytes) -> ObjectArray:
@@ -205,9 +207,9 @@ def load_object_array(data: bytes) -> ObjectArray:
     """
     if len(data) > MAX_PICKLE_BYTES:
         raise UnusableError(f"is an object array of {len(data)} bytes; at most {MAX_PICKLE_BYTES}")
-    found, end = run_pickle(data, _DIALECT)
+    array, end = run_pickle(data, _DIALECT)
     if end != len(data):
         raise UnusableError(f"has {len(data) - end} bytes behind its pickled data")
-    if not isinstance(found, _Array) or not isinstance(found.value, ObjectArray):
+    if not isinstance(array, _Array) or not isinstance(array.value, ObjectArray):
         raise UnusableError("is damaged: its pickled data is no array of objects")
-    return ObjectArray(found.value.shape, tuple(map(_plain, found.value.items)))
+    return ObjectArray(array.value.shape, tuple(map(_plain, array.value.items)))

@@ -40,7 +40,7 @@ _STORAGE_DTYPES = {
 
 
 class _Function(enum.Enum):
-    """What a file may call."""
+    """The functions that a file may call."""
 
     TENSOR = "torch._utils._rebuild_tensor_v2"
     PARAMETER = "torch._utils._rebuild_parameter"
@@ -111,17 +111,17 @@ def _call(function: Any, arguments: tuple) -> Any:
         return arguments[0]
     if function is _Function.DICTIONARY and arguments == ():
         return {}
-    raise UnusableError("is forged or damaged: it calls what makes no tensor")
+    raise UnusableError("is forged or damaged: it calls a function that makes no tensor")
 
 
 def _build(target: Any, state: Any) -> None:
-    """Leaves aside what PyTorch notes on a state dict beside its tensors."""
+    """Ignores the attributes that PyTorch sets on a state dict beside its tensors."""
     if type(target) is not dict or type(state) is not dict:
-        raise UnusableError("is forged or damaged: it sets the state of what has none")
+        raise UnusableError("is forged or damaged: it sets the state of an object without one")
 
 
 def _load(identity: Any) -> _Storage:
-    """Takes `("storage", class, key, device, count)`, and in the older format a view, None."""
+    """Takes `("storage", class, key, device, count)`; the older format appends a view, None."""
     if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
         raise UnusableError("names something outside its pickle that is no storage")
     _, dtype, key, _, count = identity[:5]
@@ -144,17 +144,17 @@ _DIALECT = Dialect(
 )
 
 
-def _as_tensors(found: Any) -> dict[str, _Tensor]:
-    """Checks that a pickle held names and tensors."""
-    if type(found) is not dict:
+def _as_tensors(state_dict: Any) -> dict[str, _Tensor]:
+    """Checks that the object of a pickle is a dictionary of tensors by name."""
+    if type(state_dict) is not dict:
         raise UnusableError("does not hold tensors by name; save model.state_dict()")
-    for name, tensor in found.items():
+    for name, tensor in state_dict.items():
         if type(name) is not str or type(tensor) is not _Tensor:
             raise UnusableError(
                 f"holds {_describe(tensor)} under {str(name)[:60]!r}; only tensors by name are "
                 f"read: save model.state_dict()"
             )
-    return found
+    return state_dict
 
 
 def _describe(value: Any) -> str:
@@ -179,7 +179,7 @@ def _decode(raw: bytes, storage: _Storage, order: str) -> np.ndarray:
             f"{len(raw)} bytes"
         )
     numbers = np.frombuffer(raw, f"{order}u{size}").astype(f"=u{size}")
-    # A true-or-false value of another byte than 0 and 1 is neither.
+    # Bytes other than 0 and 1 are no valid bool; each counts as True.
     values = numbers != 0 if storage.dtype.kind == "b" else numbers.view(storage.dtype)
     values.flags.writeable = False
     return values
@@ -206,8 +206,8 @@ def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
 
     def read_pickle() -> Any:
         nonlocal at
-        found, at = run_pickle(data, _DIALECT, at)
-        return found
+        value, at = run_pickle(data, _DIALECT, at)
+        return value
 
     def read_bytes(count: int) -> bytes:
         nonlocal at
@@ -219,14 +219,14 @@ def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
     if read_pickle() != _MAGIC:
         raise UnusableError("is a pickle, but not one of PyTorch's")
     if read_pickle() != _PROTOCOL:
-        raise UnusableError(f"is of another version of the format than {_PROTOCOL}")
+        raise UnusableError(f"is of another version of the format; version {_PROTOCOL} is read")
     system = read_pickle()
     if type(system) is not dict or system.get("little_endian") is not True:
         raise UnusableError("was written on a big-endian machine; save it in the zip format")
     tensors = _as_tensors(read_pickle())
     storages, keys = _storages(tensors), read_pickle()
     if type(keys) is not list or not all(type(key) is str for key in keys):
-        raise UnusableError("is forged or damaged: its list of storages is none")
+        raise UnusableError("is forged or damaged: its list of storages is not a list of names")
     if sorted(keys) != sorted(storages):
         raise UnusableError("is forged or damaged: its storages are not those of its tensors")
     values = {}
@@ -242,7 +242,7 @@ def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _check_members(archive: zipfile.ZipFile, file_bytes: int) -> None:
-    """Refuses what could take more memory than the file has bytes."""
+    """Refuses members that could take more memory than the file has bytes."""
     infos = archive.infolist()
     if len({info.filename for info in infos}) != len(infos):
         raise UnusableError("is forged: two members of its zip have the same name")
@@ -270,10 +270,10 @@ def _read_zip(archive: zipfile.ZipFile, file_bytes: int) -> dict[str, np.ndarray
     if order not in (b"little", b"big"):
         raise UnusableError("is damaged: its byte order is neither little nor big")
     pickled = archive.read(pickles[0])
-    found, end = run_pickle(pickled, _DIALECT)
+    state_dict, end = run_pickle(pickled, _DIALECT)
     if end != len(pickled):
         raise UnusableError(f"has {len(pickled) - end} bytes behind its pickled data")
-    tensors = _as_tensors(found)
+    tensors = _as_tensors(state_dict)
     values = {}
     for key, storage in _storages(tensors).items():
         member = f"{folder}data/{key}"
@@ -305,8 +305,8 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
 def load_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Reads the tensors of a state dict that `torch.save` wrote, in either format.
 
-    Nothing that the file names is imported or run, and no more memory is taken than the file has
-    bytes, a few times over.
+    Nothing that the file names is imported or run, and memory is bounded by a few
+    times the size of the file.
 
     Args:
       path: the file.
@@ -327,6 +327,6 @@ def load_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise WeightsError(f"{name}: {error}") from error
     except OSError as error:
         raise WeightsError(f"{name}: cannot be read: {error.strerror or error}") from error
-    # What zipfile raises for a damaged archive.
+    # zipfile's errors for a damaged archive.
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, struct.error) as error:
         raise WeightsError(f"{name}: is truncated or damaged: {error}") from error

@@ -10,11 +10,11 @@ def expanded(path: str | os.PathLike[str], field: str) -> pathlib.Path:
     """A path with `~` and `~name` replaced by home folders.
 
     Args:
-      path: what the user gave.
-      field: where, for messages, such as `--workdir` or `data.directory`.
+      path: as the user wrote it.
+      field: that holds the path, for messages, such as `--workdir` or `data.directory`.
 
     Raises:
-      ConfigError: for the home of nobody, or an address such as `gs://bucket/run`.
+      ConfigError: for the home folder of an unknown user, or an address such as `gs://bucket/run`.
     """
     text = os.fspath(path)
     if "://" in text:

@@ -1,1 +1,1 @@
-"""A trained run as an object: loading, drawing, densities, classes, and what comes trained."""
+"""A trained run as an object: loading, drawing, densities, classes, pretrained networks."""

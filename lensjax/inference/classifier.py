@@ -24,7 +24,7 @@ from lensjax.run.networks import make_image_fn
 
 
 class Prediction(NamedTuple):
-    """What a classifier says about images.
+    """The output of a classifier for N images.
 
     Attributes:
       features: the penultimate layer before its nonlinearity, float32 `[N, D]`.
@@ -42,7 +42,7 @@ class Classification(NamedTuple):
 
     Attributes:
       label: its index, int32 `[N]`.
-      class_name: its name, of N.
+      class_name: its name, N of them.
       probability: its calibrated probability, float32 `[N]`.
       probabilities: of all classes, float32 `[N, K]`.
     """
@@ -56,7 +56,7 @@ class Classification(NamedTuple):
 def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
     """Images `[N, H, W, C]` on another grid of pixels with the same total flux.
 
-    It is the same to 1 % for what is wider than a pixel; single bright pixels lose or gain more.
+    It is the same to 1 % for structures wider than a pixel; single bright pixels differ more.
 
     Args:
       images: flux per pixel, float32.
@@ -74,7 +74,7 @@ class LensClassifier:
 
     Args:
       trained: the run.
-      temperature: divides the logits before the softmax, so that probabilities mean what they say.
+      temperature: divides the logits before the softmax, so that probabilities are calibrated.
     """
 
     def __init__(self, trained: Trained, temperature: float) -> None:
@@ -105,7 +105,7 @@ class LensClassifier:
         return jax.jit(apply)
 
     def _checked(self, images: np.ndarray, resized: bool) -> np.ndarray:
-        """Images as float32 `[N, H, W, C]` of the size that the network knows."""
+        """Images as float32 `[N, H, W, C]` of the network's size."""
         images = np.asarray(images)
         height, width, channels = self.image_shape
         if channels == 1 and images.ndim in (2, 3) and images.shape[-1] != 1:
@@ -140,8 +140,8 @@ class LensClassifier:
     def predict(self, images: np.ndarray, *, resize: bool = False) -> Prediction:
         """Features, logits and probabilities.
 
-        Images are computed in chunks of `classify.batch_size`, the last one filled up; what is said
-        of an image depends on that image alone.
+        Images are computed in chunks of `classify.batch_size`, the last chunk padded; the output
+        for an image depends on that image alone.
 
         Args:
           images: flux per pixel in `flux_unit`, `[N, H, W, C]`, `[N, H, W]` or one image.
@@ -153,7 +153,7 @@ class LensClassifier:
         images = self._checked(images, resize)
         size = self.config.classify.batch_size
         asked = images if len(images) else np.zeros((1, *self.image_shape), np.float32)
-        # Accelerators would round products to fewer bits; the same features everywhere.
+        # For the same features on every device: accelerators would round products to fewer bits.
         with jax.default_matmul_precision("highest"):
             output = map_chunks(functools.partial(self._apply, self.params), size, asked)
         features, logits = (rows[: len(images)] for rows in output)
@@ -193,28 +193,28 @@ def load_classifier(
 
     Args:
       workdir: the run's folder.
-      config: the run's configuration, where fields of its use differ; None for its own.
-      step: the checkpoint; None for the one with the lowest validation loss.
+      config: the run's configuration, with other values for its use; None for the run's own.
+      step: the checkpoint; None for the lowest validation loss.
       ema: see `lensjax.load`.
 
     Raises:
-      ConfigError: for a run of something else than a classifier.
+      ConfigError: for a run of another network than a classifier.
       RequestError: for an average that the run does not keep.
       lensjax.errors.WorkdirError: where the folder is not that of a run.
-      lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
+      lensjax.errors.CheckpointError: where the checkpoint is missing or damaged.
     """
     trained = restore_task(CLASSIFY, workdir, config, step, ema)
     return LensClassifier(trained, _temperature(trained))
 
 
 def _temperature(trained: Trained) -> float:
-    """The temperature that a validation found for these parameters, 1 without one."""
-    assert trained.folder is not None  # it was just restored from there
+    """The temperature that a validation fitted for these parameters; 1 without a validation."""
+    assert trained.folder is not None  # the run was just restored from it
     path = trained.folder / files.CLASSIFIER_FILE
-    known = files.read_json(path) if path.exists() else {}
-    if known.get("step") != trained.step or trained.ema != trained.config.sample.ema:
+    validation = files.read_json(path) if path.exists() else {}
+    if validation.get("step") != trained.step or trained.ema != trained.config.sample.ema:
         return 1.0
-    temperature = known.get("temperature")
+    temperature = validation.get("temperature")
     if not isinstance(temperature, (int, float)) or not 0 < temperature < math.inf:
         raise WorkdirError(
             f"{path}: temperature is {temperature!r}; allowed: a finite number above 0"

@@ -1,4 +1,4 @@
-"""What drawn images depend on: weights, checkpoint, sampler, guidance, seed, data and machine."""
+"""The origin of drawn images: weights, checkpoint, sampler, guidance, seed, data and machine."""
 
 import hashlib
 from typing import Any
@@ -22,7 +22,7 @@ def weights_hash(params: Any) -> str:
 
 
 def describe_guide(guide: LensGenerator | None) -> dict[str, Any] | None:
-    """What autoguidance depends on, None without it."""
+    """The guide's part of `describe`; None without autoguidance."""
     if guide is None:
         return None
     return {
@@ -33,7 +33,7 @@ def describe_guide(guide: LensGenerator | None) -> dict[str, Any] | None:
 
 
 def describe(generator: LensGenerator, sample: SampleConfig) -> dict[str, Any]:
-    """All that generated images depend on, as JSON types."""
+    """Everything that generated images depend on, as JSON types."""
     return {
         "weights_sha256": weights_hash(generator.params),
         "checkpoint_step": generator.step,

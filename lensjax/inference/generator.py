@@ -5,7 +5,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -16,21 +16,18 @@ from lensjax.config.model import GENERATE
 from lensjax.data.scaling import Scaling
 from lensjax.devices.mesh import all_devices
 from lensjax.errors import ConfigError, RequestError
+from lensjax.inference import likelihood
 from lensjax.inference.sampling import Drawing, Weights, generate_chunks, make_sample_fn
 from lensjax.inference.trained import restore_task
 from lensjax.interfaces import is_integer
 from lensjax.run.networks import build_path
 
-if TYPE_CHECKING:
-    from lensjax.inference.likelihood import LogProb
-
-
-# A field of the `sample` section, and those that mean nothing once it has another value.
+# Fields of the `sample` section, and the fields that lose their meaning when these change.
 _FIELDS_OF = {
     "sampler": ("eta", "churn", "churn_noise", "churn_interval"),
     "time_grid": ("shift",),
 }
-# Fields of the section that `generate` is told elsewhere.
+# Fields of the section that are set elsewhere for `generate`.
 _NOT_FOR_GENERATE = {"num_images": "num", "ema": "lensjax.load(..., ema=...)"}
 _FIELDS_OF_GUIDANCE = ("guidance_rescale", "guidance_interval", "guide_workdir", "guide_step")
 
@@ -43,8 +40,8 @@ class LensGenerator:
       dataset: the content of its `dataset.json`.
       params: parameters to sample from.
       step: the checkpoint that they come from.
-      ema: which they are: the name of an average, or `raw`.
-      folder: the run's workdir, for a guide that is an earlier checkpoint; None for none.
+      ema: the name of their average, or `raw`.
+      folder: the run's workdir, for a guide that is an earlier checkpoint; None without a workdir.
     """
 
     def __init__(
@@ -65,7 +62,7 @@ class LensGenerator:
         self.image_shape: tuple[int, int, int] = tuple(dataset["image_shape"])
         self.flux_unit: str = dataset["flux_unit"]
         self.pixel_scale_arcsec: float | None = dataset["pixel_scale_arcsec"]
-        # Not every program that writes a `dataset.json` knows these two.
+        # Not every program that writes a `dataset.json` writes these two.
         self.psf_fwhm_arcsec: float | None = dataset.get("psf_fwhm_arcsec")
         self.zero_point_mag: float | None = dataset.get("zero_point_mag")
         self.data_name: str = dataset["name"]
@@ -87,7 +84,7 @@ class LensGenerator:
         Raises:
           ConfigError: for a run that cannot guide this one.
           lensjax.errors.WorkdirError: where the folder is not that of a run.
-          lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
+          lensjax.errors.CheckpointError: where the checkpoint is missing or damaged.
         """
         if not sample.autoguided:
             return None
@@ -97,7 +94,7 @@ class LensGenerator:
         folder = workdir if workdir is not None else self.folder
         if folder is None:
             raise ConfigError("sample.guide_step", step, "allowed: None without a workdir")
-        # An earlier checkpoint is asked for the same average of its parameters.
+        # An earlier checkpoint serves with the same average of its parameters.
         ema: bool | str = True if workdir is not None else self.ema
         guide = load_generator(folder, step=step, ema=ema)
         _check_guide(self, guide, str(folder))
@@ -107,8 +104,8 @@ class LensGenerator:
         return drawing.placed(Weights(self.params, guide.params if guide else None))
 
     def _ready(self, sample: SampleConfig, num_chunks: int) -> tuple[Drawing, Weights]:
-        """What draws, and its weights."""
-        # One device for one chunk, else all: each number of devices is a compilation.
+        """The drawing of a sample section, and its weights on the devices."""
+        # One device for one chunk, else all: each number of devices needs its own compilation.
         most = 1 if num_chunks == 1 else self.config.parallel.num_devices
         drawing = self._drawings(sample, all_devices(most=most))
         return drawing, self._placed(drawing, self.guide(sample))
@@ -126,8 +123,8 @@ class LensGenerator:
             labels = np.arange(num) % max(num_classes, 1)
         elif isinstance(label, str):
             if label not in self.class_names:
-                known = ", ".join(self.class_names) or "none, the set is unlabelled"
-                raise RequestError(f"label: got {label!r}; allowed: {known}")
+                allowed = ", ".join(self.class_names) or "none, the set is unlabelled"
+                raise RequestError(f"label: got {label!r}; allowed: {allowed}")
             labels = np.full(num, self.class_names.index(label))
         else:
             labels = np.asarray(label)
@@ -155,10 +152,9 @@ class LensGenerator:
         sampler: str | None = None,
         **others: Any,
     ) -> SampleConfig:
-        """The run's `sample` section with what is not None replaced, checked again.
+        """The run's `sample` section with these fields, checked again; None keeps the run's value.
 
-        What belongs to another sampler, grid or guide than the wanted one falls back to its
-        default.
+        Fields of another sampler, grid or guide than the wanted one fall back to their defaults.
 
         Raises:
           ConfigError: for settings that are not allowed.
@@ -197,9 +193,9 @@ class LensGenerator:
         """Draws images.
 
         Image i is a function of (seed, i) and its label. Images are computed in chunks of
-        `sample.batch_size`, the last one padded, so that they agree bit for bit whatever `num` and
-        the number of devices are; each device computes chunks of its own. On several hosts all
-        call this with the same arguments, and all get all images.
+        `sample.batch_size`, the last chunk padded, so that they agree bit for bit for any `num` and
+        any number of devices; each device computes chunks of its own. On several hosts, every host
+        calls this with the same arguments and gets all images.
 
         Args:
           label: a class index or name for all images, an array `[num]`, or None for labels that
@@ -241,7 +237,7 @@ class LensGenerator:
         """Draws the images of `generate(None, ..., sample.seed)` with the given numbers.
 
         Args:
-          numbers: int32 `[N]`; those of a chunk are computed together.
+          numbers: of the images, int32 `[N]`; a chunk of them is computed together.
           sample: the settings.
 
         Returns:
@@ -264,11 +260,11 @@ class LensGenerator:
         num_probes: int = 1,
         t_min: float | None = None,
         space: str = "flux",
-    ) -> "LogProb":
+    ) -> likelihood.LogProb:
         """Log densities of images under the model without guidance.
 
-        They are those of data smoothed a little: see `lensjax.inference.likelihood`. Image i does
-        not depend on the others; integer images get noise first, which the result's `note` says.
+        The data are smoothed a little: see `lensjax.inference.likelihood`. The density of an image
+        does not depend on other images; integer images get noise, which the result's `note` says.
 
         Args:
           images: flux units (`flux_unit`), integer or float `[N, H, W, C]`.
@@ -287,9 +283,6 @@ class LensGenerator:
         Raises:
           RequestError: for images or settings that are not allowed.
         """
-        # Not at the top, since it raises errors of this module.
-        from lensjax.inference import likelihood
-
         images = likelihood.check_images(images, self.image_shape)
         integration = likelihood.Integration(steps, trace, num_probes, t_min)
         likelihood.check_integration(self.config, integration)
@@ -348,17 +341,17 @@ def load_generator(
 
     Args:
       workdir: the run's folder.
-      config: the run's configuration, where `sample.*` fields differ; None for its own.
+      config: the run's configuration, with other `sample.*` fields; None for the run's own.
       step: the checkpoint; None for the newest sound one.
       ema: the parameters to draw with: an average by its name (`main`, or a half-life of
         `optim.ema_more_half_lives_images` as text, such as `2000`), the raw ones (False or `raw`),
-        or what `sample.ema` of the run says (True).
+        or those of the run's `sample.ema` (True).
 
     Raises:
-      ConfigError: for a run of something else than a generator.
+      ConfigError: for a run of another network than a generator.
       RequestError: for an average that the run does not keep.
       lensjax.errors.WorkdirError: where the folder is not that of a run.
-      lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
+      lensjax.errors.CheckpointError: where the checkpoint is missing or damaged.
     """
     trained = restore_task(GENERATE, workdir, config, step, ema)
     return LensGenerator(

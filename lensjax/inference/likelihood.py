@@ -48,7 +48,7 @@ class Integration(NamedTuple):
 
     Attributes:
       steps: intervals of time.
-      trace: how the divergence is found, one of `TRACES`.
+      trace: how the divergence is computed, one of `TRACES`.
       num_probes: probes an image for `hutchinson`.
       t_min: the time at which the path starts; None for 1e-3, or the first usable time if that is
         later.
@@ -68,8 +68,8 @@ class LogProb(NamedTuple):
         model's range) of each.
       bits_per_dim: `-log_prob / (D ln 2)`, float64 `[N]`.
       standard_error: of `log_prob` by the choice of probes, nats, float64 `[N]`; NaN for one
-        probe, 0 for the exact divergence. Errors of the steps and of the network are not in it.
-      note: what was done to integer images; else empty.
+        probe, 0 for the exact divergence. It excludes errors of the steps and of the network.
+      note: which images got noise because they hold integers; empty without such images.
     """
 
     log_prob: np.ndarray
@@ -87,7 +87,7 @@ def time_grid(path: paths.Path, steps: int, t_min: float | None = None) -> np.nd
 
     The slope of narrow data changes fast near s = 0, that of widely spread data near s = 1. For one
     Gaussian pixel and 100 steps on the straight path, even times are wrong by 0.06 nats at a
-    variance of 1e-4, their squares by 0.015 at 1e3, these by less than 0.0004 in between.
+    variance of 1e-4, their squares by 0.015 at 1e3, this grid by less than 0.0004 in between.
 
     Args:
       path: the probability path.
@@ -144,19 +144,19 @@ def log_density(
     """Carries images to noise by the midpoint rule (order 2) and returns their log densities.
 
     The divergence enters at the middle of each interval alone, at half of the cost of Heun's rule,
-    and the slope at the last time is never asked for. The same probes serve all times
-    (Grathwohl et al. 2019, arXiv:1810.01367).
+    and the slope at the last time is not needed. The same probes serve all times (Grathwohl et al.
+    2019, arXiv:1810.01367).
 
     Args:
       path: the probability path.
       denoise: the denoiser without guidance: a guided slope is that of no density.
       images: the model's range, `[B, H, W, C]`.
-      times: rising, `[S + 1]`, from `time_grid`; the last one is taken as pure noise.
+      times: rising, `[S + 1]`, from `time_grid`; the last time counts as pure noise.
       probes: `[K, B, H, W, C]` from `draw_probes`; None for the exact divergence.
 
     Returns:
-      Nats, float32 `[K, B]`, one row a probe; K = 1 without probes. They are those of data
-      smoothed by noise of sigma / alpha at `times[0]`.
+      Nats, float32 `[K, B]`, one row a probe; K = 1 without probes. The densities are those
+      of data smoothed by noise of sigma / alpha at `times[0]`.
     """
 
     def slope(y: Array, t: Array) -> Array:
@@ -184,7 +184,7 @@ def log_density(
 
 
 def make_log_density_fn(config: Config, integration: Integration) -> LogDensityFn:
-    """The pure function that finds the log densities of one chunk of images.
+    """Makes the pure function that computes the log densities of one chunk of images.
 
     Args:
       config: network, path and prediction.
@@ -235,18 +235,18 @@ def log_volume(scaling: Scaling, flux: np.ndarray) -> np.ndarray:
 
 
 def check_images(images: Any, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Images as a numpy array `[N, H, W, C]` of the dtype that they have.
+    """Checks images, and returns them as a numpy array `[N, H, W, C]` of their own dtype.
 
     Raises:
-      RequestError: for another shape, no image at all, values that are not real numbers, or
-        pixels that are not finite (in float32).
+      RequestError: for another shape, no images, values that are not real numbers, or pixels
+        that are not finite (in float32).
     """
     image_input.check_images(images, shape=image_shape, error=RequestError)
     return np.asarray(images)
 
 
 def check_integration(config: Config, integration: Integration) -> None:
-    """Checks what a user asks for.
+    """Checks the settings of an integration.
 
     Raises:
       RequestError: for a value that is not allowed, or a `t_min` at which the network's
@@ -261,13 +261,13 @@ def check_integration(config: Config, integration: Integration) -> None:
     first, last = path.interval
     if t_min is None:
         return
-    number = isinstance(t_min, (int, float, np.number)) and not isinstance(t_min, bool)
-    if not (number and first <= t_min < last):
+    is_number = isinstance(t_min, (int, float, np.number)) and not isinstance(t_min, bool)
+    if not (is_number and first <= t_min < last):
         raise RequestError(
             f"t_min: got {t_min!r}; allowed: a time of at least {first:g} and below {last:g}"
         )
-    one, t = jnp.ones((1, 1)), jnp.full(1, t_min, jnp.float32)
-    if not all(np.isfinite(part) for part in paths.estimate(path, prediction, one, one, t)):
+    ones, t = jnp.ones((1, 1)), jnp.full(1, t_min, jnp.float32)
+    if not all(np.isfinite(value) for value in paths.estimate(path, prediction, ones, ones, t)):
         raise RequestError(
             f"t_min: got {t_min!r}; allowed: more, such as 1e-3, since a network that predicts "
             f"{prediction} gives no velocity there"
@@ -290,15 +290,15 @@ def dequantise(images: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
       seed: the noise of image i is a function of (seed, i).
 
     Returns:
-      Flux, float32 `[N, H, W, C]`, and a note of what was done, empty where nothing was.
+      Flux, float32 `[N, H, W, C]`, and a note on the noise, empty without noise.
     """
     flux = images.astype(np.float32)
     if images.dtype.kind in "iu":
         integer = np.ones(len(images), bool)
     else:
         axes = (1, 2, 3)
-        whole = np.all(images == np.floor(images), axis=axes)
-        integer = whole & (images.min(axis=axes) < images.max(axis=axes))
+        integer = np.all(images == np.floor(images), axis=axes)
+        integer &= images.min(axis=axes) < images.max(axis=axes)
     numbers = np.flatnonzero(integer)
     if not len(numbers):
         return flux, ""
@@ -326,7 +326,7 @@ def log_prob(
     seed: int,
     space: str,
 ) -> LogProb:
-    """The log densities of images, found in chunks of `sample.batch_size`.
+    """The log densities of images, computed in chunks of `sample.batch_size`.
 
     Args:
       config: network, path, prediction and size of the chunks.

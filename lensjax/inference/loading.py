@@ -17,22 +17,22 @@ def load(workdir: str | os.PathLike, step: int | None = None, ema: bool | str = 
 
     Args:
       workdir: the run's folder, or `pretrained/NAME` for a network that comes with lensjax.
-      step: the checkpoint; None for the newest sound one, and for a classifier the one with the
-        lowest validation loss.
+      step: the checkpoint; None for the newest undamaged checkpoint, and for a classifier the
+        checkpoint with the lowest validation loss.
       ema: the parameters to use: an average by its name (`main`, or a half-life of
         `optim.ema_more_half_lives_images` as text, such as `2000`), the raw ones (False or `raw`),
-        or what `sample.ema` of the run says (True).
+        or those of the run's `sample.ema` (True).
 
     Returns:
       A `LensGenerator` with `generate`, or a `LensClassifier` with `classify`, as the run has it;
-      `load_generator` and `load_classifier` have a type.
+      `load_generator` and `load_classifier` have precise return types.
 
     Raises:
-      ConfigError: for the run of a masked autoencoder, which does neither.
+      ConfigError: for the run of a masked autoencoder, which can do neither.
       RequestError: for an average that the run does not keep, or a network that does not come with
         lensjax.
       lensjax.errors.WorkdirError: where the folder is not that of a run.
-      lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
+      lensjax.errors.CheckpointError: where the checkpoint is missing or damaged.
     """
     folder = expanded(workdir, "workdir")
     text = os.fspath(workdir)

@@ -1,8 +1,8 @@
 """Networks that come with lensjax: a folder of `weights/` for each.
 
 `weights.safetensors` holds the parameters, a generator's as bfloat16; `config.json` and
-`dataset.json` hold what those of a workdir do, and `card.json` what is known of the network:
-numbers, the command that made it, SHA-256.
+`dataset.json` are as in a workdir; `card.json` describes the network: scores, the command that made
+it, SHA-256.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from lensjax.run.learning import abstract_state
 
 WEIGHTS_FOLDER = pathlib.Path(__file__).resolve().parents[1] / "weights"
 PREFIX = "pretrained/"
-MAX_BYTES = 20_000_000  # everyone who installs lensjax gets them
+MAX_BYTES = 20_000_000  # everyone who installs lensjax downloads them
 _WEIGHTS, _CARD = "weights.safetensors", "card.json"
 _DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(jnp.bfloat16)}
 
@@ -42,10 +42,10 @@ def names(weights: pathlib.Path = WEIGHTS_FOLDER) -> list[str]:
 
 
 def rounded(trained: Trained) -> Trained:
-    """A network with the parameters that it has once it comes with lensjax.
+    """A network with the parameters that its file in lensjax holds.
 
-    Those of a generator are rounded to bfloat16 (relative error 2^-9 at most) and are float32
-    again; any other network stays as it is. Whatever is said of a network is measured with these.
+    A generator's parameters are rounded to bfloat16 (relative error 2^-9 at most) and returned as
+    float32; any other network stays as it is. Scores are measured with the rounded parameters.
     """
     if trained.config.task != GENERATE:
         return trained
@@ -69,7 +69,8 @@ def serialise(name: str, trained: Trained) -> bytes:
 
     stored = jnp.bfloat16 if trained.config.task == GENERATE else jnp.float32
     flat = traverse_util.flatten_dict(jax.device_get(trained.params), sep="/")
-    content = to_bytes({place: np.ascontiguousarray(one, stored) for place, one in flat.items()})
+    arrays = {path: np.ascontiguousarray(leaf, stored) for path, leaf in flat.items()}
+    content = to_bytes(arrays)
     if len(content) > MAX_BYTES:
         raise RequestError(
             f"{PREFIX}{name}: its weights take {len(content):,} bytes as {np.dtype(stored)}; "
@@ -79,13 +80,13 @@ def serialise(name: str, trained: Trained) -> bytes:
 
 
 def save(folder: pathlib.Path, trained: Trained, card: Mapping[str, Any]) -> None:
-    """Writes a trained network as one that comes with lensjax.
+    """Writes a trained network in the form of networks that come with lensjax.
 
     Args:
       folder: to be made, such as `WEIGHTS_FOLDER / name`.
       trained: the network; a generator is rounded.
-      card: what is known of it, JSON types; `sha256`, `checkpoint_step`, `ema` and
-        `num_parameters` are added. That of a classifier has its `temperature`.
+      card: facts about the network, JSON types; `sha256`, `checkpoint_step`, `ema` and
+        `num_parameters` are added. A classifier's card has its `temperature`.
 
     Raises:
       RequestError: for the card of a classifier without a temperature, or more than `MAX_BYTES`;
@@ -107,15 +108,15 @@ def save(folder: pathlib.Path, trained: Trained, card: Mapping[str, Any]) -> Non
 
 
 def load_card(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> dict[str, Any]:
-    """What is known of a network that comes with lensjax.
+    """Reads the card of a network that comes with lensjax.
 
     Raises:
-      RequestError: where there is none of this name.
+      RequestError: for an unknown name.
     """
     path = weights / name / _CARD
     if not path.is_file():
-        known = ", ".join(PREFIX + one for one in names(weights))
-        raise RequestError(f"{PREFIX}{name}: there is no such network; allowed: {known or 'none'}")
+        allowed = ", ".join(PREFIX + network for network in names(weights)) or "none"
+        raise RequestError(f"{PREFIX}{name}: there is no such network; allowed: {allowed}")
     return json.loads(path.read_text())
 
 
@@ -142,14 +143,14 @@ def load_trained(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> tuple[Tra
       The network and its card.
 
     Raises:
-      RequestError: where there is none of this name, or its weights are not those of its card.
+      RequestError: for an unknown name, or weights that are not those of the card.
     """
     card, folder = load_card(name, weights), weights / name
     content = (folder / _WEIGHTS).read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != card["sha256"]:
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != card["sha256"]:
         raise RequestError(
-            f"{PREFIX}{name}: {_WEIGHTS} has the SHA-256 {found}, its card says {card['sha256']}; "
+            f"{PREFIX}{name}: {_WEIGHTS} has the SHA-256 {sha256}, its card says {card['sha256']}; "
             "install lensjax again"
         )
     config = files.load_config(folder)

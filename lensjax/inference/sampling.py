@@ -22,11 +22,11 @@ from lensjax.run.networks import build_network, build_path, guidance_settings, m
 
 
 class Weights(NamedTuple):
-    """What a sampler draws from.
+    """The parameters that a sampler draws with.
 
     Attributes:
       params: the network's parameters.
-      weaker: those of the weaker network of autoguidance; None without.
+      weaker: parameters of the weaker network of autoguidance; None without autoguidance.
     """
 
     params: Any
@@ -46,7 +46,7 @@ def sampler_settings(sample: SampleConfig) -> samplers.SamplerSettings:
 
 
 def describe_solver(sample: SampleConfig) -> dict[str, Any]:
-    """The sampler, its times, and the fields that it reads; None for the others."""
+    """The sampler, its times, and the fields that it uses; None for fields without use."""
     churns = sample.sampler == "churn"
     return {
         "sampler": sample.sampler,
@@ -67,7 +67,7 @@ def make_sample_fn(
     sample: SampleConfig,
     weaker: Config | None = None,
 ) -> SampleFn:
-    """The pure function that draws one chunk of images.
+    """Makes the pure function that draws one chunk of images.
 
     Image i starts from noise that is a function of (seed, i) alone, and so is the noise that a
     sampler adds on the way.
@@ -77,7 +77,7 @@ def make_sample_fn(
       scaling: from the model's range back to flux.
       image_shape: `(H, W, C)`.
       sample: sampler, times and guidance.
-      weaker: the configuration of the weaker network of autoguidance; None without.
+      weaker: the configuration of autoguidance's weaker network; None without autoguidance.
     """
     network = build_network(config)
     path = network.path
@@ -96,22 +96,22 @@ def make_sample_fn(
 
 
 def passes_per_image(config: Config, sample: SampleConfig) -> int:
-    """How often a network sees one image, guidance included.
+    """The network passes for one image, guidance included.
 
     Args:
       config: path and prediction.
       sample: sampler, times and guidance.
     """
     path = build_path(config)
-    asked = samplers.evaluation_times(path, sampler_settings(sample), sample_times(path, sample))
-    return count_passes(guidance_settings(sample), asked)
+    times = samplers.evaluation_times(path, sampler_settings(sample), sample_times(path, sample))
+    return count_passes(guidance_settings(sample), times)
 
 
 class Drawing:
     """Draws chunks of images, one on each device of a mesh at a time.
 
     Each device runs the program of a chunk, so that images do not depend on how many devices there
-    are. On several hosts all draw together and all get the images.
+    are. On several hosts, all hosts draw together and all get the images.
 
     Args:
       sample_fn: from `make_sample_fn`.
@@ -127,7 +127,7 @@ class Drawing:
         self._draw = on_each_device(draw, mesh)
 
     def placed(self, weights: Weights) -> Weights:
-        """Weights of which each device has a copy."""
+        """Copies weights to each device."""
         return put(weights, replicated(self.mesh))
 
     def __call__(
@@ -157,7 +157,7 @@ def generate_chunks(
     batch_size: int,
     progress: bool = False,
 ) -> np.ndarray:
-    """Draws images in chunks of one shape, the last ones padded.
+    """Draws images in chunks of one shape, the last chunks padded.
 
     Args:
       drawing: draws a chunk on each device.
@@ -165,8 +165,8 @@ def generate_chunks(
       numbers: of the images, int32 `[N]`.
       labels: int32 `[N]`.
       seed: in [0, 2**31 - 1].
-      batch_size: images that a device computes at once.
-      progress: whether to show how far it is and how long it takes, where it takes several turns.
+      batch_size: images that a device computes together.
+      progress: whether to show a progress bar where the images need several turns.
 
     Returns:
       float32 `[N, H, W, C]`, flux.

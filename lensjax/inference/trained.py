@@ -1,4 +1,4 @@
-"""What is common to all that is loaded from a trained run: configuration, data set, parameters."""
+"""The common content of everything loaded from a run: configuration, data set, parameters."""
 
 import dataclasses
 import os
@@ -30,7 +30,7 @@ class Trained:
       dataset: the content of its `dataset.json`.
       params: the parameters that were asked for.
       step: the checkpoint that they come from.
-      ema: which they are: the name of an average, or `raw`.
+      ema: the name of their average, or `raw`.
       folder: the run's workdir; None where there is none.
     """
 
@@ -47,7 +47,7 @@ class Trained:
         return Scaling(**self.dataset["scaling"])
 
 
-_TASKS = {  # what a network of each task is, and which networks do it
+_TASKS = {  # for errors: what a network of each task does, and which networks do it
     GENERATE: ("generates images", "a generator (dit, unet)"),
     CLASSIFY: (
         "is a classifier",
@@ -104,17 +104,17 @@ def restore(
 
     Args:
       folder: its workdir.
-      config: its configuration, but for what may differ on a resume.
+      config: its configuration; fields that may differ on a resume may differ here.
       step: the checkpoint; None for the newest sound one.
       ema: see `lensjax.load`.
-      best: whether the state with the lowest validation loss is looked at first, and taken where
-        `step` is None or its own.
+      best: whether to take the state with the lowest validation loss where `step` is None or the
+        step of this state.
 
     Raises:
       RequestError: for an average that the run does not keep.
       ConfigError: where another field differs.
       lensjax.errors.WorkdirError: where the folder is not that of a run.
-      lensjax.errors.CheckpointError: where there is no such, or no sound, checkpoint.
+      lensjax.errors.CheckpointError: where the checkpoint is missing or damaged.
     """
     files.check_same(folder, config)
     name = params_name(config, ema)
@@ -133,6 +133,6 @@ def restore(
     if state is None:
         raise WorkdirError(f"{folder} has no checkpoint yet; train first")
     params = sampling_params(state, name)
-    if jax.process_count() > 1:  # each process may do with them what it likes
+    if jax.process_count() > 1:  # each process may use them on its own
         params = jax.tree.map(to_host, params)
     return Trained(config, dataset, params, int(state.step), name, folder)

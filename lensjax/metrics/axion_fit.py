@@ -1,12 +1,12 @@
 """The four-parameter fit of an axion vortex: source position, axion mass, angle of the line.
 
 The vortex is a line of point masses at `z = s_k = t_k L e^(i a)`. With `z = x + i y` its deflection
-is the conjugate of `theta^2 sum 1 / (z - s_k)`, an analytic function of `log L + i a`: the
-derivatives by length and angle are one sum, `theta^2 sum s_k / (z - s_k)^2`, apart from a factor i.
+is the conjugate of `theta^2 sum 1 / (z - s_k)`, an analytic function of `log L + i a`: but for a
+factor i, its derivatives by length and by angle are the same, `theta^2 sum s_k / (z - s_k)^2`.
 
 Long lines (small masses) are made of points farther apart than a pixel, which gives the cost narrow
-side minima a few per cent of the image deep. Hence a table of lenses over the whole prior, several
-short searches from its best places, and a long one from the best of these.
+side minima a few per cent of the image deep. A fit therefore makes a table of lenses over the
+prior, then several short searches from its best entries, and a long search from the best result.
 """
 
 import functools
@@ -37,7 +37,7 @@ _SHORT_SEARCH, _LONG_SEARCH = 8, 32
 _CHUNK = 16
 _TABLE_CHUNKS = (32, 512)
 _PAIRS_PER_UNROLL = 2
-# A little room beyond the prior, so that an end on a wall shows.
+# A little beyond the prior, so that a fit that ends at a bound is recognised.
 _LOG10_MASS_LIMITS = (LOG10_AXION_MASS_RANGE[0] - 0.2, LOG10_AXION_MASS_RANGE[1] + 0.2)
 _LOWER = np.array(
     [-fitting.POSITION_LIMIT, -fitting.POSITION_LIMIT, _LOG10_MASS_LIMITS[0], -np.inf]
@@ -148,7 +148,7 @@ def _make_render(survey: Survey, conserved: bool) -> fitting.Render:
 def _table_chunk(
     images: Array, survey: Survey, conserved: bool, free_amplitude: bool
 ) -> tuple[Array, Array]:
-    """The least costs over source positions `[M * A, N]` and these positions."""
+    """The lowest costs over all source positions, `[M * A, N]`, and their positions."""
     x, y = forward.image_grid(survey)
     positions = starts.position_grid(_POSITIONS)
     structures = jnp.stack(jnp.meshgrid(*_table_axes(), indexing="ij"), axis=-1).reshape(-1, 2)
@@ -177,13 +177,14 @@ def _table_axes() -> tuple[np.ndarray, np.ndarray]:
 def _starts(
     images: np.ndarray, survey: Survey, conserved: bool, free_amplitude: bool
 ) -> np.ndarray:
-    """The best places of the table, float32 `[N, S, 4]`."""
-    # Rendering the table takes as long as comparing 300 images with it; few images wait less.
+    """The best entries of the table, float32 `[N, S, 4]`."""
+    # Rendering the table takes as long as comparing 300 images with it; few images need less.
     chunk = min(size for size in _TABLE_CHUNKS if size >= len(images) or size == _TABLE_CHUNKS[-1])
     masses, angles = _table_axes()
 
-    def best_positions(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        costs, positions = map(np.asarray, _table_chunk(part, survey, conserved, free_amplitude))
+    def best_positions(image_chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        table = _table_chunk(image_chunk, survey, conserved, free_amplitude)
+        costs, positions = map(np.asarray, table)
         return costs.T, positions.swapaxes(0, 1)
 
     costs, positions = map_chunks(best_positions, chunk, images)  # [N, M * A], [N, M * A, 2]

@@ -2,11 +2,11 @@
 
 After Lopez-Paz & Oquab (2017). The images are halved; a network learns on one half and is judged on
 the other, then the other way round, so that every image is judged once by a network that never saw
-it. A network that finds nothing proves little: the same network with the same budget must find a
-control, real images with a 30 % wider point-spread function, or the result says "no power".
+it. A network that finds no difference proves little: with the same budget it must also recognise a
+control, real images with a 30 % wider point-spread function; if not, the result is "no power".
 
-The first layer is fixed (`c2st_inputs`), the others are trained: with a few hundred images a side
-this finds smaller differences than a network that has to learn its filters, and within seconds.
+The first layer is fixed (`c2st_inputs`), the later layers are trained. From a few hundred images of
+either kind this finds smaller differences than a network that learns its filters, within seconds.
 """
 
 import math
@@ -32,9 +32,9 @@ _STEPS = 400
 _IMAGES_PER_SIDE = 64
 _LEARNING_RATE = 1e-3
 _WEIGHT_DECAY = 0.1
-# What the members of the ensemble see: powers and components of the flux, of the stretched flux.
+# Scales of each member's inputs: powers and components of the flux, then of the stretched flux.
 _MEMBERS = ((1.0, 1.0, 0.0, 0.0), (1.0, 1.0, 1.0, 0.5))
-# Components of little variance are many: together they would drown the first ones.
+# There are many components of little variance: together they would drown the first components.
 _DECAY_COMPONENT = 5.0
 _LEAST_MEDIAN = 1e-6  # of the RMS, for images that are mostly black
 
@@ -46,10 +46,10 @@ class Accuracy(NamedTuple):
 
     Attributes:
       value: mean of the shares of real and of other images that are recognised.
-      error: its standard error. The two halves teach each other nearly the same, so that it is that
-        of half of the images.
-      real: share of the real images taken for real.
-      other: share of the other images taken for others.
+      error: standard error of `value`. Both halves teach the network nearly the same, so that this
+        is the error for half of the images.
+      real: share of the real images that are classified as real.
+      other: share of the other images that are classified as other.
     """
 
     value: float
@@ -63,11 +63,11 @@ class C2ST(NamedTuple):
 
     Attributes:
       accuracy: on generated images.
-      control: the same network's on the control.
-      has_power: whether the control is found: at least 0.6, and 3 standard errors above 0.5.
+      control: accuracy of the same network on the control.
+      has_power: whether the control's accuracy is at least 0.6 and 3 standard errors above 0.5.
       verdict: `no power`, `told apart` (accuracy 3 standard errors above 0.5) or `not told apart`.
-      logits: of real and generated images, real ones negative where recognised, float32 `[n]` and
-        `[m]`: the images with the largest are worth looking at.
+      logits: of real and of generated images, negative for "real", float32 `[n]` and `[m]`. The
+        images with the largest logits are worth looking at.
     """
 
     accuracy: Accuracy
@@ -98,14 +98,16 @@ def _network(params: _Parameters, inputs: Array) -> Array:
     return hidden @ params["last"] + inputs @ params["linear"] + params["bias_3"]
 
 
-def _train(params: _Parameters, batches: Array, real: Array, other: Array) -> _Parameters:
-    """The trained parameters of one network.
+def _train(
+    params: _Parameters, batches: Array, real_inputs: Array, other_inputs: Array
+) -> _Parameters:
+    """Trains one network.
 
     Args:
-      params: the first ones.
-      batches: places in `real` and in `other` of each step, int32 `[steps, 2, B]`.
-      real: inputs of the real training images, `[T, D]`.
-      other: those of the others, `[U, D]`.
+      params: the first parameters.
+      batches: rows of `real_inputs` and of `other_inputs` in each step, int32 `[steps, 2, B]`.
+      real_inputs: of the real training images, `[T, D]`.
+      other_inputs: of the other training images, `[U, D]`.
     """
     schedule = optax.cosine_decay_schedule(_LEARNING_RATE, len(batches))
     optimizer = optax.adamw(schedule, weight_decay=_WEIGHT_DECAY)
@@ -116,7 +118,7 @@ def _train(params: _Parameters, batches: Array, real: Array, other: Array) -> _P
 
     def step(carry: tuple[_Parameters, Any], places: Array) -> tuple[tuple[_Parameters, Any], None]:
         params, state = carry
-        gradient = jax.grad(loss)(params, real[places[0]], other[places[1]])
+        gradient = jax.grad(loss)(params, real_inputs[places[0]], other_inputs[places[1]])
         updates, state = optimizer.update(gradient, state, params)
         return (optax.apply_updates(params, updates), state), None
 
@@ -126,49 +128,55 @@ def _train(params: _Parameters, batches: Array, real: Array, other: Array) -> _P
 
 @jax.jit
 def _logits(
-    params: _Parameters, batches: Array, members: Array, real: Array, other: Array, judged: Array
+    params: _Parameters,
+    batches: Array,
+    members: Array,
+    real_inputs: Array,
+    other_inputs: Array,
+    judged_inputs: Array,
 ) -> Array:
     """Trains every member of the ensemble on every fold; returns mean logits `[folds, J]`.
 
     Args:
       params: first parameters, `[folds, M, ...]`.
       batches: int32 `[folds, M, steps, 2, B]`.
-      members: what each member multiplies the inputs with, `[M, D]`.
-      real: training inputs of each fold, `[folds, T, D]`.
-      other: the same, `[folds, U, D]`.
-      judged: inputs of the images to be judged, `[folds, J, D]`.
+      members: factors of each member's inputs, `[M, D]`.
+      real_inputs: of each fold's real training images, `[folds, T, D]`.
+      other_inputs: of each fold's other training images, `[folds, U, D]`.
+      judged_inputs: of the images to be judged, `[folds, J, D]`.
     """
 
-    def one(
+    def member_logits(
         params: _Parameters, batches: Array, member: Array, real: Array, other: Array, judged: Array
     ) -> Array:
         params = _train(params, batches, real * member[None], other * member[None])
         return _network(params, judged * member[None])
 
-    over_members = jax.vmap(one, in_axes=(0, 0, 0, None, None, None))
+    over_members = jax.vmap(member_logits, in_axes=(0, 0, 0, None, None, None))
     over_folds = jax.vmap(over_members, in_axes=(0, 0, None, 0, 0, 0))
-    return jnp.mean(over_folds(params, batches, members, real, other, judged), axis=1)
+    logits = over_folds(params, batches, members, real_inputs, other_inputs, judged_inputs)
+    return jnp.mean(logits, axis=1)
 
 
 def _weights(sizes: list[int]) -> np.ndarray:
-    """What each member multiplies each input with, float32 `[M, D]`."""
+    """The factor of each input for each member, float32 `[M, D]`."""
     rows = []
     for member in _MEMBERS:
-        parts = []
+        group_factors = []
         for group, (scale, size) in enumerate(zip(member, sizes, strict=True)):
             components = group % 2 == 1
             decay = 1 / np.sqrt(1 + np.arange(size) / _DECAY_COMPONENT) if components else 1.0
-            parts.append(scale * decay * np.ones(size))
-        rows.append(np.concatenate(parts))
+            group_factors.append(scale * decay * np.ones(size))
+        rows.append(np.concatenate(group_factors))
     return np.asarray(rows, np.float32)
 
 
 def judge(real: np.ndarray, other: np.ndarray, seed: int) -> tuple[Accuracy, np.ndarray]:
-    """The accuracy of one network, without control, and its logits.
+    """Trains and judges one network, without a control.
 
     Args:
       real: finite flux per pixel, float32 `[n, H, W]`.
-      other: the same, `[m, H, W]`.
+      other: images to be told from the real images, in the same form, `[m, H, W]`.
       seed: of halves, first parameters and batches.
 
     Returns:
@@ -183,11 +191,11 @@ def judge(real: np.ndarray, other: np.ndarray, seed: int) -> tuple[Accuracy, np.
     halves = [[order[fold::_FOLDS] for order in orders] for fold in range(_FOLDS)]
     folds = []
     for taught, judged in (halves, halves[::-1]):
-        # Of an odd number the first half has one more; equal shapes for both folds.
+        # Both folds get the same shapes; of an odd number, the first half has one image more.
         train = [half[: len(order) // _FOLDS] for half, order in zip(taught, orders, strict=True)]
         groups = layer.groups(*train)
         inputs = np.concatenate(groups, axis=1)
-        # The last place is repeated where this half is the smaller one.
+        # The last place is repeated where this half is the smaller.
         most = sum(-(-len(order) // _FOLDS) for order in orders)
         places = np.concatenate(judged)
         places = np.pad(places, (0, most - len(places)), mode="edge")
@@ -203,33 +211,33 @@ def judge(real: np.ndarray, other: np.ndarray, seed: int) -> tuple[Accuracy, np.
         ],
         axis=3,
     )
-    found = _logits(params, batches, members, real_inputs, other_inputs, judged_inputs)
+    fold_logits = _logits(params, batches, members, real_inputs, other_inputs, judged_inputs)
     logits = np.full(count + len(other), np.nan, np.float32)
-    logits[all_places.ravel()] = np.asarray(found).ravel()
+    logits[all_places.ravel()] = np.asarray(fold_logits).ravel()
     return _accuracy(logits[:count], logits[count:]), logits
 
 
 def _accuracy(real_logits: np.ndarray, other_logits: np.ndarray) -> Accuracy:
     shares = [float(np.mean(real_logits < 0)), float(np.mean(other_logits > 0))]
     counts = len(real_logits), len(other_logits)
-    # Never 0: a share of 0 or 1 of so many images still has an error.
+    # Never 0: even a share of 0 or 1 has an error.
     smooth = [(share * n + 1) / (n + 2) for share, n in zip(shares, counts, strict=True)]
     variances = [share * (1 - share) * _FOLDS / n for share, n in zip(smooth, counts, strict=True)]
     return Accuracy(sum(shares) / 2, math.sqrt(sum(variances)) / 2, *shares)
 
 
 def c2st(real: np.ndarray, generated: np.ndarray, control: np.ndarray, seed: int = 0) -> C2ST:
-    """Tests whether a network tells generated images from real ones, and whether it could.
+    """Tests whether a network tells generated images from real ones, and a control from real ones.
 
-    Hand in images with instrument noise for a score, with another seed of the noise on each side;
-    noise-free ones for a diagnostic alone. The control's result depends on the real images and the
-    seed, not on the generated ones.
+    For a score, pass images with instrument noise, drawn with different seeds for real and for
+    generated images; noise-free images serve only as a diagnostic. The control's result depends on
+    the real images, the control and the seed, not on the generated images.
 
     Args:
       real: flux per pixel, `[n, H, W]`, at least 50, which the generator never saw.
       generated: `[m, H, W]`, in the same proportion of classes.
-      control: real lenses with a 30 % wider point-spread function, `[m, H, W]`; lenses of their own
-        and not those of `real`.
+      control: real lenses with a 30 % wider point-spread function, `[m, H, W]`; other
+        lenses than those of `real`.
       seed: of halves, first parameters and batches.
 
     Raises:
@@ -252,8 +260,9 @@ def c2st(real: np.ndarray, generated: np.ndarray, control: np.ndarray, seed: int
     if not real.any():
         raise MeasureError("real images are black; hand in flux")
     accuracy, logits = judge(real, generated, seed)
-    found, _ = judge(real, control, seed)
-    has_power = found.value >= max(POWER_ACCURACY, 0.5 + POWER_ERRORS * found.error)
+    on_control, _ = judge(real, control, seed)
+    has_power = on_control.value >= max(POWER_ACCURACY, 0.5 + POWER_ERRORS * on_control.error)
     apart = accuracy.value >= 0.5 + POWER_ERRORS * accuracy.error
     verdict = ("told apart" if apart else "not told apart") if has_power else NO_POWER
-    return C2ST(accuracy, found, has_power, verdict, (logits[: len(real)], logits[len(real) :]))
+    by_set = (logits[: len(real)], logits[len(real) :])
+    return C2ST(accuracy, on_control, has_power, verdict, by_set)

@@ -1,8 +1,8 @@
 """The fixed first layer of the two-sample network: spectra and principal components of images.
 
 A few hundred images do not teach a network good filters. The first layer is therefore made, not
-trained: the power in bands of frequency, and coordinates along principal components. Both look at
-the flux itself, for the ring, and at its logarithm (as `asinh`), for the background.
+trained: the power in bands of frequency, and coordinates along principal components. Both are taken
+of the flux itself, for the ring, and of its logarithm (as `asinh`), for the background.
 """
 
 import functools
@@ -19,7 +19,7 @@ NUM_COMPONENTS = 100
 _FILTER_SIDE = 4
 _BASIS_IMAGES = 600  # a basis from more costs more and is no better
 _CHUNK = 128
-# Of the unit power of real images; float32 transforms round at about this level.
+# Real images have a power of 1; float32 transforms round at about this level.
 _POWER_FLOOR = 1e-14
 _LARGEST = 8.0  # standard deviations; further out a network only extrapolates
 
@@ -36,7 +36,7 @@ def _cosine_filters() -> np.ndarray:
 def _bands(shape: tuple[int, int]) -> np.ndarray:
     """Weights of the frequencies of `rfft2`, `[H * (W // 2 + 1), bands]`.
 
-    Rings of one cycle, and the responses of the cosine filters, which know directions.
+    Rings one cycle wide, and the responses of the cosine filters, which depend on direction.
     """
     rings, copies = band_means(shape)
     responses = np.abs(np.fft.rfft2(_cosine_filters(), shape)) ** 2
@@ -64,7 +64,7 @@ def log_band_powers(images: np.ndarray) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames="num_components")
 def _project(basis_images: Array, images: Array, num_components: int) -> Array:
-    """Coordinates `[N, num_components]` along the principal components of other images."""
+    """Coordinates `[N, num_components]` along the principal components of `basis_images`."""
     multiply = functools.partial(jnp.matmul, precision="highest")
     mean = jnp.mean(basis_images, axis=0, keepdims=True)
     centred = basis_images - mean
@@ -82,15 +82,15 @@ def _standardised(values: np.ndarray, train: np.ndarray) -> np.ndarray:
 
 
 class InputLayer:
-    """What the network sees of a set of images, standardised on the training part.
+    """The network's inputs for a set of images, standardised on the training images.
 
     Attributes:
-      flux: images in parts of the real images' RMS, float32 `[N, H, W]`.
-      stretched: asinh of the images in parts of the median real |pixel|.
+      flux: images divided by the RMS of the real images, float32 `[N, H, W]`.
+      stretched: asinh of the images divided by the median absolute pixel of the real images.
     """
 
     def __init__(self, images: np.ndarray, rms: float, median: float):
-        """Computes what does not depend on the training part.
+        """Computes the powers, which do not depend on the choice of training images.
 
         Args:
           images: float32 `[N, H, W]`.
@@ -104,11 +104,11 @@ class InputLayer:
     def groups(self, real_train: np.ndarray, other_train: np.ndarray) -> list[np.ndarray]:
         """The groups of inputs of all images, float32 `[N, D]` each.
 
-        Powers of the flux, its components, powers of the stretched flux, its components.
+        Powers and components of the flux, then powers and components of the stretched flux.
 
         Args:
           real_train: indices of the real training images.
-          other_train: those of the other training images.
+          other_train: indices of the other training images.
         """
         train = np.concatenate([real_train, other_train])
         share = _BASIS_IMAGES // 2

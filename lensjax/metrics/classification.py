@@ -1,4 +1,4 @@
-"""Scores of a classifier: how often it is right, how well it ranks, and what its numbers mean.
+"""Scores of a classifier: how often it is right, and how well it ranks and is calibrated.
 
 Everything is computed in float64 from probabilities, so that a network, a baseline of one number
 and an ensemble are scored alike.
@@ -30,9 +30,10 @@ class Scores(NamedTuple):
       recall: share of the images of each class that are recognised, float64 `[K]`.
       auc: area under each class's curve against all others, float64 `[K]`.
       macro_auc: unweighted mean of `auc` over the classes that have images.
-      confusion: number of images of each class (rows) taken for each (columns), int64 `[K, K]`.
+      confusion: number of images of each class (rows) predicted as each class (columns), int64
+        `[K, K]`.
       log_loss: mean -ln of the true class's probability in nats. A probability below 2.2e-16 counts
-        as that: one image costs at most 36.
+        as 2.2e-16, so that one image costs at most 36.
       ece: expected calibration error, see `Reliability.ece`, with 15 bins.
     """
 
@@ -48,7 +49,7 @@ class Scores(NamedTuple):
     ece: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The same in types of JSON: what belongs to classes by name, None for NaN."""
+        """The scores in types of JSON: arrays of `[K]` by class name, None for NaN."""
 
         def by_name(values: np.ndarray) -> dict[str, float | None]:
             numbers = (None if math.isnan(value) else value for value in values.tolist())
@@ -68,8 +69,8 @@ class RocCurve(NamedTuple):
 
     Attributes:
       false_positive_rate: rising from 0 to 1, float64 `[P]`; empty for a class without an image.
-      true_positive_rate: the same at the same thresholds.
-      auc: area under the whole curve, before points were left out; NaN where it is empty.
+      true_positive_rate: at the same thresholds, float64 `[P]`.
+      auc: area under the full curve, before points were left out; NaN for an empty curve.
     """
 
     false_positive_rate: np.ndarray
@@ -78,7 +79,7 @@ class RocCurve(NamedTuple):
 
 
 class Reliability(NamedTuple):
-    """What the probability of the most probable class means, in bins of equal width over 0 to 1.
+    """Accuracy by the probability of the most probable class, in bins of equal width from 0 to 1.
 
     Bin i holds the images with a probability above i / B and up to (i + 1) / B. An empty bin has
     NaN.
@@ -102,7 +103,7 @@ class Reliability(NamedTuple):
 
 
 def _check_table(table: np.ndarray, name: str) -> np.ndarray:
-    """Converts `[N, K]` numbers to float64, or says what is wrong with them."""
+    """Checks a table `[N, K]` and converts it to float64."""
     table = np.asarray(table)
     if table.ndim != 2 or table.shape[1] < _MIN_CLASSES or not len(table):
         raise MeasureError(
@@ -135,7 +136,7 @@ def _check_labels(labels: np.ndarray, num_images: int, num_classes: int) -> np.n
 def _check(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels int64 `[N]` and probabilities float64 `[N, K]`.
 
-    The rows keep their sums: to divide by these would break ties between images.
+    Rows are not divided by their sums, since that would break ties between images.
     """
     probabilities = _check_table(probabilities, "probabilities")
     labels = _check_labels(labels, *probabilities.shape)
@@ -188,9 +189,9 @@ def score(labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[s
     _check_present(labels)
     count, num_classes = probabilities.shape
     names = _check_names(class_names, num_classes)
-    taken = probabilities.argmax(axis=1)
-    confusion = confusion_counts(labels, taken, num_classes)
-    right = float(accuracy_score(labels, taken, normalize=False))
+    predicted = probabilities.argmax(axis=1)
+    confusion = confusion_counts(labels, predicted, num_classes)
+    right = float(accuracy_score(labels, predicted, normalize=False))
     smooth = (right + 1) / (count + 2)
     images = confusion.sum(axis=1)
     normalised = probabilities / probabilities.sum(axis=1, keepdims=True)
@@ -210,11 +211,11 @@ def score(labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[s
 
 
 def confusion_counts(labels: np.ndarray, taken: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts the images of each class (rows) that are taken for each (columns), int64 `[K, K]`.
+    """Counts the images of each class (rows) predicted as each class (columns), int64 `[K, K]`.
 
     Args:
       labels: the true classes, integers `[N]` in 0 to K - 1.
-      taken: what they are taken for, the same.
+      taken: the predicted classes, integers `[N]` in 0 to K - 1.
       num_classes: K.
     """
     from sklearn.metrics import confusion_matrix
@@ -225,7 +226,7 @@ def confusion_counts(labels: np.ndarray, taken: np.ndarray, num_classes: int) ->
 def class_areas(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Computes the area under each class's curve against all others, float64 `[K]`.
 
-    NaN for a class without an image, and for a class that has all of them.
+    NaN for a class without an image, and for a class that has all images.
 
     Args:
       labels: integers `[N]` in 0 to K - 1.
@@ -243,7 +244,7 @@ def class_areas(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 def roc_curves(labels: np.ndarray, probabilities: np.ndarray) -> list[RocCurve]:
     """The curve of each class against all others, at most 400 points each.
 
-    The points that are kept lie evenly along the curve, so that a steep beginning keeps its shape.
+    These points lie evenly along the curve, so that a steep beginning keeps its shape.
 
     Args:
       labels: integers `[N]` in 0 to K - 1.
@@ -268,8 +269,8 @@ def _curve(of_class: np.ndarray, probability: np.ndarray, area: float) -> RocCur
         return RocCurve(np.empty(0), np.empty(0), math.nan)
     false_positive_rate, true_positive_rate, _ = roc_curve(of_class, probability)
     along = false_positive_rate + true_positive_rate  # from 0 to 2
-    kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], MAX_POINTS)))
-    return RocCurve(false_positive_rate[kept], true_positive_rate[kept], area)
+    points = np.unique(np.searchsorted(along, np.linspace(0, along[-1], MAX_POINTS)))
+    return RocCurve(false_positive_rate[points], true_positive_rate[points], area)
 
 
 def reliability(
@@ -305,7 +306,7 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
     Args:
       logits: `[N, K]`.
-      temperature: what the logits are divided by first, above 0.
+      temperature: divisor of the logits, above 0.
 
     Raises:
       MeasureError: for another shape, logits that are not finite, or a temperature that is not
@@ -321,10 +322,10 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The temperature whose softmax(logits / T) has the least log loss.
 
-    Temperature scaling (Guo et al. 2017, arXiv:1706.04599, section 4.2). Fit it on images on which
-    neither the network nor its stopping was chosen. The loss has one minimum in T, looked for
-    between 0.05 and 20. Where every image is recognised it keeps falling as T does, and what comes
-    back is the lower end.
+    Temperature scaling (Guo et al. 2017, arXiv:1706.04599, section 4.2). Use images by which
+    neither the network nor its stopping point was chosen. The loss has one minimum in T, searched
+    between 0.05 and 20. Where every image is recognised the loss falls with T, and the result is
+    the lower end.
 
     Args:
       logits: `[N, K]`.
@@ -338,12 +339,12 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     logits = _check_table(logits, "logits")
     labels = _check_labels(labels, *logits.shape)
-    # Logits above that of the true class: the loss is the mean of ln sum exp(above / T).
+    # Logits minus the logit of the true class: the loss is the mean of ln sum exp(above / T).
     above = logits - logits[np.arange(len(labels)), labels][:, None]
 
     def loss(log_temperature: float) -> float:
         return float(np.mean(logsumexp(above / math.exp(log_temperature), axis=1)))
 
     low, high = (math.log(limit) for limit in TEMPERATURE_LIMITS)
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-5})
-    return float(np.clip(math.exp(found.x), *TEMPERATURE_LIMITS))
+    minimum = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-5})
+    return float(np.clip(math.exp(minimum.x), *TEMPERATURE_LIMITS))

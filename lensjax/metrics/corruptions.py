@@ -1,8 +1,8 @@
-"""Known faults for real images: what a judge must notice, measured before it judges anything.
+"""Known faults for real images: a judge must notice them before it may judge anything.
 
-Each corruption takes the images of a split and returns as many that are wrong in one known way. On
-noise-free simulated sets a wider blur or another Einstein radius is rendered anew, so that nothing
-but the fault differs; on other images it is imitated where it can be.
+Each corruption takes the images of a split and returns as many images with one known fault. On
+noise-free simulated sets a wider blur or another Einstein radius is rendered anew, so that only the
+fault differs; on other images the fault is imitated where possible.
 """
 
 import dataclasses
@@ -18,10 +18,10 @@ from lensjax.errors import CorruptionError
 
 NUM_COLLAPSED = 10
 SPECKLE_SHARE_OF_PEAK = 0.01
-SPECKLE_PIXELS = 2.0  # standard deviation of the smooth one
+SPECKLE_PIXELS = 2.0  # standard deviation of the smooth speckle's Gaussian
 SHIFT_PIXELS = 0.25
 GUIDANCE = 2.0
-# Where the blur of the user's files is not known: the narrowest that pixels can hold.
+# Where the blur of the user's files is not known: the narrowest blur that pixels can sample.
 UNKNOWN_FWHM_PIXELS = 2.0
 _SOURCE_COLUMNS = [PARAMETER_NAMES.index(f"source_{axis}_arcsec") for axis in "xy"]
 _THETA_E_COLUMN = PARAMETER_NAMES.index("theta_e_arcsec")
@@ -31,12 +31,12 @@ Images = tuple[np.ndarray, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class RealImages:
-    """Real images and what is known about them.
+    """Real images, with labels and the data that corruptions need.
 
     Attributes:
       images: flux per pixel, float32 `[N, H, W, C]`, finite.
       labels: int32 `[N]`.
-      survey: the DeepLense model; None where rendering does not give the images (a set with noise,
+      survey: the DeepLense model; None where rendering cannot give the images (a set with noise,
         the user's files).
       parameters: float32 `[N, P]` in the order of `PARAMETER_NAMES`, with a survey.
       train_images: training images, for copies of them.
@@ -53,10 +53,10 @@ class RealImages:
     psf_fwhm_pixels: float = UNKNOWN_FWHM_PIXELS
 
     def __post_init__(self) -> None:
-        """Checks that the parts belong together.
+        """Checks shapes and pixels.
 
         Raises:
-          CorruptionError: where they do not.
+          CorruptionError: for shapes that do not fit, or pixels that are not finite.
         """
         count = len(self.images)
         if self.images.ndim != 4 or not count or self.labels.shape != (count,):
@@ -73,7 +73,7 @@ class RealImages:
 
     @property
     def lacks(self) -> Mapping[str, bool]:
-        """For each thing that a corruption may need whether it is missing."""
+        """Whether each input that a corruption may need is missing, by its name."""
         return {
             "the simulator": self.survey is None or self.parameters is None,
             "two classes": len(np.unique(self.labels)) < 2,
@@ -81,15 +81,15 @@ class RealImages:
         }
 
     def rows(self) -> list[np.ndarray]:
-        """The places of the images of each class that there is."""
+        """The places of the images of each class that occurs."""
         return [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
 
 
 def gaussian_blur(images: np.ndarray, sigma_pixels: float) -> np.ndarray:
-    """Images `[N, H, W, C]` under a Gaussian, exact for what the pixels resolve.
+    """Blurs images `[N, H, W, C]` by a Gaussian, exactly at all scales that the pixels resolve.
 
     In Fourier space, because a second blur is often narrower than a pixel, where a kernel sampled
-    at whole pixels does next to nothing. The edge value is repeated.
+    at whole pixels has almost no effect. The edge value is repeated.
     """
     height, width = images.shape[1:3]
     edge = int(4 * sigma_pixels + 8)
@@ -132,20 +132,20 @@ def _flip(real: RealImages, seed: int) -> Images:
 def _shift(real: RealImages, seed: int) -> Images:
     """Shifts along x by a cubic spline.
 
-    On Model II it is off by 0.006 of an image's RMS, where the shift itself is 0.074; unlike a
-    shift in Fourier space it leaves no negative pixels that would give it away.
+    On Model II the spline's error is 0.006 of an image's RMS; the shift itself changes 0.074 of the
+    RMS. Unlike a shift in Fourier space, it makes no negative pixels that would give it away.
     """
     from scipy.ndimage import shift
 
     del seed
-    rows = np.eye(real.images.shape[2])  # a spline is linear: what it makes of each pixel
+    rows = np.eye(real.images.shape[2])  # a spline is linear: its response to each pixel
     weights = shift(rows, (0, SHIFT_PIXELS), order=3, mode="nearest").astype(np.float32)
     return np.einsum("nhwc,wv->nhvc", real.images, weights, optimize=True), real.labels
 
 
 def _stretch_theta_e(real: RealImages, seed: int) -> Images:
     del seed
-    assert real.survey is not None  # both are needs of the corruption
+    assert real.survey is not None  # see `Corruption.needs`
     assert real.parameters is not None
     parameters = real.parameters.copy()
     parameters[:, _THETA_E_COLUMN] *= 1.01
@@ -162,7 +162,7 @@ def _shuffle_labels(real: RealImages, seed: int) -> Images:
 
 
 def _scramble_half(real: RealImages, seed: int) -> Images:
-    """Gives half of the images of each class random phases: power spectrum and flux stay."""
+    """Gives half of the images of each class random phases; keeps power spectrum and flux."""
     random, images = np.random.default_rng(seed), real.images.copy()
     for rows in real.rows():
         half = random.choice(rows, len(rows) // 2, replace=False)
@@ -186,42 +186,42 @@ def _collapse(real: RealImages, seed: int) -> Images:
 
 def _copy_training(real: RealImages, seed: int) -> Images:
     """Takes random training images of the same class, each once where there are enough."""
-    assert real.train_images is not None  # both are needs of the corruption
+    assert real.train_images is not None  # see `Corruption.needs`
     assert real.train_labels is not None
     random, images = np.random.default_rng(seed), real.images.copy()
     for rows in real.rows():
-        known = np.flatnonzero(real.train_labels == real.labels[rows[0]])
-        if not len(known):
+        candidates = np.flatnonzero(real.train_labels == real.labels[rows[0]])
+        if not len(candidates):
             raise CorruptionError(f"there are no training images of class {real.labels[rows[0]]}")
-        chosen = random.choice(known, len(rows), replace=len(known) < len(rows))
+        chosen = random.choice(candidates, len(rows), replace=len(candidates) < len(rows))
         images[rows] = real.train_images[chosen]
     return images, real.labels
 
 
 def _replace_class(real: RealImages, seed: int) -> Images:
-    """Shows the last class under the label of the second: cdm without its sub-structure."""
+    """Replaces the images of the second class by images of the last: cdm by `no_sub`."""
     random, images, rows = np.random.default_rng(seed), real.images.copy(), real.rows()
-    missing, other = (rows[1], rows[-1]) if len(rows) > 2 else (rows[0], rows[1])
-    chosen = random.choice(other, len(missing), replace=len(other) < len(missing))
-    images[missing] = real.images[chosen]
+    replaced, shown = (rows[1], rows[-1]) if len(rows) > 2 else (rows[0], rows[1])
+    chosen = random.choice(shown, len(replaced), replace=len(shown) < len(replaced))
+    images[replaced] = real.images[chosen]
     return images, real.labels
 
 
 def _drop_class(real: RealImages, seed: int) -> Images:
-    """Leaves out the class that `_replace_class` replaces: the only one with fewer images."""
+    """Leaves out the class that `_replace_class` replaces; returns fewer images than it takes."""
     del seed
     classes = np.unique(real.labels)
-    kept = real.labels != (classes[1] if len(classes) > 2 else classes[0])
-    return real.images[kept], real.labels[kept]
+    is_kept = real.labels != (classes[1] if len(classes) > 2 else classes[0])
+    return real.images[is_kept], real.labels[is_kept]
 
 
 def _over_guide(real: RealImages, seed: int) -> Images:
     """Pushes each image away from the mean of all classes, as guidance does.
 
-    Guidance g extrapolates from what is expected without a label to what is expected with it:
-    `x + (g - 1) (x - m)`. With a simulator, m is the mean of all classes behind the same source:
-    the image itself for its own class, for another the sub-structure of a random image of that
-    class. Without one, m is the mean of all images.
+    Guidance g extrapolates from the expectation without a label to the expectation with a label:
+    `x + (g - 1) (x - m)`. With a simulator, m is the mean over all classes for the same source: the
+    image itself for its own class, and for each other class an image with the sub-structure of a
+    random image of that class. Without a simulator, m is the mean of all images.
     """
     images = real.images
     if real.survey is None or real.parameters is None:
@@ -245,9 +245,9 @@ class Corruption:
 
     Attributes:
       name: short, for tables of numbers.
-      description: in words.
+      description: of the fault, in words.
       function: `(real, seed) -> images float32 [N, H, W, C], labels int32 [N]`; pure.
-      needs: keys of `RealImages.lacks` without which there is no such fault.
+      needs: keys of `RealImages.lacks` that the fault needs.
     """
 
     name: str
@@ -266,8 +266,8 @@ def _noise(sigma_pixels: float) -> Callable[[RealImages, int], Images]:
 
 _SIMULATOR, _CLASSES, _TRAINING = ("the simulator",), ("two classes",), ("training images",)
 CORRUPTIONS: Mapping[str, Corruption] = {
-    one.name: one
-    for one in (
+    corruption.name: corruption
+    for corruption in (
         Corruption("psf_10", "point-spread function 10 % wider", _psf(1.1)),
         Corruption("psf_30", "point-spread function 30 % wider", _psf(1.3)),
         Corruption("speckle_white", "white noise of 1 % of the peak", _noise(0.0)),
@@ -288,12 +288,12 @@ CORRUPTIONS: Mapping[str, Corruption] = {
 
 
 def corrupt(name: str, real: RealImages, seed: int) -> Images:
-    """Real images with a known fault.
+    """Gives real images a known fault.
 
     Args:
       name: a key of `CORRUPTIONS`.
-      real: the images and what is known about them.
-      seed: of whatever is random in the fault.
+      real: the images, labels and the data that the fault needs.
+      seed: of the random choices in the fault.
 
     Returns:
       Images, float32 `[N, H, W, C]`, and labels, int32 `[N]`; fewer for `class_absent`.

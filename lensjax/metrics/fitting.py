@@ -1,9 +1,9 @@
-"""Levenberg-Marquardt for many images at once: several starts, bounds, and what a fit leaves.
+"""Levenberg-Marquardt for many images together: several starts, bounds, and residuals.
 
 A problem is one function, `evaluate(parameters, image) -> Expansion`: the cost at a point with the
-gradient and the Gauss-Newton matrix there. Cost and derivatives come from one evaluation, and each
-trial costs one. Rows (an image and a start) that have ended leave the batch, so that a slow row
-does not hold up the others.
+gradient and the Gauss-Newton matrix there. One evaluation gives cost and derivatives; each trial
+takes one evaluation. Rows (an image and a start) that have ended leave the batch, so that a slow
+row does not hold up the rest.
 """
 
 import functools
@@ -21,19 +21,21 @@ from lensjax.devices.chunks import map_chunks
 from lensjax.metrics import image_input
 
 Render = Callable[[Array], Array]
-# A fit may leave the prior a little: a wrong image must not look right because it sits on a wall.
+# A fit may leave the prior a little: a wrong image must not look right because its fit ends at a
+# bound.
 POSITION_LIMIT = 1.3 * SOURCE_POSITION_LIMIT
-# What a fit leaves of a black image is infinitely more than the image; means stay finite so.
+# The ratio of a black image would be infinite; with this limit, means stay finite.
 MAX_RATIO = 1e6
-# Beyond, a fit describes next to nothing of the image, and where it ended means nothing.
+# Above this ratio, a fit describes almost nothing of the image, and its parameters mean nothing.
 _CONVERGED_RATIO = 0.5
 _CHUNKS_PER_BLOCK = 8
 _MAP_CHUNK, _MAP_BATCH = 64, 16
-_ROUND = 4  # iterations between two looks at which rows have ended
+_ROUND = 4  # iterations between two checks of which rows have ended
 _FIRST_DAMPING = 1e-3
 _MIN_DAMPING, _MAX_DAMPING = 1e-7, 1e5
 _GAIN = 1e-4  # a search ends where the next move can gain no more than this share of the cost
-# and where it cannot improve a cost of this share of the image's power: float32 has no more digits.
+# A search also ends where it cannot improve a cost below this share of the image's power: float32
+# has no more digits.
 _EXACT = 1e-13
 
 
@@ -42,8 +44,8 @@ class Expansion(NamedTuple):
 
     Attributes:
       cost: the sum of squares, `[]`.
-      gradient: half of its gradient, `[P]`.
-      normal: half of its Gauss-Newton matrix, `[P, P]`.
+      gradient: half of the cost's gradient, `[P]`.
+      normal: half of the cost's Gauss-Newton matrix, `[P, P]`.
     """
 
     cost: Array
@@ -72,7 +74,7 @@ def project_amplitude(model: Array, jacobian: Array, image: Array) -> tuple[Arra
     Args:
       model: `[H, W]`.
       jacobian: its derivatives, `[P, H, W]`.
-      image: what it is scaled to, `[H, W]`.
+      image: to which the model is scaled, `[H, W]`.
 
     Returns:
       The model times its amplitude, which is at least 0, and the derivatives of that product.
@@ -98,7 +100,7 @@ class _Row(NamedTuple):
 def _propose(row: _Row, lower: Array, upper: Array) -> tuple[Array, Array]:
     """The next point to try, and the gain in cost that the expansion promises there."""
     parameters, (_, gradient, normal) = row.parameters, row.expansion
-    # A parameter on a wall that the cost pushes against it stays; the others move as if fixed.
+    # A parameter that the cost pushes against its bound stays; the rest move as if it were fixed.
     held = ((parameters <= lower) & (gradient > 0)) | ((parameters >= upper) & (gradient < 0))
     scale = jnp.sqrt(jnp.diag(normal))
     free = ~held & (scale > 0)
@@ -116,7 +118,7 @@ def _propose(row: _Row, lower: Array, upper: Array) -> tuple[Array, Array]:
 def _iterate(row: _Row, image: Array, evaluate: Evaluate, lower: Array, upper: Array) -> _Row:
     tried, gain = _propose(row, lower, upper)
     expansion = evaluate(tried, image)
-    # Written so that a NaN is no improvement.
+    # Written so that NaN does not count as an improvement.
     better = (expansion.cost < row.expansion.cost) & ~row.ended
 
     def choose(new: Array, old: Array) -> Array:
@@ -125,11 +127,11 @@ def _iterate(row: _Row, image: Array, evaluate: Evaluate, lower: Array, upper: A
     damping = jnp.clip(
         jnp.where(better, row.damping / 8, row.damping * 4), _MIN_DAMPING, _MAX_DAMPING
     )
-    kept = jax.tree.map(choose, expansion, row.expansion)
+    lowest = jax.tree.map(choose, expansion, row.expansion)
     ended = (row.damping <= 1) & ~(gain > _GAIN * row.expansion.cost)
     ended |= damping >= _MAX_DAMPING
-    ended |= ~better & (kept.cost <= _EXACT * jnp.sum(jnp.square(image)))
-    return _Row(choose(tried, row.parameters), kept, damping, row.ended | ended)
+    ended |= ~better & (lowest.cost <= _EXACT * jnp.sum(jnp.square(image)))
+    return _Row(choose(tried, row.parameters), lowest, damping, row.ended | ended)
 
 
 @functools.partial(jax.jit, static_argnames="evaluate")
@@ -146,12 +148,12 @@ def _next_round(rows: _Row, images: Array, evaluate: Evaluate, lower: Array, upp
 
 
 class Minimum(NamedTuple):
-    """Where the searches for each image ended; the best of its starts.
+    """The end of the best search for each image.
 
     Attributes:
       parameters: float32 `[N, P]`.
       cost: the sum of squares there, float32 `[N]`.
-      ended: False where the iterations ran out before, bool `[N]`.
+      ended: False where the iterations ran out first, bool `[N]`.
     """
 
     parameters: np.ndarray
@@ -198,7 +200,7 @@ def minimise(
       images: float32 `[N, H, W]`.
       starts: float32 `[N, S, P]`.
       lower: bounds `[P]`; -inf for none.
-      upper: the same.
+      upper: bounds `[P]`; inf for none.
       max_iterations: trials for each start, rounded up to a multiple of 4.
       chunk: rows that are computed together.
     """
@@ -207,15 +209,15 @@ def minimise(
     flat = starts.reshape(-1, size).astype(np.float32)
     owner = np.repeat(np.arange(count), num_starts)
     rounds, step = -(-max_iterations // _ROUND), _CHUNKS_PER_BLOCK * chunk
-    parts = [slice(first, first + step) for first in range(0, len(flat), step)]
-    blocks = [
-        _minimise_block(evaluate, images[owner[part]], flat[part], bounds, rounds, chunk)
-        for part in parts
+    blocks = [slice(first, first + step) for first in range(0, len(flat), step)]
+    block_minima = [
+        _minimise_block(evaluate, images[owner[block]], flat[block], bounds, rounds, chunk)
+        for block in blocks
     ]
-    every = jax.tree.map(lambda *leaves: np.concatenate(leaves), *blocks)
-    cost = np.where(np.isnan(every.cost), np.inf, every.cost).reshape(count, num_starts)
+    minima = jax.tree.map(lambda *leaves: np.concatenate(leaves), *block_minima)
+    cost = np.where(np.isnan(minima.cost), np.inf, minima.cost).reshape(count, num_starts)
     best = np.arange(count) * num_starts + np.argmin(cost, axis=1)
-    return jax.tree.map(lambda leaf: leaf[best], every)
+    return jax.tree.map(lambda leaf: leaf[best], minima)
 
 
 def strictly_inside(parameters: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
@@ -225,14 +227,14 @@ def strictly_inside(parameters: np.ndarray, lower: np.ndarray, upper: np.ndarray
 
 
 class Fitted(NamedTuple):
-    """What every fit returns beside its parameters.
+    """The results of every fit beside its parameters.
 
     Attributes:
       image: the fitted image, flux, float32 `[N, H, W]`.
       ratio: RMS(image - fit) / RMS(image), at most `MAX_RATIO`, float32 `[N]`.
-      converged: the search ended by itself, away from the walls, at a fit that leaves less than
-        half of the image; bool `[N]`.
-      amplitude: what the model was multiplied by; 1 where the amplitude is fixed. float32 `[N]`.
+      converged: whether the search ended by itself, away from the bounds, with a ratio below 1/2,
+        bool `[N]`.
+      amplitude: factor of the model, 1 where the amplitude is fixed, float32 `[N]`.
     """
 
     image: np.ndarray
@@ -249,7 +251,7 @@ def finish(
     Args:
       images: flux, float32 `[N, H, W]`.
       models: the images of the fitted lenses with the survey's amplitude, the same shape.
-      ended: which searches ended by themselves away from the walls, bool `[N]`.
+      ended: which searches ended by themselves away from the bounds, bool `[N]`.
       free_amplitude: scales each model to its image.
     """
     amplitude = np.ones(len(images), np.float32)
@@ -259,9 +261,9 @@ def finish(
         tiny = np.finfo(np.float32).tiny
         amplitude = np.maximum(product / np.maximum(power, tiny), 0).astype(np.float32)
         models = models * amplitude[:, None, None]
-    left, light = rms(images - models), rms(images)
-    black = light == 0
-    ratio = np.minimum(left / np.where(black, 1, light), MAX_RATIO)
+    residual_rms, image_rms = rms(images - models), rms(images)
+    black = image_rms == 0
+    ratio = np.minimum(residual_rms / np.where(black, 1, image_rms), MAX_RATIO)
     ratio = np.where(black, MAX_RATIO, ratio).astype(np.float32)
     return Fitted(models, ratio, ended & (ratio < _CONVERGED_RATIO), amplitude)
 
@@ -272,7 +274,7 @@ def rms(images: np.ndarray) -> np.ndarray:
 
 
 def check_images(images: np.ndarray, survey: Survey) -> np.ndarray:
-    """Checks images of a survey, and gives them as float32 `[N, H, W]`.
+    """Checks images of a survey and converts them to float32 `[N, H, W]`.
 
     Raises:
       lensjax.errors.MeasureError: for no images, another size than the survey's, or pixels that are

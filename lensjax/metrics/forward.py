@@ -1,8 +1,8 @@
-"""The pieces of the renderer that fits differentiate by hand, each the renderer's own arithmetic.
+"""Pieces of the renderer, in its own arithmetic, for fits that differentiate it by hand.
 
 An image is `P S(theta - beta alpha(theta))`: the source S at the traced positions, blurred by P.
 Its derivative by any parameter of the lens is `-beta P (S_x d alpha_x + S_y d alpha_y)`, so that
-the slopes of the source, found once, serve all of them.
+the slopes of the source, computed once, serve all parameters.
 """
 
 import functools
@@ -28,7 +28,7 @@ def image_grid(survey: Survey) -> tuple[Array, Array]:
 
 def image_matrix(survey: Survey) -> Array:
     """The blur along one axis times the side of a pixel, `[n, n]`."""
-    # The renderer's own, so that the two cannot differ.
+    # The renderer's own matrix, so that the two cannot differ.
     matrix = raytracing._image_matrix(survey, 1, False)
     return jnp.asarray(matrix * survey.pixel_scale_arcsec, jnp.float32)
 
@@ -57,7 +57,7 @@ def trace(
       lens: halo, shear and source; its point masses are left out.
       survey: the DeepLense model.
       extra_x: deflection of everything else in arcsec, `[n, n]`, before beta.
-      extra_y: the same.
+      extra_y: the same along y.
 
     Returns:
       Brightness `[n, n]` and its slopes along x and y of the source plane per arcsec, before blur.
@@ -69,5 +69,5 @@ def trace(
     brightness, push = jax.linearize(
         functools.partial(raytracing.sersic_brightness, lens=lens), *traced
     )
-    one, zero = jnp.ones_like(brightness), jnp.zeros_like(brightness)
-    return brightness, push(one, zero), push(zero, one)
+    ones, zeros = jnp.ones_like(brightness), jnp.zeros_like(brightness)
+    return brightness, push(ones, zeros), push(zeros, ones)

@@ -44,9 +44,9 @@ def check_features(features: np.ndarray, num_features: int | None = None) -> np.
 
 
 class Moments:
-    """Number, mean and covariance of features that come in batches; no features are kept.
+    """Number, mean and covariance of features that come in batches, without storing features.
 
-    Batches are merged as Chan, Golub & LeVeque (1979) do, so that a large mean costs no digits.
+    Batches are merged as Chan, Golub & LeVeque (1979) do, so that a large mean costs no precision.
     """
 
     def __init__(self) -> None:
@@ -119,8 +119,8 @@ class Moments:
     def root(self) -> np.ndarray:
         """`F` with `covariance = F F^T`, float64 `[D, R]`; computed once.
 
-        R is the rank: at most one less than the number of images, and directions whose variance is
-        lost in the rounding of the largest are left out.
+        R, the rank, is less than the number of images. Directions whose variance is lost in the
+        rounding of the largest variance are left out.
 
         Raises:
           MeasureError: for fewer than 2 images.
@@ -129,8 +129,8 @@ class Moments:
             variances, directions = np.linalg.eigh(self.covariance)
             rounding = max(variances[-1], 0.0) * len(variances) * np.finfo(np.float64).eps
             rank = min(int((variances > rounding).sum()), self._count - 1)
-            kept = slice(len(variances) - rank, None)
-            self._root = directions[:, kept] * np.sqrt(variances[kept])
+            largest = slice(len(variances) - rank, None)
+            self._root = directions[:, largest] * np.sqrt(variances[largest])
         return self._root
 
     def _require_images(self) -> None:
@@ -145,13 +145,13 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
     Args:
       a: moments of one set of images.
-      b: moments of the other.
+      b: moments of the other set.
 
     Returns:
       The distance (a squared length, as FID is), at least 0.
 
     Raises:
-      MeasureError: for fewer than 2 images, or another number of features.
+      MeasureError: for fewer than 2 images, or different numbers of features.
     """
     for moments in (a, b):
         moments._require_images()
@@ -163,13 +163,13 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     shift = np.sum(np.square(a.mean - b.mean))
     product = a.root().T @ b.root()
     shared = np.linalg.svd(product, compute_uv=False).sum() if product.size else 0.0
-    # Kept within the roots: a direction that they leave out must not count in the traces alone.
+    # Traces of the roots: a direction that the roots leave out must not count in the traces alone.
     spread = np.sum(np.square(a.root())) + np.sum(np.square(b.root()))
     return max(float(shift + spread - 2 * shared), 0.0)
 
 
 def few_images_warning(count: int, num_features: int) -> str | None:
-    """What to print beside a distance from too few images, None where there are enough.
+    """The warning beside a distance from too few images; None where there are enough.
 
     Args:
       count: images of the smaller set.
@@ -179,5 +179,5 @@ def few_images_warning(count: int, num_features: int) -> str | None:
         return None
     return (
         f"{count:,} images for {num_features:,} features: the covariance has no full rank, and "
-        "the distance can only be compared with others from as many images"
+        "the distance can only be compared with distances from as many images"
     )

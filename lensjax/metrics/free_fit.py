@@ -1,10 +1,10 @@
 """The free fit of the lens: Einstein radius, ellipticity and shear, beside the source position.
 
-In truth these are constants of a DeepLense model; what a fit finds in generated images has a bias
-and a scatter. The Einstein radius stands nearly alone (correlations of 0.2 or less, in the median
-of Model II under white noise). Ellipticity and shear along the same axis stretch the ring alike and
-are told apart by its width alone: e1 with gamma1 and e2 with gamma2 are correlated by 0.93, so that
-an error of the image moves both together.
+In a DeepLense model these are constants; the values fitted to generated images have a bias and a
+scatter. The Einstein radius is nearly independent of the rest (correlations of 0.2 or less, in the
+median of Model II under white noise). Ellipticity and shear along the same axis stretch the ring
+alike and differ only in its width: e1 with gamma1 and e2 with gamma2 are correlated by 0.93, so
+that an error of the image changes both.
 """
 
 import functools
@@ -37,7 +37,7 @@ TRUTH = {
     "gamma2": SHEAR_GAMMA2,
 }
 _ROOM = np.array([0.3 * HALO_THETA_E, 0.3, 0.3, 0.2, 0.2])  # on either side of the truth
-# Searches begin beside the truth, not at it: they must find it.
+# Searches begin beside the true values, so that they have to find them.
 _OFFSETS = np.array([0.04 * HALO_THETA_E, 0.03, 0.03, -0.02, -0.02])
 
 
@@ -109,7 +109,7 @@ def fit_free(
     Args:
       images: flux per pixel, float32 `[N, H, W]`.
       survey: the DeepLense model of the images.
-      smooth: the smooth fit of the same images, where each search begins; None makes it.
+      smooth: the smooth fit of the same images, where each search begins; None computes it.
       free_amplitude: for images scaled by their maximum; the flux is then not tested.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What measures, networks and likelihoods ask of images in flux: the one check of them."""
+"""The check of flux images that measures, networks and likelihoods share."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,19 +20,19 @@ def check_images(
     allowed: str = "",
     error: type[UserError] = MeasureError,
 ) -> np.ndarray:
-    """Converts images to float32, or says what is wrong with them.
+    """Checks images and converts them to float32.
 
     Args:
       images: flux per pixel, `[N, *shape]`, integers or floats.
-      name: what errors call them.
+      name: of the images, in errors.
       shape: of one image; None for a side of any length.
       min_side: the least length of such a side.
       min_count: the least N.
-      allowed: what an error says is allowed, if not `[N, *shape]`.
-      error: what is raised.
+      allowed: the allowed shape in the words of an error, if not `[N, *shape]`.
+      error: the class of the errors.
 
     Raises:
-      MeasureError: or what `error` is, for another dtype or shape, too few images, or pixels that
+      MeasureError: or the class `error`, for another dtype or shape, too few images, or pixels that
         are not finite in float32.
     """
     images = np.asarray(images)
@@ -49,7 +49,7 @@ def check_images(
         raise error(f"{name}: got shape {images.shape}; allowed: {allowed}")
     if len(images) < min_count:
         raise error(f"{name}: got {len(images)} images; allowed: at least {min_count}")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite
         converted = images.astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(converted).all(axis=tuple(range(1, images.ndim))))
     if len(bad):

@@ -1,4 +1,4 @@
-"""Features of images by the Inception network by which Frechet distances are published."""
+"""Features of images from the Inception network of published Frechet distances."""
 
 import functools
 import hashlib
@@ -20,7 +20,7 @@ from lensjax.models.inception import (
 )
 from lensjax.models.inception_blocks import weight_shapes
 
-# Counts the changes of anything here or in the network that moves a feature.
+# Counts the changes, here or in the network, that alter a feature.
 MAP_VERSION = 1
 _LARGEST = 255
 
@@ -49,16 +49,16 @@ class InceptionExtractor:
 
     Attributes:
       name: `inception`.
-      layer: `pool 2048`, by the number of features.
-      num_features: the same number.
+      layer: such as `pool 2048`, after the number of features.
+      num_features: the number of features.
       flux_limit: the flux that becomes 255.
-      hash: SHA-256 of the weights and of all else that the features depend on.
+      hash: SHA-256 of the weights and of every setting that the features depend on.
 
     Args:
       weights: from `load_inception`.
       flux_limit: positive; flux at and above it becomes 255, flux at and below 0 becomes 0.
       layer: 64, 192, 768 or 2048.
-      batch_size: images that are computed at once; the last ones are padded to as many.
+      batch_size: images that are computed together; the last batch is padded.
 
     Raises:
       MeasureError: if the weights are not the network's, or a setting is out of its bounds.
@@ -105,8 +105,8 @@ class InceptionExtractor:
         """The features of images.
 
         Args:
-          images: flux `[N, H, W, C]`, finite, any N; one channel is repeated to three, three are
-            taken as they are.
+          images: flux `[N, H, W, C]`, finite, any N; one channel is repeated to three, three
+            channels stay as they are.
 
         Returns:
           float32 `[N, num_features]`.

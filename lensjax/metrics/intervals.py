@@ -15,7 +15,7 @@ from lensjax.metrics.frechet import Moments, frechet_distance
 NUM_FLOOR_SETS = 6
 _MIN_BLOCKS = 2
 
-# A score of the images at the given places, integers `[n]`, in any order.
+# (places of some images, integers `[n]` in any order) -> their score.
 Statistic = Callable[[np.ndarray], float]
 
 
@@ -71,7 +71,7 @@ def block_interval(
     if not 0 < confidence < 1:
         raise MeasureError(f"confidence: got {confidence!r}; allowed: a number between 0 and 1")
     order = np.random.default_rng(seed).permutation(count)
-    scores = [statistic(part) for part in np.array_split(order, num_blocks)]
+    scores = [statistic(block) for block in np.array_split(order, num_blocks)]
     error = float(np.std(scores, ddof=1)) * num_blocks**-rate
     value = float(statistic(np.arange(count)))
     reach = error * float(t.ppf((1 + confidence) / 2, num_blocks - 1))
@@ -79,12 +79,12 @@ def block_interval(
 
 
 class Floor(NamedTuple):
-    """What a Frechet distance is between real images and other real images.
+    """The Frechet distance between real images and other real images.
 
     Attributes:
       mean: of the distances of the disjoint sets.
       deviation: their standard deviation.
-      num_sets: how many there were.
+      num_sets: the number of sets.
     """
 
     mean: float
@@ -106,8 +106,8 @@ def frechet_floor(reference: Moments, sets: Iterable[Moments]) -> Floor:
 
     Args:
       reference: moments of the test split.
-      sets: moments of disjoint sets of real training images, as many a set as are to be judged;
-        see `disjoint_sets`. Taken one after the other.
+      sets: moments of disjoint sets of real training images, each as large as the set to be judged;
+        see `disjoint_sets`. An iterator is read one set at a time.
 
     Raises:
       MeasureError: for fewer than 2 sets.
@@ -124,12 +124,12 @@ def frechet_floor(reference: Moments, sets: Iterable[Moments]) -> Floor:
 def disjoint_sets(
     labels: np.ndarray, per_class: int, num_sets: int = NUM_FLOOR_SETS, seed: int = 0
 ) -> Sequence[np.ndarray]:
-    """Random sets of places without a common image, each with as many of every class.
+    """Random disjoint sets of places, each with equally many images of every class.
 
     Args:
       labels: int32 `[N]`.
       per_class: images of a class in each set.
-      num_sets: how many sets.
+      num_sets: the number of sets.
       seed: of the choice.
 
     Returns:
@@ -140,7 +140,7 @@ def disjoint_sets(
     """
     random = np.random.default_rng(seed)
     needed = num_sets * per_class
-    parts = []
+    class_places = []
     for label in np.unique(labels):
         places = np.flatnonzero(labels == label)
         if len(places) < needed:
@@ -148,5 +148,5 @@ def disjoint_sets(
                 f"class {label} has {len(places):,} images; {num_sets} disjoint sets of "
                 f"{per_class:,} need {needed:,}. Ask for fewer images a class or fewer sets"
             )
-        parts.append(random.permutation(places)[:needed].reshape(num_sets, per_class))
-    return [np.sort(places) for places in np.concatenate(parts, axis=1)]
+        class_places.append(random.permutation(places)[:needed].reshape(num_sets, per_class))
+    return [np.sort(places) for places in np.concatenate(class_places, axis=1)]

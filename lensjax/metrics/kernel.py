@@ -1,9 +1,9 @@
 """KID: the unbiased squared maximum mean discrepancy between two sets of features.
 
 The kernel is that of Binkowski et al. 2018 (arXiv:1801.01401), `k(x, y) = (x . y / D + 1)^3`. All
-pairs of images count, none twice, so that the value is unbiased: it is negative about half of the
-time where both sets come from the same distribution. The value goes with the sixth power of the
-features' units, and can only be compared with others of the same extractor.
+pairs of images count, each once, so that the value is unbiased: it is negative about half of the
+time where both sets come from the same distribution. The value grows with the sixth power of the
+features' units, so that only values from the same extractor can be compared.
 """
 
 from typing import NamedTuple
@@ -46,7 +46,7 @@ def _block_sums(
       b: features `[M, D]`.
       in_a: 1 where an image belongs to a block, else 0, float64 `[N, m]`.
       in_b: the same `[M, m]`.
-      symmetric: whether the sets are the same one, which halves the work.
+      symmetric: whether both sets are the same, which halves the work.
 
     Returns:
       float64 `[m, m]`.
@@ -59,10 +59,10 @@ def _block_sums(
             gram = a[rows] @ b[columns].T
             gram /= a.shape[1]
             gram += _OFFSET
-            part = in_a[rows].T @ (gram * gram * gram @ in_b[columns])
-            sums += part
+            tile_sums = in_a[rows].T @ (gram * gram * gram @ in_b[columns])
+            sums += tile_sums
             if symmetric and column > row:
-                sums += part.T
+                sums += tile_sums.T
     return sums
 
 
@@ -71,7 +71,7 @@ def _variance(pairs: np.ndarray) -> float:
 
     With s1 the covariance of two pairs that share a block and s2 the variance of a pair, it is
     `2 (2 (m - 2) s1 + s2) / (m (m - 1))` (Hoeffding 1948). Both come from averages over distinct
-    blocks; a jackknife would count s2 twice, and that is all there is between equal distributions.
+    blocks; a jackknife would count s2 twice, and between equal distributions there is only s2.
 
     Args:
       pairs: the statistic of blocks i and j, float64 `[m, m]`; the diagonal is not used.
@@ -93,7 +93,7 @@ def kernel_distance(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> KernelDis
 
     The error comes from the kernel's means between disjoint random blocks of either set. Between
     equal distributions it is 10 to 30 % too large, because a negative variance component counts
-    as none.
+    as 0.
 
     Args:
       a: features `[N, D]`.
@@ -101,7 +101,7 @@ def kernel_distance(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> KernelDis
       seed: of the division into blocks; the value does not depend on it.
 
     Raises:
-      MeasureError: for fewer than 4 images, unlike numbers of features, or numbers not finite.
+      MeasureError: for fewer than 4 images, different numbers of features, or NaN or infinity.
     """
     a = check_features(a)
     b = check_features(b, a.shape[1])

@@ -1,7 +1,7 @@
 """Is this image a possible lens? Fits through the exact renderer, batched in JAX.
 
 On a simulated set the truth is known: a `no_sub` image has two free numbers, the source's position.
-Fitting them and looking at what is left tests a generated image against the forward model itself.
+Fitting them and measuring the residual tests a generated image against the forward model itself.
 """
 
 import functools
@@ -78,7 +78,7 @@ def _starts(images: np.ndarray, survey: Survey, free_amplitude: bool) -> np.ndar
     """The best places of a grid of positions, float32 `[N, S, 2]`."""
     positions = np.asarray(starts.position_grid(_STARTS_PER_AXIS))
     candidates = jnp.asarray(fitting.map_rows(_make_render(survey), positions))
-    costs = map_chunks(lambda part: _grid_costs(part, candidates, free_amplitude), _CHUNK, images)
+    costs = map_chunks(lambda chunk: _grid_costs(chunk, candidates, free_amplitude), _CHUNK, images)
     grid = costs.reshape(-1, _STARTS_PER_AXIS, _STARTS_PER_AXIS)
     return positions[starts.local_minima(grid, _STARTS)]
 
@@ -86,8 +86,8 @@ def _starts(images: np.ndarray, survey: Survey, free_amplitude: bool) -> np.ndar
 def fit_smooth(images: np.ndarray, survey: Survey, *, free_amplitude: bool = False) -> SmoothFit:
     """Fits the source position of the lens without sub-structure to each image.
 
-    Levenberg-Marquardt from the two best of a 15 x 15 grid of positions. The amplitude stays that
-    of the survey, so that a wrong flux counts as an error, unless it is free.
+    Levenberg-Marquardt from the two best of a 15 x 15 grid of positions. Unless the amplitude is
+    free, it is that of the survey, so that a wrong flux counts as an error.
 
     Args:
       images: flux per pixel, float32 `[N, H, W]`.
@@ -127,7 +127,7 @@ def faint_pixel_rms(images: np.ndarray, fitted: np.ndarray) -> float:
 
 
 def uniform_ks_distance(values: np.ndarray) -> float:
-    """The Kolmogorov-Smirnov distance of positions `[N]` from their prior, uniform."""
+    """The Kolmogorov-Smirnov distance of positions `[N]` from their uniform prior."""
     limit = SOURCE_POSITION_LIMIT
     quantiles = np.clip((np.sort(values.astype(np.float64)) + limit) / (2 * limit), 0, 1)
     ranks = np.arange(len(values) + 1) / len(values)
@@ -135,7 +135,7 @@ def uniform_ks_distance(values: np.ndarray) -> float:
 
 
 def smooth_scores(images: np.ndarray, survey: Survey) -> Mapping[str, float]:
-    """The numbers of one class of images against the lens without sub-structure.
+    """Scores of one class of images against the lens without sub-structure.
 
     Args:
       images: flux per pixel, float32 `[N, H, W]`.

@@ -1,8 +1,8 @@
 """Does a generator remember its training images? Tests with exact error rates.
 
-A hole: training leaves out a disc of source positions (`data.exclude_source_disc`); a generator
-that has learned the lenses fills it, one that remembers images does not. And neighbours: generated
-images are no nearer to the training images than test images are.
+Hole test: training leaves out a disc of source positions (`data.exclude_source_disc`); a generator
+that has learned the lenses fills the disc, a generator that remembers images does not. Neighbour
+test: without copies, generated images are as far from the training images as test images are.
 """
 
 import dataclasses
@@ -16,10 +16,10 @@ from lensjax.errors import MeasureError
 from lensjax.metrics.image_input import check_images
 from lensjax.metrics.nearest import nearest_images
 
-# Of the nearest test images; a generated image nearer than these counts as near.
+# Share of the test images that are nearest; a generated image nearer than these counts as near.
 LEVEL = 0.01
 ALARM_P_VALUE = 1e-3
-# A test that recognises fewer of the planted copies, or holes, says nothing.
+# A test that recognises a smaller share of planted copies, or of holes, has no power.
 LEAST_POWER = 0.5
 _CONFIDENCE = 0.95
 _HALF = 0.5
@@ -36,18 +36,18 @@ def binomial_interval(hits: int, count: int) -> tuple[float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class HoleTest:
-    """What a generator puts where it has seen nothing.
+    """How a generator fills the disc that training left out.
 
     Attributes:
-      density: fitted sources in the disc over what uniform ones would be there; 1 for a generator
-        that has learned the lenses, 0 for one that remembers its training images.
+      density: fitted sources in the disc over the number expected of uniform sources; 1 for a
+        generator that has learned the lenses, 0 for a generator that remembers training images.
       density_low: lower end of its exact 95 % interval.
       density_high: upper end.
-      density_around: the same in the ring of as much area around the disc, where training images
-        are: what density the generator reaches anyway. None where the ring leaves the prior.
-      ratio_inside: median of what the fit leaves, RMS(image - fit) / RMS(image), in the disc; None
-        without an image there.
-      ratio_outside: the same elsewhere; None without an image there.
+      density_around: density in the ring of equal area around the disc, where training images lie,
+        for comparison. None where the ring leaves the prior.
+      ratio_inside: median of RMS(image - fit) / RMS(image) for sources in the disc; None without an
+        image there.
+      ratio_outside: the same outside the disc; None without an image there.
       num_inside: images in the disc.
       num_images: images with a source within the prior.
       num_beyond: images with a source beyond the prior; they do not count.
@@ -67,18 +67,18 @@ class HoleTest:
 
     @property
     def verdict(self) -> str:
-        """`filled`, `thin`, `empty` (fewer than half at most), or `no power`."""
+        """`filled`, `thin`, `empty` (at most half filled), or `no power`."""
         if self.density_high < 1:
             return "empty" if self.density_high < _HALF else "thin"
         return "filled" if self.power >= LEAST_POWER else "no power"
 
 
 def _hole_power(count: int, share: float) -> float:
-    """How often the interval lies below 1 where the density is a half."""
+    """The probability that the interval lies below 1 where the density is a half."""
     from scipy.stats import binom
 
     hits = np.arange(int(binom.ppf(0.5, count, share)) + 1)
-    # The interval lies below the share where so few hits are as rare as one of its tails.
+    # The interval lies below the share where so few hits are rarer than one of its tails.
     few = hits[binom.cdf(hits, count, share) < (1 - _CONFIDENCE) / 2]
     return float(binom.cdf(few[-1], count, _HALF * share)) if len(few) else 0.0
 
@@ -100,12 +100,12 @@ def hole_test(
 
     Args:
       source_x: fitted source positions of generated images in arcsec, `[N]`.
-      source_y: the same.
-      ratio: what the fit leaves, RMS(image - fit) / RMS(image), `[N]`.
+      source_y: the same along y.
+      ratio: RMS(image - fit) / RMS(image), `[N]`.
       disc: `data.exclude_source_disc` of the run, `(x, y, radius)` in arcsec.
 
     Returns:
-      None, "not measured", where no disc was left out, or no source lies within the prior.
+      The test; None ("not measured") where no disc was left out, or no source lies in the prior.
 
     Raises:
       MeasureError: for arrays of other shapes or a disc beyond the prior.
@@ -123,21 +123,21 @@ def hole_test(
     count = int(within.sum())
     if not count:
         return None
-    x, y, left = source_x[within], source_y[within], ratio[within]
+    x, y, inner_ratio = source_x[within], source_y[within], ratio[within]
     hole = inside(x, y, disc)
     hits = int(hole.sum())
     low, high = binomial_interval(hits, count)
     wider = (*disc[:2], np.sqrt(2) * disc[2])
     ring_share = share_of_square(wider, limit) - share
-    whole = max(abs(disc[0]), abs(disc[1])) + wider[2] <= limit
+    ring_fits = max(abs(disc[0]), abs(disc[1])) + wider[2] <= limit
     ring_hits = int(inside(x, y, wider).sum()) - hits
     return HoleTest(
         density=hits / count / share,
         density_low=low / share,
         density_high=high / share,
-        density_around=ring_hits / count / ring_share if whole else None,
-        ratio_inside=_median(left[hole]),
-        ratio_outside=_median(left[~hole]),
+        density_around=ring_hits / count / ring_share if ring_fits else None,
+        ratio_inside=_median(inner_ratio[hole]),
+        ratio_outside=_median(inner_ratio[~hole]),
         num_inside=hits,
         num_images=count,
         num_beyond=len(ratio) - count,
@@ -147,18 +147,18 @@ def hole_test(
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """One number of generated images beside that of test images; copies make it small.
+    """A number of generated images beside the same number of test images; copies make it small.
 
     Attributes:
-      threshold: what `LEVEL` of the test images lie below.
-      share: of the generated images, those below it too; `expected_share` for images of the same
-        distribution as the test split, 1 for copies.
-      share_low: lower end of its exact 95 % interval, the threshold taken as known.
+      threshold: the number below which the share `LEVEL` of the test images lies.
+      share: share of the generated images below the threshold; `expected_share` for images of the
+        same distribution as the test split, 1 for copies.
+      share_low: lower end of its exact 95 % interval, for a threshold without error.
       share_high: upper end.
       expected_share: mean share of fresh images.
-      p_value: probability that so many fresh images lie below, exact; it knows that the threshold
-        was found from so many test images.
-      power: share of planted copies that lie below; None without them.
+      p_value: exact probability that so many fresh images lie below the threshold, with the error
+        that the threshold has from the number of test images.
+      power: share of planted copies below the threshold; None without planted copies.
     """
 
     threshold: float
@@ -172,19 +172,19 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class NeighbourTest:
-    """How generated images lie among the training images, beside how test images do.
+    """How near generated images and test images are to the training images.
 
     Attributes:
-      nearness: compares the distance to the nearest training image. A generator's own error hides
-        a copy from it soon.
-      isolation: compares that distance over the one to the second nearest. A copy with an error is
-        still much nearer to its original than to any other, and an error brings both distances of
-        a fresh image together, so that it raises no alarm.
-      num_identical: generated images that are a training image to rounding.
+      nearness: compares the distance to the nearest training image. Even a small error of the
+        generator hides a copy from this comparison.
+      isolation: compares the distance to the nearest over the distance to the second nearest. A
+        copy with an error is still much nearer to its original than to any other image; in a fresh
+        image an error makes both distances more alike and raises no alarm.
+      num_identical: generated images that equal a training image up to rounding.
       distance: from each generated image to the nearest training image, float64 `[N]`.
-      ratio: that over the distance to the second nearest, float64 `[N]`.
+      ratio: `distance` over the distance to the second nearest, float64 `[N]`.
       index: the nearest training image, int64 `[N]`.
-      rotated: whether it is nearest after a turn by 180 degrees, bool `[N]`.
+      rotated: whether the image is nearest after a turn by 180 degrees, bool `[N]`.
     """
 
     nearness: Comparison
@@ -206,8 +206,8 @@ class NeighbourTest:
     def most_copies(self) -> float | None:
         """An upper limit on the share of copies; 1 where the test cannot tell."""
         limits = [
-            one.share_high / one.power if one.power else 1.0
-            for one in (self.nearness, self.isolation)
+            comparison.share_high / comparison.power if comparison.power else 1.0
+            for comparison in (self.nearness, self.isolation)
         ]
         return None if self.power is None else min(1.0, *limits)
 
@@ -222,7 +222,7 @@ class NeighbourTest:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Turned:
+class _NearestTraining:
     """The nearest training image in either orientation; see `NeighbourTest`."""
 
     distance: np.ndarray
@@ -231,48 +231,48 @@ class _Turned:
     rotated: np.ndarray
 
 
-def _nearest_of_both(images: np.ndarray, references: np.ndarray) -> _Turned:
-    """Looks for the nearest references of images as they are and turned by 180 degrees."""
-    both = nearest_images(np.concatenate([images, images[:, ::-1, ::-1]]), references, num=2)
+def _nearest_training(images: np.ndarray, train: np.ndarray) -> _NearestTraining:
+    """Finds the nearest training images of images as they are and turned by 180 degrees."""
+    nearest = nearest_images(np.concatenate([images, images[:, ::-1, ::-1]]), train, num=2)
     # [N, 4]: two as they are, two turned
-    distance = np.concatenate(np.split(both.distance, 2), axis=1)
-    place = np.concatenate(np.split(both.place, 2), axis=1)
+    distance = np.concatenate(np.split(nearest.distance, 2), axis=1)
+    place = np.concatenate(np.split(nearest.place, 2), axis=1)
     best = np.argmin(distance, axis=1)[:, None]
     first = np.take_along_axis(distance, best, axis=1)
     index = np.take_along_axis(place, best, axis=1)
-    # A nearly symmetric training image is near in both orientations: the second is another image.
+    # A nearly symmetric training image is near in both orientations; the second must be another.
     second = np.where(place == index, np.inf, distance).min(axis=1)
     ratio = first[:, 0] / np.maximum(second, np.finfo(np.float64).tiny)
-    return _Turned(first[:, 0], ratio, index[:, 0], best[:, 0] >= 2)
+    return _NearestTraining(first[:, 0], ratio, index[:, 0], best[:, 0] >= 2)
 
 
-def _compare(found: np.ndarray, known: np.ndarray, planted: np.ndarray | None) -> Comparison:
+def _compare(generated: np.ndarray, test: np.ndarray, planted: np.ndarray | None) -> Comparison:
     from scipy.stats import betabinom
 
-    rank = max(1, int(LEVEL * len(known)))
-    threshold = float(np.sort(known)[rank - 1])
-    hits = int(np.sum(found < threshold))
-    low, high = binomial_interval(hits, len(found))
-    # Of exchangeable images, those before the k-th of m others are beta-binomial (k, m - k + 1).
-    fresh = betabinom(len(found), rank, len(known) - rank + 1)
+    rank = max(1, int(LEVEL * len(test)))
+    threshold = float(np.sort(test)[rank - 1])
+    hits = int(np.sum(generated < threshold))
+    low, high = binomial_interval(hits, len(generated))
+    # The number of exchangeable values below the k-th of m is beta-binomial (k, m - k + 1).
+    fresh = betabinom(len(generated), rank, len(test) - rank + 1)
     return Comparison(
         threshold=threshold,
-        share=hits / len(found),
+        share=hits / len(generated),
         share_low=low,
         share_high=high,
-        expected_share=rank / (len(known) + 1),
+        expected_share=rank / (len(test) + 1),
         p_value=float(fresh.sf(hits - 1)),
         power=None if planted is None else float(np.mean(planted < threshold)),
     )
 
 
-def _check_parts(parts: dict[str, np.ndarray | None], size: tuple[int, ...]) -> None:
-    for name, images in parts.items():
+def _check_sets(sets: dict[str, np.ndarray | None], size: tuple[int, ...]) -> None:
+    for name, images in sets.items():
         if images is None:
             continue
         least = 1 if name in ("generated", "copies") else 2
         shape = size if len(size) in (2, 3) else (None, None)
-        allowed = f"[N, H, W] or [N, H, W, C], of one size in all parts (train has {size})"
+        allowed = f"[N, H, W] or [N, H, W, C], of one size in all sets (train has {size})"
         check_images(images, name, shape=shape, min_side=1, min_count=least, allowed=allowed)
 
 
@@ -284,31 +284,31 @@ def neighbour_test(
 ) -> NeighbourTest:
     """Compares how generated and test images of one class lie among its training images.
 
-    Takes images, which finds exact copies, or what `lensing.fit_smooth` leaves of them, which finds
-    the sub-structure of a training image behind another source.
-    Distances are those of `nearest_images`, which does not see a factor; an image turned by 180
-    degrees counts as the same. The generated images must differ from one another: a generator that
-    repeats a few repeats their chance.
+    On images, the test finds exact copies; on the residuals of `lensing.fit_smooth`, it finds the
+    sub-structure of a training image behind another source.
+    Distances are those of `nearest_images`, which ignores a common factor of the pixels; an image
+    turned by 180 degrees counts as the same. The generated images must differ from one another:
+    repeated images are not independent.
 
     Args:
       generated: float32 `[N, H, W]` or `[N, H, W, C]`.
       train: training images of the same class, `[T, H, W]` or `[T, H, W, C]`, two or more.
-      test: test images of the same class, two or more; 100 or more for `LEVEL` to be what it says.
+      test: test images of the same class, two or more; 100 or more for `LEVEL` to hold.
       copies: training images with this generator's own error (`planted_copies`), which the test
-        should recognise: they tell its power.
+        should recognise; they measure its power.
 
     Raises:
       MeasureError: for sizes that do not fit, values that are not finite, or too few images.
     """
-    parts = {"generated": generated, "train": train, "test": test, "copies": copies}
-    _check_parts(parts, train.shape[1:])
-    found, known = _nearest_of_both(generated, train), _nearest_of_both(test, train)
-    planted = _nearest_of_both(copies, train) if copies is not None else None
+    sets = {"generated": generated, "train": train, "test": test, "copies": copies}
+    _check_sets(sets, train.shape[1:])
+    nearest, fresh = _nearest_training(generated, train), _nearest_training(test, train)
+    planted = _nearest_training(copies, train) if copies is not None else None
     return NeighbourTest(
-        nearness=_compare(found.distance, known.distance, planted.distance if planted else None),
-        isolation=_compare(found.ratio, known.ratio, planted.ratio if planted else None),
-        num_identical=int(np.sum(found.distance < _IDENTICAL)),
-        **vars(found),
+        nearness=_compare(nearest.distance, fresh.distance, planted.distance if planted else None),
+        isolation=_compare(nearest.ratio, fresh.ratio, planted.ratio if planted else None),
+        num_identical=int(np.sum(nearest.distance < _IDENTICAL)),
+        **vars(nearest),
     )
 
 
@@ -316,11 +316,11 @@ def planted_copies(train: np.ndarray, errors: np.ndarray, num: int, seed: int) -
     """Copies of training images as imperfect as the generator is.
 
     Args:
-      train: training images, or what the smooth fit leaves of them, float32 `[T, H, W]`.
-      errors: what the smooth fit leaves of *generated* `no_sub` images, float32 `[E, H, W]`: such
-        images hold nothing else, so that this is the generator's own error.
+      train: training images, or their residuals of the smooth fit, float32 `[T, H, W]`.
+      errors: residuals of the smooth fit to *generated* `no_sub` images, float32 `[E, H, W]`. These
+        images have no sub-structure, so that the residuals are the generator's own error.
       num: number of copies.
-      seed: of the choice of both.
+      seed: of the choice of images and errors.
     """
     random = np.random.default_rng(seed)
     chosen, added = random.integers(len(train), size=num), random.integers(len(errors), size=num)

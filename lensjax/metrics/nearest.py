@@ -14,7 +14,7 @@ class Nearest(NamedTuple):
     """The nearest references of each query, nearest first.
 
     Attributes:
-      distance: `|q / |q| - r / |r||`, from 0 (the same but for a positive factor) over the square
+      distance: `|q / |q| - r / |r||`, from 0 (equal up to a positive factor) over the square
         root of 2 (orthogonal) to 2 (the negative); float64 `[N, num]`.
       place: their places among the references, int64 `[N, num]`.
     """
@@ -32,15 +32,15 @@ def _directions(images: np.ndarray) -> np.ndarray:
 
 
 def _nearest_of_block(
-    queries: np.ndarray, references: np.ndarray, others: np.ndarray | None, num: int
+    queries: np.ndarray, references: np.ndarray, excluded: np.ndarray | None, num_nearest: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Squared distances, float64 `[B, <= num]`, and places within a block."""
+    """Squared distances, float64 `[B, <= num_nearest]`, and places within a block."""
     cosines = queries @ references.T
-    if others is not None:
-        (rows,) = np.nonzero((others >= 0) & (others < len(references)))
-        cosines[rows, others[rows]] = -np.inf
-    if num < len(references):
-        places = np.argpartition(cosines, -num, axis=1)[:, -num:]
+    if excluded is not None:
+        (rows,) = np.nonzero((excluded >= 0) & (excluded < len(references)))
+        cosines[rows, excluded[rows]] = -np.inf
+    if num_nearest < len(references):
+        places = np.argpartition(cosines, -num_nearest, axis=1)[:, -num_nearest:]
     else:
         places = np.tile(np.arange(len(references)), (len(queries), 1))
     squares = np.empty(places.shape)
@@ -60,9 +60,9 @@ def nearest_images(
 
     Args:
       queries: float32 `[N, ...]`.
-      references: float32 `[M, ...]` with the same axes but for the first.
-      num: how many for each query.
-      own: integers `[N]`, for each query a reference that does not count, such as itself.
+      references: float32 `[M, ...]`; only the first axis may differ in length.
+      num: references for each query.
+      own: for each query a reference that does not count, such as itself, integers `[N]`.
 
     Raises:
       MeasureError: for shapes that do not fit, or fewer references than asked for.
@@ -75,13 +75,13 @@ def nearest_images(
         )
     count = len(queries)
     best, place = np.full((count, num), np.inf), np.zeros((count, num), np.int64)
-    parts = [_directions(queries[i : i + _QUERY_BLOCK]) for i in range(0, count, _QUERY_BLOCK)]
+    blocks = [_directions(queries[i : i + _QUERY_BLOCK]) for i in range(0, count, _QUERY_BLOCK)]
     for start in range(0, len(references), _REFERENCE_BLOCK):
-        block = _directions(references[start : start + _REFERENCE_BLOCK])
-        for number, part in enumerate(parts):
-            rows = slice(number * _QUERY_BLOCK, number * _QUERY_BLOCK + len(part))
-            others = None if own is None else own[rows] - start
-            squares, places = _nearest_of_block(part, block, others, num)
+        reference_block = _directions(references[start : start + _REFERENCE_BLOCK])
+        for number, block in enumerate(blocks):
+            rows = slice(number * _QUERY_BLOCK, number * _QUERY_BLOCK + len(block))
+            excluded = None if own is None else own[rows] - start
+            squares, places = _nearest_of_block(block, reference_block, excluded, num)
             squares = np.concatenate([best[rows], squares], axis=1)
             places = np.concatenate([place[rows], places + start], axis=1)
             order = np.argsort(squares, axis=1, kind="stable")[:, :num]

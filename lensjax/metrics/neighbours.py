@@ -21,14 +21,14 @@ _TIE = 1e-9  # an image on the edge of a ball is in it, whichever way the distan
 
 
 class ManifoldScores(NamedTuple):
-    """How much of one set lies among the other.
+    """How much two sets of images overlap.
 
     Attributes:
-      precision: share of generated images inside the ball of any real one.
-      recall: share of real images inside the ball of any generated one.
-      density: real balls around a generated image, divided by k; about 1 for equal distributions,
-        and not bounded by 1.
-      coverage: share of real images with a generated one in their ball.
+      precision: share of generated images inside the ball of any real image.
+      recall: share of real images inside the ball of any generated image.
+      density: balls of real images around a generated image, divided by k; about 1 for equal
+        distributions, and not bounded by 1.
+      coverage: share of real images with a generated image in their ball.
     """
 
     precision: float
@@ -38,7 +38,7 @@ class ManifoldScores(NamedTuple):
 
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Squared distances, float64 `[N, M]`; what rounding leaves between copies is 0."""
+    """Squared distances, float64 `[N, M]`; exactly 0 between copies, in spite of rounding."""
     norms = np.sum(np.square(a), axis=1)[:, None] + np.sum(np.square(b), axis=1)[None, :]
     distances = norms - 2 * (a @ b.T)
     rounding = a.shape[1] * np.finfo(np.float64).eps * norms
@@ -80,13 +80,13 @@ def manifold_scores(
 
     Args:
       real: features `[N, D]`.
-      generated: features `[M, D]`, best as many: recall and coverage grow with M.
-      precision_k: which neighbour a ball reaches to for precision and recall.
+      generated: features `[M, D]`, best with M = N: recall and coverage grow with M.
+      precision_k: the neighbour that a ball reaches to, for precision and recall.
       density_k: the same for density and coverage.
 
     Raises:
-      MeasureError: for sets with no such neighbour, unlike numbers of features, or numbers not
-        finite.
+      MeasureError: for sets without such a neighbour, different numbers of features, or numbers
+        that are not finite.
     """
     real = check_features(real)
     generated = check_features(generated, real.shape[1])
@@ -97,22 +97,22 @@ def manifold_scores(
             f"{precision_k} and {density_k}; needed: neighbours of at least 1, and more images "
             "than the larger of them"
         )
-    # A common shift leaves distances as they are, and a small mean costs them fewer digits.
+    # A common shift does not change distances, and near a mean of 0 they lose less precision.
     centre = real.mean(axis=0)
     real, generated = real - centre, generated - centre
     near, wide = (1 + _TIE) * ball_radii(real, (precision_k, density_k)).T
     (generated_near,) = (1 + _TIE) * ball_radii(generated, (precision_k,)).T
 
-    def of_generated(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def score_generated(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         distances = _squared_distances(points, real)
         return (distances <= near).any(axis=1), (distances <= wide).sum(axis=1)
 
-    def of_real(points: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def score_real(points: np.ndarray, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         distances = _squared_distances(points, generated)
         return (distances <= generated_near).any(axis=1), distances.min(axis=1) <= reach
 
-    realistic, num_balls = _map_rows(of_generated, generated)
-    recalled, covered = _map_rows(of_real, real, wide)
+    realistic, num_balls = _map_rows(score_generated, generated)
+    recalled, covered = _map_rows(score_real, real, wide)
     return ManifoldScores(
         precision=float(np.mean(realistic)),
         recall=float(np.mean(recalled)),

@@ -1,7 +1,7 @@
 """The instrument's noise on images that have none, at a chosen brightness of the source.
 
-A network tells noise-free images apart by one high-pass number; what an observer could see is what
-is left once the same noise lies on both sides.
+A network tells noise-free images apart by one high-pass number. An observer could see only the
+differences that remain once real and generated images have the same noise.
 """
 
 import numpy as np
@@ -56,7 +56,7 @@ def add_instrument_noise(
 
     Raises:
       MeasureError: for images that are not finite or of another shape, a magnitude that is not
-        finite, a negative seed, a missing exposure time, or one too many.
+        finite, a negative seed, an exposure time that is missing, or that the survey has itself.
     """
     exposure = _total_exposure(survey, exposure_time_s)
     check_images(images, min_side=1, min_count=0)

@@ -1,7 +1,7 @@
-"""What a correction of the lens's potential leaves of an image: the test of cdm sub-structure.
+"""Residuals of an image after a correction of the lens's potential: the test of cdm sub-structure.
 
-The 77 parameters of a cdm image cannot be found back. A smooth correction of the potential takes up
-most of what sub-haloes do and no error that is not a deflection; what it leaves has a known size.
+The 77 parameters of a cdm image cannot be recovered. A smooth correction of the potential absorbs
+most effects of sub-haloes, and only errors that are deflections; its residual has a known size.
 
 The correction is `psi = sum c_kl b_k(y) b_l(x)`, 15 x 15 cubic B-splines around the ring; its
 gradient is added to the deflection of the smooth lens, and the source may move. The coefficients
@@ -22,8 +22,8 @@ from lensjax.metrics import fitting, forward, starts
 from lensjax.metrics.lensing import SmoothFit, fit_smooth
 
 SPLINES_PER_AXIS = 15
-# Spacing and penalty were chosen so that real cdm images of Model II keep 0.015 in the median:
-# closer splines and a smaller penalty leave less, of noise too.
+# Spacing and penalty were chosen so that real cdm images of Model II have a median ratio of 0.015:
+# closer splines and a smaller penalty absorb more, noise too.
 SPACING_PER_RING = 0.2667
 PENALTY = 1e-2
 _ITERATIONS = 12
@@ -70,8 +70,8 @@ def _splines(survey: Survey) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _make_model(survey: Survey) -> fitting.Render:
-    """Makes the image, with amplitude 1, of the parameters of `_make_evaluate`."""
-    values, slopes = (jnp.asarray(part, jnp.float32) for part in _splines(survey))
+    """Makes the function from the parameters of `_make_evaluate` to the image of amplitude 1."""
+    values, slopes = (jnp.asarray(table, jnp.float32) for table in _splines(survey))
 
     def model(parameters: Array) -> Array:
         return forward.blur(_trace(parameters, survey, values, slopes)[0], survey)
@@ -93,11 +93,11 @@ def _trace(
 def _make_evaluate(survey: Survey) -> fitting.Evaluate:
     """Makes the problem of source x, source y, amplitude and the coefficients, `[3 + 225]`."""
     host_values, host_slopes = _splines(survey)
-    values, slopes = (jnp.asarray(part, jnp.float32) for part in (host_values, host_slopes))
-    # 1. A spline reaches the image blurred, along each axis on its own: `P diag(b_k)`.
+    values, slopes = (jnp.asarray(table, jnp.float32) for table in (host_values, host_slopes))
+    # 1. The blur acts on a spline along each axis separately: `P diag(b_k)`.
     matrix = np.asarray(forward.image_matrix(survey), np.float64)
     rows = np.flatnonzero(np.any(matrix @ np.abs(host_values.T) > 0, axis=1))
-    window = slice(rows[0], rows[-1] + 1)  # where no spline reaches, their derivatives are 0
+    window = slice(rows[0], rows[-1] + 1)  # outside, derivatives by coefficients are 0
     blurred_values = jnp.asarray(matrix[window] * host_values[:, None], jnp.float32)
     blurred_slopes = jnp.asarray(matrix[window] * host_slopes[:, None], jnp.float32)
     right = jnp.concatenate([blurred_slopes, blurred_values], axis=-1)
@@ -123,18 +123,18 @@ def _make_evaluate(survey: Survey) -> fitting.Evaluate:
         splines = amplitude * by_coefficients(slope_x, slope_y)
         inner = jnp.concatenate([blurred[:, window, window], splines])
         residual = amplitude * blurred[2] - image
-        # 2. The splines see the window alone, source and amplitude all pixels.
-        whole = fitting.expand(residual, blurred)
-        part = fitting.expand(residual[window, window], inner)
+        # 2. The splines change the window alone, source and amplitude all pixels.
+        by_pixels = fitting.expand(residual, blurred)
+        by_window = fitting.expand(residual[window, window], inner)
         # 3. The penalty.
         weight = PENALTY * jnp.sum(jnp.square(image))
         diagonal = jnp.arange(_FIRST, _FIRST + size**2)
-        gradient = part.gradient.at[_FIRST:].add(weight * coefficients)
-        normal = part.normal.at[diagonal, diagonal].add(weight)
+        gradient = by_window.gradient.at[_FIRST:].add(weight * coefficients)
+        normal = by_window.normal.at[diagonal, diagonal].add(weight)
         return fitting.Expansion(
-            whole.cost + weight * jnp.sum(jnp.square(coefficients)),
-            gradient.at[:_FIRST].set(whole.gradient),
-            normal.at[:_FIRST, :_FIRST].set(whole.normal),
+            by_pixels.cost + weight * jnp.sum(jnp.square(coefficients)),
+            gradient.at[:_FIRST].set(by_pixels.gradient),
+            normal.at[:_FIRST, :_FIRST].set(by_pixels.normal),
         )
 
     return evaluate
@@ -152,7 +152,7 @@ def fit_potential(
     Args:
       images: flux per pixel, float32 `[N, H, W]`.
       survey: the DeepLense model of the images.
-      smooth: the smooth fit of the same images, where each search begins; None makes it.
+      smooth: the smooth fit of the same images, where each search begins; None computes it.
       free_amplitude: for images scaled by their maximum; the flux is then not tested.
 
     Raises:
@@ -170,7 +170,7 @@ def fit_potential(
     upper = np.full(_FIRST + num_coefficients, np.inf)
     upper[:2] = fitting.POSITION_LIMIT
     lower = -upper
-    # Equal bounds hold the amplitude where it is.
+    # Equal bounds fix the amplitude.
     lower[2], upper[2] = (0.0, np.inf) if free_amplitude else (1.0, 1.0)
     minimum = fitting.minimise(
         _make_evaluate(survey),

@@ -1,7 +1,7 @@
 """The ring's radius as a classifier: how far one fitted number tells the classes apart.
 
 Sub-structure adds mass, more mass makes a wider ring, and so a classifier can be right without ever
-seeing sub-structure. Its scores mean something beside those of this number alone.
+seeing sub-structure. Its scores mean something only beside the scores of the radius alone.
 """
 
 import dataclasses
@@ -71,7 +71,7 @@ def _starts(images: np.ndarray, survey: Survey, free_amplitude: bool) -> np.ndar
     """The best lens of a grid for each image, float32 `[N, 1, 3]`."""
     parameters = _candidates()
     candidates = jnp.asarray(fitting.map_rows(_make_render(survey), parameters))
-    best = map_chunks(lambda part: _nearest(part, candidates, free_amplitude), _CHUNK, images)
+    best = map_chunks(lambda chunk: _nearest(chunk, candidates, free_amplitude), _CHUNK, images)
     return parameters[best][:, None]
 
 
@@ -83,8 +83,8 @@ def fit_ring_radius(
     Levenberg-Marquardt from the best of a grid of 11 x 11 positions and 13 radii. An image that is
     no lens has a radius too: the best within 30 % of the published one.
 
-    Without noise, lenses that have no sub-structure have the same radius to the last digits of
-    float32, which no observer could see; only radii behind noise say what the ring gives away.
+    Without noise, lenses without sub-structure have the same radius to the last digits of float32,
+    a precision that no observer has; only radii of noisy images show what the ring gives away.
 
     Args:
       images: flux per pixel, noise-free or noisy, `[N, H, W]`.
@@ -117,13 +117,13 @@ class RadiusClassifier:
     """Classes by the ring's radius: shares of the classes among the nearest training radii.
 
     Neighbours and not a smooth density, because without noise all radii of one class are equal to
-    six digits. All radii as near as the last neighbour count, so that equal ones count alike, and
+    six digits. All radii as near as the last neighbour count, so that equal radii count alike, and
     one more image is shared out among the classes, so that no probability is 0.
 
     Attributes:
       radii: of the training images, sorted, float64 `[M]`.
       num_below: training images of each class among the first i radii, int64 `[M + 1, K]`.
-      num_neighbours: how many are asked.
+      num_neighbours: the number of nearest radii.
     """
 
     radii: np.ndarray
@@ -139,7 +139,7 @@ class RadiusClassifier:
         *,
         num_neighbours: int = NUM_NEIGHBOURS,
     ) -> "RadiusClassifier":
-        """Keeps the radii of training images; as many of each class give them equal odds.
+        """Stores the radii of training images; as many of each class give the classes equal odds.
 
         Args:
           radii: arcsec, `[M]`.
@@ -184,7 +184,7 @@ class RadiusClassifier:
         from sklearn.neighbors import NearestNeighbors
 
         radii = _check_radii(radii)
-        # A tree, because the other way finds distances from products and loses their last digits.
+        # A tree, because scikit-learn's brute force loses the last digits of distances in products.
         search = NearestNeighbors(n_neighbors=self.num_neighbours, algorithm="kd_tree")
         distances, _ = search.fit(self.radii[:, None]).kneighbors(radii[:, None])
         # A little further than the last neighbour: sums of float64 are rounded.

@@ -69,7 +69,7 @@ def gini(images: Array, region: Array) -> Array:
       `[N]`; 0 for a black region.
     """
     values = jnp.where(region, jnp.abs(images), 0.0).reshape(len(images), -1)
-    # Pixels outside are zeros in front of the others: they shift the ranks and add nothing.
+    # Pixels outside the region become zeros, which sort first: they shift the ranks and add 0.
     ordered = jnp.sort(values, axis=-1)
     count = jnp.sum(region, axis=(-2, -1))[:, None]
     rank = jnp.arange(1, ordered.shape[-1] + 1)[None] - (ordered.shape[-1] - count)
@@ -100,9 +100,9 @@ def m20(images: Array, region: Array) -> Array:
     reached = jnp.cumsum(ordered, axis=-1) >= (1 - M20_SHARE) * total[:, None]
     threshold = jnp.min(jnp.where(reached, ordered, jnp.inf), axis=-1)[:, None, None]
     brightest = jnp.where(inside >= threshold, inside, 0.0)
-    whole = _sum(inside * distance)
-    share = _divide(_sum(brightest * distance), whole)
-    defined = (total > 0) & (whole > 0)
+    total_moment = _sum(inside * distance)
+    share = _divide(_sum(brightest * distance), total_moment)
+    defined = (total > 0) & (total_moment > 0)
     return jnp.where(defined, jnp.log10(jnp.maximum(share, _MIN_M20_RATIO)), 0.0)
 
 
@@ -110,8 +110,8 @@ def m20(images: Array, region: Array) -> Array:
 def asymmetry(images: Array) -> Array:
     """`sum |I - I_180| / sum |I|`, I_180 the image turned by 180 degrees about its centre.
 
-    Conselice et al. (2000) without a sky, at the image's centre and not at the one that minimises
-    it: a lens has a centre of its own.
+    Conselice et al. (2000) without a sky, at the image's centre and not at the centre that
+    minimises the asymmetry: a lens has a centre of its own.
 
     Args:
       images: float32 `[N, H, W]`.
@@ -154,7 +154,7 @@ def centroid_and_ellipticity(images: Array, region: Array) -> tuple[Array, Array
     """The centroid and the ellipticity of the second moments about it.
 
     `e = (Qxx - Qyy + 2 i Qxy) / (Qxx + Qyy + 2 sqrt(Qxx Qyy - Qxy^2))`, so that an ellipse has
-    `|e| = (1 - q) / (1 + q)` as the lens parameters have.
+    `|e| = (1 - q) / (1 + q)`, as in the lens parameters.
 
     Args:
       images: float32 `[N, H, W]`; negative pixels count as 0.

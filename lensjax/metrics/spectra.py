@@ -1,4 +1,4 @@
-"""Radial profiles and power spectra of images, one vector an image."""
+"""Radial profiles and power spectra of images, one vector for each image."""
 
 import jax
 import jax.numpy as jnp
@@ -27,14 +27,14 @@ def _profile_bins(shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
 
 
 def band_means(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """What averages the output of `rfft2` of an image over rings of frequency.
+    """Weights that average the output of `rfft2` of an image over rings of frequency.
 
     Args:
       shape: height and width in pixels.
 
     Returns:
       Weights `[H * (W // 2 + 1), K]`, each column with the sum 1; and how often each frequency
-      stands in the whole transform, `[1, W // 2 + 1]`.
+      occurs in the full transform, `[1, W // 2 + 1]`.
     """
     height, width = shape
     frequency = np.hypot(np.fft.rfftfreq(width)[None, :], np.fft.fftfreq(height)[:, None])
@@ -71,8 +71,8 @@ def radial_profiles(images: np.ndarray, pixel_scale_arcsec: float) -> tuple[np.n
       pixel_scale_arcsec: side of a pixel.
 
     Returns:
-      The rings' radii in arcsec, float64 `[K]`, K half of the shorter side; log10 of the mean in
-      parts of the image's own peak, at least -4, float32 `[N, K]`.
+      The rings' radii in arcsec, float64 `[K]`, K half of the shorter side; log10 of the mean
+      over the image's own peak, at least -4, float32 `[N, K]`.
 
     Raises:
       ValueError: for images of another shape or that are not finite.

@@ -1,4 +1,4 @@
-"""Where the searches of a fit begin: grids of lenses compared with many images at once."""
+"""Where the searches of a fit begin: grids of lenses compared with many images together."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +8,10 @@ from lensjax.data.simulator import SOURCE_POSITION_LIMIT
 from lensjax.errors import MeasureError
 
 
-def position_grid(num: int) -> Array:
-    """A square grid of source positions over the prior, float32 `[num^2, 2]`, arcsec."""
-    axis = np.linspace(-SOURCE_POSITION_LIMIT, SOURCE_POSITION_LIMIT, num, dtype=np.float32)
+def position_grid(num_per_axis: int) -> Array:
+    """A square grid of source positions over the prior, float32 `[num_per_axis^2, 2]`, arcsec."""
+    limit = SOURCE_POSITION_LIMIT
+    axis = np.linspace(-limit, limit, num_per_axis, dtype=np.float32)
     return jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
 
 
@@ -36,12 +37,12 @@ def candidate_costs(images: Array, candidates: Array, free_amplitude: bool) -> A
 
 
 def local_minima(costs: np.ndarray, count: int, *, periodic: bool = False) -> np.ndarray:
-    """The lowest local minima of tables; where there are too few, the lowest other places.
+    """The lowest local minima of tables; where there are too few, the lowest other entries.
 
     Args:
       costs: `[N, R, C]`.
-      count: how many of each table.
-      periodic: the last column lies beside the first.
+      count: minima of each table.
+      periodic: whether the last column lies beside the first.
 
     Returns:
       Indices into the flattened tables, best first, `[N, count]`.
@@ -58,7 +59,7 @@ def local_minima(costs: np.ndarray, count: int, *, periodic: bool = False) -> np
 def starts_from(
     source_x: np.ndarray, source_y: np.ndarray, others: np.ndarray, count: int
 ) -> np.ndarray:
-    """One start for each image: where the smooth fit put its source, and constants.
+    """One start for each image: the source position of the smooth fit, and constants.
 
     Args:
       source_x: arcsec, `[N]`.

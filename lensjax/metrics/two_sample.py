@@ -1,9 +1,9 @@
 """Are two samples of a number, or of a vector, alike? Distances with their floor beside them.
 
-The floor is what real images give against real images at the same sizes: distances between disjoint
-random parts of the real sample, so that it does not depend on the generator. The p value comes from
-permutations of the pooled sample, exact at the sizes at hand; of a heavy tail the floor knows only
-what the real sample has of it, and p is the safer number. Nothing is drawn with replacement.
+The floor is the distance of real from real images at the same sizes. It comes from random splits of
+the real sample, so that it does not depend on the generator. The p value comes from permutations of
+the pooled sample and is exact for any sample sizes. For a heavy tail, the floor includes only the
+tail values of the real sample, and p is more reliable. No value is drawn twice.
 """
 
 import math
@@ -25,16 +25,16 @@ _MAX_NUMBERS = 4_000_000  # in one work array
 
 
 class Distance(NamedTuple):
-    """A distance beside what real against real gives at the same sizes.
+    """A distance beside its floor, real against real at the same sizes.
 
     Attributes:
       value: real against generated.
       floor_mean: mean of real against real.
       floor_std: its standard deviation.
       floor_q95: its 95 % quantile.
-      z: (value - floor_mean) / floor_std; infinite for a floor without spread and another value.
-      p: share of the permutations of the pooled sample with at least this distance, the observed
-        one counted among them: at least 0.001.
+      z: (value - floor_mean) / floor_std; infinite where the floor has another value and no spread.
+      p: share of the permutations of the pooled sample with at least this distance. The observed
+        order counts as a permutation, so that p is at least 0.001.
     """
 
     value: float
@@ -72,16 +72,16 @@ class VectorComparison(NamedTuple):
     """How a vector (a profile, a spectrum) of generated images compares with that of real ones.
 
     Attributes:
-      mean: mean over the components of the Wasserstein-1 distances of each.
-      max_z: the largest of the components' `component_z`, and how large it is by chance among so
-        many; None where no component varies in truth.
+      mean: mean of the components' Wasserstein-1 distances.
+      max_z: the largest `component_z`, beside the largest z of real against real; None where no
+        component's floor has a spread.
       component_wasserstein: Wasserstein-1 distance of each component, float64 `[K]`.
       component_floor: mean of its floor, float64 `[K]`.
       component_z: (distance - floor mean) / floor s.d., float64 `[K]`; NaN where the floor has
         no spread.
-      num_constant: components that are constant in truth; they count in `mean` alone, as do those
-        whose floor has no spread because a single real vector differs.
-      num_constant_differs: those of them that some generated image has otherwise.
+      num_constant: the number of components that are constant in truth. They count in `mean` alone,
+        like components whose floor has no spread because only one real vector differs.
+      num_constant_differs: the number of constant components that differ in some generated image.
     """
 
     mean: Distance
@@ -94,13 +94,13 @@ class VectorComparison(NamedTuple):
 
 
 def is_constant(values: np.ndarray) -> np.ndarray:
-    """Whether values `[N]` or `[N, K]` have no spread but rounding, bool `[]` or `[K]`."""
+    """Whether values `[N]` or `[N, K]` have no spread beyond rounding, bool `[]` or `[K]`."""
     low, high = values.min(axis=0), values.max(axis=0)
     return high - low <= _CONSTANT_SHARE * np.maximum(abs(low), abs(high))
 
 
 def _without_rounding(values: np.ndarray, constants: np.ndarray) -> np.ndarray:
-    """Values `[N]` or `[N, K]`, those that round to their constant replaced by it."""
+    """Sets values `[N]` or `[N, K]` that equal their constant up to rounding to the constant."""
     return np.where(abs(values - constants) <= _CONSTANT_SHARE * abs(constants), constants, values)
 
 
@@ -129,11 +129,11 @@ def _check(real: np.ndarray, generated: np.ndarray, num_axes: int) -> tuple[np.n
 
 
 def _distances(pooled: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """KS and Wasserstein-1 between two parts of a sample, for many ways to part it.
+    """KS and Wasserstein-1 distance between the two subsets of each split of a sample.
 
     Args:
       pooled: values, float64 `[T]`.
-      chosen: True where a value belongs to the first part, bool `[P, T]`; all rows have as many.
+      chosen: True for values of the first subset, bool `[P, T]`; equally many in every row.
 
     Returns:
       Two arrays, float64 `[P]`.
@@ -146,34 +146,34 @@ def _distances(pooled: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.n
     ks, wasserstein = [], []
     for start in range(0, len(chosen), rows):
         step = np.where(chosen[start : start + rows, order], 1 / first, -1 / second)
-        # Empirical distribution functions differ by this between a value and the next.
+        # The difference of the empirical distribution functions between a value and the next.
         difference = np.abs(np.cumsum(step, axis=1)[:, :-1])
         ks.append(np.max(difference, axis=1, initial=0.0, where=gaps[None] > 0))
         wasserstein.append(difference @ gaps)
     return np.concatenate(ks), np.concatenate(wasserstein)
 
 
-def _parts(generator: np.random.Generator, rows: int, total: int, first: int) -> np.ndarray:
-    """Random ways to choose `first` of `total`, bool `[rows, total]`."""
+def _splits(generator: np.random.Generator, rows: int, total: int, first: int) -> np.ndarray:
+    """Random choices of `first` out of `total` values, bool `[rows, total]`."""
     ordered = np.broadcast_to(np.arange(total) < first, (rows, total))
     return generator.permuted(ordered, axis=1)
 
 
-def _floor_parts(
+def _floor_splits(
     generator: np.random.Generator, num_real: int, num_generated: int
 ) -> tuple[np.ndarray, float]:
-    """Ways to part the real sample, and what brings their distances to the right sizes.
+    """Random splits of the real sample, and the factor that scales their distances to the sizes.
 
-    The parts have the sizes' proportion, m of the generated to n of the real ones. Both distances
-    come from a difference of distribution functions whose variance is that of one value times
-    (1/n + 1/m), and so does that of a parted sample: the n - 1 of its spread and the n / (n - 1) of
-    drawing without replacement cancel.
+    The subsets have the proportion of m generated to n real values. Both distances come from a
+    difference of distribution functions whose variance is that of one value times (1/n + 1/m). For
+    the subsets of one sample the same holds: the n - 1 of its spread and the n / (n - 1) of drawing
+    without replacement cancel.
     """
     first = round(num_real * num_real / (num_real + num_generated))
     first = min(max(first, 2), num_real - 2)
     second = num_real - first
     scale = math.sqrt((1 / num_real + 1 / num_generated) / (1 / first + 1 / second))
-    return _parts(generator, NUM_SPLITS, num_real, first), scale
+    return _splits(generator, NUM_SPLITS, num_real, first), scale
 
 
 def _distance(value: float, floor: np.ndarray, permuted: np.ndarray) -> Distance:
@@ -195,7 +195,7 @@ def compare(real: np.ndarray, generated: np.ndarray, seed: int = 0) -> Compariso
     Args:
       real: `[n]`, at least 20.
       generated: `[m]`, at least 20.
-      seed: of the 200 random parts of the floor and the 999 permutations.
+      seed: of the 200 random splits of the floor and the 999 permutations.
 
     Raises:
       MeasureError: for other shapes, too few values, or values that are not finite.
@@ -216,9 +216,9 @@ def compare(real: np.ndarray, generated: np.ndarray, seed: int = 0) -> Compariso
     generator = np.random.default_rng(seed)
     observed = np.arange(len(pooled)) < len(real)
     values = _distances(pooled, observed[None])
-    parts, scale = _floor_parts(generator, len(real), len(generated))
-    floors = _distances(real, parts)
-    permuted = _distances(pooled, _parts(generator, NUM_PERMUTATIONS, len(pooled), len(real)))
+    splits, scale = _floor_splits(generator, len(real), len(generated))
+    floors = _distances(real, splits)
+    permuted = _distances(pooled, _splits(generator, NUM_PERMUTATIONS, len(pooled), len(real)))
     ks, wasserstein = (
         _distance(float(value[0]), scale * floor, null)
         for value, floor, null in zip(values, floors, permuted, strict=True)
@@ -235,15 +235,15 @@ def _wasserstein(pooled: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 def compare_vectors(
     real: np.ndarray, generated: np.ndarray, seed: int = 0, *, num_permutations: int = 199
 ) -> VectorComparison:
-    """Compares two samples of a vector component by component, and sums up in two numbers.
+    """Compares two samples of a vector component by component, with a summary in two numbers.
 
-    Permutations keep a vector together, so that the p values know how its components hang
-    together; smooth deviations over many components show in `mean`, narrow ones in `max_z`.
+    Permutations move whole vectors, so that the p values include correlations between components.
+    Smooth deviations over many components show in `mean`, narrow deviations in `max_z`.
 
     Args:
-      real: `[n, K]`, at least 20 vectors; hand spectra in as logarithms.
+      real: `[n, K]`, at least 20 vectors; pass spectra as logarithms.
       generated: `[m, K]`, at least 20 vectors.
-      seed: of the random parts and permutations.
+      seed: of the random splits and permutations.
       num_permutations: for the p values, which are at least 1 / (1 + num_permutations).
 
     Raises:
@@ -257,9 +257,9 @@ def compare_vectors(
     generator = np.random.default_rng(seed)
     observed = np.arange(len(pooled)) < len(real)
     value = _wasserstein(pooled, observed[None])[0]
-    parts, scale = _floor_parts(generator, len(real), len(generated))
-    floor = scale * _wasserstein(real, parts)
-    permuted = _wasserstein(pooled, _parts(generator, num_permutations, len(pooled), len(real)))
+    splits, scale = _floor_splits(generator, len(real), len(generated))
+    floor = scale * _wasserstein(real, splits)
+    permuted = _wasserstein(pooled, _splits(generator, num_permutations, len(pooled), len(real)))
     mean, std = floor.mean(axis=0), floor.std(axis=0, ddof=1)
     varied = std > _SUM_ROUNDING * mean
     z = np.where(varied, (value - mean) / np.where(varied, std, 1), np.nan)
@@ -277,7 +277,7 @@ def compare_vectors(
 def _largest_z(
     value: np.ndarray, floor: np.ndarray, permuted: np.ndarray, varied: np.ndarray
 ) -> Distance | None:
-    """The largest z of the components that vary, beside the largest of real against real.
+    """The largest z of the components that vary, beside the largest z of real against real.
 
     Args:
       value: distances, `[K]`.

@@ -1,4 +1,4 @@
-"""Does a generator repeat itself? Pairs of its images that are nearer than any pair of real."""
+"""Does a generator repeat itself? Pairs of its images that are nearer than all real pairs."""
 
 import math
 from typing import NamedTuple
@@ -16,9 +16,10 @@ class TwinTest(NamedTuple):
 
     Attributes:
       num_images: images of either side that were compared.
-      num_twins: generated images whose nearest other one is nearer than any two real images are.
-      p_value: probability of so many pairs among as many fresh images. The nearest of 2 k pairs of
-        both sides are all of one side once in 2^k cases, and two images make a pair.
+      num_twins: generated images that are nearer to another generated image than any two real
+        images are to each other.
+      p_value: probability of so many twins among as many fresh images. The k nearest pairs of both
+        sides are all of generated images once in 2^k cases, and two images make a pair.
       nearest_distance: smallest distance of two generated images, see `nearest_images`.
       real_nearest_distance: the same of real images.
     """
@@ -37,8 +38,8 @@ def _own_distances(images: np.ndarray) -> np.ndarray:
 def twin_test(generated: np.ndarray, real: np.ndarray) -> TwinTest:
     """Looks for images that a generator draws again and again.
 
-    Nearest neighbours come nearer the more images there are, so that as many of either side are
-    compared: the first ones.
+    Nearest neighbours are nearer the more images there are; therefore equally many images of either
+    side are compared, the first of each.
 
     Args:
       generated: images of one class, float32 `[N, H, W]`, finite.
@@ -53,12 +54,12 @@ def twin_test(generated: np.ndarray, real: np.ndarray) -> TwinTest:
             f"got generated images {generated.shape} and real ones {real.shape}; allowed: at least "
             f"{_LEAST} of either, of one size"
         )
-    ours, theirs = _own_distances(generated[:count]), _own_distances(real[:count])
-    num_twins = int(np.sum(ours < theirs.min()))
+    distances, real_distances = _own_distances(generated[:count]), _own_distances(real[:count])
+    num_twins = int(np.sum(distances < real_distances.min()))
     return TwinTest(
         num_images=count,
         num_twins=num_twins,
         p_value=0.5 ** math.ceil(num_twins / 2),
-        nearest_distance=float(ours.min()),
-        real_nearest_distance=float(theirs.min()),
+        nearest_distance=float(distances.min()),
+        real_nearest_distance=float(real_distances.min()),
     )

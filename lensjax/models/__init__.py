@@ -1,6 +1,6 @@
 """Networks in flax.linen: denoisers, classifiers, and the masked autoencoder.
 
-Denoisers are called as `(x, t, condition)`, the others as `(images, keys)`.
+Denoisers are called as `(x, t, condition)`, all other networks as `(images, keys)`.
 """
 
 from typing import Protocol

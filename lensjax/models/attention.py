@@ -1,4 +1,4 @@
-"""Attention between the tokens of an image, computed as the device does it best."""
+"""Attention between the tokens of an image, by the method that suits the device."""
 
 import math
 from typing import Literal
@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-_CHUNK = 256  # queries whose scores are held at once
-# From here on two cores gain more by holding few scores than they lose by a loop over heads; with
-# many cores it was not measured.
+_CHUNK = 256  # queries whose scores are held together
+# From this number of tokens, two cores gain more by holding few scores than they lose by a loop
+# over heads; not measured with many cores.
 _LEAST_CHUNKED = 512
 _HALF = (jnp.bfloat16, jnp.float16)
 _MOST_CUDNN_WIDTH = 128
@@ -30,8 +30,8 @@ def platform() -> str:
 def choose(name: str, platform: str, num_tokens: int, head_width: int, dtype: jnp.dtype) -> str:
     """How attention is computed: `xla`, `again`, `chunked` or `cudnn`.
 
-    What a device cannot do becomes `xla`, so that a run can be loaded anywhere. `again` is XLA's,
-    which an accelerator computes again for the gradient: kept scores of many tokens would fill it.
+    `auto` falls back to `xla`, so that a run can be loaded on any device. `again` is XLA's,
+    recomputed for the gradient: stored scores of many tokens would fill an accelerator's memory.
 
     Args:
       name: one of `config.model.ATTENTIONS`.
@@ -61,12 +61,12 @@ def attend(query: Array, key: Array, value: Array, name: str = "auto") -> Array:
       value: as `query`.
       name: one of `config.model.ATTENTIONS`; all but `xla` lack forward-mode derivatives.
     """
-    how = choose(name, platform(), query.shape[1], query.shape[-1], query.dtype)
-    if how == "chunked":
+    method = choose(name, platform(), query.shape[1], query.shape[-1], query.dtype)
+    if method == "chunked":
         return _over_heads(query, key, value)
-    if how == "again":
+    if method == "again":
         return jax.checkpoint(jax.nn.dot_product_attention)(query, key, value)
-    implementation: Literal["xla", "cudnn"] = "cudnn" if how == "cudnn" else "xla"
+    implementation: Literal["xla", "cudnn"] = "cudnn" if method == "cudnn" else "xla"
     return jax.nn.dot_product_attention(query, key, value, implementation=implementation)
 
 
@@ -89,7 +89,7 @@ def _chunks(num_tokens: int) -> list[slice]:
 def chunked_attention(query: Array, key: Array, value: Array) -> Array:
     """Attention, one head after the other and a chunk of queries at a time.
 
-    The scores of a chunk stay in the processor's cache, and are found again for the gradient from
+    The scores of a chunk stay in the processor's cache. For the gradient they are recomputed from
     their normalisation alone, as in Dao et al. 2022, arXiv:2205.14135.
 
     Args:

@@ -1,7 +1,7 @@
 """Classifiers of lens images in flax.linen, all called as `(images, keys)`.
 
-Nothing is normalised over a batch: what a network says about an image depends on that image alone,
-and parameters are its whole state.
+Nothing is normalised over a batch: the output for an image depends on that image alone, and a
+network has no state besides its parameters.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _GROUP_CHANNELS = 16  # of a group of GroupNorm
 
 
 class ClassifierOutput(NamedTuple):
-    """What a classifier says about each image.
+    """The output of a classifier for each image.
 
     Attributes:
       features: the penultimate layer before its nonlinearity and dropout, float32 `[B, D]`.
@@ -35,23 +35,23 @@ class ClassifierOutput(NamedTuple):
 def example_dropout(x: Array, rate: float, keys: Array | None, layer: int) -> Array:
     """Sets channels of examples to zero, each example by its own key.
 
-    In a feature map a channel goes as a whole, since its pixels say nearly the same (Tompson et al.
-    2015, arXiv:1411.4280); what is left is scaled by `1 / (1 - rate)`.
+    All pixels of a channel are dropped together, since they hold nearly the same information
+    (Tompson et al. 2015, arXiv:1411.4280); remaining channels are scaled by `1 / (1 - rate)`.
 
     Args:
       x: `[B, ..., C]`.
-      rate: share that goes.
-      keys: typed keys of the examples, `[B]`; None, as when a network is used, changes nothing.
-      layer: the number of the layer, unlike for each that drops.
+      rate: share of channels that are dropped.
+      keys: typed keys of the examples, `[B]`; None, as outside training, changes nothing.
+      layer: a number that differs between the layers with dropout.
     """
     if keys is None or rate == 0:
         return x
     channels = x.shape[-1:]
-    kept = jax.vmap(
+    is_kept = jax.vmap(
         lambda key: jax.random.bernoulli(jax.random.fold_in(key, layer), 1 - rate, channels)
     )(keys)
-    kept = kept.reshape(len(x), *(1,) * (x.ndim - 2), -1)
-    return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
+    is_kept = is_kept.reshape(len(x), *(1,) * (x.ndim - 2), -1)
+    return jnp.where(is_kept, x / (1 - rate), 0).astype(x.dtype)
 
 
 def pooling_matrix(size: int, cells: int) -> np.ndarray:
@@ -74,7 +74,7 @@ def adaptive_average(x: Array, cells: int) -> Array:
 
 
 class _Head(nn.Module):
-    """Features of the last feature map, where in the image something lies kept, and classes.
+    """Features and classes of the last feature map, averaged in cells that preserve positions.
 
     Attributes:
       num_features: length of the penultimate layer.
@@ -102,8 +102,8 @@ class _Head(nn.Module):
 class CNN(nn.Module):
     """Convolutions with pooling between, after Davies et al. 2019, arXiv:1905.04303.
 
-    The first two have 5x5 pixels, the others 3x3; adaptive average pooling takes images of any
-    size.
+    The first two convolutions have 5x5 pixels, the rest 3x3; adaptive average pooling takes images
+    of any size.
 
     Attributes:
       widths: channels of each convolution.
@@ -157,7 +157,7 @@ class _ResidualBlock(nn.Module):
 
 
 class ResCNN(nn.Module):
-    """Residual blocks of 5x5 and 3x3 convolutions without normalisation, so that flux is kept.
+    """Residual blocks of 5x5 and 3x3 convolutions without normalisation, which preserves flux.
 
     Attributes:
       patch_size: stride of the first convolution in pixels.
@@ -228,8 +228,8 @@ class _BasicBlock(nn.Module):
 class ResNet18(nn.Module):
     """ResNet18 (He et al. 2016, arXiv:1512.03385) with GroupNorm for BatchNorm.
 
-    Running averages of BatchNorm would be a state beside the parameters, and would make what the
-    network says about an image in training depend on the batch (Wu & He 2018, arXiv:1803.08494).
+    Running averages of BatchNorm would be a state beside the parameters, and in training the output
+    for an image would depend on its batch (Wu & He 2018, arXiv:1803.08494).
 
     Attributes:
       stem: `small`, a 3x3 convolution, for images of about 64 pixels; `imagenet`, 7x7 with stride 2

@@ -70,7 +70,7 @@ class DiT(nn.Module):
       num_classes: classes without the null label.
       dtype: of the computation; parameters and the last layer are float32.
       attention: one of `config.model.ATTENTIONS`.
-      remat: whether the gradient computes each block again instead of keeping what is in it.
+      remat: whether each block is recomputed for the gradient instead of stored.
     """
 
     patch_size: int
@@ -113,7 +113,7 @@ class DiT(nn.Module):
             tokens = block(*sizes, self.dtype, self.attention, name=f"block_{index}")(
                 tokens, vector
             )
-        # In float32: the last layer's rounding would stand in the image.
+        # In float32: the last layer's rounding would show in the image.
         dense = partial(nn.Dense, dtype=jnp.float32, kernel_init=_zeros)
         shift, scale = jnp.split(
             dense(2 * self.width, name="final_modulation")(nn.silu(vector)), 2, axis=-1

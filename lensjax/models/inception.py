@@ -1,4 +1,4 @@
-"""The Inception-v3 by which Frechet distances are published, as a pure function of its weights."""
+"""The Inception-v3 of published Frechet distances, as a pure function of its weights."""
 
 import functools
 from collections.abc import Collection, Mapping
@@ -42,14 +42,14 @@ class Folded(NamedTuple):
 
 
 def find_fault(weights: Mapping[str, np.ndarray]) -> str:
-    """Says what hinders arrays from being the network's weights; empty if nothing does.
+    """The reason why arrays cannot be the network's weights; empty if they can be.
 
     Args:
-      weights: arrays by name, in PyTorch's layout. `num_batches_tracked` is left aside.
+      weights: arrays by name, in PyTorch's layout. `num_batches_tracked` is ignored.
     """
     expected = weight_shapes()
-    found = {name for name in weights if not name.endswith(".num_batches_tracked")}
-    missing, unknown = sorted(expected.keys() - found), sorted(found - expected.keys())
+    present = {name for name in weights if not name.endswith(".num_batches_tracked")}
+    missing, unknown = sorted(expected.keys() - present), sorted(present - expected.keys())
     if missing:
         return f"{len(missing)} of {len(expected)} arrays are missing, such as {missing[0]!r}"
     if unknown:
@@ -72,7 +72,7 @@ def prepare_weights(weights: Mapping[str, np.ndarray]) -> dict[str, Folded]:
       weights: the arrays of `weight_shapes` by name, in PyTorch's layout.
 
     Returns:
-      What `inception_features` takes, by the name of the convolution.
+      The weights of `inception_features`, by the name of the convolution.
 
     Raises:
       MeasureError: if an array is missing, unknown, of the wrong shape or not finite.
@@ -85,7 +85,7 @@ def prepare_weights(weights: Mapping[str, np.ndarray]) -> dict[str, Folded]:
 
 def _fold(weights: Mapping[str, np.ndarray], name: str) -> Folded:
     bias, mean, variance, gain = (
-        np.asarray(weights[f"{name}.bn.{part}"], np.float64) for part in NORMALISATION
+        np.asarray(weights[f"{name}.bn.{array}"], np.float64) for array in NORMALISATION
     )
     scale = gain / np.sqrt(variance + _NORMALISATION_EPSILON)
     kernel = np.asarray(weights[f"{name}.conv.weight"], np.float64).transpose(2, 3, 1, 0)
@@ -161,18 +161,18 @@ def _take_step(x: Array, block: Block, step: Step, weights: Mapping[str, Folded]
     if isinstance(step, Pool):
         return _pool(x, step)
     prongs = step.prongs if isinstance(step, Fork) else (step,)
-    found = [_convolve(x, prong, weights[full_name(block, prong)]) for prong in prongs]
-    return jnp.concatenate(found, axis=-1)
+    outputs = [_convolve(x, prong, weights[full_name(block, prong)]) for prong in prongs]
+    return jnp.concatenate(outputs, axis=-1)
 
 
 def _run_block(x: Array, block: Block, weights: Mapping[str, Folded]) -> Array:
-    found = []
+    outputs = []
     for steps in block.branches:
         y = x
         for step in steps:
             y = _take_step(y, block, step, weights)
-        found.append(y)
-    return jnp.concatenate(found, axis=-1)
+        outputs.append(y)
+    return jnp.concatenate(outputs, axis=-1)
 
 
 def inception_features(

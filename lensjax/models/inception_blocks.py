@@ -1,8 +1,8 @@
-"""The convolutions of the Inception-v3 by which Frechet distances are published, as one table.
+"""The convolutions of the Inception-v3 of published Frechet distances, as one table.
 
 It differs from the network of the paper (Szegedy et al. 2015, arXiv:1512.00567) in three ways,
 which its weights were trained with: the average pools do not count the padding, the last block
-takes a maximum where the others take an average, and there are 1,008 classes.
+takes a maximum where the other blocks take an average, and there are 1,008 classes.
 """
 
 import itertools
@@ -57,7 +57,7 @@ class Block(NamedTuple):
 
     Attributes:
       name: the first part of its weights' names; empty where they have one part less.
-      branches: the steps of each.
+      branches: the steps of each branch.
     """
 
     name: str
@@ -160,7 +160,7 @@ def _block_e(name: str, pool: str) -> Block:
     )
 
 
-# What comes before each layer's mean over the pixels.
+# The blocks before each layer's mean over the pixels.
 NETWORK: Mapping[int, tuple[Block, ...]] = {
     64: (
         _plain(
@@ -192,7 +192,7 @@ NETWORK: Mapping[int, tuple[Block, ...]] = {
 
 
 def full_name(block: Block, step: Convolution) -> str:
-    """What a convolution's weights are called in the published file."""
+    """The name of a convolution's weights in the published file."""
     return f"{block.name}.{step.name}" if block.name else step.name
 
 
@@ -228,6 +228,6 @@ def weight_shapes() -> dict[str, Shape]:
     }
     for name, shape in kernel_shapes().items():
         shapes[f"{name}.conv.weight"] = shape
-        for part in NORMALISATION:
-            shapes[f"{name}.bn.{part}"] = shape[:1]
+        for array in NORMALISATION:
+            shapes[f"{name}.bn.{array}"] = shape[:1]
     return shapes

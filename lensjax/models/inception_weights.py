@@ -1,4 +1,4 @@
-"""Finds and reads the weights of the Inception network by which Frechet distances are published."""
+"""Finds and reads the weights of the Inception network of published Frechet distances."""
 
 import contextlib
 import hashlib
@@ -34,8 +34,8 @@ class Search(NamedTuple):
     """Where the weights are.
 
     Attributes:
-      path: the file, its hash checked; None if it is not to be had.
-      remedy: what to do then; empty if there is a file.
+      path: the file, its hash checked; None if it is not available.
+      remedy: what to do without a file; empty if there is a file.
     """
 
     path: pathlib.Path | None
@@ -51,10 +51,10 @@ def _hash_file(path: pathlib.Path) -> str:
 
 
 def _check_hash(path: pathlib.Path, sha256: str) -> None:
-    found = _hash_file(path)
-    if found != sha256:
+    actual = _hash_file(path)
+    if actual != sha256:
         raise WeightsError(
-            f"{path}: has the SHA-256 {found}; the Inception weights have {sha256}. Get them from "
+            f"{path}: has the SHA-256 {actual}; the Inception weights have {sha256}. Get them from "
             f"{URL}"
         )
 
@@ -73,7 +73,7 @@ def _copy(response: IO[bytes], target: pathlib.Path) -> None:
 
 
 def _download(url: str, sha256: str, target: pathlib.Path) -> str:
-    """Downloads a file, whole and of this hash or not at all; returns why not, or nothing."""
+    """Downloads a file with this hash, or leaves none; returns the fault, empty on success."""
     logging.info("Downloading %s to %s", url, target)
     try:
         with replacing(target, shared=True) as partial:
@@ -85,9 +85,9 @@ def _download(url: str, sha256: str, target: pathlib.Path) -> str:
                 raise WeightsError(
                     f"to {target} failed: {getattr(error, 'reason', error)}"
                 ) from None
-            found = _hash_file(partial)
-            if found != sha256:
-                raise WeightsError(f"has the SHA-256 {found}, not {sha256}, and was deleted")
+            actual = _hash_file(partial)
+            if actual != sha256:
+                raise WeightsError(f"has the SHA-256 {actual}, not {sha256}, and was deleted")
     except FileError as error:
         return f"the download from {url} failed: {error}"
     except WeightsError as error:
@@ -95,12 +95,12 @@ def _download(url: str, sha256: str, target: pathlib.Path) -> str:
     return ""
 
 
-def _given(path: str | os.PathLike[str], source: str, sha256: str) -> pathlib.Path:
-    given = expanded(path, source)
-    if not given.is_file():
-        raise WeightsError(f"{given}: there is no such file; {source} names it")
-    _check_hash(given, sha256)
-    return given
+def _checked_file(path: str | os.PathLike[str], source: str, sha256: str) -> pathlib.Path:
+    file = expanded(path, source)
+    if not file.is_file():
+        raise WeightsError(f"{file}: there is no such file; {source} names it")
+    _check_hash(file, sha256)
+    return file
 
 
 def search_weights(
@@ -110,11 +110,11 @@ def search_weights(
     sha256: str = SHA256,
     url: str = URL,
 ) -> Search:
-    """Looks for the file of weights, and downloads it once if it is nowhere.
+    """Looks for the file of weights, and downloads it once where it is missing.
 
     The places are: `path`; the environment variable `LENSJAX_INCEPTION_WEIGHTS`; the cache folder;
-    the authors' public release, which is then kept in the cache folder. A file in the cache folder
-    that has another hash is deleted.
+    the authors' public release, which is then stored in the cache folder. A file in the cache
+    folder that has another hash is deleted.
 
     Args:
       path: the file; None or empty for the other places.
@@ -127,26 +127,26 @@ def search_weights(
         hash.
     """
     if path:
-        return Search(_given(path, "the configuration", sha256), "")
+        return Search(_checked_file(path, "the configuration", sha256), "")
     if named := os.environ.get(VARIABLE):
-        return Search(_given(named, f"the environment variable {VARIABLE}", sha256), "")
+        return Search(_checked_file(named, f"the environment variable {VARIABLE}", sha256), "")
     cached = cache_folder() / FILE_NAME
-    said = ""
+    cache_fault = ""
     if cached.is_file():
-        found = _hash_file(cached)
-        if found == sha256:
+        actual = _hash_file(cached)
+        if actual == sha256:
             return Search(cached, "")
-        said = f"{cached} had the SHA-256 {found}, not {sha256}; "
-        with contextlib.suppress(OSError):  # in a folder that may not be written it stays
+        cache_fault = f"{cached} had the SHA-256 {actual}, not {sha256}; "
+        with contextlib.suppress(OSError):  # in a folder that may not be written, the file stays
             cached.unlink()
-            said = f"{cached} had the SHA-256 {found}, not {sha256}, and was deleted; "
+            cache_fault = f"{cached} had the SHA-256 {actual}, not {sha256}, and was deleted; "
     fault = _download(url, sha256, cached) if download else "downloads are switched off"
     if not fault:
         return Search(cached, "")
     return Search(
         None,
-        f"{said}{fault}. Get {FILE_NAME} (96 MB, SHA-256 {sha256}) from {url}, and set {VARIABLE} "
-        f"to its path or put it into {cached.parent}",
+        f"{cache_fault}{fault}. Get {FILE_NAME} (96 MB, SHA-256 {sha256}) from {url}, and set "
+        f"{VARIABLE} to its path or put it into {cached.parent}",
     )
 
 

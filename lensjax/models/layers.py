@@ -141,7 +141,7 @@ class SelfAttention(nn.Module):
         batch, tokens, width = x.shape
         qkv = nn.Dense(3 * width, dtype=self.dtype, kernel_init=xavier, name="qkv")(x)
         qkv = qkv.reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
-        query, key, value = (qkv[:, :, part] for part in range(3))  # each [B, T, heads, D / heads]
+        query, key, value = (qkv[:, :, row] for row in range(3))  # each [B, T, heads, D / heads]
         mixed = attend(query, key, value, self.attention)
         out = nn.Dense(width, dtype=self.dtype, kernel_init=self.out_init, name="out")
         return out(mixed.reshape(batch, tokens, width))

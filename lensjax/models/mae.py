@@ -1,7 +1,7 @@
 """Masked autoencoder (He et al. 2022, arXiv:2111.06377): trains an encoder without labels.
 
 The encoder of a `ViT` sees a few patches of an image; a small decoder, which is thrown away
-afterwards, finds the pixels of the others.
+afterwards, estimates the pixels of all other patches.
 """
 
 from typing import Any, NamedTuple
@@ -18,10 +18,10 @@ _STABLE = 1e-6  # added to the variance of a patch
 
 
 class MaskedOutput(NamedTuple):
-    """What the autoencoder found.
+    """The output of the autoencoder.
 
     Attributes:
-      patches: its estimate of every patch, float32 `[B, T, p p C]`.
+      patches: the estimate of every patch, float32 `[B, T, p p C]`.
       seen: whether the encoder saw a patch, bool `[B, T]`.
     """
 
@@ -40,7 +40,7 @@ def draw_order(keys: Array, num_patches: int) -> Array:
 
 
 def num_seen(num_patches: int, mask_share: float) -> int:
-    """How many patches the encoder sees, at least 1 and not all."""
+    """The number of patches that the encoder sees, from 1 to `num_patches - 1`."""
     return min(num_patches - 1, max(1, round(num_patches * (1 - mask_share))))
 
 
@@ -89,9 +89,9 @@ class MAE(nn.Module):
           keys: typed keys, `[B]`; which patches are seen is a function of an example's own key.
         """
         rows, columns = (side // self.patch_size for side in images.shape[1:3])
-        num = rows * columns
-        order = draw_order(keys, num)
-        kept = order[:, : num_seen(num, self.mask_share)]
+        num_patches = rows * columns
+        order = draw_order(keys, num_patches)
+        visible = order[:, : num_seen(num_patches, self.mask_share)]
         tokens = Encoder(
             self.patch_size,
             self.width,
@@ -101,14 +101,15 @@ class MAE(nn.Module):
             self.dtype,
             self.attention,
             name="encoder",
-        )(images, kept)
+        )(images, visible)
         tokens = nn.Dense(
             self.decoder_width, dtype=self.dtype, kernel_init=xavier, name="decoder_in"
         )(tokens)
         unseen = self.param("unseen", nn.initializers.normal(0.02), (self.decoder_width,))
-        filled = jnp.broadcast_to(unseen.astype(self.dtype), (len(images), num, unseen.size))
+        filled_shape = (len(images), num_patches, unseen.size)
+        filled = jnp.broadcast_to(unseen.astype(self.dtype), filled_shape)
         examples = jnp.arange(len(images))[:, None]
-        filled = filled.at[examples, kept].set(tokens)
+        filled = filled.at[examples, visible].set(tokens)
         positions = position_embedding(rows, columns, self.decoder_width)
         filled = filled + jnp.asarray(positions, self.dtype)[None]
         for index in range(self.decoder_depth):
@@ -122,5 +123,5 @@ class MAE(nn.Module):
         filled = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="decoder_norm")(filled)
         size = to_patches(images, self.patch_size).shape[-1]
         patches = nn.Dense(size, dtype=self.dtype, kernel_init=xavier, name="patches_out")(filled)
-        seen = jnp.zeros((len(images), num), bool).at[examples, kept].set(True)
-        return MaskedOutput(patches.astype(jnp.float32), seen)
+        is_seen = jnp.zeros((len(images), num_patches), bool).at[examples, visible].set(True)
+        return MaskedOutput(patches.astype(jnp.float32), is_seen)

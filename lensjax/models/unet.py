@@ -132,7 +132,7 @@ class AttentionBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Maps `[B, H, W, C]` to `[B, H, W, C]`; memory goes with `(H W)^2`."""
+        """Maps `[B, H, W, C]` to `[B, H, W, C]`; memory grows with `(H W)^2`."""
         batch, rows, columns, width = x.shape
         tokens = _group_norm(width, self.dtype, name="norm")(x)
         tokens = tokens.reshape(batch, rows * columns, width)
@@ -163,7 +163,7 @@ class UNet(nn.Module):
       attention_head_width: channels of an attention head.
       dtype: of the computation; parameters and the last layer are float32.
       attention: one of `config.model.ATTENTIONS`.
-      remat: whether the gradient computes each block again instead of keeping what is in it.
+      remat: whether each block is recomputed for the gradient instead of stored.
     """
 
     patch_size: int
@@ -207,7 +207,7 @@ class UNet(nn.Module):
         )(t, condition)
         h = self._enter(space_to_depth(x, self.patch_size))
         h = self._descend_and_rise(h, vector, heads)
-        # In float32: the last layer's rounding would stand in the image.
+        # In float32: the last layer's rounding would show in the image.
         h = nn.silu(_group_norm(h.shape[-1], jnp.float32)(h))
         conv = partial(nn.Conv, dtype=jnp.float32, kernel_init=_zeros, name="patches_out")
         patches = conv(self.patch_size**2 * channels, (3, 3))(h)
@@ -224,8 +224,8 @@ class UNet(nn.Module):
     def _descend_and_rise(self, h: Array, vector: Array, heads: Sequence[int]) -> Array:
         skips = []
         levels = list(enumerate(self.widths))
-        kept: Callable[[type[nn.Module]], Any] = nn.remat if self.remat else lambda block: block
-        residual, attention = kept(ResBlock), kept(AttentionBlock)
+        wrap: Callable[[type[nn.Module]], Any] = nn.remat if self.remat else lambda block: block
+        residual, attention = wrap(ResBlock), wrap(AttentionBlock)
 
         def block_at(h: Array, level: int, name: str) -> Array:
             h = residual(self.widths[level], self.dtype, name=name)(h, vector)

@@ -1,4 +1,4 @@
-"""The encoder of a vision transformer: of classifiers and of masked autoencoders."""
+"""The encoder of a vision transformer, for classifiers and masked autoencoders."""
 
 from functools import partial
 from typing import Any
@@ -68,12 +68,12 @@ class Encoder(nn.Module):
     attention: str = "auto"
 
     @nn.compact
-    def __call__(self, images: Array, kept: Array | None = None) -> Array:
+    def __call__(self, images: Array, visible: Array | None = None) -> Array:
         """Maps images to tokens.
 
         Args:
           images: model range, `[B, H, W, C]`.
-          kept: the places of the patches that are seen, int32 `[B, K]`; None for all.
+          visible: places of the patches that are encoded, int32 `[B, K]`; None for all.
 
         Returns:
           Normalised tokens `[B, T or K, width]`.
@@ -84,8 +84,8 @@ class Encoder(nn.Module):
         )
         positions = position_embedding(rows, columns, self.width)
         tokens = tokens + jnp.asarray(positions, self.dtype)[None]
-        if kept is not None:
-            tokens = jnp.take_along_axis(tokens, kept[..., None], axis=1)
+        if visible is not None:
+            tokens = jnp.take_along_axis(tokens, visible[..., None], axis=1)
         for index in range(self.depth):
             tokens = Block(
                 self.num_heads,

@@ -1,7 +1,7 @@
-"""Checkpoints: Orbax keeps the state; a checksum of each array notices what Orbax would not.
+"""Checkpoints: Orbax keeps the state; a checksum of each array reveals damage that Orbax misses.
 
-Orbax restores a flipped byte without a word and casts another dtype in silence. So shape, dtype and
-CRC-32 of each leaf are saved beside the state and compared after it was read.
+Orbax restores a flipped byte without an error and casts another dtype in silence. So shape, dtype
+and CRC-32 of each leaf are saved beside the state and compared after it was read.
 """
 
 import json
@@ -21,7 +21,7 @@ from lensjax.devices.mesh import put, to_host
 from lensjax.errors import CheckpointError
 from lensjax.run.state import TrainState
 
-# A lost host or a full memory, which have words of their own elsewhere.
+# A lost host or a full memory, which have messages of their own elsewhere.
 _NOT_OF_THE_DISK = (CheckpointError, MemoryError, jax.errors.JaxRuntimeError)
 
 
@@ -43,19 +43,19 @@ def _describe(state: Any) -> dict[str, dict[str, Any]]:
 
 
 def _checksum_of(description: Mapping[str, Any]) -> int:
-    """The checksum of what `_describe` gave: its own file may be damaged as well."""
+    """The checksum of the result of `_describe`: its own file may be damaged as well."""
     return zlib.crc32(json.dumps(description, sort_keys=True).encode())
 
 
 def _check_fits(saved: dict[str, dict[str, Any]], expected: Any, step: int) -> None:
     """Raises CheckpointError where the configuration needs other arrays than were saved."""
     wanted = {name: (list(leaf.shape), str(leaf.dtype)) for name, leaf in _leaves(expected).items()}
-    found = {name: (leaf["shape"], leaf["dtype"]) for name, leaf in saved.items()}
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
+    stored = {name: (leaf["shape"], leaf["dtype"]) for name, leaf in saved.items()}
+    for name in sorted(wanted.keys() | stored.keys()):
+        if wanted.get(name) != stored.get(name):
             raise CheckpointError(
                 f"checkpoint {step} does not fit this configuration: {name} is "
-                f"{found.get(name, 'not there')} and should be {wanted.get(name, 'not there')} "
+                f"{stored.get(name, 'not there')} and should be {wanted.get(name, 'not there')} "
                 "(shape, dtype)"
             )
 
@@ -71,7 +71,7 @@ def _single_process_options() -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """Shortens what Orbax says, which may be a page, to its first line."""
+    """The first line of an error of Orbax, which may be a page long."""
     return str(error).strip().partition("\n")[0][:200] or type(error).__name__
 
 
@@ -80,8 +80,8 @@ class Checkpoints:
 
     Args:
       directory: the folder that holds them.
-      keep_last: the newest that are kept.
-      keep_every: those at multiples of this are kept for good; None keeps none.
+      keep_last: number of newest checkpoints that are kept.
+      keep_every: checkpoints at multiples of this are kept for good; None keeps none.
       read_only: for readers beside a running training; nothing is removed or moved.
     """
 
@@ -106,7 +106,7 @@ class Checkpoints:
         self._manager = self._open(read_only)
 
     def _open(self, read_only: bool) -> Any:
-        """Opens Orbax's manager; a reader is of this process alone and waits for no other."""
+        """Opens Orbax's manager; a reader belongs to this process alone and waits for no other."""
         hosts = self._ocp.options.MultiprocessingOptions
         options = self._ocp.CheckpointManagerOptions(
             cleanup_tmp_directories=not read_only,
@@ -118,7 +118,7 @@ class Checkpoints:
         )
         logger = logging.get_absl_logger()
         before = logger.level
-        if read_only:  # Orbax would warn that it is
+        if read_only:  # Orbax would warn that it is read-only
             logger.setLevel("ERROR")
         try:
             manager = self._ocp.CheckpointManager(
@@ -126,7 +126,7 @@ class Checkpoints:
             )
         except _NOT_OF_THE_DISK:
             raise
-        except Exception as error:  # whatever Orbax meets in the folder
+        except Exception as error:  # of any kind, depending on the folder's content
             raise CheckpointError(
                 f"the checkpoints in {self._directory} cannot be read: {_reason(error)}"
             ) from error
@@ -155,7 +155,7 @@ class Checkpoints:
           CheckpointError: where Orbax refuses the step.
         """
         if step in self._manager.all_steps():
-            return  # a run that is resumed and stopped at once has nothing new to keep
+            return  # a run that is resumed and stopped immediately has no new state
         args = self._ocp.args
         arrays = _describe(state)
         leaves = {"arrays": arrays, "crc32": _checksum_of(arrays)}
@@ -176,7 +176,7 @@ class Checkpoints:
 
     def drop_after(self, step: int) -> None:
         """Removes the checkpoints of later steps, which a resumed run makes again."""
-        for later in [one for one in self._manager.all_steps() if one > step]:
+        for later in [saved_step for saved_step in self._manager.all_steps() if saved_step > step]:
             self._manager.delete(later)
 
     def restore(self, expected: TrainState, step: int | None = None) -> TrainState | None:
@@ -208,22 +208,22 @@ class Checkpoints:
         steps = from_main(lambda: sorted(map(int, reader.all_steps()), reverse=True), "checkpoints")
         if step is not None:
             if step not in steps:
-                there = ", ".join(map(str, sorted(steps))) or "none"
-                raise CheckpointError(f"there is no checkpoint {step}; there are: {there}")
+                existing = ", ".join(map(str, sorted(steps))) or "none"
+                raise CheckpointError(f"there is no checkpoint {step}; there are: {existing}")
             steps = [step]
         damaged: list[int] = []
         for candidate in steps:
             check_seen(self._directory / str(candidate))
-            found = None
+            state = None
             try:
-                found = self._read_sound(reader, candidate, expected)
+                state = self._read_sound(reader, candidate, expected)
             except (*_NOT_OF_THE_DISK, PermissionError):
                 raise
             except Exception as error:  # Orbax raises plain Exception for an array cut short
                 logging.warning("checkpoint %d is damaged (%s)", candidate, _reason(error))
-            if all_agree(found is not None, f"checkpoint {candidate}"):
+            if all_agree(state is not None, f"checkpoint {candidate}"):
                 self._set_aside(damaged)
-                return jax.tree.map(lambda leaf, like: put(leaf, like.sharding), found, expected)
+                return jax.tree.map(lambda leaf, like: put(leaf, like.sharding), state, expected)
             damaged.append(candidate)
         if steps:
             raise CheckpointError(
@@ -267,7 +267,7 @@ class Checkpoints:
         self._manager = self._open(read_only=False)
 
     def wait(self) -> None:
-        """Waits until what was saved is on disk.
+        """Waits until all saves are on disk.
 
         Raises:
           CheckpointError: where it could not be written.

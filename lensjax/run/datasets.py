@@ -1,4 +1,4 @@
-"""The one door to every data set, simulated or a user's own folder, as a configuration names it."""
+"""Builds and reads every data set, simulated or a user's own folder, by its configuration."""
 
 import dataclasses
 from typing import Any
@@ -52,10 +52,10 @@ def load_data(
       split: `train` or `test`.
       directory: where data sets live; None for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
       folder: the folder of your own files.
-      layout: how they are read, as are the following; see the fields of `data` of the same names.
-      nan_policy: see there.
-      on_bad_file: see there.
-      test_share: see there.
+      layout: the axes of an array in these files, see `data.layout`.
+      nan_policy: see `data.nan_policy`.
+      on_bad_file: see `data.on_bad_file`.
+      test_share: see `data.test_share`.
 
     Returns:
       Images, float32 `[N, H, W, C]`, flux per pixel (counts for `model_i_noisy`), row 0 at the

@@ -70,7 +70,7 @@ def contact_sheet(images: Sequence[np.ndarray], class_names: Sequence[str]) -> n
     from matplotlib.colors import PowerNorm
 
     def own_norm(picture: np.ndarray) -> Any:
-        if not np.isfinite(picture).any():  # all that was measured is in other channels
+        if not np.isfinite(picture).any():  # the first channel has no measurement
             return PowerNorm(_GAMMA, vmin=0.0, vmax=1.0)
         low, high = np.nanpercentile(picture, (0.5, 99.9))
         return PowerNorm(_GAMMA, vmin=low, vmax=high if high > low else low + 1, clip=True)
@@ -129,7 +129,7 @@ def _curve(metrics: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], 
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Draws loss, learning rate, and what validations found.
+    """Draws loss, learning rate, and the results of validations.
 
     Args:
       metrics: the lines of `metrics.jsonl` of any task.
@@ -194,5 +194,5 @@ def png_bytes(picture: np.ndarray) -> bytes:
 
 
 def save_png(path: pathlib.Path, picture: np.ndarray) -> None:
-    """Writes a picture, uint8 `[height, width, 3]`, so that the file is whole or not there."""
+    """Writes a picture, uint8 `[height, width, 3]`, so that the file is complete or absent."""
     write_bytes(path, png_bytes(picture))

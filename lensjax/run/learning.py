@@ -1,4 +1,4 @@
-"""What a configuration trains with: devices, optimizer, state and step, as pure functions."""
+"""Devices, optimizer, state and step of a configuration, as pure functions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,8 +30,8 @@ def build_mesh(config: Config) -> jax.sharding.Mesh:
     if train.batch_size % (mesh.size * train.accumulate_steps):
         hosts = jax.process_count()
         where = f" on {hosts} hosts" if hosts > 1 else ""
-        parts = train.accumulate_steps
-        where += f", times train.accumulate_steps, {parts}" if parts > 1 else ""
+        if train.accumulate_steps > 1:
+            where += f", times train.accumulate_steps, {train.accumulate_steps}"
         raise ConfigError(
             "train.batch_size",
             train.batch_size,
@@ -68,7 +68,7 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
 
 
 def make_init_state(config: Config, image_shape: tuple[int, int, int]) -> Callable[[], TrainState]:
-    """Makes the function that gives the state before the first step."""
+    """Makes the function that returns the state before the first step."""
     make = make_init_fn if config.task == GENERATE else make_classifier_init_fn
     init_fn = make(build_model(config.model), image_shape)
     names = config.optim.ema_half_lives
@@ -76,8 +76,8 @@ def make_init_state(config: Config, image_shape: tuple[int, int, int]) -> Callab
 
 
 def abstract_state(config: Config, image_shape: tuple[int, int, int]) -> TrainState:
-    """Finds shapes and dtypes of the state, on each device whole, without computing anything."""
-    # One device is enough for a single process; several share what they restore.
+    """Finds shapes and dtypes of the state, undivided, without computing anything."""
+    # One device is enough for a single process; several processes share the restored state.
     mesh = all_devices(most=1)
     return with_shardings(jax.eval_shape(make_init_state(config, image_shape)), mesh)
 

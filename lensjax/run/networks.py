@@ -32,7 +32,7 @@ def make_apply_fn(model: nn.Module) -> ApplyFn:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A configured denoising network with what its output means.
+    """A configured denoising network with the meaning of its output.
 
     Attributes:
       apply_fn: `(params, x, t, condition) -> prediction`.

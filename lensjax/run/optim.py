@@ -60,13 +60,13 @@ def build_optimizer(
 def keeping(optimizer: optax.GradientTransformation, branch: str) -> optax.GradientTransformation:
     """An optimizer that leaves the parameters under one name at the top as they are."""
 
-    def kept(params: Mapping[str, Any]) -> dict[str, Any]:
+    def is_kept(params: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            name: jax.tree.map(lambda _, keeps=name == branch: keeps, part)
-            for name, part in params.items()
+            name: jax.tree.map(lambda _, keeps=name == branch: keeps, subtree)
+            for name, subtree in params.items()
         }
 
-    return optax.chain(optimizer, optax.masked(optax.set_to_zero(), kept))
+    return optax.chain(optimizer, optax.masked(optax.set_to_zero(), is_kept))
 
 
 def ema_decay(step: Array, batch_size: int, half_life_images: float, warmup_share: float) -> Array:
@@ -83,8 +83,8 @@ def ema_decay(step: Array, batch_size: int, half_life_images: float, warmup_shar
     """
     half_life = jnp.asarray(half_life_images, jnp.float32)
     if warmup_share:
-        seen = (step + 1).astype(jnp.float32) * batch_size
-        half_life = jnp.minimum(half_life, warmup_share * seen)
+        images_seen = (step + 1).astype(jnp.float32) * batch_size
+        half_life = jnp.minimum(half_life, warmup_share * images_seen)
     return 0.5 ** (batch_size / half_life)
 
 

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, the checkout's revision, the hardware."""
+"""The provenance of a run: versions, the checkout's revision, the hardware."""
 
 import functools
 import hashlib
@@ -20,20 +20,20 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that decide what a run computes."""
-    # The package itself knows better than an editable install of another day.
+    # The package's own version: the metadata of an editable install may be outdated.
     own = sys.modules[__name__.partition(".")[0]].__version__
-    found = {"python": platform.python_version(), "lensjax": str(own)}
+    installed = {"python": platform.python_version(), "lensjax": str(own)}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed
 
 
 @functools.cache
 def code_hash(*folders: pathlib.Path) -> str:
-    """A hash of the Python files that lie in folders, those of sub-folders left out."""
+    """A hash of the Python files in folders, without their sub-folders."""
     digest = hashlib.sha256()
     for path in sorted(path for folder in folders for path in folder.glob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
@@ -41,7 +41,7 @@ def code_hash(*folders: pathlib.Path) -> str:
 
 
 def code_that_measures() -> str:
-    """A hash of the code that measures, so that numbers of other code are not taken."""
+    """A hash of the code that measures, so that results of other code are not reused."""
     return code_hash(PACKAGE / "metrics", PACKAGE / "evaluation")
 
 
@@ -73,7 +73,7 @@ def _cpu_model() -> str:
 
 
 def hardware() -> dict[str, Any]:
-    """What computes, as JSON types; the first call makes JAX look for its devices.
+    """The hardware of this process, as JSON types; the first call makes JAX look for its devices.
 
     Returns:
       `platform`; `cpu_model`, `cpu_count` (logical processors) and `cpu_usable` (those that this

@@ -1,4 +1,4 @@
-"""Which step of a classifier's training is the best, and when to stop looking for a better one.
+"""Selects the best step of a classifier's training, and says when to stop early.
 
 The decision is a function of the validation losses in `metrics.jsonl`, so that a resumed run
 decides as one that was never stopped.
@@ -39,14 +39,14 @@ class Selection:
         self._checkpoints.drop_after(start)
         # If `drop_after` removed the best state, none is left, as only one is kept: the next
         # validation with a finite loss is then saved as the best.
-        kept = from_main(lambda: _has_any(workdir / files.BEST), "the best state")
-        self._lowest = min(self._losses, default=math.inf) if kept else math.inf
+        has_best = from_main(lambda: files.has_steps(workdir / files.BEST), "the best state")
+        self._lowest = min(self._losses, default=math.inf) if has_best else math.inf
 
     def add(self, step: int, values: Mapping[str, float], state: TrainState) -> None:
-        """Notes a validation; saves the state and what is known of it where it is the best so far.
+        """Notes a validation; saves the state with its metrics where it is the best so far.
 
         Args:
-          step: the steps done.
+          step: steps that were made.
           values: the metrics of the step, validation included; a loss that is not finite is never
             the best.
           state: the state after that step.
@@ -58,17 +58,17 @@ class Selection:
             self._lowest = loss
             self._checkpoints.save(step, state)
             self._checkpoints.wait()
-            found = {
+            metrics = {
                 name.removeprefix(_PREFIX): value
                 for name, value in values.items()
                 if name.startswith(_PREFIX)
             }
             if is_main():
-                write_json(self._workdir / files.CLASSIFIER_FILE, {"step": step, **found})
+                write_json(self._workdir / files.CLASSIFIER_FILE, {"step": step, **metrics})
 
     @property
     def exhausted(self) -> bool:
-        """Whether the last `patience` validations have found nothing better."""
+        """Whether the last `patience` validations brought no lower loss."""
         if not self._patience or not self._losses:
             return False
         since = len(self._losses) - 1 - self._losses.index(min(self._losses))
@@ -91,12 +91,8 @@ def _losses(path: pathlib.Path, start: int) -> list[float | None]:
     ]
 
 
-def _has_any(folder: pathlib.Path) -> bool:
-    return any(folder.glob("[0-9]*"))
-
-
 def restore_best(workdir: pathlib.Path, expected: Any, step: int | None = None) -> Any:
-    """The best state of a run, None where it has none yet or is of another step.
+    """The best state of a run, None where there is none yet or it is of another step.
 
     Args:
       workdir: the run's folder.
@@ -106,7 +102,7 @@ def restore_best(workdir: pathlib.Path, expected: Any, step: int | None = None) 
     folder = workdir / files.BEST
 
     def is_there() -> bool:
-        return _has_any(folder) if step is None else (folder / str(step)).is_dir()
+        return files.has_steps(folder) if step is None else (folder / str(step)).is_dir()
 
     if not from_main(is_there, "the best state"):
         return None

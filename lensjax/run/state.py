@@ -71,7 +71,7 @@ def init_state(
 
 
 def sampling_params(state: TrainState, name: str) -> Any:
-    """The parameters to sample from: an average by its name, or those themselves.
+    """The parameters to sample from: an average by its name, or the raw parameters.
 
     Args:
       state: the state.
@@ -98,17 +98,17 @@ def _accumulated(
     if accumulate_steps == 1:
         return value_and_gradient(params, batch, keys, places)
 
-    def add(total: Any, part: tuple[Batch, Array, Array]) -> tuple[Any, None]:
-        batch, keys, indices = part
-        of_part = value_and_gradient(params, batch, keys, Places(indices, places.total))
-        return jax.tree.map(jnp.add, total, of_part), None
+    def add(total: Any, micro_batch: tuple[Batch, Array, Array]) -> tuple[Any, None]:
+        batch, keys, indices = micro_batch
+        loss_and_gradient = value_and_gradient(params, batch, keys, Places(indices, places.total))
+        return jax.tree.map(jnp.add, total, loss_and_gradient), None
 
-    parts = jax.tree.map(
+    micro_batches = jax.tree.map(
         lambda rows: rows.reshape(accumulate_steps, -1, *rows.shape[1:]),
         (batch, keys, places.indices),
     )
     nothing = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
-    total, _ = jax.lax.scan(add, nothing, parts)
+    total, _ = jax.lax.scan(add, nothing, micro_batches)
     return jax.tree.map(lambda value: value / accumulate_steps, total)
 
 
@@ -139,21 +139,23 @@ def make_train_step(
       schedule: the learning rate of a step, for the log.
       ema: half-lives and warm-up of the averages; the state has the same names.
       spread: how the batch lies on the devices.
-      accumulate_steps: equal parts of a device's examples whose gradients are found one after the
-        other.
+      accumulate_steps: equal parts of a device's examples whose gradients are computed one after
+        the other.
       seed: the run's seed.
 
     Returns:
       The step; its scalars are `loss`, `gradient_norm` and `learning_rate`, float32 `[]`.
     """
 
-    def part(places: Places, params: Any, step: Array, *data: Any) -> tuple[Array, Any]:
+    def loss_and_gradient(
+        places: Places, params: Any, step: Array, *data: Any
+    ) -> tuple[Array, Any]:
         batch = batch_fn(step, places, *data)
         example_keys = prng.keys(prng.key(seed, "loss", step), places.indices)
         return _accumulated(loss_fn, accumulate_steps, params, batch, example_keys, places)
 
     def train_step(state: TrainState, *data: Any) -> tuple[TrainState, dict[str, Array]]:
-        loss, gradient = spread.on_parts(part)(state.params, state.step, *data)
+        loss, gradient = spread.on_parts(loss_and_gradient)(state.params, state.step, *data)
         gradient_norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
 
@@ -161,9 +163,9 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         averages = _updated_averages(state.ema, params, state.step, spread.batch_size, ema)
         updated = (params, averages, opt_state)
-        kept = (state.params, state.ema, state.opt_state)
+        unchanged = (state.params, state.ema, state.opt_state)
         params, averages, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), updated, kept
+            lambda new, old: jnp.where(finite, new, old), updated, unchanged
         )
         first_bad = (state.bad_step == NO_BAD_STEP) & ~finite
         state = TrainState(

@@ -40,7 +40,7 @@ def make_classifier_loss_fn(
       apply_fn: the classifier.
       smoothing: see `cross_entropy`.
       class_weights: factors `[K]`; the loss is `mean(w_label entropy)`.
-      train_encoder: False keeps everything under `encoder` as it is.
+      train_encoder: False keeps the parameters under `encoder` as they are.
     """
 
     def loss_fn(params: Any, batch: Batch, keys: Array, places: Places | None = None) -> Array:
@@ -69,7 +69,7 @@ def masked_errors(
       images: model range, `[B, H, W, C]`.
       keys: typed keys `[B]`.
       patch_size: side of a patch in pixels.
-      normalise: whether each patch to be found has mean 0 and variance 1.
+      normalise: whether each target patch has mean 0 and variance 1.
     """
     target = to_patches(images, patch_size)
     if normalise:

@@ -1,4 +1,4 @@
-"""The files of a run's folder: names, atomic writing, and where and from what a run was made."""
+"""The files of a run's folder: their names, reading them, and the provenance of the run."""
 
 import contextlib
 import dataclasses
@@ -69,13 +69,13 @@ def _is_scaling(value: Any) -> bool:
         isinstance(value, dict)
         and needed <= value.keys() <= {field.name for field in fields}
         and value["kind"] in SCALINGS
-        and all(_is_number(part) for name, part in value.items() if name != "kind")
+        and all(_is_number(constant) for name, constant in value.items() if name != "kind")
         and value["spread"] > 0
         and value.get("softening", 1.0) > 0
     )
 
 
-# What `dataset.json` must hold, and in words.
+# The fields that `dataset.json` must hold: a check of each, and its description.
 _DATASET_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (_is_text, "text"),
     "fingerprint": (_is_text, "text"),
@@ -89,7 +89,7 @@ _DATASET_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-# What it may lack, as other programs that write one do.
+# Defaults of the fields that it may lack, as in files of other programs.
 _DATASET_DEFAULTS: dict[str, float | None] = {
     "pixel_scale_arcsec": None,
     "psf_fwhm_arcsec": None,
@@ -99,10 +99,10 @@ _DATASET_DEFAULTS: dict[str, float | None] = {
 
 
 def read_dataset(workdir: pathlib.Path) -> dict[str, Any]:
-    """Reads `dataset.json`: what a run knows of its data.
+    """Reads `dataset.json`: the description of a run's data.
 
     Raises:
-      WorkdirError: where it is not there, or lacks what is needed of it.
+      WorkdirError: where it is missing, or lacks a field that is needed.
     """
     path = workdir / DATASET_FILE
     content = read_json(path)
@@ -119,9 +119,14 @@ def read_dataset(workdir: pathlib.Path) -> dict[str, Any]:
     return content
 
 
+def has_steps(checkpoints: pathlib.Path) -> bool:
+    """Whether a folder of checkpoints holds any."""
+    return any(checkpoints.glob("[0-9]*"))
+
+
 def is_begun(workdir: pathlib.Path) -> bool:
     """Whether a workdir has a checkpoint."""
-    return any((workdir / CHECKPOINTS).glob("[0-9]*"))
+    return has_steps(workdir / CHECKPOINTS)
 
 
 def check_free(workdir: pathlib.Path, config: Config) -> None:
@@ -142,7 +147,7 @@ def check_free(workdir: pathlib.Path, config: Config) -> None:
 
 
 def claim(workdir: pathlib.Path, config: Config) -> None:
-    """Makes a workdir this run's own, or checks that it was; one without checkpoints is free.
+    """Makes a workdir this run's own, or checks that it is; without checkpoints it is free.
 
     Raises:
       ConfigError: where the workdir belongs to another configuration; every difference is listed.
@@ -165,13 +170,13 @@ def _surroundings() -> dict[str, Any]:
 
 
 def record_start(workdir: pathlib.Path, step: int, config: Config, data: DatasetInfo) -> None:
-    """Adds an entry to `provenance.json`: when, where and with what a training began or went on.
+    """Adds an entry to `provenance.json`: time, hardware and versions of a start or a resume.
 
-    A start at step 0 begins the file anew: nothing that was computed before is in the weights.
+    A start at step 0 begins the file anew: the weights contain no earlier computation.
 
     Args:
       workdir: the run's folder.
-      step: steps that were done before.
+      step: steps that were made before.
       config: the run's configuration.
       data: the set that it trains on.
 
@@ -194,11 +199,11 @@ def record_start(workdir: pathlib.Path, step: int, config: Config, data: Dataset
 
 
 def check_same(workdir: pathlib.Path, config: Config) -> None:
-    """Checks that a configuration is that of a workdir, but for what may differ on a resume.
+    """Checks that a configuration is that of a workdir, except for resumable fields.
 
     Raises:
-      ConfigError: where it is another one; every difference is listed.
-      WorkdirError: where the workdir has none.
+      ConfigError: where it differs; every difference is listed.
+      WorkdirError: where the workdir has no configuration.
     """
     changed = differences(brought_up_to_date(_saved_config(workdir)), to_dict(config))
     if changed:
@@ -212,7 +217,7 @@ def check_same(workdir: pathlib.Path, config: Config) -> None:
 
 @contextlib.contextmanager
 def training_lock(workdir: pathlib.Path) -> Iterator[None]:
-    """Holds the workdir for one training; the system gives it back if the process dies.
+    """Locks the workdir for one training; the system releases it if the process dies.
 
     Raises:
       WorkdirError: where another process trains there.

@@ -22,7 +22,7 @@ from lensjax.files.atomic import write_text
 
 @contextlib.contextmanager
 def only_warnings() -> Iterator[None]:
-    """Keeps log lines of less than warnings back while it is open."""
+    """Suppresses log lines below warnings while it is open."""
     logger = logging.get_absl_logger()
     before = logger.level
     logger.setLevel(max(before, converter.STANDARD_WARNING))
@@ -34,7 +34,7 @@ def only_warnings() -> Iterator[None]:
 
 def _open_tensorboard(folder: pathlib.Path) -> Any:
     """A CLU writer, or None where TensorFlow is not installed."""
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # these two silence its start-up lines
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # both silence TensorFlow's first lines
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     try:
         import tensorflow as tf
@@ -51,21 +51,21 @@ def _open_tensorboard(folder: pathlib.Path) -> Any:
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`, without a last line that a kill cut short."""
-    found = []
+    lines = []
     for line in path.read_text(errors="replace").splitlines():
         with contextlib.suppress(ValueError):
             values = json.loads(line)
             if isinstance(values, dict) and type(values.get("step")) is int:
-                found.append(values)
-    return found
+                lines.append(values)
+    return lines
 
 
 def _keep_up_to(path: pathlib.Path, step: int) -> None:
     """Drops lines of later steps, and a last line that a kill cut short."""
     if not path.exists():
         return
-    kept = [values for values in read_metrics(path) if values["step"] <= step]
-    write_text(path, "".join(json.dumps(values) + "\n" for values in kept))
+    lines = [values for values in read_metrics(path) if values["step"] <= step]
+    write_text(path, "".join(json.dumps(values) + "\n" for values in lines))
 
 
 def show(
@@ -86,7 +86,9 @@ def show(
     if tensorboard:
         tensorboard.write_scalars(step, dict(values))
         if pictures:
-            tensorboard.write_images(step, {name: one[None] for name, one in pictures.items()})
+            tensorboard.write_images(
+                step, {name: picture[None] for name, picture in pictures.items()}
+            )
         tensorboard.close()
 
 
@@ -107,7 +109,7 @@ class Writers(Protocol):
 
 
 class NoWriters:
-    """For all processes of a run but the one that writes."""
+    """For the processes of a run that write nothing."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Does nothing."""
@@ -124,7 +126,7 @@ class MetricWriters:
 
     Args:
       metrics_file: the file of JSON lines.
-      resumed_at: steps that were done before; lines of later ones are dropped.
+      resumed_at: steps that were made before; lines of later steps are dropped.
       tensorboard: whether TensorBoard shows them too.
     """
 
@@ -137,14 +139,14 @@ class MetricWriters:
         self._tensorboard: Any = None
 
     def _opened(self) -> Any:
-        """What writes for TensorBoard; TensorFlow is imported for the first line."""
+        """The writer for TensorBoard; TensorFlow is imported for the first line."""
         if self._unopened is not None:
             self._tensorboard, self._unopened = _open_tensorboard(self._unopened), None
         return self._tensorboard
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes one line for a step."""
-        # JSON has no NaN; what is not finite becomes null.
+        # JSON has no NaN and no infinity; both become null.
         plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
         try:
             self._file.write(json.dumps({"step": step, **plain}, allow_nan=False) + "\n")
@@ -163,7 +165,7 @@ class MetricWriters:
 
     def close(self) -> None:
         """Waits until everything is written."""
-        with contextlib.suppress(OSError):  # a full disk was said when the line was written
+        with contextlib.suppress(OSError):  # a full disk was reported when the line was written
             self._file.close()
         if self._tensorboard:
             self._tensorboard.close()

@@ -1,1 +1,1 @@
-"""The training loop, what comes before its first step, and what it shows."""
+"""The training loop, its preparation, its tasks, and its records."""

@@ -1,4 +1,4 @@
-"""What the training of a classifier or a masked autoencoder shows of itself."""
+"""Validation and pictures in the training of classifiers and masked autoencoders."""
 
 import functools
 import math
@@ -85,7 +85,7 @@ class ClassifierWatch:
     def validate(self, params: Any) -> Mapping[str, float]:
         """Measures the scalars of a validation and logs them."""
         images, labels = self._images
-        params = put(params, replicated(self._mesh))  # once, where they lie in parts
+        params = put(params, replicated(self._mesh))  # gathered once, if they are divided
         logits = map_chunks(
             lambda *rows: self._logits_fn(params, *rows), self._turn, images, labels
         )
@@ -107,7 +107,7 @@ class ClassifierWatch:
 
 
 class PretrainingWatch:
-    """Validates a masked autoencoder, and draws what it finds behind the mask.
+    """Validates a masked autoencoder, and draws its reconstruction of masked patches.
 
     Args:
       config: the configuration.
@@ -122,7 +122,7 @@ class PretrainingWatch:
         self._turn = rows_of_a_turn(mesh, len(self._images.labels), _MAX_BATCH)
         self._apply = make_image_fn(config)
         self._errors_fn = on_each_device(self._errors, mesh)
-        self._found_fn = on_each_device(self._found, mesh)
+        self._reconstruct_fn = on_each_device(self._reconstruct, mesh)
 
     def _prepared(self, flux: Array, numbers: Array) -> tuple[Array, Array]:
         """Gives images in the model's range and the keys of their masks."""
@@ -136,17 +136,17 @@ class PretrainingWatch:
             self._apply, params, images, keys, model.patch_size, model.normalise_patches
         )
 
-    def _found(self, params: Any, flux: Array, numbers: Array) -> tuple[Array, Array]:
-        """Gives what is seen, black elsewhere, and the estimate of the rest, in flux."""
+    def _reconstruct(self, params: Any, flux: Array, numbers: Array) -> tuple[Array, Array]:
+        """Gives images with masked patches black, and with masked patches estimated, in flux."""
         images, keys = self._prepared(flux, numbers)
         model = self._config.model
         output = self._apply(params, images, keys)
         patches = to_patches(images, model.patch_size)
-        found = output.patches
+        estimate = output.patches
         if model.normalise_patches:  # brightness and contrast are those of the true patch
             mean = jnp.mean(patches, axis=-1, keepdims=True)
-            found = mean + found * jnp.std(patches, axis=-1, keepdims=True)
-        seen = output.seen[..., None]
+            estimate = mean + estimate * jnp.std(patches, axis=-1, keepdims=True)
+        is_visible = output.seen[..., None]
         black = jnp.full_like(patches, jnp.min(images))
         rows, columns = (side // model.patch_size for side in images.shape[1:3])
 
@@ -154,19 +154,25 @@ class PretrainingWatch:
             grid = values.reshape(len(values), rows, columns, -1)
             return self._scaling.to_flux(depth_to_space(grid, model.patch_size))
 
-        return to_flux(jnp.where(seen, patches, black)), to_flux(jnp.where(seen, patches, found))
+        visible = jnp.where(is_visible, patches, black)
+        reconstructed = jnp.where(is_visible, patches, estimate)
+        return to_flux(visible), to_flux(reconstructed)
 
     def draw(self, params: Any) -> Draw:
-        """Draws rows of true images, of what is seen of them, and of what was found."""
+        """Draws rows of true images, of their visible patches, and of reconstructions."""
         columns = self._config.sample.grid_columns
         rows: list[tuple[str, np.ndarray]] = []
         for label, name in enumerate(self._names):
             places = np.flatnonzero(self._images.labels == label)[:columns]
             flux = self._images.images[places]
             turn = rows_of_a_turn(self._mesh, len(places), columns)
-            find = functools.partial(self._found_fn, params)
-            seen, found = map_chunks(find, turn, flux, places.astype(np.int32))
-            rows += [(f"{name}\nreal", flux), (f"{name}\nseen", seen), (f"{name}\nfound", found)]
+            reconstruct_fn = functools.partial(self._reconstruct_fn, params)
+            visible, reconstructed = map_chunks(reconstruct_fn, turn, flux, places.astype(np.int32))
+            rows += [
+                (f"{name}\nreal", flux),
+                (f"{name}\nseen", visible),
+                (f"{name}\nfound", reconstructed),
+            ]
         return flux_rows(rows, float(np.nanmax(self._images.images))), {}
 
     def validate(self, params: Any) -> Mapping[str, float]:

@@ -1,4 +1,4 @@
-"""What a training learns from, as its network sees it, and `dataset.json`, which keeps that."""
+"""The images and the scaling of a training, and their description in `dataset.json`."""
 
 import pathlib
 from collections.abc import Callable
@@ -19,10 +19,10 @@ class TrainingData(NamedTuple):
     """The images of a training.
 
     Attributes:
-      train: those that are trained on.
-      validation: those that it is validated on: the test split for generators, a part of the
-        training split for the others; None for none.
-      image_shape: `(H, W, C)` of what the network sees, which shifts make smaller.
+      train: the images to train on.
+      validation: the images to validate on: the test split for generators, a part of the training
+        split for the other tasks; None for no validation.
+      image_shape: `(H, W, C)` of the network's input, which shifts make smaller.
       scaling: from flux to the model's range.
     """
 
@@ -33,9 +33,9 @@ class TrainingData(NamedTuple):
 
 
 def scaling_of_images(split: Split, data: DataConfig) -> Scaling:
-    """Fits the scaling to the first images of those that are trained on.
+    """Fits the scaling to the first training images.
 
-    What is left out must not be known to the network at all.
+    Images that are left out must not affect the network in any way.
     """
     info = split.info
     count = min(num_reference_images(info.image_shape), len(split))
@@ -49,12 +49,12 @@ def claim_dataset(
     image_shape: tuple[int, int, int],
     make_scaling: Callable[[Split], Scaling],
 ) -> Scaling:
-    """Writes `dataset.json`, or checks that a resumed run meets the data that it began with.
+    """Writes `dataset.json`, or checks that a resumed run has the data that it began with.
 
     Args:
       workdir: the run's folder.
-      split: the images that are trained on.
-      image_shape: `(H, W, C)` of what the network sees.
+      split: the images to train on.
+      image_shape: `(H, W, C)` of the network's input.
       make_scaling: makes the scaling of a run that begins.
 
     Returns:
@@ -80,7 +80,7 @@ def claim_dataset(
 
 
 def _describe(split: Split, scaling: Scaling, image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Collects all that sampling needs without the data."""
+    """Collects the facts that sampling needs when the data is not there."""
     info = split.info
     return {
         "name": info.name,

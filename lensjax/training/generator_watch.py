@@ -1,4 +1,4 @@
-"""What the training of a generator shows: images beside real ones, losses of both splits."""
+"""Pictures and validation of a generator: images beside real ones, losses of both splits."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ class Samples:
         self._drawing = Drawing(sample_fn, mesh)
 
     def draw(self, params: Any) -> tuple[np.ndarray, Mapping[str, float]]:
-        """Draws the picture, uint8 `[height, width, 3]`, and scores what is on it."""
+        """Draws the picture, uint8 `[height, width, 3]`, and scores its images."""
         count, columns = self._per_class, self._sample.grid_columns
         labels = np.repeat(np.arange(len(self._names), dtype=np.int32), count)
         images = generate_chunks(
@@ -57,11 +57,13 @@ class Samples:
         )
         generated = np.split(images, len(self._names))
         real = self._real
-        shown = [[rows[:columns] for rows in one] for one in (generated, real)]
+        shown = [[rows[:columns] for rows in by_class] for by_class in (generated, real)]
         picture = lens_grid(shown[0], self._names, shown[1])
         if not self._judged:
             return picture, {}
-        ours, theirs = ([rows[: self._judged] for rows in one] for one in (generated, real))
+        ours, theirs = (
+            [rows[: self._judged] for rows in by_class] for by_class in (generated, real)
+        )
         return picture, light_scores(ours, theirs, self._names, self._data_name)
 
 
@@ -70,7 +72,7 @@ class GeneratorWatch:
 
     Args:
       config: the configuration.
-      data: what is trained on, and validated on if there is a test split.
+      data: the training images, and the test images as `validation` if there are any.
       mesh: the devices.
     """
 

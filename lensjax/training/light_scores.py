@@ -35,8 +35,8 @@ def light_scores(
         if not len(originals):
             continue
         measured = {
-            "flux": [np.median(one.sum(axis=(1, 2, 3))) for one in (images, originals)],
-            "peak": [np.median(one.max(axis=(1, 2, 3))) for one in (images, originals)],
+            "flux": [np.median(flux.sum(axis=(1, 2, 3))) for flux in (images, originals)],
+            "peak": [np.median(flux.max(axis=(1, 2, 3))) for flux in (images, originals)],
         }
         for quantity, (ours, theirs) in measured.items():
             values[f"score/{name}_{quantity}"] = float(ours / theirs) if theirs else float("nan")

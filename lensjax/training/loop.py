@@ -1,4 +1,4 @@
-"""The training loop: a run is prepared, then steps are made and what they show is written down.
+"""The training loop: a run is prepared, then steps are made and their results written down.
 
 The state is a function of the configuration and the number of steps, so that a run that was killed
 at any moment goes on from its newest checkpoint as if nothing had happened.
@@ -39,10 +39,10 @@ def train(
       split: the training images; those in `data.exclude_source_disc` are left out here.
       test: images that are not trained on, for the validation loss of a generator; None leaves it
         out. Classifiers and pre-training validate on a part of `split`, and never see these.
-      quiet: for a training that is a part of something else: logs warnings alone, shows nothing in
+      quiet: for a training inside another program: logs warnings alone, shows nothing in
         TensorBoard, draws no curves, and leaves signals to its caller.
       mesh: the devices; None for those of the configuration.
-      stop: knows afterwards which signal stopped the run; None where nobody asks.
+      stop: names, afterwards, the signal that stopped the run; None if no caller needs it.
 
     Returns:
       The state at the end, or where a signal stopped the run.
@@ -70,7 +70,7 @@ def train(
 
 
 class _Due(NamedTuple):
-    """What is to be done after a step; `last` says that the loop ends with it."""
+    """The work that is due after a step; `last` says that the loop ends with this step."""
 
     line: bool
     validation: bool
@@ -84,15 +84,15 @@ def _due(settings: TrainConfig, step: int, *, stopped: bool, selects: bool) -> _
 
     Args:
       settings: the section `train`.
-      step: steps that are done.
+      step: steps that were made.
       stopped: whether a signal asks for the end.
-      selects: whether the best state is kept, which needs every validation: what is best must not
-        depend on when a signal came.
+      selects: whether the best state is kept, which needs every validation: the best state must
+        not depend on the time of a signal.
     """
-    done = step == settings.num_steps
-    last = done or stopped
-    validation = (selects or not stopped) and (step % settings.evaluate_every == 0 or done)
-    samples = not stopped and (step % settings.sample_every == 0 or done)
+    is_finished = step == settings.num_steps
+    last = is_finished or stopped
+    validation = (selects or not stopped) and (step % settings.evaluate_every == 0 or is_finished)
+    samples = not stopped and (step % settings.sample_every == 0 or is_finished)
     return _Due(
         line=step % settings.log_every == 0 or validation or samples or last,
         validation=validation,
@@ -119,12 +119,12 @@ def _loop(run: Begun, ready: Ready, stop: StopRequest) -> TrainState:
     for step in range(run.start + steps, settings.num_steps + 1, steps):
         state, scalars = ready.step_fn(state, *ready.feed.arguments(step - steps))
         progress.pending.append(scalars)
-        # Looked at once a dispatch: a signal that comes during a save or a picture is for the next
-        # one, or this step would be called saved without being so.
+        # Asked once a dispatch: a signal that comes during a save or a picture stops the next
+        # dispatch, since the log must not call this step saved if it is not.
         signal_name = stop.reached(step // steps)
         due = _due(settings, step, stopped=signal_name is not None, selects=selection is not None)
         if due.checkpoint or due.samples:
-            jax.block_until_ready(state.step)  # steps that still run belong on the clock
+            jax.block_until_ready(state.step)  # the clock includes steps that still run
         scores = monitor.draw_samples(step, sampling_params(state, ema)) if due.samples else None
         stops_early = False
         if due.line:

@@ -1,4 +1,4 @@
-"""What a training run writes down of itself: lines of metrics, pictures, validation, curves."""
+"""The records of a training run: lines of metrics, pictures, validation, curves."""
 
 import dataclasses
 import pathlib
@@ -73,7 +73,7 @@ class Progress:
 
 
 class Watch(Protocol):
-    """What a task shows of a network while it is trained."""
+    """Pictures and validation of a network while it is trained, by its task."""
 
     def draw(self, params: Any) -> tuple[np.ndarray | None, Mapping[str, float]]:
         """Draws a picture, uint8 `[height, width, 3]` or None, with scores of it."""
@@ -90,8 +90,8 @@ class Monitor:
     Args:
       config: the configuration.
       workdir: the run's folder.
-      start: steps that were done before.
-      watch: what the task shows.
+      start: steps that were made before.
+      watch: draws and validates for the task.
       quiet: writes lines of metrics alone: no curves, nothing in TensorBoard.
     """
 
@@ -120,8 +120,8 @@ class Monitor:
         """Writes the metrics since the last line and returns them.
 
         Args:
-          step: the steps done.
-          params: those to validate; None for no validation at this step.
+          step: steps that were made.
+          params: the parameters to validate; None for no validation at this step.
           scores: of the images drawn at this step.
         """
         values = self.progress.summary(step) | dict(scores or {})
@@ -151,8 +151,8 @@ class Monitor:
             self._writers.image(step, "samples", picture)
         ratios = {name: value for name, value in scores.items() if name.endswith("_ratio")}
         if ratios:
-            parts = [f"{name[6:-6]} {value:.3f}" for name, value in ratios.items()]
-            logging.info("left by the smooth lens at step %d | %s", step, " | ".join(parts))
+            texts = [f"{name[6:-6]} {value:.3f}" for name, value in ratios.items()]
+            logging.info("left by the smooth lens at step %d | %s", step, " | ".join(texts))
         self.progress.go_on()
         return scores
 

@@ -1,4 +1,4 @@
-"""All that stands before the first step: the run is begun or restored, then the step made ready."""
+"""All work before the first step: the run is begun or restored, then the step made ready."""
 
 import contextlib
 import pathlib
@@ -39,9 +39,9 @@ class Begun(NamedTuple):
     Attributes:
       config: the configuration.
       workdir: the run's folder.
-      task: what the run is for.
+      task: the task of the run.
       spread: how a batch lies on the devices.
-      data: what is trained and validated on.
+      data: the images to train and to validate on.
       augment_fn: `(key, image) -> image` of a training example, in flux.
       checkpoints: the newest states.
       selection: the best state; None where the newest is wanted.
@@ -60,7 +60,7 @@ class Begun(NamedTuple):
 
     @property
     def start(self) -> int:
-        """Steps that were done before."""
+        """Steps that were made before."""
         return int(self.state.step)
 
     @property
@@ -71,12 +71,12 @@ class Begun(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """What the training loop runs on.
+    """The objects that the training loop needs.
 
     Attributes:
       feed: gives each dispatch its images.
       step_fn: the compiled dispatch, `(state, *arguments) -> (state, scalars [steps])`.
-      monitor: writes down what happens.
+      monitor: writes metrics and pictures.
     """
 
     feed: Feed
@@ -92,14 +92,14 @@ def begin(
     cleanup: contextlib.ExitStack,
     mesh: Mesh | None = None,
 ) -> Begun:
-    """Begins a run in a workdir, or restores the one that is there.
+    """Begins a run in a workdir, or restores the run that is there.
 
     Args:
       config: the checked configuration.
       workdir: the run's folder.
       split: the training images; those in `data.exclude_source_disc` are left out here.
       test: see `loop.train`.
-      cleanup: closes what is opened.
+      cleanup: closes all that is opened here.
       mesh: the devices; None for those of the configuration.
 
     Raises:
@@ -134,7 +134,7 @@ def get_ready(run: Begun, cleanup: contextlib.ExitStack, *, quiet: bool = False)
 
     Args:
       run: the run.
-      cleanup: closes what is opened.
+      cleanup: closes all that is opened here.
       quiet: see `loop.train`.
     """
     config, train = run.config, run.data.train
@@ -170,14 +170,14 @@ def _claimed(
 def _check_images(
     config: Config, task: Task, info: DatasetInfo, num_images: int
 ) -> tuple[tuple[int, int, int], AugmentFn]:
-    """Checks what is known only once the data is there; gives what follows from its images.
+    """Checks the configuration against the images, and makes their augmentation.
 
     Returns:
-      `(H, W, C)` of what the network sees, and `(key, image) -> image` of a training example.
+      `(H, W, C)` of the network's input, and `(key, image) -> image` of a training example.
     """
     check_batch_size(config.train.batch_size, info, num_images)
     if config.train.batch_size * config.train.steps_per_dispatch > num_images:
-        # A dispatch knows the order of this epoch and the next.
+        # A dispatch has the order of this epoch and the next alone.
         raise ConfigError(
             "train.steps_per_dispatch",
             config.train.steps_per_dispatch,

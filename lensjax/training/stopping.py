@@ -1,4 +1,4 @@
-"""Signals that end a training: one process looks at its own, several agree on a step."""
+"""Signals that end a training: a single process stops by itself, several agree on a step."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-# A batch system that sees it runs the same command again (EX_TEMPFAIL of sysexits.h).
+# Exit status that asks a batch system to run the same command again (EX_TEMPFAIL of sysexits.h).
 RUN_AGAIN = 75
 
 

@@ -1,6 +1,6 @@
-"""What a run is for, chosen once: to generate lenses, to tell their classes apart, or to pre-train.
+"""The task of a run, chosen once: to generate lenses, to classify them, or to pre-train.
 
-The loop is the same for every task; what differs is asked of the run's `Task`.
+The loop is the same for every task; the differences are methods of the run's `Task`.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from lensjax.training.transfer import check_start, scaling_of, with_encoder
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What the training of a network for one purpose has of its own; see its subclasses.
+    """The parts of a training that depend on its purpose; see the subclasses.
 
     Attributes:
       config: the configuration.
@@ -46,13 +46,13 @@ class Task:
         """Checks that the data fits the task; raises `DataError` where it does not."""
 
     def divide(self, split: Split, test: Split | None) -> tuple[Split, Split | None]:
-        """Chooses what is trained on and what is validated on, by default two parts of `split`."""
+        """Chooses the images to train and to validate on, by default two parts of `split`."""
         del test
         settings = self.config.classify
         return divide(split, self.config.seed, settings.validation_share, settings.label_share)
 
     def check_start(self, image_shape: tuple[int, int, int]) -> None:
-        """Checks that another run, if it begins with the weights of one, has what is wanted."""
+        """Checks the other run whose weights this run begins with, if there is one."""
 
     def first_scaling(self, train: Split) -> Scaling:
         """Makes the scaling that a new run begins with."""
@@ -67,17 +67,17 @@ class Task:
         raise NotImplementedError
 
     def watch(self, data: TrainingData, mesh: Mesh) -> Watch:
-        """Makes what validates and draws; on several hosts all call what it gives."""
+        """Makes the object that validates and draws; on several hosts all call it."""
         raise NotImplementedError
 
     def selection(self, workdir: pathlib.Path, start: int) -> Selection | None:
-        """Opens what keeps the best state beside the newest, None where the newest is wanted."""
+        """Opens the selection of the best state; None where the newest state is wanted."""
         del workdir, start
         return None
 
 
 class Generate(Task):
-    """A denoiser that is drawn from, and validated on the test split."""
+    """A denoiser that generates images, validated on the test split."""
 
     def divide(self, split: Split, test: Split | None) -> tuple[Split, Split | None]:
         """Trains on all of the training split."""
@@ -95,7 +95,7 @@ class Generate(Task):
 
 
 class Classify(Task):
-    """A classifier, whose best state is kept by its loss on a part of the training split."""
+    """A classifier; its best state has the lowest loss on a part of the training split."""
 
     def check(self, info: DatasetInfo) -> None:
         """Checks that there are classes to tell apart."""
@@ -129,7 +129,7 @@ class Classify(Task):
         return ClassifierWatch(self.config, data, mesh)
 
     def selection(self, workdir: pathlib.Path, start: int) -> Selection:
-        """Opens what keeps the state with the lowest validation loss."""
+        """Opens the selection of the state with the lowest validation loss."""
         return Selection(workdir, start, self.config.classify.patience)
 
 
@@ -137,7 +137,7 @@ class ClassifyWithEncoder(Classify):
     """A classifier that begins with the encoder of another run, `classify.start_from`."""
 
     def check_start(self, image_shape: tuple[int, int, int]) -> None:
-        """Checks that the other run has this encoder and saw such images."""
+        """Checks that the other run has this encoder and was trained on images of this shape."""
         check_start(self.config, image_shape)
 
     def first_scaling(self, train: Split) -> Scaling:
@@ -154,7 +154,7 @@ class Pretrain(Task):
     """A masked autoencoder, which trains an encoder without labels."""
 
     def loss_fn(self, train: Split) -> LossFn:
-        """Builds the error of the patches that are not seen."""
+        """Builds the error of the masked patches."""
         del train
         model = self.config.model
         return make_masked_loss_fn(
@@ -162,7 +162,7 @@ class Pretrain(Task):
         )
 
     def watch(self, data: TrainingData, mesh: Mesh) -> Watch:
-        """Validates the error, and draws what is found behind the mask."""
+        """Validates the error, and draws the reconstruction of masked patches."""
         return PretrainingWatch(self.config, data, mesh)
 
 

@@ -25,11 +25,11 @@ def _folder(config: Config) -> pathlib.Path:
 
 
 def check_start(config: Config, image_shape: tuple[int, int, int]) -> None:
-    """Checks that the run of `classify.start_from` has the encoder that is wanted.
+    """Checks that the run of `classify.start_from` has the encoder of this configuration.
 
     Args:
       config: the configuration.
-      image_shape: `(H, W, C)` of what the network sees.
+      image_shape: `(H, W, C)` of the network's input.
 
     Raises:
       ConfigError: for another network, or one that saw images of another shape.
@@ -69,7 +69,7 @@ def with_encoder(state: TrainState, config: Config) -> TrainState:
 
     Raises:
       lensjax.errors.WorkdirError: where the other run has no checkpoint at all.
-      lensjax.errors.CheckpointError: where it has no such, or no sound, checkpoint.
+      lensjax.errors.CheckpointError: where the checkpoint is missing or damaged.
     """
     folder = _folder(config)
     theirs = files.load_config(folder)

@@ -1,7 +1,7 @@
-"""Is the network learning the lenses or remembering them? Denoising losses of both splits.
+"""Denoising losses of both splits: does the network learn the lenses or remember them?
 
-The same times and noise meet as many test images as training images. What the network has not
-remembered costs it as much on either side; a training loss below the test loss is memory.
+As many test images as training images get the same times and noise. Without memory, the loss is the
+same on both splits; a training loss below the test loss is memory.
 """
 
 from collections.abc import Callable, Mapping
@@ -55,7 +55,7 @@ class Report(NamedTuple):
         return self.gap > max(ALARM_ERRORS * self.gap_error, share)
 
     def scalars(self) -> Mapping[str, float]:
-        """Gives what goes into the metrics."""
+        """Gives the scalars for the metrics."""
         result = {
             "validation/test_loss": float(np.mean(self.test)),
             "validation/train_loss": float(np.mean(self.train)),
@@ -89,16 +89,18 @@ def _make_losses_fn(config: Config, scaling: Scaling) -> Callable[..., Array]:
     return losses_fn
 
 
-def _equal_parts(train: Split, test: Split, num: int, margin: int) -> tuple[Examples, Examples]:
-    """Takes as many images of each class from either split, at most `num` in all."""
+def _equal_examples(
+    train: Split, test: Split, num_images: int, margin: int
+) -> tuple[Examples, Examples]:
+    """Takes as many images of each class from either split, at most `num_images` in all."""
     num_classes = max(1, test.info.num_classes)
-    per_class = max(1, num // num_classes)
+    per_class = max(1, num_images // num_classes)
     of_train, of_test = (first_of_each_class(split, per_class) for split in (train, test))
     counts = [min(map(len, pair)) for pair in zip(of_train, of_test, strict=True)]
     labels = np.repeat(np.arange(num_classes, dtype=np.int32), counts)
 
     def equal(by_class: list[np.ndarray]) -> Examples:
-        images = [images[:num] for images, num in zip(by_class, counts, strict=True)]
+        images = [images[:count] for images, count in zip(by_class, counts, strict=True)]
         return Examples(central_cut_out(np.concatenate(images), margin), labels)
 
     return equal(of_train), equal(of_test)
@@ -115,7 +117,7 @@ class Validation:
 
     def __init__(self, config: Config, data: TrainingData, mesh: Mesh) -> None:
         assert data.validation is not None
-        self._train, self._test = _equal_parts(
+        self._train, self._test = _equal_examples(
             data.train, data.validation, config.train.evaluate_images, config.data.shift_pixels
         )
         self._mesh = mesh
@@ -140,7 +142,7 @@ class Validation:
 
     def run(self, params: Any) -> Report:
         """Measures the losses with the given parameters."""
-        params = put(params, replicated(self._mesh))  # once, where they lie in parts
+        params = put(params, replicated(self._mesh))  # gathered once, if they are divided
         train, test = self._losses(params, self._train), self._losses(params, self._test)
         per_image = np.mean(test - train, axis=1)
         error = np.std(per_image, ddof=1) / np.sqrt(len(self)) if len(self) > 1 else np.inf

@@ -116,7 +116,7 @@ def test_split_has_the_declared_form(built):
     assert info.zero_point_mag == 24.0
     assert info.minimum == split.images.min()
     assert info.maximum == split.images.max()
-    assert info == deeplense.read_info(NAME, built)
+    assert info == deeplense.locate(NAME, built).info()
 
 
 def test_tfds_reads_the_same(built):
@@ -325,7 +325,7 @@ def test_second_process_waits_for_the_first(tmp_path, monkeypatch):
         assert said == [f"Another process is building {NAME}; waiting for it."]
         assert not (tmp_path / NAME / "1.0.0").exists()
     thread.join()
-    assert deeplense.read_info(NAME, str(tmp_path)).split_sizes["test"] == 3 * COUNTS["test"]
+    assert deeplense.locate(NAME, str(tmp_path)).info().split_sizes["test"] == 3 * COUNTS["test"]
 
 
 def test_directory_comes_from_the_environment(built, monkeypatch):

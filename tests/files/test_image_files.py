@@ -697,7 +697,7 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, packag
     path = save(tmp_path / name, SMALL)
     for module in [package, "astropy.io"]:
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(DataError, match=rf"need {package}.*pip install 'lensjax\[files\]'"):
+    with pytest.raises(DataError, match=rf"needs {package}, .*pip install 'lensjax\[files\]'"):
         read(path)
 
 

@@ -1,4 +1,4 @@
-"""TFDS builder of a user's folder: the second reading, which writes what the first one checked."""
+"""TFDS builder of a user's folder: the second reading, which writes the images."""
 
 import collections
 import dataclasses
@@ -23,10 +23,10 @@ VERSION = "1.0.0"
 
 @dataclasses.dataclass(kw_only=True)
 class FolderConfig(tfds.core.BuilderConfig):
-    """One folder as TFDS wants it; its name is the fingerprint of the content.
+    """The TFDS configuration of one folder; its name is the fingerprint of the content.
 
     Attributes:
-      scan: what the first reading found.
+      scan: the result of the first reading.
     """
 
     scan: Scan = dataclasses.field(repr=False)  # TFDS logs the rest
@@ -37,7 +37,7 @@ def _changed(path: os.PathLike[str]) -> DataError:
 
 
 def _check_untouched(file: FolderFile) -> None:
-    """Raises where a file is not as it was listed, which also a stack that grew would show."""
+    """Raises where a file has changed since it was listed, such as a stack that grew."""
     try:
         status = os.stat(file.path)
     except OSError:
@@ -52,11 +52,11 @@ def _reread(
     """Yields images with their pixels in the order of the files, each file opened once.
 
     Raises:
-      DataError: where an image is not what it was when it was checked.
+      DataError: where an image has changed since it was checked.
     """
     by_file: dict[int, dict[int, ScannedImage]] = collections.defaultdict(dict)
-    for known in images:
-        by_file[known.file][known.number] = known
+    for scanned in images:
+        by_file[scanned.file][scanned.number] = scanned
     for index, wanted in by_file.items():
         file = scan.listing.files[index]
         _check_untouched(file)
@@ -64,8 +64,8 @@ def _reread(
         for number, image in enumerate(read_images(file.path, scan.reading.layout)):
             if number not in wanted:
                 continue
-            found, pixels = examine(index, number, file, image, scan.reading.nan_policy)
-            if found._replace(split=wanted[number].split) != wanted[number]:
+            rescanned, pixels = examine(index, number, file, image, scan.reading.nan_policy)
+            if rescanned._replace(split=wanted[number].split) != wanted[number]:
                 raise _changed(file.path)
             yield wanted[number], pixels, image
             left -= 1
@@ -78,15 +78,15 @@ def _reread(
 def _in_turn(
     scan: Scan, images: list[ScannedImage]
 ) -> Iterator[tuple[ScannedImage, np.ndarray, FileImage]]:
-    """Yields the images so that any beginning has the classes in their shares of the whole."""
+    """Yields the images so that any first part of them has the class shares of the whole."""
     by_class: dict[str | None, list[ScannedImage]] = collections.defaultdict(list)
     for image in images:
         by_class[image.class_name].append(image)
-    readers = {name: _reread(scan, found) for name, found in by_class.items()}
+    readers = {name: _reread(scan, class_images) for name, class_images in by_class.items()}
     turns = sorted(
-        ((place + 0.5) / len(found), name or "")
-        for name, found in by_class.items()
-        for place in range(len(found))
+        ((place + 0.5) / len(class_images), name or "")
+        for name, class_images in by_class.items()
+        for place in range(len(class_images))
     )
     for _, name in turns:
         yield next(readers[name or None])
@@ -138,8 +138,8 @@ class DeeplenseFolder(OrderedBuilder):
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yields examples with the classes in turn."""
         scan = self.builder_config.scan
-        for key, (known, pixels, image) in enumerate(_in_turn(scan, scan.of_split(split))):
-            label = scan.class_names.index(known.class_name) if known.class_name else 0
+        for key, (scanned, pixels, image) in enumerate(_in_turn(scan, scan.of_split(split))):
+            label = scan.class_names.index(scanned.class_name) if scanned.class_name else 0
             vector = [image.parameters.get(name, np.nan) for name in scan.parameter_names]
             example = {
                 "image": pixels,

@@ -1,13 +1,14 @@
 """`deeplense/folder`: a user's folder becomes a set, named by its content.
 
-Another folder never meets the first one's set, and a folder whose files were neither changed nor
-touched is known again without being read.
+Folders of different content never share a set, and a folder whose files were neither changed nor
+touched is recognised without being read.
 """
 
 import collections
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 from typing import Any
@@ -23,6 +24,7 @@ from lensjax.data.prepared import PreparedSet, root_of
 from lensjax.devices.progress import progress_bar
 from lensjax.errors import DataError, FileError
 from lensjax.files.atomic import write_json
+from lensjax.files.user_paths import expanded
 
 _LISTED = 1000  # files left out that the report names
 
@@ -34,7 +36,7 @@ def _located(fingerprint: str, root: pathlib.Path, directory: str | None) -> Pre
 
 
 def _listing_digest(listing: Listing, reading: Reading) -> str:
-    """What changes when a file of the folder is changed, added, removed or renamed."""
+    """A digest that changes when a file of the folder is changed, added, removed or renamed."""
     digest = hashlib.sha256(repr((READER_VERSION, reading)).encode())
     for file in listing.files:
         where = os.path.relpath(file.path, listing.root)
@@ -46,13 +48,13 @@ def _listing_digest(listing: Listing, reading: Reading) -> str:
 
 
 def _memory_of(listing: Listing, reading: Reading, directory: str | None) -> pathlib.Path:
-    """The file that remembers which set a folder became, and what was found in it."""
+    """The file that remembers which set a folder became, and the report on it."""
     name = hashlib.sha256(repr((str(listing.root.resolve()), reading)).encode()).hexdigest()[:16]
     return root_of(directory) / DeeplenseFolder.name / ".known" / f"{name}.json"
 
 
 def _recall(memory: pathlib.Path, digest: str) -> tuple[str, dict[str, Any]] | None:
-    """The fingerprint and report of a folder that looks as it did then."""
+    """The fingerprint and report of a folder that has not changed since they were written."""
     try:
         content = json.loads(memory.read_text())
         if content["listing"] == digest:
@@ -66,44 +68,44 @@ def _remember(memory: pathlib.Path, digest: str, fingerprint: str, report: dict[
     content = {"listing": digest, "fingerprint": fingerprint, "report": report}
     try:
         write_json(memory, content, shared=True)
-    except FileError as error:  # such as a place for sets that others fill
+    except FileError as error:  # such as a folder that only another user may write to
         logging.info("The folder will be read again next time: %s.", error)
 
 
 def _printable(text: str) -> str:
-    """Text with what no terminal shows, such as a name in another encoding, escaped."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    """Escapes letters that no terminal shows, such as those of a name in another encoding."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
-def report_of(found: Scan) -> dict[str, Any]:
-    """What a folder was found to hold, as JSON types."""
-    images = found.images
+def report_of(folder_scan: Scan) -> dict[str, Any]:
+    """The report on the content of a folder, as JSON types."""
+    images = folder_scan.images
     copies = collections.Counter(image.digest for image in images)
     splits = {(image.digest, image.split) for image in images}
     classes = {(image.digest, image.class_name) for image in images}
-    pixels = len(images) * found.image_shape[0] * found.image_shape[1] * found.image_shape[2]
+    pixels = len(images) * math.prod(folder_scan.image_shape)
     counts = {
         split: collections.Counter(image.class_name or "unlabelled" for image in chosen)
         for split in SPLITS
-        if (chosen := found.of_split(split))
+        if (chosen := folder_scan.of_split(split))
     }
     return {
-        "files": len(found.listing.files),
+        "files": len(folder_scan.listing.files),
         "images": {split: dict(sorted(number.items())) for split, number in counts.items()},
-        "image_shape": list(found.image_shape),
-        "flux_unit": found.flux_unit,
+        "image_shape": list(folder_scan.image_shape),
+        "flux_unit": folder_scan.flux_unit,
         "minimum": min(image.minimum for image in images),
         "maximum": max(image.maximum for image in images),
         "share_of_zeros": sum(image.zeros for image in images) / pixels,
         "share_not_finite": sum(image.not_finite for image in images) / pixels,
-        "integer": found.integer,
+        "integer": folder_scan.integer,
         "copies": sum(number - 1 for number in copies.values()),
         "copies_across_splits": len(splits) - len(copies),
         "copies_across_classes": len(classes) - len(copies),
-        "left_out": len(found.bad),
-        "left_out_files": [_printable(str(error)) for error in found.bad[:_LISTED]],
-        "other_files": dict(found.listing.ignored),
-        "parameters": list(found.parameter_names),
+        "left_out": len(folder_scan.bad),
+        "left_out_files": [_printable(str(error)) for error in folder_scan.bad[:_LISTED]],
+        "other_files": dict(folder_scan.listing.ignored),
+        "parameters": list(folder_scan.parameter_names),
     }
 
 
@@ -118,10 +120,11 @@ def prepare(folder: str, reading: Reading, directory: str | None = None) -> Prep
       directory: where sets live; None for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
 
     Raises:
-      DataError: for whatever `list_files` and `scan` refuse, and for a place that cannot be
-        written or lies in the folder.
+      ConfigError: for the home folder of an unknown user.
+      DataError: see `list_files` and `scan`; and for a directory that cannot be written to or
+        lies in the folder.
     """
-    root = _expanded(folder)
+    root = expanded(folder, "data.folder")
     listing = list_files(root)
     _check_apart(root, directory)
     digest = _listing_digest(listing, reading)
@@ -129,23 +132,16 @@ def prepare(folder: str, reading: Reading, directory: str | None = None) -> Prep
     recalled = _recall(memory, digest)
     if recalled is not None:
         fingerprint, report = recalled
-        known = _located(fingerprint, root, directory)
-        if known.open_finished() is not None:
-            return dataclasses.replace(known, report=report)
+        recalled_set = _located(fingerprint, root, directory)
+        if recalled_set.open_finished() is not None:
+            return dataclasses.replace(recalled_set, report=report)
     with progress_bar(len(listing.files), f"Checking {root}", unit=" files") as bar:
-        found = scan(listing, reading, bar.update)
-    report = report_of(found)
-    wanted = _located(found.fingerprint, root, directory)
-    _build(found, wanted, directory)
-    _remember(memory, digest, found.fingerprint, report)
+        folder_scan = scan(listing, reading, bar.update)
+    report = report_of(folder_scan)
+    wanted = _located(folder_scan.fingerprint, root, directory)
+    _build(folder_scan, wanted, directory)
+    _remember(memory, digest, folder_scan.fingerprint, report)
     return dataclasses.replace(wanted, report=report)
-
-
-def _expanded(folder: str) -> pathlib.Path:
-    try:
-        return pathlib.Path(folder).expanduser()
-    except RuntimeError as error:  # the home of nobody
-        raise DataError(f"data.folder: got {folder!r}: {error}") from None
 
 
 def _check_apart(root: pathlib.Path, directory: str | None) -> None:
@@ -158,15 +154,15 @@ def _check_apart(root: pathlib.Path, directory: str | None) -> None:
         )
 
 
-def _build(found: Scan, wanted: PreparedSet, directory: str | None) -> None:
+def _build(folder_scan: Scan, wanted: PreparedSet, directory: str | None) -> None:
     def build() -> None:
         builder = DeeplenseFolder(
             data_dir=os.fspath(root_of(directory)),
-            config=FolderConfig(name=found.fingerprint, scan=found),
+            config=FolderConfig(name=folder_scan.fingerprint, scan=folder_scan),
             file_format="array_record",
         )
         builder.download_and_prepare()
 
-    size = 4 * found.image_shape[0] * found.image_shape[1] * found.image_shape[2]
+    size = 4 * math.prod(folder_scan.image_shape)
     advice = "set data.directory or TFDS_DATA_DIR to a larger disk"
-    wanted.build_once(len(found.images) * size, advice, build)
+    wanted.build_once(len(folder_scan.images) * size, advice, build)

@@ -1,4 +1,4 @@
-"""What is remembered of an image of a user's folder, and its pixels as they are stored."""
+"""The record of an image of a user's folder, and its pixels as they are stored."""
 
 import hashlib
 from typing import NamedTuple
@@ -14,7 +14,7 @@ _LARGEST_INTEGER = 2**24  # float32 holds every integer up to here
 
 
 class Statement(NamedTuple):
-    """What a file says of an image beside its pixels; most images of a set share one.
+    """The facts that a file states about an image; most images of a set share one statement.
 
     Attributes:
       flux_unit: unit of a pixel's value.
@@ -32,7 +32,7 @@ class Statement(NamedTuple):
 
 
 class ScannedImage(NamedTuple):
-    """What is remembered of an image; its pixels are not.
+    """The record of an image, without its pixels.
 
     Attributes:
       file: index of its file in the listing.
@@ -45,8 +45,8 @@ class ScannedImage(NamedTuple):
       maximum: largest finite pixel.
       zeros: pixels that are exactly 0.
       not_finite: pixels that were NaN or infinite in the file.
-      whole: whether all finite pixels are whole numbers.
-      statement: what the file says of it.
+      is_integer: whether all finite pixels are whole numbers.
+      statement: the facts that the file states about it.
       parameters_digest: identifies the values of its parameters; empty where it has none.
     """
 
@@ -60,7 +60,7 @@ class ScannedImage(NamedTuple):
     maximum: float
     zeros: int
     not_finite: int
-    whole: bool
+    is_integer: bool
     statement: Statement
     parameters_digest: bytes
 
@@ -93,7 +93,7 @@ def prepare_pixels(image: FileImage, nan_policy: str) -> np.ndarray:
 
 
 def digest_of(pixels: np.ndarray) -> bytes:
-    """What identifies an image, whatever file or number type it came in."""
+    """Identifies an image by its pixels, whatever its file and its number type."""
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     digest.update(np.asarray(pixels.shape, "<i8").tobytes())
     digest.update(np.ascontiguousarray(pixels, "<f4").data)
@@ -118,10 +118,10 @@ def _parameters_digest(image: FileImage) -> bytes:
 
 
 def _class_of(file: FolderFile, image: FileImage) -> str | None:
-    """The class by the folder or by the file itself.
+    """The class that the folder or the file itself states.
 
     Raises:
-      ValueError: where the two disagree, or the file's is no name for a class.
+      ValueError: where the two disagree, or the file's class name is not allowed.
     """
     own = image.class_name and class_name_of(image.class_name)
     if own and not is_class_name(own):
@@ -131,15 +131,15 @@ def _class_of(file: FolderFile, image: FileImage) -> str | None:
     return file.class_name or own
 
 
-def _is_whole(pixels: np.ndarray) -> bool:
-    """Whether all are whole numbers, and not for want of digits."""
+def _is_integer(pixels: np.ndarray) -> bool:
+    """Whether all pixels are whole numbers in the range where float32 holds every integer."""
     return bool(np.abs(pixels).max() <= _LARGEST_INTEGER and (pixels == np.rint(pixels)).all())
 
 
 def examine(
     number: int, place: int, file: FolderFile, image: FileImage, nan_policy: str
 ) -> tuple[ScannedImage, np.ndarray]:
-    """What is remembered of an image, and its pixels as they are stored.
+    """The record of an image, and its pixels as they are stored.
 
     Args:
       number: index of the file in the listing.
@@ -162,7 +162,7 @@ def examine(
     if pixels is not image.pixels:
         finite = image.pixels[np.isfinite(image.pixels)]
         not_finite = pixels.size - finite.size
-    known = ScannedImage(
+    scanned = ScannedImage(
         file=number,
         number=place,
         digest=digest_of(pixels),
@@ -173,8 +173,8 @@ def examine(
         maximum=float(finite.max()),
         zeros=finite.size - int(np.count_nonzero(finite)),
         not_finite=not_finite,
-        whole=_is_whole(finite),
+        is_integer=_is_integer(finite),
         statement=_statement_of(image),
         parameters_digest=_parameters_digest(image),
     )
-    return known, pixels
+    return scanned, pixels

@@ -1,4 +1,4 @@
-"""A user's folder of image files: what lies where, and which split and class each file has."""
+"""A user's folder of image files: the path, split and class of each file."""
 
 import collections
 import dataclasses
@@ -11,7 +11,7 @@ from lensjax.data.dataset import SPLITS
 from lensjax.errors import BadFileError, DataError
 from lensjax.files.image_files import SUFFIXES, is_image_file
 
-# Older sets name the three classes of DeepLense otherwise.
+# Older sets have other names for the three classes of DeepLense.
 CLASS_ALIASES = {"vort": "axion", "sphere": "cdm", "no": "no_sub"}
 _SPLIT_NAMES = {"train": "train", "test": "test", "val": "test", "validation": "test"}
 
@@ -22,11 +22,11 @@ class FolderFile:
 
     Attributes:
       path: the file.
-      split: `train` or `test`; None where the folder makes no such difference.
+      split: `train` or `test`; None where there are no folders for splits.
       class_name: the class by the folder that it lies in; None in a flat folder.
       size: bytes.
       modified_ns: time of the last change of its content.
-      changed_ns: time of the last change of its content or permissions, which nobody can set.
+      changed_ns: time of the last change of its content or permissions, which no program can set.
     """
 
     path: pathlib.Path
@@ -39,7 +39,7 @@ class FolderFile:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What lies in a folder.
+    """The files of a folder.
 
     Attributes:
       root: the folder.
@@ -56,8 +56,8 @@ class Listing:
 
 def class_name_of(folder_name: str) -> str:
     """The class that a folder's name stands for, `vort` for example for `axion`."""
-    known = {**CLASS_ALIASES, **{name: name for name in CLASS_ALIASES.values()}}
-    return known.get(folder_name.lower(), folder_name)
+    class_names = {**CLASS_ALIASES, **{name: name for name in CLASS_ALIASES.values()}}
+    return class_names.get(folder_name.lower(), folder_name)
 
 
 def is_class_name(name: str) -> bool:
@@ -66,9 +66,9 @@ def is_class_name(name: str) -> bool:
 
 
 def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
-    """What a folder holds by name, without hidden files and the like."""
-    with os.scandir(folder) as found:
-        visible = [entry for entry in found if not entry.name.startswith((".", "__MACOSX"))]
+    """The entries of a folder in order of their names, without hidden files and the like."""
+    with os.scandir(folder) as entries:
+        visible = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
     return sorted(visible, key=lambda entry: entry.name)
 
 
@@ -81,7 +81,7 @@ class _Walk:
         self.circles: set[pathlib.Path] = set()
 
     def refusal(self, text: str) -> DataError:
-        """The error for a structure that is not allowed, with what may explain it."""
+        """The error for a structure that is not allowed, with a bad file that may explain it."""
         return DataError(f"data.folder: {text}" + (f"; {self.bad[0]}" if self.bad else ""))
 
     def files(
@@ -106,7 +106,7 @@ class _Walk:
         for entry in entries:
             path = pathlib.Path(entry.path)
             try:
-                found = entry.stat()
+                file_status = entry.stat()
                 is_folder = entry.is_dir()
             except OSError as error:  # a link to nowhere, or in a circle
                 self.bad.append(BadFileError(path, f"cannot be read: {error.strerror}"))
@@ -115,7 +115,7 @@ class _Walk:
                 if recursive:
                     yield from self.files(path, above)
             elif is_image_file(entry.name):
-                yield path, found
+                yield path, file_status
             else:
                 self.ignored[path.suffix.lower() or "no suffix"] += 1
 
@@ -140,12 +140,12 @@ def _split_folders(walk: _Walk, root: pathlib.Path) -> list[tuple[str | None, pa
     splits = [(folder, _SPLIT_NAMES[name]) for folder, name in named if name in _SPLIT_NAMES]
     if not splits:
         return [(None, root)]
-    others = [folder.name for folder, name in named if name not in _SPLIT_NAMES]
-    others += [path.name for path, _ in walk.files(root, recursive=False)]
-    if others:
+    misplaced = [folder.name for folder, name in named if name not in _SPLIT_NAMES]
+    misplaced += [path.name for path, _ in walk.files(root, recursive=False)]
+    if misplaced:
         raise DataError(
             f"data.folder: {root} has folders of splits ({splits[0][0].name}) and beside them "
-            f"{_some(others)}; put that inside or elsewhere"
+            f"{_some(misplaced)}; put that inside or elsewhere"
         )
     for split in SPLITS:
         folders = [folder.name for folder, name in splits if name == split]
@@ -163,14 +163,14 @@ def _some(names: Sequence[str]) -> str:
 
 def _check_one_folder_a_class(folder: pathlib.Path, inside: list[pathlib.Path]) -> None:
     names: dict[str, str] = {}
-    for one in inside:
-        name = class_name_of(one.name)
+    for class_folder in inside:
+        name = class_name_of(class_folder.name)
         if name in names:
             raise DataError(
-                f"data.folder: {folder} has {names[name]} and {one.name} for the one class {name}; "
-                "put their files into one folder"
+                f"data.folder: {folder} has {names[name]} and {class_folder.name} for the one "
+                f"class {name}; put their files into one folder"
             )
-        names[name] = one.name
+        names[name] = class_folder.name
 
 
 def _check_class(folder: pathlib.Path, files: list[tuple[pathlib.Path, os.stat_result]]) -> None:
@@ -182,9 +182,9 @@ def _check_class(folder: pathlib.Path, files: list[tuple[pathlib.Path, os.stat_r
             "blanks around it"
         )
     for parent in {path.parent for path, _ in files} - {folder}:
-        for part in parent.relative_to(folder).parts:
-            inner = class_name_of(part)
-            if part.lower() in _SPLIT_NAMES or (inner in CLASS_ALIASES.values() and inner != own):
+        for name in parent.relative_to(folder).parts:
+            inner = class_name_of(name)
+            if name.lower() in _SPLIT_NAMES or (inner in CLASS_ALIASES.values() and inner != own):
                 raise DataError(
                     f"data.folder: {parent} lies in {folder}, which would make one class of all "
                     "below it; allowed: [train|test/]CLASS/FILE below data.folder"
@@ -197,11 +197,13 @@ def _list_split(
     """The files of one split: flat, or in a folder for each class."""
     direct = list(walk.files(folder, above, recursive=False))
     above = above | {_identity(folder)}
-    found = {inner: list(walk.files(inner, above)) for inner in _subfolders(folder)}
-    classes = [inner for inner, files in found.items() if files]
+    by_folder = {inner: list(walk.files(inner, above)) for inner in _subfolders(folder)}
+    classes = [inner for inner, files in by_folder.items() if files]
     if not classes:
         return [_folder_file(path, status, split, None) for path, status in direct]
-    empty = [inner.name for inner in found if inner not in classes and inner not in walk.circles]
+    empty = [
+        inner.name for inner in by_folder if inner not in classes and inner not in walk.circles
+    ]
     if empty:
         raise walk.refusal(
             f"{folder} has no image in {_some(empty)}; a class needs images, and folders that are "
@@ -214,11 +216,11 @@ def _list_split(
         )
     _check_one_folder_a_class(folder, classes)
     for inner in classes:
-        _check_class(inner, found[inner])
+        _check_class(inner, by_folder[inner])
     return [
         _folder_file(path, status, split, class_name_of(inner.name))
         for inner in classes
-        for path, status in found[inner]
+        for path, status in by_folder[inner]
     ]
 
 
@@ -252,7 +254,7 @@ def list_files(root: pathlib.Path) -> Listing:
 
     `<root>/[train|test/][CLASS/]FILE`: with or without folders for the splits (`val` counts as
     `test`), with a folder for each class or flat and unlabelled. Older names of the classes are
-    known (`CLASS_ALIASES`); hidden files are passed over.
+    known (`CLASS_ALIASES`); hidden files are skipped.
 
     Args:
       root: the folder.
@@ -269,12 +271,12 @@ def list_files(root: pathlib.Path) -> Listing:
     for split, folder in splits:
         if not files[split]:
             raise walk.refusal(f"{folder} has no image file; looked for {', '.join(SUFFIXES)}")
-    classes = [{one.class_name for one in found} for found in files.values()]
-    if any(one != classes[0] for one in classes):
+    classes = [{file.class_name for file in split_files} for split_files in files.values()]
+    if any(names != classes[0] for names in classes):
         only = sorted(str(name) for name in classes[0] ^ classes[-1])
         raise walk.refusal(
             f"the train and test folders of {root} have different classes; only one of them has "
             f"{', '.join(only)}"
         )
-    every = tuple(one for found in files.values() for one in found)
-    return Listing(root, every, dict(walk.ignored), tuple(walk.bad))
+    all_files = tuple(file for split_files in files.values() for file in split_files)
+    return Listing(root, all_files, dict(walk.ignored), tuple(walk.bad))

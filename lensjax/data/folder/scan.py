@@ -1,4 +1,4 @@
-"""Looks at every image of a folder before anything is written: is it sound, and what is it?"""
+"""Checks and describes every image of a folder before anything is written."""
 
 import collections
 import dataclasses
@@ -49,7 +49,7 @@ class Scan:
       listing: its files.
       reading: how they were read.
       images: the images that are taken, in the order of the files.
-      bad: files that are left out, with what is wrong.
+      bad: files that are left out, with the reasons.
       class_names: the classes; empty for an unlabelled set.
       image_shape: `(H, W, C)`.
       parameter_names: parameters that some image has.
@@ -58,7 +58,7 @@ class Scan:
       psf_fwhm_arcsec: width of the point-spread function, where all images agree.
       zero_point_mag: magnitude of one flux unit, where all images agree.
       integer: whether every pixel of every image is a whole number.
-      fingerprint: identifies what is taken, and how it is read.
+      fingerprint: identifies the images that are taken, and how they are read.
     """
 
     listing: Listing
@@ -81,32 +81,32 @@ class Scan:
 
 
 class _BadFiles:
-    """What cannot be used: the first one raises, or all are left out and listed."""
+    """Files that cannot be used: the first of them raises, or all are left out and listed."""
 
     def __init__(self, reading: Reading) -> None:
         self._skip = reading.on_bad_file == "skip"
-        self.found: list[BadFileError] = []
+        self.errors: list[BadFileError] = []
 
     def add(self, error: BadFileError) -> None:
         """Raises the error, or keeps it."""
         if not self._skip:
             reason = f"{error.reason} (data.on_bad_file=skip leaves such files out)"
             raise BadFileError(error.path, reason) from error
-        self.found.append(error)
+        self.errors.append(error)
 
     def leave_out(
         self, images: list[ScannedImage], wrong: Mapping[int, str], listing: Listing
     ) -> list[ScannedImage]:
-        """The images without those of wrong files; `wrong` has reasons by file."""
+        """Leaves out the images of wrong files; `wrong` has the reasons by file."""
         for file, reason in wrong.items():
             self.add(BadFileError(listing.files[file].path, reason))
         return [image for image in images if image.file not in wrong]
 
     def explanation(self) -> str:
-        """The end of a message on what is missing."""
-        if not self.found:
+        """The end of a message on missing images."""
+        if not self.errors:
             return ""
-        return f"; {len(self.found)} bad files are left out, the first is {self.found[0]}"
+        return f"; {len(self.errors)} bad files are left out, the first is {self.errors[0]}"
 
 
 def _read_all(
@@ -119,10 +119,10 @@ def _read_all(
 
     def examined(number: int, file: FolderFile) -> Iterator[ScannedImage]:
         for place, image in enumerate(read_images(file.path, reading.layout)):
-            known, _ = examine(number, place, file, image, reading.nan_policy)
-            # One object for all that are equal: there are as many images as fit on a disk.
-            statement = statements.setdefault(known.statement, known.statement)
-            yield known._replace(statement=statement)
+            scanned, _ = examine(number, place, file, image, reading.nan_policy)
+            # Equal statements share one object, since there may be very many images.
+            statement = statements.setdefault(scanned.statement, scanned.statement)
+            yield scanned._replace(statement=statement)
 
     images: list[ScannedImage] = []
     for number, file in enumerate(listing.files):
@@ -149,7 +149,7 @@ def _odd_shapes(images: Iterable[ScannedImage]) -> tuple[tuple[int, int, int], d
 
 
 def _mixed_labels(images: Iterable[ScannedImage]) -> dict[int, str]:
-    """The files without a class where others have one."""
+    """The files without a class, if other files have one."""
     if not any(image.class_name for image in images):
         return {}
     return {
@@ -188,16 +188,16 @@ def _assign_splits(
     for image in images:
         by_class[image.class_name][image.digest] = image
     test: set[bytes] = set()
-    for name, found in by_class.items():
-        if len(found) < 2:
-            (only,) = found.values()
+    for name, by_digest in by_class.items():
+        if len(by_digest) < 2:
+            (only,) = by_digest.values()
             raise DataError(
                 f"data.folder: {'class ' + name if name else 'the set'} has one image (copies "
                 f"aside), in {listing.files[only.file].path}; a training and a test split need two "
                 f"at least{bad.explanation()}"
             )
-        lowest, *_, highest = sorted(found, key=_rank)
-        chosen = {digest for digest in found if _rank(digest) < share}
+        lowest, *_, highest = sorted(by_digest, key=_rank)
+        chosen = {digest for digest in by_digest if _rank(digest) < share}
         test |= (chosen or {lowest}) - {highest}
     return [image._replace(split="test" if image.digest in test else "train") for image in images]
 
@@ -205,19 +205,21 @@ def _assign_splits(
 def _without_leaks(
     images: list[ScannedImage], listing: Listing, bad: _BadFiles
 ) -> list[ScannedImage]:
-    """The images without the training ones that the test split has too."""
+    """The images without those training images that the test split has too."""
     test = {image.digest: image for image in images if image.split == "test"}
     num_of_file = collections.Counter(image.file for image in images)
-    kept = []
+    remaining = []
     for image in images:
         if image.split != "train" or image.digest not in test:
-            kept.append(image)
+            remaining.append(image)
             continue
         place = f"in [{image.number}] " if num_of_file[image.file] > 1 else ""
-        other = listing.files[test[image.digest].file].path
-        reason = f"has {place}an image of the test split, {other}; a test on it would prove nothing"
+        test_file = listing.files[test[image.digest].file].path
+        reason = (
+            f"has {place}an image of the test split, {test_file}; a test on it would prove nothing"
+        )
         bad.add(BadFileError(listing.files[image.file].path, reason))
-    return kept
+    return remaining
 
 
 def _in_order(images: Iterable[ScannedImage]) -> list[ScannedImage]:
@@ -234,7 +236,7 @@ def _fingerprint(images: Iterable[ScannedImage], class_names: Sequence[str]) -> 
     return digest.hexdigest()[:16]
 
 
-# Counts up when the same files come to mean something else.
+# Goes up by one when the same files would give another set.
 READER_VERSION = 1
 
 
@@ -263,9 +265,9 @@ def scan(listing: Listing, reading: Reading, advance: Callable[[], object]) -> S
         images = _assign_splits(images, reading.test_share, listing, bad)
     _check_classes(images, listing, bad)
     unit = _one_unit(images, listing)
-    for error in bad.found:
+    for error in bad.errors:
         logging.warning("left out: %s", error)
-    return _scan_of(listing, reading, _in_order(images), bad.found, shape, unit)
+    return _scan_of(listing, reading, _in_order(images), bad.errors, shape, unit)
 
 
 def _scan_of(
@@ -277,7 +279,7 @@ def _scan_of(
     unit: str,
 ) -> Scan:
     names = tuple(sorted({image.class_name for image in images if image.class_name}))
-    said = {image.statement for image in images}
+    statements = {image.statement for image in images}
     return Scan(
         listing=listing,
         reading=reading,
@@ -285,12 +287,14 @@ def _scan_of(
         bad=bad,
         class_names=names,
         image_shape=shape,
-        parameter_names=tuple(sorted({name for one in said for name in one.parameter_names})),
+        parameter_names=tuple(
+            sorted({name for statement in statements for name in statement.parameter_names})
+        ),
         flux_unit=unit,
-        pixel_scale_arcsec=_common({one.pixel_scale_arcsec for one in said}),
-        psf_fwhm_arcsec=_common({one.psf_fwhm_arcsec for one in said}),
-        zero_point_mag=_common({one.zero_point_mag for one in said}),
-        integer=all(image.whole for image in images),
+        pixel_scale_arcsec=_common({statement.pixel_scale_arcsec for statement in statements}),
+        psf_fwhm_arcsec=_common({statement.psf_fwhm_arcsec for statement in statements}),
+        zero_point_mag=_common({statement.zero_point_mag for statement in statements}),
+        integer=all(image.is_integer for image in images),
         fingerprint=_fingerprint(images, names),
     )
 
@@ -300,12 +304,12 @@ def _check_classes(images: Iterable[ScannedImage], listing: Listing, bad: _BadFi
     expected = {file.class_name for file in listing.files} | {image.class_name for image in images}
     if len(expected) > 1:
         expected -= {None}
-    found = {(image.class_name, image.split) for image in images}
+    present = {(image.class_name, image.split) for image in images}
     for name in sorted(expected, key=str):
         for split in SPLITS:
-            if (name, split) not in found:
-                what = f"class {name}" if name else "the set"
+            if (name, split) not in present:
+                owner = f"class {name}" if name else "the set"
                 raise DataError(
-                    f"data.folder: {what} has no image in the {split} split of {listing.root}"
+                    f"data.folder: {owner} has no image in the {split} split of {listing.root}"
                     f"{bad.explanation()}"
                 )

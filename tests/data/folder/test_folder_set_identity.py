@@ -24,7 +24,7 @@ from folder_support import (
 
 from lensjax.data.folder import builder, folder_set
 from lensjax.data.folder.scan import Reading
-from lensjax.errors import DataError
+from lensjax.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ def test_a_place_for_sets_within_the_folder_is_refused(tmp_path, where):
 
 
 def test_the_home_of_nobody_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"data\.folder: got '~nobody_of_this_name/x'"):
+    with pytest.raises(ConfigError, match=r"data\.folder: got '~nobody_of_this_name/x'"):
         folder_set.prepare("~nobody_of_this_name/x", Reading(), os.fspath(tmp_path))
 
 
