@@ -13,7 +13,7 @@ class Batch(NamedTuple):
     Attributes:
       image: the model's range, float32 `[B, H, W, C]`.
       label: int32 `[B]`; `num_classes` is the null label.
-      measured: bool `[B, H, W, C]`, False where a pixel is no measurement; None where all are.
+      measured: bool `[B, H, W, C]`, False where a pixel is not a measurement; None if all are.
     """
 
     image: Array
@@ -40,7 +40,7 @@ class Estimate(NamedTuple):
     eps: Array
 
 
-# Inputs of a network beside image and time: `label` int32 `[B]`, any others `[B, ...]`.
+# Inputs of a network besides image and time: `label` int32 `[B]`, any others `[B, ...]`.
 Condition = Mapping[str, Array]
 # (params, x [B, H, W, C], t [B], condition) -> output [B, H, W, C].
 ApplyFn = Callable[..., Array]

@@ -82,8 +82,8 @@ def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | N
     Raises:
       DataError: for files that are not there or cannot be used, or images that do not fit.
       ConfigError: without images, or for the workdir of a run without a classifier.
-      lensjax.errors.WorkdirError: where the folder is not that of a run.
-      lensjax.errors.CheckpointError: where there is no sound checkpoint.
+      lensjax.errors.WorkdirError: if the folder is not a run's.
+      lensjax.errors.CheckpointError: if there is no sound checkpoint.
     """
     if images is None:
         raise ConfigError(

@@ -18,11 +18,11 @@ from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.errors import DataError
 
 TABLE_FILE = "parameters.csv"
-FILE_FORMATS = ("npy", "fits")  # a file an image
+FILE_FORMATS = ("npy", "fits")  # a file per image
 FORMATS = (*FILE_FORMATS, "hdf5")
 _HDF5_BYTES = 1 << 16  # of a file without images
 _CHUNK_BYTES = 1 << 20
-_BLOCK = 1024  # images in memory beside the split itself
+_BLOCK = 1024  # images in memory besides the split itself
 # FITS's names for our units; a unit of the user's own files is written as it was read.
 _FITS_UNITS = {"counts/s": "count/s", "counts": "count"}
 _NO_UNITS = ("arbitrary", "unknown")
@@ -35,8 +35,8 @@ class Description:
     Attributes:
       info: the data set, or that of the network which generated the images.
       factor: by which flux was multiplied.
-      seed: of generated images; None for a data set.
-      weights_sha256: of the network that generated the images; None for a data set.
+      seed: for generated images; None for a data set.
+      weights_sha256: SHA-256 of the network that generated the images; None for a data set.
     """
 
     info: DatasetInfo
@@ -71,7 +71,7 @@ class Description:
         return {name: value for name, value in values.items() if value is not None}
 
 
-# The packages of a format beside numpy; both come with the extra `files`.
+# The packages of a format besides numpy; both come with the extra `files`.
 PACKAGES = {"hdf5": ("h5py",), "fits": ("astropy",)}
 
 
@@ -133,7 +133,7 @@ def write_files(
     file_format: str,
     advance: Callable[[int], Any],
 ) -> None:
-    """Writes a file an image and `parameters.csv`.
+    """Writes a file per image and `parameters.csv`.
 
     Args:
       split: the images.
@@ -257,7 +257,7 @@ def write_hdf5(
       advance: called with the number of images that were written.
 
     Raises:
-      DataError: for a disk without room.
+      DataError: for a full disk.
     """
     import h5py
 

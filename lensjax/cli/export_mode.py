@@ -42,8 +42,8 @@ class Source:
     """The images to export.
 
     Attributes:
-      info: the data set, or that of the network which generated the images.
-      readers: read each part, such as `train`, by its name; one part is in memory at a time.
+      info: the data set, or the one that the generating network learned.
+      readers: by part, such as `train`, a function that reads it; only one is read at a time.
       meta: the content of `generated/meta.json`; None for a data set.
     """
 
@@ -63,17 +63,17 @@ class Source:
 
 
 def _data_source(config: Config) -> Source:
-    """The configured data set, which is built where it is missing."""
+    """The configured data set, built first if it is missing."""
     from lensjax.run import datasets
 
     prepared = datasets.prepare(config.data)
     info = prepared.info()
-    wanted = tuple(info.split_sizes) if config.export.split == "all" else (config.export.split,)
+    splits = tuple(info.split_sizes) if config.export.split == "all" else (config.export.split,)
 
     def reader(split: str) -> Callable[[], LensSplit]:
         return lambda: prepared.read(split)
 
-    return Source(info, {split: reader(split) for split in wanted})
+    return Source(info, {split: reader(split) for split in splits})
 
 
 def _generated_source(workdir: pathlib.Path) -> Source:
@@ -89,19 +89,19 @@ def _generated_source(workdir: pathlib.Path) -> Source:
     except DataError as error:
         raise WorkdirError(f"{error}; draw them again (--mode=sample)") from None
     shape = tuple(dataset["image_shape"])
-    wanted = (meta.get("num_images"), *shape)
-    if images.shape != wanted or labels.shape != images.shape[:1]:
+    expected = (meta.get("num_images"), *shape)
+    if images.shape != expected or labels.shape != images.shape[:1]:
         raise WorkdirError(
-            f"{folder} holds images {images.shape} and labels {labels.shape}, its meta.json and "
-            f"{files.DATASET_FILE} say {wanted}; draw them again (--mode=sample)"
+            f"{folder} holds images {images.shape} and labels {labels.shape}, but its meta.json "
+            f"and {files.DATASET_FILE} say {expected}; draw them again (--mode=sample)"
         )
-    classes = len(dataset["class_names"])  # the label after the last one stands for none
+    num_classes = len(dataset["class_names"])  # also the label for no class
     if (images.dtype, labels.dtype.kind) != (np.float32, "i") or not (
-        (labels >= 0) & (labels <= classes)
+        (labels >= 0) & (labels <= num_classes)
     ).all():
         raise WorkdirError(
             f"{folder} holds images of {images.dtype} and labels of {labels.dtype}; allowed: "
-            f"float32, and integers from 0 to {classes}; draw them again (--mode=sample)"
+            f"float32, and integers from 0 to {num_classes}; draw them again (--mode=sample)"
         )
     field_names = {field.name for field in dataclasses.fields(DatasetInfo)} & dataset.keys()
     info = DatasetInfo(
@@ -117,11 +117,11 @@ def _generated_source(workdir: pathlib.Path) -> Source:
     return Source(info, {GENERATED_PART: lambda: split}, meta)
 
 
-def _earlier_export(folder: pathlib.Path) -> list[str]:
-    """The patterns of the files that an earlier export wrote into a folder.
+def _earlier_patterns(folder: pathlib.Path) -> list[str]:
+    """Patterns of the files that an earlier export wrote into a folder.
 
     Raises:
-      ConfigError: where the folder is not empty and was not written by an export.
+      ConfigError: if the folder is not empty and was not written by an export.
     """
     try:
         content = json.loads((folder / EXPORT_FILE).read_text())
@@ -135,12 +135,12 @@ def _earlier_export(folder: pathlib.Path) -> list[str]:
         "export.folder",
         str(folder),
         "it is not empty and was not written by an export; allowed: a new or empty folder, or "
-        "that of an earlier export, which is replaced",
+        "the folder of an earlier export, which is replaced",
     )
 
 
-def _contents(source: Source, file_format: str) -> list[str]:
-    """Patterns of the files that an export writes into its folder beside `export.json`."""
+def _patterns(source: Source, file_format: str) -> list[str]:
+    """Patterns of the files that an export writes into its folder besides `export.json`."""
     if file_format not in FILE_FORMATS:
         return [f"{name}.h5" for name in source.readers]
     check_class_names(source.info)
@@ -153,14 +153,14 @@ def _contents(source: Source, file_format: str) -> list[str]:
     ]
 
 
-def _replace_earlier(folder: pathlib.Path, contents: list[str]) -> None:
+def _remove_earlier(folder: pathlib.Path, patterns: list[str]) -> None:
     """Removes the files of an earlier export, unless other files are in the way."""
 
-    def matching(patterns: list[str]) -> set[pathlib.Path]:
-        return {path for pattern in patterns for path in folder.glob(pattern)}
+    def matching(globs: list[str]) -> set[pathlib.Path]:
+        return {path for pattern in globs for path in folder.glob(pattern)}
 
-    earlier = matching(_earlier_export(folder))
-    in_the_way = sorted(path.name for path in matching(contents) - earlier)
+    earlier = matching(_earlier_patterns(folder))
+    in_the_way = sorted(path.name for path in matching(patterns) - earlier)
     if in_the_way:
         raise ConfigError(
             "export.folder",
@@ -174,12 +174,12 @@ def _replace_earlier(folder: pathlib.Path, contents: list[str]) -> None:
             path.unlink()
 
 
-def _record(config: Config, source: Source, contents: list[str]) -> dict[str, Any]:
+def _record(config: Config, source: Source, patterns: list[str]) -> dict[str, Any]:
     """The content of `export.json`."""
     return {
         "written_by": _WRITTEN_BY,
         "complete": False,
-        "contents": contents,
+        "contents": patterns,
         "source": config.export.source,
         "format": config.export.format,
         "scale": config.export.scale,
@@ -214,30 +214,30 @@ def export_mode(config: Config, workdir: pathlib.Path) -> None:
 
     Args:
       config: the checked configuration.
-      workdir: the run's folder; not used where `export.folder` is given and the source is `data`.
+      workdir: the run's folder; unused if `export.folder` is given and the source is `data`.
 
     Raises:
-      ConfigError: where the folder holds files that no export wrote, or, for generated images, the
+      ConfigError: if the folder holds files that no export wrote, or, for generated images, the
         workdir belongs to another configuration.
-      DataError: where a package is missing, the data set cannot be built or read, or the files
+      DataError: if a package is missing, the data set cannot be built or read, or the files
         cannot be written.
-      lensjax.errors.WorkdirError: where the workdir has no generated images.
+      lensjax.errors.WorkdirError: if the workdir has no generated images.
     """
     settings = config.export
     folder = expanded(settings.folder, "export.folder") if settings.folder else workdir / "export"
     packages = PACKAGES.get(settings.format, ())
     require_packages(f"export.format={settings.format}", "files", *packages)
-    _earlier_export(folder)  # before a build that may take minutes
+    _earlier_patterns(folder)  # refuses a bad folder before a long build
     if settings.source == "generated":
         files.check_same(workdir, config)
         source = _generated_source(workdir)
     else:
         source = _data_source(config)
-    contents = _contents(source, settings.format)
-    record = _record(config, source, contents)
+    patterns = _patterns(source, settings.format)
+    record = _record(config, source, patterns)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace_earlier(folder, contents)
+        _remove_earlier(folder, patterns)
         # Written first, so that a killed export is recognised and can be repeated.
         write_json(folder / EXPORT_FILE, record)
         _write(source, folder, settings.format, source.description(settings.scale))

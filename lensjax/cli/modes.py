@@ -1,4 +1,4 @@
-"""Starts a mode: devices, hosts and memory around it; each mode is a file of its own."""
+"""Starts a mode, with its devices, hosts and memory; each mode has its own file."""
 
 import contextlib
 import functools
@@ -16,30 +16,30 @@ from lensjax.devices.machine import describe_memory
 from lensjax.errors import ConfigError, FileError, UserError
 
 _FOR_SEVERAL_HOSTS = ("train", "sample", "evaluate")
-_COMPUTING = (*_FOR_SEVERAL_HOSTS, "classify")
+_USING_DEVICES = (*_FOR_SEVERAL_HOSTS, "classify")
 
 _DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops=true"
 
 
 @contextlib.contextmanager
-def _refusals_in_a_line() -> Iterator[None]:
-    """Turns errors of the system, such as a full disk, into errors that a user can put right.
+def _system_errors_explained() -> Iterator[None]:
+    """Turns system errors, such as a full disk, into errors that a user can fix.
 
     Raises:
-      FileError: in place of an OSError without a message of lensjax.
+      FileError: for an OSError that the system raised.
     """
     try:
         yield
     except (UserError, BrokenPipeError):
         raise
     except OSError as error:
-        if error.errno is None:  # not the system's
+        if error.errno is None:  # not raised by the system
             raise
         raise FileError(f"{error.filename or 'a file'}: {error.strerror}") from error
 
 
 def _check_platform() -> None:
-    """Raises `ConfigError` where JAX has none of the devices that it was told to use."""
+    """Raises `ConfigError` if JAX has none of the devices that it was told to use."""
     import jax
 
     platforms = os.environ.get("JAX_PLATFORMS")
@@ -65,32 +65,32 @@ def run(
       mode: its name.
       config: the configuration.
       workdir: the run's folder.
-      images: for `evaluate`, a file of images to judge; None for those of the run. For `classify`,
-        a file or a folder.
+      images: for `evaluate`, a file of images to judge; None for the run's images. For
+        `classify`, a file or a folder.
 
     Returns:
-      The exit status: 0, or `stopping.RUN_AGAIN` where a signal stopped a training.
+      The exit status: 0, or `stopping.RUN_AGAIN` if a signal stopped the training.
 
     Raises:
-      ConfigError: for several hosts in a mode that runs on one.
+      ConfigError: if several hosts are set for a mode that runs on one.
     """
     if config.train.deterministic:  # before the first use of a device
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DETERMINISTIC_FLAG}"
-    several = rendezvous.find_address(config.parallel, os.environ) is not None
-    if mode not in _FOR_SEVERAL_HOSTS and several:
+    several_hosts = rendezvous.find_address(config.parallel, os.environ) is not None
+    if mode not in _FOR_SEVERAL_HOSTS and several_hosts:
         raise ConfigError(
             "parallel.hosts",
             config.parallel.hosts,
-            f"allowed: one with --mode={mode}; several hosts can {', '.join(_FOR_SEVERAL_HOSTS)}",
+            f"allowed: one with --mode={mode}; several for {', '.join(_FOR_SEVERAL_HOSTS)}",
         )
-    if not several:  # a host that finds its program would not wait for hosts that compile theirs
+    if not several_hosts:  # a host with a kept program would not wait while others compile
         keep_programs()
     with (
-        _refusals_in_a_line(),
+        _system_errors_explained(),
         rendezvous.joined(config, preemptible=mode == "train"),
         out_of_memory.advising(mode, config),
     ):
-        if mode in _COMPUTING:
+        if mode in _USING_DEVICES:
             _check_platform()
             if not hosts.is_main():
                 logging.set_verbosity(logging.WARNING)  # one process speaks for all
@@ -123,7 +123,7 @@ def _log_devices(config: Config) -> None:
 def _mode_function(
     mode: str, images: pathlib.Path | None
 ) -> Callable[[Config, pathlib.Path], int | None]:
-    """The function of a mode, imported now: most modes need few of the others' imports."""
+    """The function of a mode, imported only now to spare the other modes' imports."""
     if mode == "train":
         from lensjax.cli.train_mode import train_mode
 

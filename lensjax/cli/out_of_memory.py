@@ -32,7 +32,7 @@ def advising(mode: str, config: Config) -> Iterator[None]:
     """Names the settings to lower where memory runs out while it is open.
 
     Args:
-      mode: of the command line.
+      mode: mode of the command line.
       config: the configuration.
 
     Raises:

@@ -39,7 +39,7 @@ class Address(NamedTuple):
     """Where processes meet.
 
     Attributes:
-      coordinator: `host:port` of process 0; None where JAX finds it out by itself.
+      coordinator: `host:port` of process 0; None if JAX finds it.
       num_processes: how many take part; None likewise.
       process_id: which of them this one is; None likewise.
       local_devices: the accelerators of this host that are its own; None for all.
@@ -59,7 +59,7 @@ def find_address(parallel: ParallelConfig, environment: Mapping[str, str]) -> Ad
       environment: the variables of the process.
 
     Raises:
-      ConfigError: where a part of the address is missing.
+      ConfigError: if a part of the address is missing.
     """
     kind = parallel.hosts
     coordinator = parallel.coordinator or environment.get("JAX_COORDINATOR_ADDRESS")
@@ -214,7 +214,7 @@ def joined(config: Config, *, preemptible: bool = False) -> Iterator[None]:
 
     Args:
       config: the configuration.
-      preemptible: whether a training asks for signals, see `stopping`; else SIGTERM ends a process.
+      preemptible: whether training handles signals, see `stopping`; else SIGTERM ends a process.
 
     Raises:
       ConfigError: for an address that is not complete.

@@ -24,7 +24,7 @@ def sample_mode(config: Config, folder: pathlib.Path) -> None:
     sample = config.sample
     logging.info(
         "drawing %d images at step %d (ema %s): %s, %d steps, guidance %g, "
-        "%d network passes an image",
+        "%d network passes per image",
         sample.num_images,
         generator.step,
         generator.ema,

@@ -18,7 +18,7 @@ def class_weights(text: str) -> tuple[float, ...]:
     """The numbers of `classify.class_weights`; `()` for `none` and `balanced`.
 
     Raises:
-      ValueError: for a text that is no number above 0.
+      ValueError: for a text that is not a number above 0.
     """
     if text in (BALANCED, UNWEIGHTED):
         return ()
@@ -43,8 +43,8 @@ class ClassifyConfig:
     Attributes:
       label_smoothing: share of each target that is spread over all classes.
       class_weights: factor of each class's loss: `none`, `balanced` (one over its share), or
-        numbers with commas between, in the order of the labels.
-      noise_share: share of the training images that get the instrument's noise, drawn anew each
+        comma-separated numbers, in the order of the labels.
+      noise_share: share of the training images that get the instrument's noise, redrawn each
         time; for noise-free simulated sets.
       noise_magnitudes: lowest and highest magnitude of the source in a noisy image.
       validation_share: share of each class of the training split that is not trained on; the best
@@ -56,7 +56,7 @@ class ClassifyConfig:
       start_step: its checkpoint; None for the newest, of a classifier the best.
       train_encoder: False trains the last layer alone (a linear probe).
       layout: the axes of an array in a file of `--images`; `auto` reads them off its shape.
-      image_scale: of the files of `--images`: `flux` in the units of the data set, or `published`,
+      image_scale: scale of `--images`: `flux` in the units of the data set, or `published`,
         which is divided by the factor of published files.
       resize: whether images of another size are resized, keeping their flux.
       batch_size: images that are classified together.

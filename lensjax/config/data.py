@@ -30,8 +30,8 @@ class DataConfig:
       directory: where TFDS keeps sets; None for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
       placement: `device` keeps the set on the accelerator, `stream` reads it from disk; `auto`
         chooses.
-      augmentation: symmetries that leave the data as they are, names of
-        `augmentation.SYMMETRIES` with commas between, or `all`; Models I to III allow
+      augmentation: symmetries that leave the data as they are, comma-separated
+        names of `augmentation.SYMMETRIES`, or `all`; Models I to III allow
         `rotate_180`.
       shift_pixels: largest random shift of the cut-out; the network sees images that are smaller by
         this margin on each side. For the user's own files.
@@ -52,7 +52,7 @@ class DataConfig:
     directory: str | None = plain(None, resumable=True)
     placement: str = choice("auto", ("auto", "device", "stream"), resumable=True)
     augmentation: str = make_field(
-        "none", is_augmentation, f"{', '.join(SYMMETRIES)} with commas between, or all"
+        "none", is_augmentation, f"{', '.join(SYMMETRIES)}, comma-separated, or all"
     )
     shift_pixels: int = count(0, least=0, only_for=_OF_FOLDERS)
     scaling: str = choice("linear", SCALINGS)

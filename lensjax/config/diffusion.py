@@ -32,12 +32,12 @@ from lensjax.errors import ConfigError, TimeGridError
 from lensjax.prng import MAX_SEED
 
 MAIN_EMA = "main"
-RAW_PARAMS = "raw"  # the parameters themselves, beside the names of the averages
+RAW_PARAMS = "raw"  # the parameters themselves, not an average
 
 _VP = {"path.name": ("vp",)}
 _LINEAR = {"path.name": ("vp",), "path.betas": ("linear",)}
 _EDM = {"path.name": ("edm",)}
-_NORMAL = {"loss.time_distribution": ("logit_normal", "log_normal_sigma")}
+_NORMAL_TIMES = {"loss.time_distribution": ("logit_normal", "log_normal_sigma")}
 _CHURN = {"sample.sampler": ("churn",)}
 
 
@@ -50,11 +50,11 @@ class PathConfig:
         alpha = 1 and log sigma linear in t.
       betas: VP: `linear` (DDPM) or `cosine` (iDDPM).
       table_steps: VP: steps of a discrete table, such as DDPM's 1,000; 0 for continuous time.
-        With `eps` and `score`, tables of a few hundred steps lose some entries at the noise's end.
+        With `eps` and `score`, tables of a few hundred steps lose some entries at the noise end.
       beta_min: VP, linear: beta at t = 0; a table of T steps has `beta / T`.
       beta_max: VP, linear: beta at t = 1.
-      sigma_min: EDM: the least noise.
-      sigma_max: EDM: the most noise.
+      sigma_min: EDM: the lowest sigma.
+      sigma_max: EDM: the highest sigma.
     """
 
     name: str = choice("flow", ("flow", "vp", "edm"))
@@ -78,11 +78,11 @@ class LossConfig:
     Attributes:
       space: the quantity whose squared error is taken.
       min_sigma: floor of sigma where an error is divided by it.
-      weight: of the squared error: `uniform`; `min_snr` or `edm`, for `space` `x0`.
+      weight: weight of that error: `uniform`; `min_snr` or `edm`, for `space` `x0`.
       min_snr_gamma: gamma of `min_snr`.
       time_distribution: `uniform`, `logit_normal`, or `log_normal_sigma`.
       time_mean: mean of logit(t) for `logit_normal`, of log(sigma / alpha) for `log_normal_sigma`.
-      time_std: standard deviation of the same.
+      time_std: standard deviation of it.
       stratified: whether the times of a batch cover their distribution evenly.
       label_drop: probability that an example loses its label.
     """
@@ -92,8 +92,8 @@ class LossConfig:
     weight: str = choice("uniform", LOSS_WEIGHTS)
     min_snr_gamma: float = positive(5.0, only_for={"loss.weight": ("min_snr",)})
     time_distribution: str = choice("uniform", TIME_DISTRIBUTIONS)
-    time_mean: float = plain(0.0, only_for=_NORMAL)
-    time_std: float = positive(1.0, only_for=_NORMAL)
+    time_mean: float = plain(0.0, only_for=_NORMAL_TIMES)
+    time_std: float = positive(1.0, only_for=_NORMAL_TIMES)
     stratified: bool = plain(False)
     label_drop: float = between(0.1, 0.0, 1.0)
 
@@ -110,34 +110,34 @@ def _time_interval(default: tuple[float, float], **facts: Unpack[Facts]) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
-    """Generation; the defaults take 20 network passes an image (`benchmarks/samplers.py`).
+    """Generation; the defaults take 20 network passes per image (`benchmarks/samplers.py`).
 
     Attributes:
-      ema: parameters to draw with, in training as well: `main`, the main average; one of
-        `optim.ema_more_half_lives_images` as text, such as `2000`; or `raw`, without average.
+      ema: parameters to draw with, also during training: `main`, the main average; one of
+        `optim.ema_more_half_lives_images` as text, such as `2000`; or `raw`, no average.
       sampler: the solver: `euler` (which is `ddim` without noise), `heun`, `midpoint`, `dpmpp_2m`;
         `ddim`, `ddpm` and `churn` draw noise.
-      steps: intervals of time; `heun`, `midpoint` and `churn` pass the network twice in each but
-        the last one of a path that ends before the data.
+      steps: intervals of time; `heun`, `midpoint` and `churn` call the network twice in each, but
+        once in the last one if the path stops short of t = 0.
       time_grid: where the times lie: `uniform`, `cosine`, `karras` or `shifted`.
-      shift: of the `shifted` grid; above 1 towards the noise.
-      times: times of your own that fall from noise to 0, `steps + 1` of them; () for the grid.
-      eta: `ddim`: share of the noise that is drawn anew.
-      churn: `churn`: noise added, as a share of its level summed over all steps; at most 0.41 in
-        one step.
+      shift: `shifted`: above 1 moves the times towards the noise.
+      times: your own `steps + 1` times, falling from noise to 0; () for the grid.
+      eta: `ddim`: share of the noise that is redrawn.
+      churn: `churn`: relative growth of the noise level by adding noise, summed over all steps; at
+        most 0.41 in one step.
       churn_noise: `churn`: factor of that noise's standard deviation.
       churn_interval: `churn`: times between which noise is added.
       guidance: g of `uncond + g (cond - uncond)`; 1 is no guidance.
-      guidance_rescale: share in which guided images get back the contrast of unguided ones.
-      guidance_interval: times between which guidance acts; outside, it costs no pass.
+      guidance_rescale: how far guided images regain the contrast of unguided ones, 0 to 1.
+      guidance_interval: times between which guidance acts; elsewhere it costs nothing.
       guide_workdir: workdir of a weaker run that takes the place of the unconditional model
-        (autoguidance); None for none, or for this run where `guide_step` is given.
-      guide_step: checkpoint of the guide; None for its newest. An earlier checkpoint of this run
-        has the same average of the parameters, another run the one that its `sample.ema` names.
+        (autoguidance); None for none, or for this run if `guide_step` is given.
+      guide_step: checkpoint of the guide; None for its newest. A guide from this run
+        uses the same average of the parameters; one from another run, that run's `sample.ema`.
       num_images: images of `--mode=sample`; labels cycle through the classes.
-      batch_size: images that are computed together.
-      seed: image i is a function of (seed, i).
-      grid_columns: images a class in the sample grids.
+      batch_size: images computed together.
+      seed: image i depends only on (seed, i).
+      grid_columns: images per class in the sample grids.
     """
 
     ema: str = plain(MAIN_EMA)
@@ -162,7 +162,7 @@ class SampleConfig:
 
     @property
     def autoguided(self) -> bool:
-        """Whether a weaker run is the guide, and not the network without label."""
+        """Whether a weaker run is the guide, not the network without a label."""
         return self.guide_workdir is not None or self.guide_step is not None
 
 
@@ -181,20 +181,20 @@ def _check_path(path: PathConfig, model: ModelConfig, loss: LossConfig) -> None:
         raise ConfigError(
             "model.preconditioning",
             model.preconditioning,
-            f"allowed with path.name=edm: input, edm; its x_t reach {path.sigma_max:g}",
+            f"allowed with path.name=edm: input, edm; its x_t reaches {path.sigma_max:g}",
         )
     if path.name == "edm" and model.prediction in ("velocity", "v"):
         raise ConfigError(
             "model.prediction",
             model.prediction,
-            f"allowed with path.name=edm: x0, eps, score; the others grow to {path.sigma_max:g} "
-            "times the data with its noise",
+            "allowed with path.name=edm: x0, eps, score; the others grow with "
+            f"the noise, to {path.sigma_max:g} times the data",
         )
     if model.preconditioning == "edm" and model.prediction != "x0":
         raise ConfigError(
             "model.prediction",
             model.prediction,
-            "allowed with model.preconditioning=edm: x0, which is what it gives",
+            "allowed with model.preconditioning=edm: x0, which is its output",
         )
     if path.table_steps:
         for name, value in (("model.prediction", model.prediction), ("loss.space", loss.space)):
@@ -213,11 +213,11 @@ def _check_path(path: PathConfig, model: ModelConfig, loss: LossConfig) -> None:
 
 
 def sample_times(path: Path, sample: SampleConfig) -> np.ndarray:
-    """Chooses the times at which a sampler asks the network, float32 `[steps + 1]`.
+    """The times at which a sampler calls the network, float32 `[steps + 1]`.
 
     Args:
       path: the path, from `build_path`.
-      sample: grid, steps, or times of the user's own.
+      sample: grid and steps, or the user's times.
 
     Raises:
       ConfigError: for times that no sampler can follow.
@@ -244,16 +244,16 @@ def sample_times(path: Path, sample: SampleConfig) -> np.ndarray:
 
 
 def _check_sampling(path: PathConfig, prediction: str, sample: SampleConfig) -> None:
-    built = build_path(path, prediction)
-    first, last = built.interval
-    num_usable = round((last - first) * path.table_steps) + 1
+    usable_path = build_path(path, prediction)
+    t_min, t_max = usable_path.interval
+    num_usable = round((t_max - t_min) * path.table_steps) + 1
     if path.table_steps and sample.steps > num_usable:
         raise ConfigError(
             "sample.steps",
             sample.steps,
             f"allowed: at most {num_usable}, the usable entries of the path's table",
         )
-    sample_times(built, sample)
+    sample_times(usable_path, sample)
 
 
 def _check_guidance(sample: SampleConfig, num_classes: int, label_drop: float) -> None:
@@ -264,7 +264,7 @@ def _check_guidance(sample: SampleConfig, num_classes: int, label_drop: float) -
                 raise ConfigError(
                     f"sample.{name}",
                     value,
-                    f"allowed: {default} with sample.guidance=1, which guides nowhere",
+                    f"allowed: {default} with sample.guidance=1, which is no guidance",
                 )
         if sample.autoguided:
             name = "guide_workdir" if sample.guide_workdir is not None else "guide_step"
@@ -297,7 +297,7 @@ def check_diffusion(
     """Checks that path, prediction, loss, sampler and guidance fit together.
 
     Raises:
-      ConfigError: for a combination without meaning.
+      ConfigError: for a meaningless combination.
     """
     _check_path(path, model, loss)
     _check_sampling(path, model.prediction, sample)
@@ -305,7 +305,7 @@ def check_diffusion(
 
 
 def build_path(config: PathConfig, prediction: str) -> Path:
-    """The path of a configuration, with the times that a prediction can use.
+    """The path of a configuration, limited to times that a prediction can use.
 
     Args:
       config: the section `path`.

@@ -27,7 +27,7 @@ MOST_IMAGES_UNASKED = 1_000
 
 
 def measure_names(text: str) -> tuple[str, ...]:
-    """The measures that a text names: `all`, `none`, or names with commas between."""
+    """The measures that a text names: `all`, `none`, or comma-separated names."""
     if text in ("all", "none"):
         return MEASURES if text == "all" else ()
     return tuple(name.strip() for name in text.split(","))
@@ -40,7 +40,7 @@ def _names_measures(text: str) -> bool:
 
 def _measures(default: str) -> str:
     """Makes a field for names of measures."""
-    allowed = f"all, none, or names with commas between of {', '.join(MEASURES)}"
+    allowed = f"all, none, or comma-separated names of {', '.join(MEASURES)}"
     return make_field(default, _names_measures, allowed)
 
 
@@ -49,14 +49,14 @@ class EvaluateConfig:
     """Scores.
 
     Attributes:
-      num_images: images a class that are judged, generated and real alike; None for as many as the
+      num_images: images per class to judge, generated and real alike; None for as many as the
         test split has, at most 1,000. Only scores at the same number can be compared; the
         headline is taken at 5,000.
-      image_scale: of a file of `--images`: `flux` in the units of the data set, `max` for images
+      image_scale: scale of `--images`: `flux` in the units of the data set, `max` for images
         that were each divided by their maximum, `minmax` for each mapped to 0..1.
       labels: file of the labels of `--images`, integers `[N]`; None for `labels.npy` beside it,
         else for images without labels.
-      measures: `all`, `none`, or names of `config.evaluate.MEASURES` with commas between.
+      measures: `all`, `none`, or comma-separated names of `config.evaluate.MEASURES`.
       require: measures without which the evaluation ends with an error; `none`, `all`, or names.
       baselines: whether the simulator, training images, means of two neighbours, PCA with a
         Gaussian, and blurred images are measured beside the generated ones.
@@ -65,12 +65,12 @@ class EvaluateConfig:
       inception_weights: the file `pt_inception-2015-12-05-6726825d.pth`; None for
         `$LENSJAX_INCEPTION_WEIGHTS`, else the cache, else one download.
       download: whether that download may be tried.
-      train_images: training images a class in which copies are looked for.
+      train_images: training images per class in which copies are looked for.
       cache: folder of results that are computed once; None for `$LENSJAX_CACHE`, else
         `~/.cache/lensjax`.
-      while_training: images a class that a short version judges beside each sample grid; 0 for
+      while_training: images per class that a short version judges beside each sample grid; 0 for
         none.
-      seed: of noise, baselines and judging networks; generated images have `sample.seed`.
+      seed: for noise, baselines and judging networks; generated images have `sample.seed`.
     """
 
     num_images: int | None = count(None, least=2)

@@ -11,8 +11,8 @@ class ExportConfig:
 
     Attributes:
       source: `data`, the data set; or `generated`, the images of `--mode=sample` in the workdir.
-      format: `npy` and `fits` write a file an image, `hdf5` a file a split.
-      split: of the data set.
+      format: `npy` and `fits` write a file per image, `hdf5` a file per split.
+      split: split of the data set.
       folder: where the files go; None for `export` in the workdir.
       scale: `flux`, or `published`, which multiplies by the factor of published files.
     """

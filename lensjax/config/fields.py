@@ -118,7 +118,7 @@ def _describe(kind: Any) -> str:
 
 
 def _converted(kind: Any, value: Any) -> Any:
-    """Converts the value to the field's type; raises TypeError where that would change it."""
+    """Converts the value to the field's type; raises TypeError if that would change it."""
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (tuple, list)):
             raise TypeError

@@ -48,7 +48,7 @@ class ModelConfig:
         x0), `eps`, or `score` (-eps / sigma).
       preconditioning: `input` divides x_t by its standard deviation; `edm` scales the output too
         and gives x0; `none`.
-      dtype: of the computation; parameters are float32.
+      dtype: for the computation; parameters are float32.
       patch_size: side of a patch in pixels; ResCNN: stride of the first convolution.
       width: transformers: size of a token.
       depth: transformers: number of blocks.

@@ -73,7 +73,7 @@ class TrainConfig:
     """The training loop.
 
     Attributes:
-      batch_size: images a step, over all devices.
+      batch_size: images per step, over all devices.
       num_steps: steps of the whole run.
       steps_per_dispatch: steps that are made without the host; divides `num_steps` and every
         `..._every` of this section. More than 1 is worth it where a step takes milliseconds.
@@ -106,7 +106,7 @@ class TrainConfig:
 
 
 def check_ema(optim: OptimConfig, sample: SampleConfig) -> None:
-    """Checks that averages have names of their own, and that the one to draw with is kept.
+    """Checks that averages have distinct names, and that the one to draw with is kept.
 
     Raises:
       ConfigError: for the field that is wrong.

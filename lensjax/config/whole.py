@@ -53,7 +53,7 @@ def check(config: Config) -> None:
     """Checks that the fields fit together.
 
     Raises:
-      ConfigError: for a field that the chosen parts do not read, or a combination without meaning.
+      ConfigError: for a field that the chosen parts do not read, or a meaningless combination.
     """
     _check_unread(config)
     check_data(config.data)

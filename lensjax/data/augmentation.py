@@ -1,6 +1,6 @@
-"""Random changes of a training image at each use: symmetries, shifts, instrument noise.
+"""Random changes to a training image at each use: symmetries, shifts, instrument noise.
 
-Each example has a draw of its own. Images have row 0 at the lowest y, so that a rotation is
+Each example is drawn separately. Images have row 0 at the lowest y, so that a rotation is
 anti-clockwise on the sky plane.
 """
 
@@ -45,16 +45,16 @@ def chosen_symmetries(names: str) -> tuple[Symmetry, ...]:
     """The symmetries behind `data.augmentation`, the identity first.
 
     Args:
-      names: names of `SYMMETRIES` with commas between, or `all`.
+      names: comma-separated names of `SYMMETRIES`, or `all`.
 
     Raises:
       ValueError: for an unknown name.
     """
     if not is_augmentation(names):
-        raise ValueError(f"augmentation {names!r} is not of {', '.join(SYMMETRIES)}, or all")
-    wanted = list(SYMMETRIES) if names == "all" else names.split(",")
-    named = {name.strip() for name in wanted} | {"none"}
-    return tuple(symmetry for name, symmetry in SYMMETRIES.items() if name in named)
+        raise ValueError(f"augmentation {names!r} is not one of {', '.join(SYMMETRIES)}, all")
+    listed = list(SYMMETRIES) if names == "all" else names.split(",")
+    chosen = {name.strip() for name in listed} | {"none"}
+    return tuple(symmetry for name, symmetry in SYMMETRIES.items() if name in chosen)
 
 
 def is_augmentation(names: str) -> bool:
@@ -70,7 +70,7 @@ def cut_out_shape(image_shape: tuple[int, int, int], margin: int) -> tuple[int, 
       margin: pixels left out on each side, `data.shift_pixels`.
 
     Raises:
-      DataError: where nothing would be left.
+      DataError: if nothing would be left.
     """
     height, width, channels = image_shape
     if 2 * margin >= min(height, width):
@@ -82,7 +82,7 @@ def cut_out_shape(image_shape: tuple[int, int, int], margin: int) -> tuple[int, 
 
 
 def central_cut_out(images: Images, margin: int) -> Images:
-    """The cut-outs `[..., H - 2 margin, W - 2 margin, C]` of images without a shift."""
+    """The unshifted cut-outs of images, `[..., H - 2 margin, W - 2 margin, C]`."""
     height, width = images.shape[-3:-1]
     return images[..., margin : height - margin, margin : width - margin, :]
 
@@ -100,15 +100,15 @@ def make_augment_fn(
     """Makes `(key, image [H, W, C]) -> [H - 2 margin, W - 2 margin, C]` for one example.
 
     The window is shifted by up to `margin` whole pixels along each axis, so that every pixel is a
-    measured one; then one of the chosen symmetries is applied, each as likely as the next.
+    measured one; then one of the chosen symmetries is applied, all equally likely.
 
     Args:
-      names: names of `SYMMETRIES` with commas between, or `all`.
+      names: comma-separated names of `SYMMETRIES`, or `all`.
       margin: the largest shift in pixels.
       image_shape: `(H, W, C)` of the stored images.
 
     Raises:
-      DataError: for a margin that leaves nothing, or a symmetry that swaps sides of unlike length.
+      DataError: for a margin that leaves nothing, or a symmetry that swaps sides of unequal length.
     """
     symmetries = chosen_symmetries(names)
     shape = cut_out_shape(image_shape, margin)
@@ -118,7 +118,7 @@ def make_augment_fn(
             + (f" ({margin} left out on each side)" if margin else "")
             + "; allowed where the sides differ: none, rotate_180, flip_x, flip_y"
         )
-    table = jnp.asarray(symmetries)
+    flags = jnp.asarray(symmetries)
 
     def augment(key: Array, image: Array) -> Array:
         shift_key, symmetry_key = jax.random.split(key)
@@ -126,8 +126,8 @@ def make_augment_fn(
             row, column = jax.random.randint(shift_key, (2,), 0, 2 * margin + 1)
             image = jax.lax.dynamic_slice(image, (row, column, 0), shape)
         if len(symmetries) > 1:
-            choice = jax.random.randint(symmetry_key, (), 0, len(symmetries))
-            image = _apply(image, *table[choice])
+            index = jax.random.randint(symmetry_key, (), 0, len(symmetries))
+            image = _apply(image, *flags[index])
         return image
 
     return augment
@@ -138,7 +138,7 @@ def make_observe_fn(
 ) -> Callable[[Array, Array], Array]:
     """Makes `(key, image [H, W, 1]) -> image`, both in flux, for one example.
 
-    A share of the images gets a source of another magnitude, drawn uniformly between two, and then
+    A share of the images gets a source of another magnitude, drawn uniformly from a range, and then
     the noise of the survey; the other images do not change.
 
     Args:
@@ -146,11 +146,11 @@ def make_observe_fn(
       share: probability of noise.
       magnitudes: the brightest and the faintest source.
     """
-    low, high = magnitudes
+    brightest, faintest = magnitudes
 
     def observe(key: Array, image: Array) -> Array:
         noise_key, magnitude_key, choice_key = jax.random.split(key, 3)
-        magnitude = jax.random.uniform(magnitude_key, (), jnp.float32, low, high)
+        magnitude = jax.random.uniform(magnitude_key, (), jnp.float32, brightest, faintest)
         dimmed = image[..., 0] * 10 ** (-0.4 * (magnitude - SOURCE_MAGNITUDE))
         noisy = add_noise(noise_key, dimmed, survey)[0][..., None]
         return jnp.where(jax.random.uniform(choice_key) < share, noisy, image)

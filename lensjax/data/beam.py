@@ -118,7 +118,7 @@ def prepare(
       name: one of `deeplense.available_sets()`, with or without `deeplense/`.
       directory: see `deeplense.locate`.
       pipeline_options: Beam's, such as `--runner=FlinkRunner`; its DirectRunner without any.
-      num_shards: files a split; None for TFDS's choice, of 64 to 920 MiB each.
+      num_shards: files per split; None for TFDS's choice, of 64 to 920 MiB each.
 
     Raises:
       DataError: for an unknown name, options that Beam refuses, and as `deeplense.prepare`; where

@@ -26,10 +26,10 @@ class DatasetInfo:
       minimum: smallest pixel of the train split.
       maximum: largest pixel of the train split.
       published_scale: factor from flux to the values in published files of the same kind.
-      pixel_scale_arcsec: side of a pixel; None where it is not known.
-      psf_fwhm_arcsec: full width at half maximum of the point-spread function; None where it is
+      pixel_scale_arcsec: side of a pixel; None if it is not known.
+      psf_fwhm_arcsec: full width at half maximum of the point-spread function; None if it is
         not known.
-      zero_point_mag: magnitude of one `flux_unit`; None where it is not known.
+      zero_point_mag: magnitude of one `flux_unit`; None if it is not known.
       masked: whether pixels without a measurement stand as NaN in the images.
       integer: whether every pixel is a whole number.
     """

@@ -211,11 +211,11 @@ def prepare(
     Args:
       name: one of `available_sets()`.
       directory: see `locate`.
-      num_shards: files a split; None for files of about half a GB. The content does not depend
+      num_shards: files per split; None for files of about half a GB. The content does not depend
         on it.
 
     Raises:
-      DataError: for an unknown name, a disk without room, a folder that cannot be written, or a
+      DataError: for an unknown name, a full disk, a folder that cannot be written, or a
         finished set that is stale or damaged.
     """
     return prepare_with(

@@ -96,7 +96,7 @@ class DeviceFeed:
     Args:
       split: the examples.
       seed: the run's seed.
-      spread: the devices, each of which needs all of the arrays, and images a step.
+      spread: the devices, each of which needs all of the arrays, and images per step.
       steps_per_dispatch: steps that are made without the host.
     """
 
@@ -182,7 +182,7 @@ class StreamFeed:
     Args:
       split: the examples; threads read from it.
       seed: the run's seed.
-      spread: how a batch lies on the devices, and images a step.
+      spread: how a batch lies on the devices, and images per step.
       steps_per_dispatch: steps that are made without the host.
     """
 
@@ -253,7 +253,7 @@ class Choice(NamedTuple):
 
 
 def _memory_bytes(mesh: jax.sharding.Mesh) -> tuple[int | None, str]:
-    """The memory for images in bytes, None where it is unknown, and the name of its owner."""
+    """The memory for images in bytes, None if it is unknown, and the name of its owner."""
     device = mesh.local_devices[0]
     limit = device_bytes(device)
     if limit:
@@ -296,7 +296,7 @@ def open_feed(
       split: the training images.
       name: `data.placement`: `device`, `stream`, or `auto` to choose by memory.
       seed: the run's seed.
-      spread: the devices, and images a step.
+      spread: the devices, and images per step.
       steps_per_dispatch: steps that are made without the host.
 
     Raises:

@@ -1,6 +1,6 @@
 """The order of the examples in an epoch: a permutation that is a function of seed and epoch.
 
-It is drawn as a whole and kept, 4 bytes an example. Drawing costs 2 seconds of one core and, for
+It is drawn as a whole and kept, 4 bytes per example. Drawing costs 2 seconds of one core and, for
 that time, 54 MB a million examples (measured up to 67 million): at 10^8 some four minutes and
 5.4 GB an epoch.
 """

@@ -54,8 +54,8 @@ def parameter_vector(draw: simulator.Draw, exposure_time_s: Array, class_name: s
       float32 `[P]`.
     """
     lens = draw.lens
-    nothing = jnp.full((), jnp.nan, jnp.float32)
-    half_length = nominal_mass = effective_mass = nothing
+    missing = jnp.full((), jnp.nan, jnp.float32)
+    half_length = nominal_mass = effective_mass = missing
     subhaloes = jnp.full((simulator.NUM_SUBHALOES, 3), jnp.nan, jnp.float32)
     if class_name != "no_sub":
         nominal_mass = jnp.sum(draw.point_mass)

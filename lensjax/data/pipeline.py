@@ -44,7 +44,7 @@ def epoch_order(seed: int, epoch: int, batch_size: int, num_examples: int) -> Ep
     Args:
       seed: the run's seed.
       epoch: the number of the epoch, from 0.
-      batch_size: images a step, at most `num_examples`.
+      batch_size: images per step, at most `num_examples`.
       num_examples: size of the split, N.
     """
     orders = [whole_order(seed, number, num_examples) for number in (epoch, epoch + 1)]
@@ -62,7 +62,7 @@ def batch_indices(epoch: EpochOrder, step: Array, places: Places) -> Array:
     Args:
       epoch: the epoch in which the step begins.
       step: int32 `[]`.
-      places: of the batch.
+      places: places of the batch.
     """
     first = epoch.first_place + (step - epoch.first_step) * places.total
     return epoch.order[first + places.indices]

@@ -50,7 +50,7 @@ class PreparedSet:
         return f"remove that folder and build it again ({self.build_command})"
 
     def open_finished(self) -> tfds.core.DatasetBuilder | None:
-        """The reader of the set, None where it is not there.
+        """The reader of the set, None if it is not there.
 
         Raises:
           DataError: for a set that is stale or damaged.
@@ -142,7 +142,7 @@ class PreparedSet:
           build: writes the set.
 
         Raises:
-          DataError: for a disk without room, a folder that cannot be written, or a finished set
+          DataError: for a full disk, a folder that cannot be written, or a finished set
             that is stale or damaged.
         """
         if self.open_finished() is not None:

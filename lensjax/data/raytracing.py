@@ -118,14 +118,14 @@ def points_deflection(
       x: positions in arcsec, `[1, W]`.
       y: positions in arcsec, `[H, 1]`.
       theta_e: Einstein radii in arcsec, `[K]`.
-      point_x: positions of the points in arcsec, `[K]`.
-      point_y: the same.
+      point_x: x of the points in arcsec, `[K]`.
+      point_y: y of the points.
 
     Returns:
       `(alpha_x, alpha_y)`, each `[H, W]`, in arcsec.
     """
 
-    # A scan with few points a turn stays in the cache; a broadcast axis of K is ten times slower.
+    # A scan with few points per turn stays in the cache; a broadcast axis of K is ten times slower.
     def add_point(
         total: tuple[Array, Array], point: tuple[Array, Array, Array]
     ) -> tuple[tuple[Array, Array], None]:

@@ -101,7 +101,7 @@ class RecordSplit:
         """The examples at the given places, integers `[B]`.
 
         Raises:
-          DataError: where a file is damaged.
+          DataError: if a file is damaged.
         """
         images, labels, vectors = self._empty(len(indices))
         self._read(indices, images, labels, vectors)
@@ -111,13 +111,13 @@ class RecordSplit:
         """Reads some parameters of every image, without keeping the images.
 
         Args:
-          names: of `info.parameter_names`.
+          names: some of `info.parameter_names`.
 
         Returns:
           float32 `[N, len(names)]`, in that order.
 
         Raises:
-          DataError: where a file is damaged.
+          DataError: if a file is damaged.
         """
         columns = [self._info.parameter_names.index(name) for name in names]
         parameters = np.empty((len(self), len(columns)), np.float32)
@@ -129,7 +129,7 @@ class RecordSplit:
         """Reads the label of every image, int32 `[N]`, without keeping the images.
 
         Raises:
-          DataError: where a file is damaged.
+          DataError: if a file is damaged.
         """
         return np.concatenate([labels for _, (_, labels, _) in self._all_examples()])
 
@@ -145,7 +145,7 @@ class RecordSplit:
         """Reads the whole split.
 
         Raises:
-          DataError: where a file is damaged.
+          DataError: if a file is damaged.
         """
         arrays = self._empty(len(self))
         for start in range(0, len(self), _READ_BATCH):

@@ -83,7 +83,7 @@ def fit_scaling(
       masked: whether pixels without a measurement are NaN; such pixels do not count.
 
     Raises:
-      DataError: where `sqrt` meets a set with negative pixels, a pixel is not finite, or every
+      DataError: if `sqrt` meets a set with negative pixels, a pixel is not finite, or every
         pixel is the same.
     """
     if kind == "sqrt" and minimum < 0:

@@ -1,4 +1,4 @@
-"""Ray-shooting simulator of DeepLense Models I, II and III as pure functions that jit and vmap.
+"""Ray-shooting simulator of DeepLense Models I, II and III as pure functions for jit and vmap.
 
 The priors of the three dark-matter classes, the instrument's noise, and `simulate`, which joins
 both with `raytracing.render`. The published generator is DeepLenseSim (Alexander et al. 2020,
@@ -20,7 +20,7 @@ CLASS_NAMES = ("axion", "cdm", "no_sub")
 
 # theta_E = ARCSEC_PER_SQRT_MASS sqrt(M), as published (luminosity distances; lens 0.5, source 1.0).
 ARCSEC_PER_SQRT_MASS = 1.2814905676e-6
-# The same with angular-diameter distances, which is the physically right one.
+# The physically right factor, with angular-diameter distances.
 ARCSEC_PER_SQRT_MASS_ANGULAR = 1.6645190e-6
 HALO_MASS = 1e12
 HALO_THETA_E = ARCSEC_PER_SQRT_MASS * math.sqrt(HALO_MASS)
@@ -47,12 +47,12 @@ def smooth_lens(
     source_y: float | Array,
     theta_e: float | Array | None = None,
 ) -> Lens:
-    """The common lens of a DeepLense model without sub-structure.
+    """The lens without sub-structure of a DeepLense model.
 
     Args:
       survey: the model.
-      source_x: source position in arcsec, any shape.
-      source_y: the same.
+      source_x: x of the source in arcsec, any shape.
+      source_y: y of the source.
       theta_e: Einstein radius in arcsec; None for the published one.
     """
     no_points = jnp.zeros((0,))
@@ -108,13 +108,13 @@ def vortex_points(log10_axion_mass: Array, angle: Array) -> tuple[Array, Array, 
 
 
 def conserved_theta_e(survey: Survey, point_theta_e: Array, x: Array, y: Array) -> Array:
-    """The main halo's Einstein radius after the points inside the ring took their mass.
+    """The main halo's Einstein radius without the mass of the points inside the ring.
 
     Args:
       survey: the DeepLense model.
       point_theta_e: Einstein radii of the points in arcsec, `[K]`.
-      x: positions in arcsec, `[K]`.
-      y: the same.
+      x: x of the points in arcsec, `[K]`.
+      y: y of the points.
     """
     ring = survey.deflection_factor * HALO_THETA_E
     inside = x**2 + y**2 < ring**2
@@ -127,8 +127,8 @@ class Draw(NamedTuple):
     Attributes:
       lens: the parameters that `render` needs.
       point_mass: nominal masses in solar masses, `[K]`.
-      log10_axion_mass: log10 of the mass in eV; NaN except for `axion`.
-      vortex_angle: direction in radians; NaN except for `axion`.
+      log10_axion_mass: log10 of the axion's mass in eV; NaN except for `axion`.
+      vortex_angle: the vortex's direction in radians; NaN except for `axion`.
     """
 
     lens: Lens
@@ -154,29 +154,29 @@ def sample_lens(key: Array, survey: Survey, class_name: str, *, conserved: bool 
     source_key, structure_key, angle_key = jax.random.split(key, 3)
     limit = SOURCE_POSITION_LIMIT
     source_x, source_y = _uniform(source_key, (2,), -limit, limit)
-    nothing = jnp.full((), jnp.nan, jnp.float32)
+    missing = jnp.full((), jnp.nan, jnp.float32)
     lens = smooth_lens(survey, source_x, source_y)
     if class_name == "no_sub":
-        return Draw(lens, jnp.zeros((0,)), nothing, nothing)
+        return Draw(lens, jnp.zeros((0,)), missing, missing)
     if class_name == "cdm":
-        log10_axion_mass = angle = nothing
+        log10_axion_mass = angle = missing
         mass, x, y = _sample_subhaloes(structure_key)
     else:
         log10_axion_mass = _uniform(structure_key, (), *LOG10_AXION_MASS_RANGE)
         angle = _uniform(angle_key, (), 0.0, 2 * math.pi)
         mass, x, y = vortex_points(log10_axion_mass, angle)
-    theta = ARCSEC_PER_SQRT_MASS * jnp.sqrt(mass)
-    lens = lens._replace(point_theta_e=theta, point_x=x, point_y=y)
+    theta_e = ARCSEC_PER_SQRT_MASS * jnp.sqrt(mass)
+    lens = lens._replace(point_theta_e=theta_e, point_x=x, point_y=y)
     if conserved:
-        lens = lens._replace(theta_e=conserved_theta_e(survey, theta, x, y))
+        lens = lens._replace(theta_e=conserved_theta_e(survey, theta_e, x, y))
     return Draw(lens, mass, log10_axion_mass, angle)
 
 
 def add_noise(key: Array, image: Array, survey: Survey) -> tuple[Array, Array]:
     """Adds the instrument's noise to one noise-free image.
 
-    Models II and III: Gaussian background and the source's shot noise, counts per second. Model I:
-    whole counts, `Poisson(max(0, t (I + sqrt(I/t) N1 + 0.01 N2)))`, exposure t drawn for the image.
+    Models II and III: Gaussian background and the source's shot noise, in counts per second.
+    Model I: whole counts, `Poisson(max(0, t (I + sqrt(I/t) N1 + 0.01 N2)))`, t a random exposure.
 
     Args:
       key: a typed key.

@@ -114,9 +114,9 @@ def divide(
 
     Args:
       split: the training split.
-      seed: of the order in which examples are taken.
+      seed: for the order in which examples are taken.
       validation_share: share of each class that goes to the validation part, at least one image.
-      label_share: share of the rest that is trained on, at least one image a class.
+      label_share: share of the rest that is trained on, at least one image per class.
 
     Returns:
       The part to train on and the part to validate on.

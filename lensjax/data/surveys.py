@@ -17,10 +17,10 @@ class Survey:
       deflection_factor: beta, by which every deflection is multiplied.
       source_amplitude: surface brightness of the source at its Sersic radius, flux per arcsec^2.
       flux_unit: unit of the images.
-      exposure_time_s: total exposure; None where it is drawn for each image (Model I).
+      exposure_time_s: total exposure; None if it is drawn for each image (Model I).
       background_rms: standard deviation of sky and read-out noise, flux per pixel.
       published_scale: factor from flux to the values in the published files.
-      zero_point: magnitude of one `flux_unit`; None where the unit is arbitrary.
+      zero_point: magnitude of one `flux_unit`; None if the unit is arbitrary.
     """
 
     name: str

@@ -14,7 +14,7 @@ def make_table(
     parameter_names: Sequence[str],
     parameters: np.ndarray,
 ) -> np.ndarray:
-    """One row an image; `pandas.DataFrame` and `astropy.table.Table` take it as it is.
+    """One row per image; `pandas.DataFrame` and `astropy.table.Table` take it as it is.
 
     Args:
       data_set: full name of the set, such as `deeplense/model_ii`.

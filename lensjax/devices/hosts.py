@@ -56,11 +56,11 @@ def gather_texts(text: str, topic: str = "a text") -> list[str]:
     """The texts of all processes, in their order.
 
     Args:
-      text: of this process.
-      topic: of the texts, for messages; the same in each process.
+      text: this process's text.
+      topic: topic of the texts, for messages; the same in each process.
 
     Raises:
-      HostError: where another process makes a different call.
+      HostError: if another process makes a different call.
     """
     if jax.process_count() == 1:
         return [text]
@@ -155,7 +155,7 @@ def check_seen(path: pathlib.Path) -> None:
     """Checks that all processes see a file that process 0 sees.
 
     Raises:
-      HostError: where a process does not see it, even after a while.
+      HostError: if a process does not see it, even after a while.
     """
     if jax.process_count() == 1:
         return
@@ -174,7 +174,7 @@ def check_shared(folder: pathlib.Path) -> None:
       folder: process 0 makes it if it is missing.
 
     Raises:
-      HostError: where a process does not see what process 0 writes.
+      HostError: if a process does not see what process 0 writes.
     """
     if jax.process_count() == 1:
         return

@@ -6,7 +6,7 @@ import jax
 
 
 def memory_bytes() -> int | None:
-    """The machine's memory, None where the system does not say."""
+    """The machine's memory, None if the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):  # a system that has no such name
@@ -14,7 +14,7 @@ def memory_bytes() -> int | None:
 
 
 def device_bytes(device: jax.Device) -> int | None:
-    """The memory of a device, None where JAX does not say."""
+    """The memory of a device, None if JAX does not say."""
     return (device.memory_stats() or {}).get("bytes_limit") or None
 
 

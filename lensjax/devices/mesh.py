@@ -117,7 +117,7 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
 
     Args:
       tree: arrays of numpy, on devices of this host, or on those of all.
-      sharding: of the arrays on the devices.
+      sharding: sharding of the arrays on the devices.
     """
     alone = jax.process_count() == 1
 

@@ -14,7 +14,7 @@ def progress_bar(
 
     Args:
       total: units of work.
-      description: of the work.
+      description: what the work is.
       initial: units that were finished before.
       unit: name of a unit, with a space before it.
     """

@@ -106,7 +106,7 @@ class _OnMesh:
 
     Args:
       mesh: the devices.
-      batch_size: images a step, on all devices together.
+      batch_size: images per step, on all devices together.
       rows: whether a step's arguments are rows of the batch, divided over the devices; else each
         device has all of them.
     """
@@ -201,6 +201,6 @@ def make_spread(strategy: str, mesh: Mesh, batch_size: int) -> Spread:
     Args:
       strategy: `jit` or `pmap`.
       mesh: the devices.
-      batch_size: images a step, a multiple of their number.
+      batch_size: images per step, a multiple of their number.
     """
     return _SPREADS[strategy](mesh, batch_size)

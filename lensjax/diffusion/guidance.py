@@ -58,7 +58,7 @@ def make_classifier_free_pair(
     prediction: str,
     null_label: int,
 ) -> PairFn:
-    """The estimates with and without label, in one pass of twice the batch.
+    """The estimates with and without labels, in one pass of twice the batch.
 
     Args as for `make_denoiser`, and
       null_label: the label for "no label"; the rest of the condition goes into both halves.
@@ -96,8 +96,8 @@ def _combine(path: Path, guidance: Guidance, x_t: Array, t: Array, pair: PairFn)
 def guide(denoise: DenoiseFn, pair: PairFn, guidance: Guidance, path: Path) -> DenoiseFn:
     """A denoiser with guidance, `weak + g (wanted - weak)`.
 
-    Where the weaker model is the same network without label, this is classifier-free guidance (Ho &
-    Salimans 2022, arXiv:2207.12598); where it is a worse network, autoguidance (Karras et al. 2024,
+    If the weaker model is the same network without labels, this is classifier-free guidance (Ho &
+    Salimans 2022, arXiv:2207.12598); if it is a worse network, autoguidance (Karras et al. 2024,
     arXiv:2406.02507). At fixed `x_t` all predictions are linear in each other, so that it makes no
     difference which of them is guided. The rescaling of Lin et al. 2023 (arXiv:2305.08891, section
     3.4) is not linear, and is therefore always done on x0. The interval is that of Kynkaanniemi et
@@ -131,7 +131,7 @@ def count_passes(guidance: Guidance, times: np.ndarray) -> int:
 
     Args:
       guidance: see `Guidance`.
-      times: of all calls, float32 `[calls]`.
+      times: times of all calls, float32 `[calls]`.
     """
     if guidance.weight == 1:
         return len(times)

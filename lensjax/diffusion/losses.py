@@ -58,10 +58,10 @@ def draw_times(
     of the distribution (as in Kingma et al. 2021, arXiv:2107.00630, appendix I).
 
     Args:
-      keys: one typed key an example, `[B]`.
+      keys: one typed key per example, `[B]`.
       settings: distribution and stratification.
       path: the probability path.
-      places: of the examples in the batch; None for a full batch in order.
+      places: where the examples are in the batch; None for a full batch in order.
     """
     share = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))(keys)
     if settings.stratified:

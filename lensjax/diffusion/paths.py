@@ -20,7 +20,7 @@ PREDICTIONS = ("velocity", "x0", "v", "eps", "score")
 # Where the noise or its slope is singular at t = 0, the usable times begin here.
 FIRST_TIME = 1e-3
 # A network that predicts the noise says nothing about the data where x_t contains no data.
-# DDPM's linear betas end at -10.12. There, noise that is wrong by 1 makes x0 wrong by 158.
+# DDPM's linear betas end at log SNR -10.12, where an error of 1 in the noise is 158 in x0.
 _LEAST_LOG_SNR = -10.2
 _LARGEST_FACTOR = 164.0  # exp(10.2 / 2)
 
@@ -54,19 +54,19 @@ class Path(Protocol):
         ...
 
     def time_of_share(self, share: Array) -> Array:
-        """The usable time that lies at a share in [0, 1] of the interval."""
+        """The usable time at a share in [0, 1] of the interval."""
         ...
 
     def narrowed(self, t_min: float, t_max: float) -> "Path":
-        """The path with these usable times."""
+        """The path limited to these times."""
         ...
 
 
 def library_of(t: Array | np.ndarray) -> Any:
-    """The module, jax.numpy or numpy, that a path computes with for times of this kind.
+    """The module, jax.numpy or numpy, that computes with times of this type.
 
-    A configuration is checked with numpy, which does not start JAX: its flags and hosts are not
-    settled yet.
+    A configuration is checked with numpy, which does not start JAX: JAX's flags and
+    hosts are not settled yet.
     """
     return jnp if isinstance(t, Array) else np
 
@@ -95,11 +95,11 @@ class FlowPath(NamedTuple):
         return t
 
     def alpha_derivative(self, t: Array) -> Array:
-        """The derivative of 1 - t, -1."""
+        """Constant, -1."""
         return -library_of(t).ones_like(t)
 
     def sigma_derivative(self, t: Array) -> Array:
-        """The derivative of t, 1."""
+        """Constant, 1."""
         return library_of(t).ones_like(t)
 
     def time_of_log_snr(self, log_snr: Array) -> Array:
@@ -111,12 +111,12 @@ class FlowPath(NamedTuple):
         return at_share(self.interval, share)
 
     def narrowed(self, t_min: float, t_max: float) -> "FlowPath":
-        """The path with these usable times."""
+        """The path limited to these times."""
         return self._replace(interval=(t_min, t_max))
 
 
 def usable(path: Path, prediction: str) -> Path:
-    """The path with the times at which a prediction gives both the data and the noise.
+    """The path limited to times at which a prediction gives both data and noise.
 
     Where alpha is nearly 0, noise and score do not determine the data; nor does a velocity where
     the slope of alpha is nearly 0 too. A score is infinite where sigma is 0.
@@ -127,9 +127,9 @@ def usable(path: Path, prediction: str) -> Path:
     """
     t_min, t_max = path.interval
     unscaled = "eps" if prediction == "score" else prediction  # a score is scaled noise
-    last, least_log_snr = cast(Any, np.array([t_max, _LEAST_LOG_SNR], np.float32))
+    end, least_log_snr = cast(Any, np.array([t_max, _LEAST_LOG_SNR], np.float32))
     with np.errstate(divide="ignore", invalid="ignore"):
-        factor = abs(error_factor(path, unscaled, "x0", last, min_sigma=0.0))
+        factor = abs(error_factor(path, unscaled, "x0", end, min_sigma=0.0))
     if not factor <= _LARGEST_FACTOR:
         t_max = float(path.time_of_log_snr(least_log_snr))
     if prediction == "score":
@@ -144,7 +144,7 @@ def log_snr(path: Path, t: Array) -> Array:
 
 
 def noise_share(path: Path, t: Array) -> Array:
-    """`s = sigma / (alpha + sigma)`, the t of the straight path that a path rescales to.
+    """`s = sigma / (alpha + sigma)`, the t of a path once it is rescaled to the straight one.
 
     With `y = x_t / (alpha + sigma)`, `y = (1 - s) x0 + s eps` on every path.
     """
@@ -241,7 +241,7 @@ def error_factor(path: Path, of: str, seen_as: str, t: Array, min_sigma: float) 
     """The factor that turns the error of one prediction into the error of another.
 
     With x_t fixed, `alpha d x0 = -sigma d eps`, so that an error of `a x0 + b eps` is
-    `(a sigma - b alpha) / sigma d x0`; the factor is the quotient of two such errors.
+    `(a sigma - b alpha) / sigma d x0`; the factor is the ratio of two such errors.
 
     Args:
       path: the probability path.
@@ -258,16 +258,16 @@ def error_factor(path: Path, of: str, seen_as: str, t: Array, min_sigma: float) 
     alpha, sigma = path.alpha(t), path.sigma(t)
     floored = library_of(t).maximum(sigma, min_sigma)
 
-    def per_x0(prediction: str, denominator: bool) -> Array:
-        """D prediction / d x0, times sigma; in a denominator sigma has its floor."""
+    def per_x0(prediction: str, divisor: bool) -> Array:
+        """Error of a prediction per error of x0, times sigma (floored in a divisor)."""
         if prediction == "x0":
-            return floored if denominator else sigma
+            return floored if divisor else sigma
         if prediction == "score":
-            return alpha / (sigma if denominator else floored)
+            return alpha / (sigma if divisor else floored)
         a, b = _coefficients(path, prediction, t)
         return a * sigma - b * alpha
 
-    return per_x0(seen_as, denominator=False) / per_x0(of, denominator=True)
+    return per_x0(seen_as, divisor=False) / per_x0(of, divisor=True)
 
 
 def velocity(path: Path, estimated: Estimate, t: Array) -> Array:

@@ -261,7 +261,7 @@ class Sampler(NamedTuple):
       step: the step function.
       times: at which the step calls the network, for counting passes.
       first_memory: the memory before the first step.
-      order: of convergence as a solver of the probability-flow equation; 0 for none.
+      order: order of convergence as a solver of the probability-flow equation; 0 for none.
     """
 
     step: StepFn
@@ -309,7 +309,7 @@ def sample(problem: Problem, noise: Array, times: Array, keys: Array | None = No
       problem: path, denoiser, and which sampler.
       noise: standard normal, `[B, ...]`; x at `times[0]` is `sigma(times[0])` times this noise.
       times: from `time_grid`, float32 `[S + 1]`.
-      keys: one typed key an image, `[B]`, for samplers that draw noise: a function of the image's
+      keys: one typed key per image, `[B]`, for samplers that draw noise: a function of the image's
         key and the step's number. None for samplers without noise.
 
     Returns:

@@ -149,8 +149,8 @@ class TablePath(NamedTuple):
     Entry k lies at t = (k + 1) / T; between entries the log-SNR is interpolated linearly.
 
     Attributes:
-      log_snr: of the entries, falling, `[T]`.
-      num_unused: entries at the noise's end that are not used.
+      log_snr: log SNR of the entries, falling, `[T]`.
+      num_unused: entries at the noise end that are not used.
     """
 
     log_snr: tuple[float, ...]

@@ -18,10 +18,10 @@ def baseline_images(name: str, setting: Setting, seed: int) -> tuple[np.ndarray,
     Args:
       name: one of `metrics.baselines.BASELINES`.
       setting: shared by all rows.
-      seed: of the choice of images.
+      seed: for the choice of images.
 
     Raises:
-      lensjax.errors.BaselineError: where the set does not have this baseline.
+      lensjax.errors.BaselineError: if the set does not have this baseline.
     """
     info, simulated = setting.info, setting.simulated
     train = setting.real_images.train(max(setting.per_class, setting.settings.train_images))

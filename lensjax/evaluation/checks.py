@@ -192,7 +192,7 @@ def _taught(results: Results, row: str, survey: str | None) -> Iterator[Check]:
             LEAST_P,
             f"probability of an accuracy on real images as low as {score['accuracy']:.3f} if the "
             f"images trained on were real ({score['real_accuracy']:.3f} +- "
-            f"{score['real_accuracy_deviation']:.3f} between trainings)",
+            f"{score['real_accuracy_deviation']:.3f} between training runs)",
         )
 
 
@@ -265,7 +265,7 @@ def check_row(results: Results, row: str, survey: str | None) -> list[Check]:
     """The checks of one row, in the order of the measures.
 
     Args:
-      results: of each measure, by its name.
+      results: each measure's results by its name.
       row: the name of the row.
       survey: the DeepLense model; None for the user's own images.
     """

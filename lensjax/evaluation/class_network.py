@@ -75,9 +75,9 @@ def given_classifier(setting: Setting) -> GivenClassifier | None:
     """Loads the classifier that `evaluate.classifier` names; None if the field is None.
 
     Raises:
-      ConfigError: for a network that is no classifier, or for other classes or image sizes.
-      lensjax.errors.WorkdirError: where the folder is not that of a run.
-      lensjax.errors.CheckpointError: where there is no sound checkpoint.
+      ConfigError: for a network that is not a classifier, or for other classes or image sizes.
+      lensjax.errors.WorkdirError: if the folder is not a run's.
+      lensjax.errors.CheckpointError: if there is no sound checkpoint.
     """
     folder, info = setting.settings.classifier, setting.info
     if folder is None:

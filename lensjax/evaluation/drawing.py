@@ -49,7 +49,7 @@ def draw_or_read(
       generator: the loaded run.
       sample: its settings; their `num_images` is ignored.
       num_images: number of images.
-      folder: of the chunks.
+      folder: where the chunks are.
 
     Returns:
       float32 `[num_images, H, W, C]`, flux.

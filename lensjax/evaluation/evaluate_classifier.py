@@ -50,7 +50,7 @@ class Level(NamedTuple):
     Attributes:
       data: the name of their data set.
       split: the test images that are used.
-      magnitude: of the source, dimmed before the instrument's noise is added; None adds no noise.
+      magnitude: the source's, dimmed before the instrument's noise is added; None adds no noise.
     """
 
     data: str
@@ -75,8 +75,8 @@ class LevelResult(NamedTuple):
 
     Attributes:
       level: the images that were scored.
-      scores: of the classifier.
-      probabilities: of the classifier, float32 `[N, K]`.
+      scores: the classifier's scores.
+      probabilities: the classifier's, float32 `[N, K]`.
       baseline: scores of the ring's radius as `Scores.to_dict` gives them, with `curves`; None
         where no lens can be fitted.
     """
@@ -237,7 +237,7 @@ def _protocol(config: Config, classifier: LensClassifier) -> dict[str, Any]:
         "auc": "one class against the rest; macro: unweighted mean",
         "ece_bins": "15 of equal width of the most probable class",
         "baseline": "Einstein radius of the smooth lens with free source position and amplitude; "
-        f"neighbours among {_BASELINE_IMAGES} training images a class",
+        f"neighbours among {_BASELINE_IMAGES} training images per class",
         "seed": config.evaluate.seed,
         "versions": provenance.versions(),
         "git_revision": provenance.git_revision(),
@@ -268,9 +268,9 @@ def evaluate_classifier(config: Config, folder: pathlib.Path) -> None:
 
     Raises:
       DataError: for a set with pixels that were not measured.
-      ConfigError: for the workdir of a network that is no classifier.
-      lensjax.errors.WorkdirError: where the folder is not that of a run.
-      lensjax.errors.CheckpointError: where there is no sound checkpoint.
+      ConfigError: for the workdir of a network that is not a classifier.
+      lensjax.errors.WorkdirError: if the folder is not a run's.
+      lensjax.errors.CheckpointError: if there is no sound checkpoint.
     """
     classifier = load_classifier(folder, config)
     results = [_result(level, classifier, config) for level in _levels(config)]

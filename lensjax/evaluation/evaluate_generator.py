@@ -94,7 +94,7 @@ def _subjects(
     generator = generator or load_generator(folder, config)
     drawn = folder / files.EVALUATION / _DRAWN
     guidance = config.sample.guidance
-    logging.info("%d images a class at step %d", setting.per_class, generator.step)
+    logging.info("%d images per class at step %d", setting.per_class, generator.step)
     rows = [_drawn_row(GENERATED, generator, guidance, setting, drawn)]
     if guidance != 1:
         rows.append(_drawn_row(f"{GENERATED} at guidance 1", generator, 1.0, setting, drawn))
@@ -164,8 +164,8 @@ def evaluate_generator(
     Raises:
       ConfigError: for more images than the test split has.
       DataError: for a set or a file that cannot be judged, or a required measure that is missing.
-      lensjax.errors.WorkdirError: where the folder is not that of a run.
-      lensjax.errors.CheckpointError: where there is no sound checkpoint.
+      lensjax.errors.WorkdirError: if the folder is not a run's.
+      lensjax.errors.CheckpointError: if there is no sound checkpoint.
     """
     if images is None and generator is None:
         files.check_same(folder, config)  # before a set is built for nothing

@@ -30,7 +30,7 @@ class Measure(NamedTuple):
 
     Attributes:
       name: one of `config.evaluate.MEASURES`.
-      title: of its section in the report.
+      title: title of its section in the report.
       text: its explanation in the report.
       missing: why the measure cannot be taken, with the remedy; None if it can.
       protocol: the settings that its numbers depend on.
@@ -141,7 +141,7 @@ MEASURES = (
         "A small classifier is trained on the images and tested on unseen real images, as are "
         "networks that were trained in the same way on as many real images. p is the probability "
         "of so low an accuracy if the images were real; a higher accuracy is no fault. "
-        "real_accuracy_deviation is the spread between trainings on real images.",
+        "real_accuracy_deviation is the spread between training runs on real images.",
         taught_measures.missing,
         taught_measures.protocol,
         taught_measures.taught,
@@ -284,7 +284,7 @@ def measure_rows(
       By name of the measure: `status`, with `protocol` and `rows` or with a `reason`.
 
     Raises:
-      MeasureError: where a measure that `evaluate.require` names cannot take these images.
+      MeasureError: if a measure that `evaluate.require` names cannot take these images.
     """
     results: dict[str, Any] = {}
     for measure in MEASURES:

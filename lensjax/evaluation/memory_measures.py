@@ -54,7 +54,7 @@ def _train_of(group: str, setting: Setting) -> np.ndarray:
 
 
 def _planted(train: np.ndarray, row: Row) -> np.ndarray | None:
-    """Copies as imperfect as the generator's images; None where its error is unknown."""
+    """Copies as imperfect as the generator's images; None if its error is unknown."""
     if row.setting.survey is None or "no_sub" not in row.groups:
         return None
     return planted_copies(train, row.residuals("no_sub"), _NUM_PLANTED, row.setting.settings.seed)

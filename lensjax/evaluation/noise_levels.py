@@ -44,7 +44,7 @@ def behind_noise(
     Args:
       images: flux per pixel, without noise.
       survey: the instrument; None adds no noise.
-      magnitude: of the source, which is dimmed first; None adds no noise.
+      magnitude: the source's, which is dimmed first; None adds no noise.
       seed: the noise of image i is a function of (seed, i).
     """
     if magnitude is None or survey is None:

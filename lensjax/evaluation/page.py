@@ -34,7 +34,7 @@ def write_page(path: pathlib.Path, template: str, **content: Any) -> None:
     """Writes a page, so that the file is complete or does not exist.
 
     Args:
-      path: of the HTML file.
+      path: path of the HTML file.
       template: name of a file in `templates/`, without `.html.jinja`.
       **content: the variables of the template.
     """

@@ -66,7 +66,7 @@ class RealImages:
             raise ConfigError(
                 "evaluate.num_images",
                 asked,
-                f"allowed: at most the {counts.min()} images a class in the test split",
+                f"allowed: at most the {counts.min()} images per class in the test split",
             )
         self.per_class = int(counts.min())
         if self.per_class < 2:

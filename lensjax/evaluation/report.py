@@ -148,7 +148,7 @@ def _domain(content: Mapping[str, Any], setting: Setting) -> list[str]:
         comparable = "not comparable with headlines, which are taken at 5,000"
     lines = [
         f"images like those of {setting.info.name} (fingerprint {setting.info.fingerprint})",
-        f"{setting.per_class} images a class: {comparable}",
+        f"{setting.per_class} images per class: {comparable}",
         f"image scale {setting.settings.image_scale}"
         + ("" if setting.in_flux else ": flux is not tested"),
     ]
@@ -173,12 +173,12 @@ def write(
     """Writes the report.
 
     Args:
-      path: of the HTML file.
+      path: path of the HTML file.
       content: the content of `metrics.json`.
       subject: the images that are judged.
       real: the real images.
       setting: shared by all rows.
-      checks: of the subject.
+      checks: the checks of the subject.
     """
     generated = content["protocol"]["generated"]
     step = generated.get("checkpoint_step")
@@ -187,7 +187,7 @@ def write(
         path,
         "report",
         title=f"{setting.info.name}: generated images judged",
-        subtitle=f"{origin}; {setting.per_class} images a class",
+        subtitle=f"{origin}; {setting.per_class} images per class",
         verdict={"grade": _grade(content["passed"], checks), "sentences": content["verdict"]},
         checks=checks,
         checks_note=_CHECKS_NOTE,

@@ -41,7 +41,7 @@ class Setting:
       info: the data set; `image_shape` is that of the rows.
       simulated: how it was simulated; None for the user's own images.
       settings: the `evaluate` section.
-      per_class: images a class that are judged.
+      per_class: images per class that are judged.
       cache: folder of cached results.
       real_images: source of the training images.
       disc: x, y and radius in arcsec of the source positions that training left out; () for none.
@@ -90,7 +90,7 @@ class Row:
     """Images of one origin, with fits that several measures use.
 
     Args:
-      name: of the row in every table.
+      name: the row's name in every table.
       images: flux, or any scale if `evaluate.image_scale` is not flux, float32 `[N, H, W, C]`.
       labels: int32 `[N]`, the null label where none is known.
       setting: shared by all rows.

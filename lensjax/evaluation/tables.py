@@ -133,10 +133,10 @@ def text(results: Results, subject: str, checks: Sequence[Check], verdict: Verdi
     """The text printed at the end of an evaluation; the verdict's last sentence ends it.
 
     Args:
-      results: of each measure, by its name.
+      results: each measure's results by its name.
       subject: the row that is judged.
-      checks: of this row.
-      verdict: on this row.
+      checks: the checks of this row.
+      verdict: the verdict on this row.
     """
     lines = []
     rows = results.get("smooth_fit", {}).get("rows")

@@ -41,9 +41,9 @@ class Lesson(NamedTuple):
 
     Attributes:
       num_steps: optimizer steps.
-      batch_size: images a step; all images if there are fewer.
+      batch_size: images per step; all images if there are fewer.
       width: channels of the network.
-      num_controls: trainings on disjoint sets of real images.
+      num_controls: training runs on disjoint sets of real images.
     """
 
     num_steps: int = 500
@@ -78,7 +78,7 @@ def _smallest_class(row: Row) -> int:
 
 
 def _images_per_class(row: Row, real: Row, setting: Setting, lesson: Lesson) -> int:
-    """The number of training images a class, the same for the row and for each control."""
+    """The number of training images per class, the same for the row and for each control."""
     judged = setting.per_class if row is real else _smallest_class(row)
     most = min(judged, _MOST_IMAGES)
     num_train = _smallest_class(setting.train(lesson.num_controls * most))
@@ -86,7 +86,7 @@ def _images_per_class(row: Row, real: Row, setting: Setting, lesson: Lesson) -> 
 
 
 def _config(setting: Setting, num_images: int, seed: int, lesson: Lesson) -> Config:
-    """The configuration of one training, whose images are arrays and not files."""
+    """The configuration of one training run, whose images are arrays, not files."""
     values = to_dict(Config())
     values["seed"] = seed % (MAX_SEED + 1)
     values["data"] |= {
@@ -187,7 +187,7 @@ def _controls(real: Row, setting: Setting, per_class: int, lesson: Lesson) -> di
 
 
 def _summary(controls: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean and spread of the trainings on real images at one level."""
+    """Mean and spread of the training runs on real images at one level."""
     accuracies, areas = ([control[name] for control in controls] for name in ("accuracy", "auc"))
     error = float(np.mean([control["accuracy_error"] for control in controls]))
     return {
@@ -208,15 +208,15 @@ def probability_of_so_low(
 ) -> float:
     """The probability of so low an accuracy if the images teach as well as real ones.
 
-    A training on other real images is one more draw besides the `num_controls` controls: Student's
-    t with their spread. The spread counts as at least the binomial error, because few trainings may
+    A run on other real images is one more draw besides the `num_controls` controls: Student's
+    t with their spread. The spread counts as at least the binomial error, because a few runs may
     agree by chance or all reach 100 %.
 
     Args:
-      accuracy: of the network that is judged.
-      summary: `accuracy`, `accuracy_deviation` and `accuracy_error` of the trainings on real
+      accuracy: accuracy of the judged network.
+      summary: `accuracy`, `accuracy_deviation` and `accuracy_error` of the runs on real
         images.
-      num_controls: number of trainings on real images, at least 2.
+      num_controls: number of runs on real images, at least 2.
     """
     from scipy.stats import t
 

@@ -1,11 +1,11 @@
-"""The verdict in words that a person can read, from the checks of one row."""
+"""The verdict on one row in plain words, from its checks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lensjax.evaluation.checks import Check, Results, cdm_signal
 
-# Limits that images worth looking at must keep; the eye sees the fault of an image that fails.
+# Limits for images worth looking at; beyond them, the eye sees a fault.
 PICTURE_LIMITS = {
     "ratio_p50": 0.08,
     "ratio_p90": 0.13,
@@ -19,9 +19,9 @@ class Verdict(NamedTuple):
     """The verdict on the images of one row.
 
     Attributes:
-      passed: whether the images pass as pictures of lenses, or, where that cannot be measured,
+      passed: whether the images pass as pictures of lenses, or, if that cannot be measured,
         whether every goal is met.
-      sentences: in words, the most important first.
+      sentences: the verdict in words, the most important first.
     """
 
     passed: bool
@@ -37,7 +37,7 @@ def picture_failures(no_sub: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _as_pictures(no_sub: Mapping[str, float], signal: float) -> tuple[bool, str]:
+def _judge_as_pictures(no_sub: Mapping[str, float], signal: float) -> tuple[bool, str]:
     failed = picture_failures(no_sub)
     if failed:
         return False, (
@@ -52,17 +52,16 @@ def _as_pictures(no_sub: Mapping[str, float], signal: float) -> tuple[bool, str]
     return True, f"PASSED as pictures of lenses: {meaning}."
 
 
-def _as_science(checks: Sequence[Check]) -> str:
+def _goals_in_words(checks: Sequence[Check]) -> str:
     missed = [check.name for check in checks if check.outcome == "missed"]
-    powerless = sum(check.outcome == "no power" for check in checks)
-    judged = len(checks) - powerless
-    tail = f" {powerless} more could not be judged for lack of power." if powerless else ""
+    unjudged = sum(check.outcome == "no power" for check in checks)
+    judged = len(checks) - unjudged
+    tail = f" {unjudged} more could not be judged for lack of power." if unjudged else ""
     if not judged:
         return f"No goal could be judged.{tail}"
     if not missed:
         return (
-            f"All {judged} goals are met: this many images show no fault in comparison with real "
-            f"ones.{tail}"
+            f"All {judged} goals are met: this many images show no fault against real ones.{tail}"
         )
     return (
         f"{len(missed)} of {judged} goals are missed ({'; '.join(missed[:4])}"
@@ -75,9 +74,9 @@ def judge(results: Results, row: str, checks: Sequence[Check], survey: str | Non
     """The verdict on a row.
 
     Args:
-      results: of each measure, by its name.
+      results: each measure's results by its name.
       row: the name of the row.
-      checks: of this row.
+      checks: the checks of this row.
       survey: the DeepLense model; None for the user's own images.
     """
     sentences = []
@@ -86,6 +85,6 @@ def judge(results: Results, row: str, checks: Sequence[Check], survey: str | Non
         results.get("smooth_fit", {}).get("rows", {}).get(row, {}).get("no_sub")
     )
     if no_sub is not None:
-        passed, sentence = _as_pictures(no_sub, cdm_signal(results, survey))
+        passed, sentence = _judge_as_pictures(no_sub, cdm_signal(results, survey))
         sentences.append(sentence)
-    return Verdict(passed, (*sentences, _as_science(checks)))
+    return Verdict(passed, (*sentences, _goals_in_words(checks)))

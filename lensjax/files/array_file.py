@@ -38,7 +38,7 @@ def read_array(
 
     Args:
       path: the file.
-      name: of the file in messages, such as `--images`.
+      name: the file's name in messages, such as `--images`.
       mmap_mode: `r` leaves the numbers on disk until they are used.
 
     Raises:

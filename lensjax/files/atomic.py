@@ -24,7 +24,7 @@ def replacing(path: pathlib.Path, *, shared: bool = False) -> Iterator[pathlib.P
         a killed one left.
 
     Raises:
-      FileError: where the disk or its permissions do not allow it.
+      FileError: if the disk or its permissions do not allow it.
     """
     middle = f".{uuid.uuid4().hex[:8]}" if shared else ""
     partial = path.with_name(f"{path.name}{middle}.partial")

@@ -78,7 +78,7 @@ def _texts(name: str, values: np.ndarray) -> list[str]:
 
 
 def _class_names(container: Container, num_images: int) -> list[str] | list[None]:
-    """The class of each image, None where the file has no labels."""
+    """The class of each image, None if the file has no labels."""
     present = [name for name in _LABEL_NAMES if name in container.shapes()]
     if not present:
         return [None] * num_images

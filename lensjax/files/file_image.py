@@ -1,4 +1,4 @@
-"""One image of a user's file, and how the axes of its array are told apart."""
+"""One image of a user's file, and which axis of its array is which."""
 
 import dataclasses
 import math
@@ -9,19 +9,19 @@ import numpy as np
 from lensjax.errors import UnusableError
 
 LAYOUTS = ("auto", "HW", "CHW", "HWC", "NHW", "NHWC", "NCHW")
-BLOCK_BYTES = 2**24  # of a stack that are read together
-_MAX_CHANNELS = 4  # `auto` takes an axis up to this long for channels
+BLOCK_BYTES = 2**24  # read at a time from a stack
+_MAX_CHANNELS = 4  # `auto` takes an axis up to this long as channels
 _MIN_SIDE = 8
-_MAX_PIXELS = 2**28  # of one image, all channels: 1 GiB as float32
-# The first bytes of a file, its kind, and the suffixes of this kind.
-_BEGINNINGS = (
+_MAX_PIXELS = 2**28  # in one image, all channels: 1 GiB as float32
+# The first bytes of a file, its kind, and the suffixes of that kind.
+_SIGNATURES = (
     (b"\x93NUMPY", "a .npy file", (".npy",)),
     (b"PK", "a zip, as an .npz is", (".npz",)),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", (".h5", ".hdf5")),
     (b"SIMPLE  =", "a FITS file", (".fits", ".fit", ".fts", ".fits.fz")),
     (b"\x1f\x8b", "a gzip file", (".fits.gz", ".fits", ".fit", ".fts")),
 )
-_KINDS = {
+_DTYPE_KINDS = {
     "b": "true-or-false values",
     "c": "complex numbers",
     "S": "text",
@@ -39,15 +39,15 @@ class FileImage:
     """One image of a file.
 
     Attributes:
-      pixels: float32 `[H, W, C]` in memory of its own; may hold NaN and infinities.
+      pixels: float32 `[H, W, C]` in its own memory; may hold NaN and infinities.
       parameters: numbers that the file states, such as `log10_axion_mass` (of the mass in eV),
-        `zero_point_mag`, `exposure_time_s`; mostly empty.
-      class_name: the class that the file itself names; None where it names none.
-      place: in the file, such as `[12]`, `HDU 2` or `HDU 2 [12]`; empty for the only image.
-      flux_unit: unit of a pixel's value; None where it is not stated.
-      pixel_scale_arcsec: side of a pixel; None where it is not stated.
-      psf_fwhm_arcsec: full width at half maximum of the point-spread function; None where it is
-        not stated.
+        `zero_point_mag`, `exposure_time_s`; usually empty.
+      class_name: the class that the file itself names; None if it names none.
+      place: where in the file, such as `[12]`, `HDU 2` or `HDU 2 [12]`; empty for the only image.
+      flux_unit: unit of a pixel's value; None if not stated.
+      pixel_scale_arcsec: side of a pixel; None if not stated.
+      psf_fwhm_arcsec: full width at half maximum of the point-spread function; None if not
+        stated.
       integer: whether the pixels are stored as integers.
     """
 
@@ -70,7 +70,7 @@ def check_beginning(head: bytes, suffix: str) -> None:
     """
     if head.startswith(b"version https://git-lfs"):
         raise UnusableError("is a Git LFS pointer, not the file itself; run `git lfs pull`")
-    for magic, kind, suffixes in _BEGINNINGS:
+    for magic, kind, suffixes in _SIGNATURES:
         if head.startswith(magic):
             if suffix in suffixes:
                 return
@@ -85,7 +85,7 @@ def check_dtype(dtype: np.dtype) -> None:
     if dtype.kind in "iu" or (dtype.kind == "f" and dtype.itemsize <= 8):
         return
     raise UnusableError(
-        f"holds {_KINDS.get(dtype.kind, 'values')} ({dtype}); images are float16, float32, "
+        f"holds {_DTYPE_KINDS.get(dtype.kind, 'values')} ({dtype}); images are float16, float32, "
         f"float64 or integers"
     )
 
@@ -93,7 +93,7 @@ def check_dtype(dtype: np.dtype) -> None:
 def check_shape(shape: tuple[int, ...]) -> None:
     """Raises `UnusableError` for a shape that no array has."""
     if len(shape) > 32 or not all(type(side) is int and 0 <= side < 2**48 for side in shape):
-        raise UnusableError("is damaged: it promises a shape that no array has")
+        raise UnusableError("is damaged: it states a shape that no array has")
 
 
 def _guess_layout(shape: tuple[int, ...]) -> str:
@@ -125,10 +125,10 @@ def resolve_layout(shape: tuple[int, ...], layout: str) -> str:
     """Says which axis is which.
 
     Args:
-      shape: of the stored array.
-      layout: one of `LAYOUTS`; `auto` takes two axes as HW; three as one image if the first has
-        length 1, as HWC if the last alone is at most 4, as NHW otherwise; four as NHWC if the
-        last, as NCHW if the second is at most 4.
+      shape: the shape of the stored array.
+      layout: one of `LAYOUTS`; `auto` takes two axes as HW; three as CHW if the first is 1, else
+        as HWC if only the last is at most 4, else as NHW; four as NHWC if the last is at most 4,
+        else as NCHW if the second is.
 
     Returns:
       One of `LAYOUTS[1:]`.
@@ -149,7 +149,7 @@ def resolve_layout(shape: tuple[int, ...], layout: str) -> str:
     sides = shape[layout.index("H")], shape[layout.index("W")]
     if min(sides) < _MIN_SIDE:
         raise UnusableError(
-            f"has the shape {shape}, that is images of {sides[0]} x {sides[1]} pixels "
+            f"has the shape {shape}, so images of {sides[0]} x {sides[1]} pixels "
             f"({layout}); a side has at least {_MIN_SIDE}"
         )
     if math.prod(stack_shape(shape, layout)[1:]) > _MAX_PIXELS:
@@ -158,7 +158,7 @@ def resolve_layout(shape: tuple[int, ...], layout: str) -> str:
 
 
 def stack_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
-    """The shape as a stack: `[1, ...]` in front of a single image."""
+    """The shape as a stack; that of a single image becomes `[1, ...]`."""
     return shape if layout[0] == "N" else (1, *shape)
 
 
@@ -171,9 +171,9 @@ def to_pixels(image: np.ndarray, layout: str, place: str = "") -> np.ndarray:
     """Converts one stored image.
 
     Args:
-      image: numeric, with the axes that `layout` has behind its N.
+      image: numeric, with the axes of `layout` except N.
       layout: one of `LAYOUTS[1:]`.
-      place: of the image in its file, for the error.
+      place: where the image is in its file, for the error.
 
     Returns:
       float32 `[H, W, C]`.
@@ -201,9 +201,9 @@ def convert_blocks(
     """Converts a stack that comes in blocks.
 
     Args:
-      blocks: arrays `[n, ...]`, together the whole stack.
+      blocks: arrays `[n, ...]` that make up the stack.
       layout: one of `LAYOUTS[1:]`.
-      num_images: images in the whole stack.
+      num_images: images in the stack.
 
     Yields:
       Place (`[index]`, empty for a single image) and float32 `[H, W, C]`.

@@ -68,7 +68,7 @@ def _text(headers: Sequence[Any], keys: Sequence[str]) -> str | None:
 
 
 def _wcs_pixel_scale(header: Any) -> float | None:
-    """The side of a pixel in arcsec along the celestial axes, None where there are none.
+    """The side of a pixel in arcsec along the celestial axes, None if there are none.
 
     For pixels that are not square it is the square root of their area.
     """
@@ -226,7 +226,7 @@ def read_fits(path: pathlib.Path, layout: str, size: int | None) -> Iterator[Fil
     Args:
       path: the file.
       layout: one of `LAYOUTS`, for every HDU.
-      size: of the file in bytes; None if it is compressed as a whole.
+      size: size of the file in bytes; None if it is compressed as a whole.
     """
     fits = _astropy_fits()
     with contextlib.ExitStack() as stack:

@@ -55,7 +55,7 @@ class Hdf5Container(Container):
       file: the open `h5py.File`.
 
     Raises:
-      UnusableError: if it has a link, or an attribute that is no valid unit or length.
+      UnusableError: if it has a link, or an attribute that is not a valid unit or length.
     """
 
     def __init__(self, file: Any) -> None:

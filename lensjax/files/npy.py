@@ -38,9 +38,9 @@ class Header(NamedTuple):
     """The header of a .npy file.
 
     Attributes:
-      shape: of the array.
+      shape: shape of the array.
       fortran: whether the first axis runs fastest.
-      dtype: of an element, in the file's byte order.
+      dtype: dtype of an element, in the file's byte order.
       size: bytes in front of the data.
     """
 
@@ -76,7 +76,7 @@ def read_header(stream: IO[bytes]) -> Header:
     """Reads the header of a .npy that begins at the position of a stream.
 
     Args:
-      stream: stands behind the header afterwards.
+      stream: stands after the header on return.
 
     Raises:
       UnusableError: for data that is no .npy, or that numpy would not read either.
@@ -133,8 +133,8 @@ def read_blocks(stream: IO[bytes], header: Header, shape: tuple[int, ...]) -> It
     all data is read once for each block.
 
     Args:
-      stream: stands behind the header.
-      header: of the array.
+      stream: stands after the header.
+      header: the array's header.
       shape: its shape as a stack, `[N, ...]`.
 
     Yields:
@@ -178,7 +178,7 @@ def _is_number(item: object) -> bool:
 
 
 def _parameters_of(items: tuple) -> dict[str, float]:
-    """`log10_axion_mass` from the elements behind the image."""
+    """`log10_axion_mass` from the elements after the image."""
     for place, item in enumerate(items[1:], 1):
         if not _is_number(item) and not isinstance(item, np.ndarray):
             raise UnusableError(
@@ -200,10 +200,10 @@ def read_objects(stream: IO[bytes], header: Header, layout: str, num_bytes: int)
     """Reads an object array `[image, axion mass, ...]` or `[image]`.
 
     Args:
-      stream: stands behind the header.
-      header: of the object array.
-      layout: of the image, one of `LAYOUTS`.
-      num_bytes: of the .npy.
+      stream: stands after the header.
+      header: the object array's header.
+      layout: layout of the image, one of `LAYOUTS`.
+      num_bytes: size of the .npy.
 
     Raises:
       UnusableError: if it holds anything else, or asks to run a function.
@@ -241,7 +241,7 @@ def read_npy(path: pathlib.Path, layout: str, size: int) -> Iterator[FileImage]:
     Args:
       path: the file.
       layout: one of `LAYOUTS`.
-      size: of the file, in bytes.
+      size: size of the file in bytes.
     """
     with open(path, "rb", buffering=0) as stream:
         header = read_header(stream)

@@ -10,11 +10,11 @@ def require_packages(feature: str, extra: str, *names: str) -> None:
 
     Args:
       feature: that needs them, such as `--mode=evaluate`.
-      extra: of lensjax that installs them, such as `evaluate`.
+      extra: the extra of lensjax that installs them, such as `evaluate`.
       *names: under which they are imported.
 
     Raises:
-      DataError: where a package is missing; the message says how to install it.
+      DataError: if a package is missing; the message says how to install it.
     """
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:

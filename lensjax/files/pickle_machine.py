@@ -251,7 +251,7 @@ def run_pickle(data: bytes, dialect: Dialect, start: int = 0) -> tuple[Any, int]
     """Interprets one pickle; nothing that it names is imported or run.
 
     Args:
-      data: a pickle of protocol 2 to 4, and perhaps something before and behind it.
+      data: a pickle of protocol 2 to 4, and perhaps something before and after it.
       dialect: the names and objects that it may use.
       start: where in the data it begins.
 

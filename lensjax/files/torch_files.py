@@ -1,7 +1,7 @@
 """Reads tensors from PyTorch's files, of both formats, without PyTorch; nothing is run.
 
 The zip format holds one pickle and a member for each storage (a flat array of numbers that tensors
-are views of). The older format is five pickles, one behind the other, and the storages behind them.
+are views of). The older format is five pickles, one after the other, and then the storages.
 """
 
 import enum
@@ -115,7 +115,7 @@ def _call(function: Any, arguments: tuple) -> Any:
 
 
 def _build(target: Any, state: Any) -> None:
-    """Ignores the attributes that PyTorch sets on a state dict beside its tensors."""
+    """Ignores the attributes that PyTorch sets on a state dict besides its tensors."""
     if type(target) is not dict or type(state) is not dict:
         raise UnusableError("is forged or damaged: it sets the state of an object without one")
 
@@ -171,7 +171,7 @@ def _storages(tensors: Mapping[str, _Tensor]) -> dict[str, _Storage]:
 
 
 def _decode(raw: bytes, storage: _Storage, order: str) -> np.ndarray:
-    """A storage's elements in this machine's byte order, in memory of their own."""
+    """A storage's elements in this machine's byte order, in its own memory."""
     size = storage.dtype.itemsize
     if len(raw) != storage.size * size:
         raise UnusableError(
@@ -179,7 +179,7 @@ def _decode(raw: bytes, storage: _Storage, order: str) -> np.ndarray:
             f"{len(raw)} bytes"
         )
     numbers = np.frombuffer(raw, f"{order}u{size}").astype(f"=u{size}")
-    # Bytes other than 0 and 1 are no valid bool; each counts as True.
+    # Bytes other than 0 and 1 are not valid bools; each counts as True.
     values = numbers != 0 if storage.dtype.kind == "b" else numbers.view(storage.dtype)
     values.flags.writeable = False
     return values

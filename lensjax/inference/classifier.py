@@ -44,7 +44,7 @@ class Classification(NamedTuple):
       label: its index, int32 `[N]`.
       class_name: its name, N of them.
       probability: its calibrated probability, float32 `[N]`.
-      probabilities: of all classes, float32 `[N, K]`.
+      probabilities: one for each class, float32 `[N, K]`.
     """
 
     label: np.ndarray
@@ -198,10 +198,10 @@ def load_classifier(
       ema: see `lensjax.load`.
 
     Raises:
-      ConfigError: for a run of another network than a classifier.
+      ConfigError: for a run whose network is not a classifier.
       RequestError: for an average that the run does not keep.
-      lensjax.errors.WorkdirError: where the folder is not that of a run.
-      lensjax.errors.CheckpointError: where the checkpoint is missing or damaged.
+      lensjax.errors.WorkdirError: if the folder is not a run's.
+      lensjax.errors.CheckpointError: if the checkpoint is missing or damaged.
     """
     trained = restore_task(CLASSIFY, workdir, config, step, ema)
     return LensClassifier(trained, _temperature(trained))

@@ -79,12 +79,12 @@ class LensGenerator:
         return Drawing(sample_fn, mesh)
 
     def guide(self, sample: SampleConfig) -> "LensGenerator | None":
-        """The weaker run of autoguidance, None where the settings name none.
+        """The weaker run of autoguidance, None if the settings name none.
 
         Raises:
           ConfigError: for a run that cannot guide this one.
-          lensjax.errors.WorkdirError: where the folder is not that of a run.
-          lensjax.errors.CheckpointError: where the checkpoint is missing or damaged.
+          lensjax.errors.WorkdirError: if the folder is not a run's.
+          lensjax.errors.CheckpointError: if the checkpoint is missing or damaged.
         """
         if not sample.autoguided:
             return None
@@ -237,7 +237,7 @@ class LensGenerator:
         """Draws the images of `generate(None, ..., sample.seed)` with the given numbers.
 
         Args:
-          numbers: of the images, int32 `[N]`; a chunk of them is computed together.
+          numbers: numbers of the images, int32 `[N]`; a chunk of them is computed together.
           sample: the settings.
 
         Returns:
@@ -348,10 +348,10 @@ def load_generator(
         or those of the run's `sample.ema` (True).
 
     Raises:
-      ConfigError: for a run of another network than a generator.
+      ConfigError: for a run whose network is not a generator.
       RequestError: for an average that the run does not keep.
-      lensjax.errors.WorkdirError: where the folder is not that of a run.
-      lensjax.errors.CheckpointError: where the checkpoint is missing or damaged.
+      lensjax.errors.WorkdirError: if the folder is not a run's.
+      lensjax.errors.CheckpointError: if the checkpoint is missing or damaged.
     """
     trained = restore_task(GENERATE, workdir, config, step, ema)
     return LensGenerator(

@@ -105,9 +105,9 @@ def draw_probes(keys: Array, num_probes: int, shape: tuple[int, ...]) -> Array:
     """Rademacher probes, int8 `[K, B, *shape]`; each is a function of its key and number.
 
     Args:
-      keys: one typed key an image, `[B]`.
+      keys: one typed key per image, `[B]`.
       num_probes: K.
-      shape: of one image.
+      shape: shape of one image.
     """
 
     def draw(key: Array) -> Array:
@@ -155,7 +155,7 @@ def log_density(
       probes: `[K, B, H, W, C]` from `draw_probes`; None for the exact divergence.
 
     Returns:
-      Nats, float32 `[K, B]`, one row a probe; K = 1 without probes. The densities are those
+      Nats, float32 `[K, B]`, one row per probe; K = 1 without probes. The densities are those
       of data smoothed by noise of sigma / alpha at `times[0]`.
     """
 

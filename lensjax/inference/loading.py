@@ -31,8 +31,8 @@ def load(workdir: str | os.PathLike, step: int | None = None, ema: bool | str = 
       ConfigError: for the run of a masked autoencoder, which can do neither.
       RequestError: for an average that the run does not keep, or a network that does not come with
         lensjax.
-      lensjax.errors.WorkdirError: where the folder is not that of a run.
-      lensjax.errors.CheckpointError: where the checkpoint is missing or damaged.
+      lensjax.errors.WorkdirError: if the folder is not a run's.
+      lensjax.errors.CheckpointError: if the checkpoint is missing or damaged.
     """
     folder = expanded(workdir, "workdir")
     text = os.fspath(workdir)

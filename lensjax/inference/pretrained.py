@@ -59,7 +59,7 @@ def serialise(name: str, trained: Trained) -> bytes:
     """The parameters as the content of a safetensors file.
 
     Args:
-      name: of the network, for the message.
+      name: the network's name, for the message.
       trained: the network; a generator is rounded.
 
     Raises:

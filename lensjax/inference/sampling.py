@@ -46,7 +46,7 @@ def sampler_settings(sample: SampleConfig) -> samplers.SamplerSettings:
 
 
 def describe_solver(sample: SampleConfig) -> dict[str, Any]:
-    """The sampler, its times, and the fields that it uses; None for fields without use."""
+    """The sampler, its times, and the fields that it uses; None for unused fields."""
     churns = sample.sampler == "churn"
     return {
         "sampler": sample.sampler,
@@ -137,7 +137,7 @@ class Drawing:
 
         Args:
           weights: from `placed`.
-          numbers: of the images, int32 `[D B]`.
+          numbers: numbers of the images, int32 `[D B]`.
           labels: int32 `[D B]`.
           seed: in [0, 2**31 - 1].
 
@@ -162,7 +162,7 @@ def generate_chunks(
     Args:
       drawing: draws a chunk on each device.
       weights: from `Drawing.placed`.
-      numbers: of the images, int32 `[N]`.
+      numbers: numbers of the images, int32 `[N]`.
       labels: int32 `[N]`.
       seed: in [0, 2**31 - 1].
       batch_size: images that a device computes together.

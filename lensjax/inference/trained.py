@@ -31,7 +31,7 @@ class Trained:
       params: the parameters that were asked for.
       step: the checkpoint that they come from.
       ema: the name of their average, or `raw`.
-      folder: the run's workdir; None where there is none.
+      folder: the run's workdir; None if there is none.
     """
 
     config: Config
@@ -112,9 +112,9 @@ def restore(
 
     Raises:
       RequestError: for an average that the run does not keep.
-      ConfigError: where another field differs.
-      lensjax.errors.WorkdirError: where the folder is not that of a run.
-      lensjax.errors.CheckpointError: where the checkpoint is missing or damaged.
+      ConfigError: if another field differs.
+      lensjax.errors.WorkdirError: if the folder is not a run's.
+      lensjax.errors.CheckpointError: if the checkpoint is missing or damaged.
     """
     files.check_same(folder, config)
     name = params_name(config, ema)

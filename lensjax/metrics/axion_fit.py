@@ -32,7 +32,7 @@ from lensjax.devices.chunks import map_chunks
 from lensjax.metrics import fitting, forward, starts
 
 _MASSES, _ANGLES, _POSITIONS = 21, 16, 13
-_STARTS = 4
+_NUM_STARTS = 4
 _SHORT_SEARCH, _LONG_SEARCH = 8, 32
 _CHUNK = 16
 _TABLE_CHUNKS = (32, 512)
@@ -189,7 +189,7 @@ def _starts(
 
     costs, positions = map_chunks(best_positions, chunk, images)  # [N, M * A], [N, M * A, 2]
     grid = costs.reshape(-1, _MASSES, _ANGLES)
-    best = starts.local_minima(grid, _STARTS, periodic=True)
+    best = starts.local_minima(grid, _NUM_STARTS, periodic=True)
     places = np.take_along_axis(positions, best[..., None], axis=1)
     structure = np.stack([masses[best // _ANGLES], angles[best % _ANGLES]], axis=-1)
     return np.concatenate([places, structure], axis=-1)
@@ -211,7 +211,7 @@ def fit_axion(
       free_amplitude: for images scaled by their maximum; the flux is then not tested.
 
     Raises:
-      ValueError: for no images, another size than the survey's, or pixels that are not finite.
+      ValueError: for no images, a size other than the survey's, or pixels that are not finite.
     """
     images = fitting.check_images(images, survey)
     evaluate = _make_evaluate(survey, conserved, free_amplitude)

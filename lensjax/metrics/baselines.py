@@ -131,9 +131,9 @@ def make(
       train_images: flux per pixel, float32 `[N, H, W, C]`.
       train_labels: int32 `[N]`; one value for an unlabelled set.
       num_per_class: images of each class.
-      seed: of all choices.
+      seed: for all choices.
       survey: the DeepLense model of a noise-free simulated set; None blurs `blurred` by a Gaussian.
-      parameters: of the images, float32 `[N, P]`, with a survey.
+      parameters: parameters of the images, float32 `[N, P]`, with a survey.
       simulated: the set that `simulator` draws from, such as `model_ii_conserved`; None for the
         set of the survey.
       psf_fwhm_pixels: the blur of images without a survey.

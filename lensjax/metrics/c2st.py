@@ -66,7 +66,7 @@ class C2ST(NamedTuple):
       control: accuracy of the same network on the control.
       has_power: whether the control's accuracy is at least 0.6 and 3 standard errors above 0.5.
       verdict: `no power`, `told apart` (accuracy 3 standard errors above 0.5) or `not told apart`.
-      logits: of real and of generated images, negative for "real", float32 `[n]` and `[m]`. The
+      logits: logits of real and generated images, negative for "real", float32 `[n]` and `[m]`. The
         images with the largest logits are worth looking at.
     """
 
@@ -106,8 +106,8 @@ def _train(
     Args:
       params: the first parameters.
       batches: rows of `real_inputs` and of `other_inputs` in each step, int32 `[steps, 2, B]`.
-      real_inputs: of the real training images, `[T, D]`.
-      other_inputs: of the other training images, `[U, D]`.
+      real_inputs: inputs of the real training images, `[T, D]`.
+      other_inputs: inputs of the other training images, `[U, D]`.
     """
     schedule = optax.cosine_decay_schedule(_LEARNING_RATE, len(batches))
     optimizer = optax.adamw(schedule, weight_decay=_WEIGHT_DECAY)
@@ -141,9 +141,9 @@ def _logits(
       params: first parameters, `[folds, M, ...]`.
       batches: int32 `[folds, M, steps, 2, B]`.
       members: factors of each member's inputs, `[M, D]`.
-      real_inputs: of each fold's real training images, `[folds, T, D]`.
-      other_inputs: of each fold's other training images, `[folds, U, D]`.
-      judged_inputs: of the images to be judged, `[folds, J, D]`.
+      real_inputs: inputs of each fold's real training images, `[folds, T, D]`.
+      other_inputs: inputs of each fold's other training images, `[folds, U, D]`.
+      judged_inputs: inputs of the images to be judged, `[folds, J, D]`.
     """
 
     def member_logits(
@@ -177,7 +177,7 @@ def judge(real: np.ndarray, other: np.ndarray, seed: int) -> tuple[Accuracy, np.
     Args:
       real: finite flux per pixel, float32 `[n, H, W]`.
       other: images to be told from the real images, in the same form, `[m, H, W]`.
-      seed: of halves, first parameters and batches.
+      seed: for halves, first parameters and batches.
 
     Returns:
       The accuracy, and the logits of real and other images, float32 `[n + m]`.
@@ -238,7 +238,7 @@ def c2st(real: np.ndarray, generated: np.ndarray, control: np.ndarray, seed: int
       generated: `[m, H, W]`, in the same proportion of classes.
       control: real lenses with a 30 % wider point-spread function, `[m, H, W]`; other
         lenses than those of `real`.
-      seed: of halves, first parameters and batches.
+      seed: for halves, first parameters and batches.
 
     Raises:
       MeasureError: for too few images, sizes that differ, or values that are not finite.

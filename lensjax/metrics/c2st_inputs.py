@@ -94,8 +94,8 @@ class InputLayer:
 
         Args:
           images: float32 `[N, H, W]`.
-          rms: of the real images.
-          median: of the real images' absolute pixels; the stretch is linear below it.
+          rms: RMS of the real images.
+          median: median of the real images' absolute pixels; the stretch is linear below it.
         """
         self.flux = (images / rms).astype(np.float32)
         self.stretched = np.arcsinh(images / median).astype(np.float32)

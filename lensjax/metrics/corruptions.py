@@ -36,7 +36,7 @@ class RealImages:
     Attributes:
       images: flux per pixel, float32 `[N, H, W, C]`, finite.
       labels: int32 `[N]`.
-      survey: the DeepLense model; None where rendering cannot give the images (a set with noise,
+      survey: the DeepLense model; None if rendering cannot give the images (a set with noise,
         the user's files).
       parameters: float32 `[N, P]` in the order of `PARAMETER_NAMES`, with a survey.
       train_images: training images, for copies of them.
@@ -245,7 +245,7 @@ class Corruption:
 
     Attributes:
       name: short, for tables of numbers.
-      description: of the fault, in words.
+      description: the fault in words.
       function: `(real, seed) -> images float32 [N, H, W, C], labels int32 [N]`; pure.
       needs: keys of `RealImages.lacks` that the fault needs.
     """
@@ -293,7 +293,7 @@ def corrupt(name: str, real: RealImages, seed: int) -> Images:
     Args:
       name: a key of `CORRUPTIONS`.
       real: the images, labels and the data that the fault needs.
-      seed: of the random choices in the fault.
+      seed: for the random choices in the fault.
 
     Returns:
       Images, float32 `[N, H, W, C]`, and labels, int32 `[N]`; fewer for `class_absent`.

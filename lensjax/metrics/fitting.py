@@ -21,22 +21,22 @@ from lensjax.devices.chunks import map_chunks
 from lensjax.metrics import image_input
 
 Render = Callable[[Array], Array]
-# A fit may leave the prior a little: a wrong image must not look right because its fit ends at a
-# bound.
+# A fit may go a little beyond the prior: a wrong image must not look right because its fit ends
+# at a bound.
 POSITION_LIMIT = 1.3 * SOURCE_POSITION_LIMIT
-# The ratio of a black image would be infinite; with this limit, means stay finite.
+# A black image would have an infinite ratio; this limit keeps means finite.
 MAX_RATIO = 1e6
 # Above this ratio, a fit describes almost nothing of the image, and its parameters mean nothing.
 _CONVERGED_RATIO = 0.5
 _CHUNKS_PER_BLOCK = 8
 _MAP_CHUNK, _MAP_BATCH = 64, 16
-_ROUND = 4  # iterations between two checks of which rows have ended
+_ITERATIONS_PER_ROUND = 4  # between checks of which rows have ended
 _FIRST_DAMPING = 1e-3
 _MIN_DAMPING, _MAX_DAMPING = 1e-7, 1e5
-_GAIN = 1e-4  # a search ends where the next move can gain no more than this share of the cost
-# A search also ends where it cannot improve a cost below this share of the image's power: float32
+_MIN_GAIN = 1e-4  # a search ends if the next move can gain at most this share of the cost
+# A search also ends if it fails to improve a cost below this share of the image's power: float32
 # has no more digits.
-_EXACT = 1e-13
+_EXACT_COST = 1e-13
 
 
 class Expansion(NamedTuple):
@@ -74,7 +74,7 @@ def project_amplitude(model: Array, jacobian: Array, image: Array) -> tuple[Arra
     Args:
       model: `[H, W]`.
       jacobian: its derivatives, `[P, H, W]`.
-      image: to which the model is scaled, `[H, W]`.
+      image: the image to fit, `[H, W]`.
 
     Returns:
       The model times its amplitude, which is at least 0, and the derivatives of that product.
@@ -84,8 +84,8 @@ def project_amplitude(model: Array, jacobian: Array, image: Array) -> tuple[Arra
         power = jnp.maximum(jnp.sum(jnp.square(model)), jnp.finfo(model.dtype).tiny)
         return jnp.maximum(jnp.sum(model * image) / power, 0.0) * model
 
-    value, push = jax.linearize(scaled, model)
-    return value, jax.vmap(push)(jacobian)
+    product, derivative = jax.linearize(scaled, model)
+    return product, jax.vmap(derivative)(jacobian)
 
 
 class _Row(NamedTuple):
@@ -105,11 +105,11 @@ def _propose(row: _Row, lower: Array, upper: Array) -> tuple[Array, Array]:
     scale = jnp.sqrt(jnp.diag(normal))
     free = ~held & (scale > 0)
     scale = jnp.where(free, scale, 1.0)
-    scaled = jnp.where(free[:, None] & free[None, :], normal / scale[:, None] / scale[None, :], 0.0)
-    size = len(parameters)
-    scaled = scaled.at[jnp.arange(size), jnp.arange(size)].set(1 + row.damping)
+    matrix = jnp.where(free[:, None] & free[None, :], normal / scale[:, None] / scale[None, :], 0.0)
+    diagonal = jnp.arange(len(parameters))
+    matrix = matrix.at[diagonal, diagonal].set(1 + row.damping)
     slope = jnp.where(free, gradient / scale, 0.0)
-    move = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(scaled), slope)
+    move = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(matrix), slope)
     gain = jnp.matmul(move, slope, precision="highest")
     gain += row.damping * jnp.matmul(move, move, precision="highest")
     return jnp.clip(parameters - move / scale, lower, upper), gain
@@ -127,11 +127,11 @@ def _iterate(row: _Row, image: Array, evaluate: Evaluate, lower: Array, upper: A
     damping = jnp.clip(
         jnp.where(better, row.damping / 8, row.damping * 4), _MIN_DAMPING, _MAX_DAMPING
     )
-    lowest = jax.tree.map(choose, expansion, row.expansion)
-    ended = (row.damping <= 1) & ~(gain > _GAIN * row.expansion.cost)
+    best = jax.tree.map(choose, expansion, row.expansion)
+    ended = (row.damping <= 1) & ~(gain > _MIN_GAIN * row.expansion.cost)
     ended |= damping >= _MAX_DAMPING
-    ended |= ~better & (lowest.cost <= _EXACT * jnp.sum(jnp.square(image)))
-    return _Row(choose(tried, row.parameters), lowest, damping, row.ended | ended)
+    ended |= ~better & (best.cost <= _EXACT_COST * jnp.sum(jnp.square(image)))
+    return _Row(choose(tried, row.parameters), best, damping, row.ended | ended)
 
 
 @functools.partial(jax.jit, static_argnames="evaluate")
@@ -144,7 +144,7 @@ def _first_round(images: Array, starts: Array, evaluate: Evaluate) -> _Row:
 @functools.partial(jax.jit, static_argnames="evaluate")
 def _next_round(rows: _Row, images: Array, evaluate: Evaluate, lower: Array, upper: Array) -> _Row:
     iterate = jax.vmap(lambda row, image: _iterate(row, image, evaluate, lower, upper))
-    return jax.lax.fori_loop(0, _ROUND, lambda _, rows: iterate(rows, images), rows)
+    return jax.lax.fori_loop(0, _ITERATIONS_PER_ROUND, lambda _, rows: iterate(rows, images), rows)
 
 
 class Minimum(NamedTuple):
@@ -169,16 +169,16 @@ def _minimise_block(
     rounds: int,
     chunk: int,
 ) -> Minimum:
-    """Searches from one start for each image; at most a few chunks, whose states stay in memory."""
-    bounded = functools.partial(_next_round, evaluate=evaluate, lower=bounds[0], upper=bounds[1])
+    """One search for each image, from its start; a block's states all stay in memory."""
+    next_round = functools.partial(_next_round, evaluate=evaluate, lower=bounds[0], upper=bounds[1])
     rows = map_chunks(functools.partial(_first_round, evaluate=evaluate), chunk, images, starts)
     for _ in range(rounds):
         active = np.flatnonzero(~rows.ended)
         if not len(active):
             break
         before = jax.tree.map(lambda leaf, active=active: leaf[active], rows)
-        moved = map_chunks(bounded, chunk, before, images[active])
-        for leaf, new in zip(jax.tree.leaves(rows), jax.tree.leaves(moved), strict=True):
+        after = map_chunks(next_round, chunk, before, images[active])
+        for leaf, new in zip(jax.tree.leaves(rows), jax.tree.leaves(after), strict=True):
             leaf[active] = new
     return Minimum(rows.parameters, rows.expansion.cost, rows.ended)
 
@@ -204,20 +204,22 @@ def minimise(
       max_iterations: trials for each start, rounded up to a multiple of 4.
       chunk: rows that are computed together.
     """
-    count, num_starts, size = starts.shape
+    num_images, num_starts, num_parameters = starts.shape
     bounds = (jnp.asarray(lower, jnp.float32), jnp.asarray(upper, jnp.float32))
-    flat = starts.reshape(-1, size).astype(np.float32)
-    owner = np.repeat(np.arange(count), num_starts)
-    rounds, step = -(-max_iterations // _ROUND), _CHUNKS_PER_BLOCK * chunk
-    blocks = [slice(first, first + step) for first in range(0, len(flat), step)]
+    row_starts = starts.reshape(-1, num_parameters).astype(np.float32)
+    image_index = np.repeat(np.arange(num_images), num_starts)
+    rounds, step = -(-max_iterations // _ITERATIONS_PER_ROUND), _CHUNKS_PER_BLOCK * chunk
+    blocks = [slice(first, first + step) for first in range(0, len(row_starts), step)]
     block_minima = [
-        _minimise_block(evaluate, images[owner[block]], flat[block], bounds, rounds, chunk)
+        _minimise_block(
+            evaluate, images[image_index[block]], row_starts[block], bounds, rounds, chunk
+        )
         for block in blocks
     ]
     minima = jax.tree.map(lambda *leaves: np.concatenate(leaves), *block_minima)
-    cost = np.where(np.isnan(minima.cost), np.inf, minima.cost).reshape(count, num_starts)
-    best = np.arange(count) * num_starts + np.argmin(cost, axis=1)
-    return jax.tree.map(lambda leaf: leaf[best], minima)
+    cost = np.where(np.isnan(minima.cost), np.inf, minima.cost).reshape(num_images, num_starts)
+    best_rows = np.arange(num_images) * num_starts + np.argmin(cost, axis=1)
+    return jax.tree.map(lambda leaf: leaf[best_rows], minima)
 
 
 def strictly_inside(parameters: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
@@ -227,12 +229,12 @@ def strictly_inside(parameters: np.ndarray, lower: np.ndarray, upper: np.ndarray
 
 
 class Fitted(NamedTuple):
-    """The results of every fit beside its parameters.
+    """The results of every fit besides its parameters.
 
     Attributes:
       image: the fitted image, flux, float32 `[N, H, W]`.
       ratio: RMS(image - fit) / RMS(image), at most `MAX_RATIO`, float32 `[N]`.
-      converged: whether the search ended by itself, away from the bounds, with a ratio below 1/2,
+      converged: whether the search ended on its own, away from the bounds, with a ratio below 1/2,
         bool `[N]`.
       amplitude: factor of the model, 1 where the amplitude is fixed, float32 `[N]`.
     """
@@ -246,12 +248,12 @@ class Fitted(NamedTuple):
 def finish(
     images: np.ndarray, models: np.ndarray, ended: np.ndarray, free_amplitude: bool
 ) -> Fitted:
-    """Compares images with the models of their fits, sums in float64.
+    """Compares images with the models of their fits, with sums in float64.
 
     Args:
       images: flux, float32 `[N, H, W]`.
       models: the images of the fitted lenses with the survey's amplitude, the same shape.
-      ended: which searches ended by themselves away from the bounds, bool `[N]`.
+      ended: which searches ended on their own away from the bounds, bool `[N]`.
       free_amplitude: scales each model to its image.
     """
     amplitude = np.ones(len(images), np.float32)
@@ -277,7 +279,7 @@ def check_images(images: np.ndarray, survey: Survey) -> np.ndarray:
     """Checks images of a survey and converts them to float32 `[N, H, W]`.
 
     Raises:
-      lensjax.errors.MeasureError: for no images, another size than the survey's, or pixels that are
+      lensjax.errors.MeasureError: for no images, a size other than the survey's, or pixels that are
         not finite.
     """
     return image_input.check_images(images, shape=(survey.num_pixels,) * 2)

@@ -169,7 +169,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 
 def few_images_warning(count: int, num_features: int) -> str | None:
-    """The warning beside a distance from too few images; None where there are enough.
+    """The warning beside a distance from too few images; None if there are enough.
 
     Args:
       count: images of the smaller set.

@@ -1,4 +1,4 @@
-"""The free fit of the lens: Einstein radius, ellipticity and shear, beside the source position.
+"""The free fit of the lens: Einstein radius, ellipticity and shear, besides the source position.
 
 In a DeepLense model these are constants; the values fitted to generated images have a bias and a
 scatter. The Einstein radius is nearly independent of the rest (correlations of 0.2 or less, in the
@@ -37,7 +37,7 @@ TRUTH = {
     "gamma2": SHEAR_GAMMA2,
 }
 _ROOM = np.array([0.3 * HALO_THETA_E, 0.3, 0.3, 0.2, 0.2])  # on either side of the truth
-# Searches begin beside the true values, so that they have to find them.
+# Searches begin near the true values, so that they have to find them.
 _OFFSETS = np.array([0.04 * HALO_THETA_E, 0.03, 0.03, -0.02, -0.02])
 
 
@@ -113,7 +113,7 @@ def fit_free(
       free_amplitude: for images scaled by their maximum; the flux is then not tested.
 
     Raises:
-      ValueError: for no images, another size than the survey's, pixels that are not finite, or a
+      ValueError: for no images, a size other than the survey's, pixels that are not finite, or a
         smooth fit of another number of images.
     """
     images = fitting.check_images(images, survey)

@@ -24,8 +24,8 @@ def check_images(
 
     Args:
       images: flux per pixel, `[N, *shape]`, integers or floats.
-      name: of the images, in errors.
-      shape: of one image; None for a side of any length.
+      name: the images' name in errors.
+      shape: shape of one image; None for a side of any length.
       min_side: the least length of such a side.
       min_count: the least N.
       allowed: the allowed shape in the words of an error, if not `[N, *shape]`.

@@ -23,7 +23,7 @@ class Interval(NamedTuple):
     """A score with its uncertainty.
 
     Attributes:
-      value: of all images.
+      value: the value on all images.
       error: standard error.
       low: lower end of the interval.
       high: upper end.
@@ -53,9 +53,9 @@ def block_interval(
       statistic: the score of some of the images.
       count: number of images n.
       num_blocks: at least 2; the last blocks may have one image less.
-      confidence: of the interval (Student's t).
+      confidence: the interval's (Student's t).
       rate: how fast the score's error falls, n^-rate; 1/2 for means and smooth functions of them.
-      seed: of the division into blocks.
+      seed: for the division into blocks.
 
     Raises:
       MeasureError: for fewer images than blocks, or a number that is not allowed.
@@ -82,7 +82,7 @@ class Floor(NamedTuple):
     """The Frechet distance between real images and other real images.
 
     Attributes:
-      mean: of the distances of the disjoint sets.
+      mean: mean of the distances of the disjoint sets.
       deviation: their standard deviation.
       num_sets: the number of sets.
     """
@@ -130,7 +130,7 @@ def disjoint_sets(
       labels: int32 `[N]`.
       per_class: images of a class in each set.
       num_sets: the number of sets.
-      seed: of the choice.
+      seed: for the choice.
 
     Returns:
       `num_sets` arrays of places, sorted, integers `[per_class * number of classes]`.
@@ -146,7 +146,7 @@ def disjoint_sets(
         if len(places) < needed:
             raise MeasureError(
                 f"class {label} has {len(places):,} images; {num_sets} disjoint sets of "
-                f"{per_class:,} need {needed:,}. Ask for fewer images a class or fewer sets"
+                f"{per_class:,} need {needed:,}. Ask for fewer images per class or fewer sets"
             )
         class_places.append(random.permutation(places)[:needed].reshape(num_sets, per_class))
     return [np.sort(places) for places in np.concatenate(class_places, axis=1)]

@@ -98,7 +98,7 @@ def kernel_distance(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> KernelDis
     Args:
       a: features `[N, D]`.
       b: features `[M, D]`; the sets must be independent of each other.
-      seed: of the division into blocks; the value does not depend on it.
+      seed: for the division into blocks; the value does not depend on it.
 
     Raises:
       MeasureError: for fewer than 4 images, different numbers of features, or NaN or infinity.

@@ -1,6 +1,6 @@
 """Is this image a possible lens? Fits through the exact renderer, batched in JAX.
 
-On a simulated set the truth is known: a `no_sub` image has two free numbers, the source's position.
+The truth of a simulated set is known: a `no_sub` image has two parameters, the source's position.
 Fitting them and measuring the residual tests a generated image against the forward model itself.
 """
 
@@ -21,10 +21,10 @@ from lensjax.metrics import fitting, forward, starts
 
 FAINT_SHARE_OF_PEAK = 1e-3
 _STARTS_PER_AXIS = 15
-# The two best places of the grid guard against a local minimum beside the true one.
-_STARTS = 2
+# Two starts guard against a local minimum near the true one.
+_NUM_STARTS = 2
 _CHUNK = 64
-_LIMITS = np.full(2, fitting.POSITION_LIMIT)
+_BOUNDS = np.full(2, fitting.POSITION_LIMIT)
 
 
 class SmoothFit(NamedTuple):
@@ -80,13 +80,13 @@ def _starts(images: np.ndarray, survey: Survey, free_amplitude: bool) -> np.ndar
     candidates = jnp.asarray(fitting.map_rows(_make_render(survey), positions))
     costs = map_chunks(lambda chunk: _grid_costs(chunk, candidates, free_amplitude), _CHUNK, images)
     grid = costs.reshape(-1, _STARTS_PER_AXIS, _STARTS_PER_AXIS)
-    return positions[starts.local_minima(grid, _STARTS)]
+    return positions[starts.local_minima(grid, _NUM_STARTS)]
 
 
 def fit_smooth(images: np.ndarray, survey: Survey, *, free_amplitude: bool = False) -> SmoothFit:
     """Fits the source position of the lens without sub-structure to each image.
 
-    Levenberg-Marquardt from the two best of a 15 x 15 grid of positions. Unless the amplitude is
+    Levenberg-Marquardt from the two best points of a 15 x 15 grid. Unless the amplitude is
     free, it is that of the survey, so that a wrong flux counts as an error.
 
     Args:
@@ -95,18 +95,18 @@ def fit_smooth(images: np.ndarray, survey: Survey, *, free_amplitude: bool = Fal
       free_amplitude: for images scaled by their maximum; the flux is then not tested.
 
     Raises:
-      ValueError: for no images, another size than the survey's, or pixels that are not finite.
+      ValueError: for no images, a size other than the survey's, or pixels that are not finite.
     """
     images = fitting.check_images(images, survey)
     minimum = fitting.minimise(
         _make_evaluate(survey, free_amplitude),
         images,
         _starts(images, survey, free_amplitude),
-        -_LIMITS,
-        _LIMITS,
+        -_BOUNDS,
+        _BOUNDS,
         chunk=_CHUNK,
     )
-    inside = fitting.strictly_inside(minimum.parameters, -_LIMITS, _LIMITS)
+    inside = fitting.strictly_inside(minimum.parameters, -_BOUNDS, _BOUNDS)
     models = fitting.map_rows(_make_render(survey), minimum.parameters)
     fitted = fitting.finish(images, models, minimum.ended & inside, free_amplitude)
     return SmoothFit(minimum.parameters[:, 0], minimum.parameters[:, 1], **fitted._asdict())
@@ -129,9 +129,9 @@ def faint_pixel_rms(images: np.ndarray, fitted: np.ndarray) -> float:
 def uniform_ks_distance(values: np.ndarray) -> float:
     """The Kolmogorov-Smirnov distance of positions `[N]` from their uniform prior."""
     limit = SOURCE_POSITION_LIMIT
-    quantiles = np.clip((np.sort(values.astype(np.float64)) + limit) / (2 * limit), 0, 1)
-    ranks = np.arange(len(values) + 1) / len(values)
-    return float(max(np.max(ranks[1:] - quantiles), np.max(quantiles - ranks[:-1])))
+    expected = np.clip((np.sort(values.astype(np.float64)) + limit) / (2 * limit), 0, 1)
+    observed = np.arange(len(values) + 1) / len(values)
+    return float(max(np.max(observed[1:] - expected), np.max(expected - observed[:-1])))
 
 
 def smooth_scores(images: np.ndarray, survey: Survey) -> Mapping[str, float]:

@@ -44,7 +44,7 @@ class HoleTest:
       density_low: lower end of its exact 95 % interval.
       density_high: upper end.
       density_around: density in the ring of equal area around the disc, where training images lie,
-        for comparison. None where the ring leaves the prior.
+        for comparison. None if the ring leaves the prior.
       ratio_inside: median of RMS(image - fit) / RMS(image) for sources in the disc; None without an
         image there.
       ratio_outside: the same outside the disc; None without an image there.
@@ -320,7 +320,7 @@ def planted_copies(train: np.ndarray, errors: np.ndarray, num: int, seed: int) -
       errors: residuals of the smooth fit to *generated* `no_sub` images, float32 `[E, H, W]`. These
         images have no sub-structure, so that the residuals are the generator's own error.
       num: number of copies.
-      seed: of the choice of images and errors.
+      seed: for the choice of images and errors.
     """
     random = np.random.default_rng(seed)
     chosen, added = random.integers(len(train), size=num), random.integers(len(errors), size=num)

@@ -46,7 +46,7 @@ def add_instrument_noise(
     Args:
       images: noise-free flux per pixel for sources of magnitude 20, `[N, H, W]`.
       survey: the DeepLense model of the images.
-      magnitude: of the source before lensing.
+      magnitude: the source's before lensing.
       seed: 0 or above.
       exposure_time_s: for a survey without a fixed exposure (`model_i`, whose flux has arbitrary
         units: a magnitude of 20 is then the published brightness) and only there.

@@ -37,7 +37,7 @@ class PotentialFit(NamedTuple):
     Attributes:
       source_x: arcsec, float32 `[N]`.
       source_y: arcsec, float32 `[N]`.
-      coefficients: of the splines, arcsec^2, float32 `[N, 15, 15]`, rows along y.
+      coefficients: spline coefficients, arcsec^2, float32 `[N, 15, 15]`, rows along y.
       image: the fitted image, flux, float32 `[N, H, W]`.
       ratio: RMS(image - fit) / RMS(image), float32 `[N]`.
       converged: see `fitting.Fitted`, bool `[N]`.
@@ -156,7 +156,7 @@ def fit_potential(
       free_amplitude: for images scaled by their maximum; the flux is then not tested.
 
     Raises:
-      ValueError: for no images, another size than the survey's, pixels that are not finite, or a
+      ValueError: for no images, a size other than the survey's, pixels that are not finite, or a
         smooth fit of another number of images.
     """
     images = fitting.check_images(images, survey)

@@ -97,7 +97,7 @@ def fit_ring_radius(
       (0.8129 for a Model II lens without sub-structure), float32 `[N]`.
 
     Raises:
-      MeasureError: for no images, another size than the survey's, or pixels that are not finite.
+      MeasureError: for no images, a size other than the survey's, or pixels that are not finite.
     """
     images = fitting.check_images(images, survey)
     limit = fitting.POSITION_LIMIT
@@ -121,7 +121,7 @@ class RadiusClassifier:
     one more image is shared out among the classes, so that no probability is 0.
 
     Attributes:
-      radii: of the training images, sorted, float64 `[M]`.
+      radii: radii of the training images, sorted, float64 `[M]`.
       num_below: training images of each class among the first i radii, int64 `[M + 1, K]`.
       num_neighbours: the number of nearest radii.
     """

@@ -49,7 +49,7 @@ class Comparison(NamedTuple):
     """How a one-dimensional quantity of generated images compares with that of real ones.
 
     Attributes:
-      ks: Kolmogorov-Smirnov distance, 0 to 1; None where the truth is constant.
+      ks: Kolmogorov-Smirnov distance, 0 to 1; None if the truth is constant.
       wasserstein: Wasserstein-1 distance, in the quantity's unit; where the truth is constant it is
         the mean distance from that constant, its floor 0.
       real_mean: mean of the real values.
@@ -73,7 +73,7 @@ class VectorComparison(NamedTuple):
 
     Attributes:
       mean: mean of the components' Wasserstein-1 distances.
-      max_z: the largest `component_z`, beside the largest z of real against real; None where no
+      max_z: the largest `component_z`, beside the largest z of real against real; None if no
         component's floor has a spread.
       component_wasserstein: Wasserstein-1 distance of each component, float64 `[K]`.
       component_floor: mean of its floor, float64 `[K]`.
@@ -195,7 +195,7 @@ def compare(real: np.ndarray, generated: np.ndarray, seed: int = 0) -> Compariso
     Args:
       real: `[n]`, at least 20.
       generated: `[m]`, at least 20.
-      seed: of the 200 random splits of the floor and the 999 permutations.
+      seed: for the 200 random splits of the floor and the 999 permutations.
 
     Raises:
       MeasureError: for other shapes, too few values, or values that are not finite.
@@ -243,7 +243,7 @@ def compare_vectors(
     Args:
       real: `[n, K]`, at least 20 vectors; pass spectra as logarithms.
       generated: `[m, K]`, at least 20 vectors.
-      seed: of the random splits and permutations.
+      seed: for the random splits and permutations.
       num_permutations: for the p values, which are at least 1 / (1 + num_permutations).
 
     Raises:

@@ -43,7 +43,7 @@ def twin_test(generated: np.ndarray, real: np.ndarray) -> TwinTest:
 
     Args:
       generated: images of one class, float32 `[N, H, W]`, finite.
-      real: images of the same class that are no copies of each other, `[M, H, W]`.
+      real: images of the same class that are not copies of each other, `[M, H, W]`.
 
     Raises:
       MeasureError: for fewer than three images, or sizes that differ.

@@ -38,7 +38,7 @@ def choose(name: str, platform: str, num_tokens: int, head_width: int, dtype: jn
       platform: see `platform`.
       num_tokens: T.
       head_width: channels of a head.
-      dtype: of queries, keys and values.
+      dtype: dtype of queries, keys and values.
     """
     if name != "auto":
         return name

@@ -81,7 +81,7 @@ class _Head(nn.Module):
       num_classes: classes.
       cells: side of the grid over which feature maps are averaged.
       dropout: share of features dropped in training.
-      dtype: of the computation.
+      dtype: for the computation.
     """
 
     num_features: int
@@ -111,7 +111,7 @@ class CNN(nn.Module):
       num_classes: classes.
       cells: side of the grid over which the last feature map is averaged.
       dropout: share of channels dropped in training.
-      dtype: of the computation; parameters and output are float32.
+      dtype: for the computation; parameters and output are float32.
     """
 
     widths: Sequence[int]
@@ -167,7 +167,7 @@ class ResCNN(nn.Module):
       num_classes: classes.
       cells: side of the grid over which the last feature map is averaged.
       dropout: share of channels dropped in training.
-      dtype: of the computation; parameters and output are float32.
+      dtype: for the computation; parameters and output are float32.
     """
 
     patch_size: int
@@ -228,7 +228,7 @@ class _BasicBlock(nn.Module):
 class ResNet18(nn.Module):
     """ResNet18 (He et al. 2016, arXiv:1512.03385) with GroupNorm for BatchNorm.
 
-    Running averages of BatchNorm would be a state beside the parameters, and in training the output
+    Running averages of BatchNorm would be state besides the parameters, and in training the output
     for an image would depend on its batch (Wu & He 2018, arXiv:1803.08494).
 
     Attributes:
@@ -236,7 +236,7 @@ class ResNet18(nn.Module):
         and max pooling, for images of about 224.
       num_classes: classes.
       dropout: share of features dropped in training.
-      dtype: of the computation; parameters and output are float32.
+      dtype: for the computation; parameters and output are float32.
     """
 
     stem: str
@@ -282,7 +282,7 @@ class ViT(nn.Module):
       mlp_ratio: width of a block's perceptron over `width`.
       num_classes: classes.
       dropout: share of features dropped in training.
-      dtype: of the computation; parameters and output are float32.
+      dtype: for the computation; parameters and output are float32.
       attention: one of `config.model.ATTENTIONS`.
     """
 

@@ -31,7 +31,7 @@ class DiTBlock(nn.Module):
     Attributes:
       num_heads: attention heads.
       mlp_ratio: width of the perceptron over that of the tokens.
-      dtype: of the computation.
+      dtype: for the computation.
       attention: one of `config.model.ATTENTIONS`.
     """
 
@@ -68,7 +68,7 @@ class DiT(nn.Module):
       num_heads: attention heads.
       mlp_ratio: width of a block's perceptron over `width`.
       num_classes: classes without the null label.
-      dtype: of the computation; parameters and the last layer are float32.
+      dtype: for the computation; parameters and the last layer are float32.
       attention: one of `config.model.ATTENTIONS`.
       remat: whether each block is recomputed for the gradient instead of stored.
     """

@@ -187,7 +187,7 @@ def inception_features(
         the second pool, the last block of 17 x 17 pixels, and the last of all.
 
     Returns:
-      float32 `[N, layer]` by layer. Layers behind the last one asked for are not computed.
+      float32 `[N, layer]` by layer. Layers after the last one asked for are not computed.
 
     Raises:
       MeasureError: for another shape of the images or an unknown layer.

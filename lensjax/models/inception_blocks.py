@@ -18,9 +18,9 @@ class Convolution(NamedTuple):
 
     Attributes:
       name: its name within its block.
-      channels: of its output.
+      channels: output channels.
       kernel: height and width.
-      stride: of both axes.
+      stride: stride of both axes.
       padding: `SAME` or `VALID`.
     """
 

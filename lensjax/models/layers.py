@@ -96,7 +96,7 @@ class ConditionEmbedding(nn.Module):
     Attributes:
       size: length of the vector.
       num_classes: classes; one more row of the table is the null label.
-      dtype: of the computation; parameters are float32.
+      dtype: for the computation; parameters are float32.
     """
 
     size: int
@@ -125,7 +125,7 @@ class SelfAttention(nn.Module):
 
     Attributes:
       num_heads: heads; divides the width.
-      dtype: of the computation; parameters are float32.
+      dtype: for the computation; parameters are float32.
       out_init: initializer of the output's kernel.
       attention: one of `config.model.ATTENTIONS`.
     """

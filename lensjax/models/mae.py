@@ -64,7 +64,7 @@ class MAE(nn.Module):
       decoder_width: size of a token of the decoder; a multiple of 4 and of `decoder_heads`.
       decoder_depth: number of its blocks.
       decoder_heads: its attention heads.
-      dtype: of the computation; parameters and output are float32.
+      dtype: for the computation; parameters and output are float32.
       attention: one of `config.model.ATTENTIONS`.
     """
 

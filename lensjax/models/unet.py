@@ -93,7 +93,7 @@ class ResBlock(nn.Module):
 
     Attributes:
       width: channels of the output.
-      dtype: of the computation.
+      dtype: for the computation.
     """
 
     width: int
@@ -122,7 +122,7 @@ class AttentionBlock(nn.Module):
 
     Attributes:
       num_heads: heads; divides the channels.
-      dtype: of the computation.
+      dtype: for the computation.
       attention: one of `config.model.ATTENTIONS`.
     """
 
@@ -161,7 +161,7 @@ class UNet(nn.Module):
       attention_resolutions: rows of the feature maps with self-attention after each residual block;
         see `feature_rows`.
       attention_head_width: channels of an attention head.
-      dtype: of the computation; parameters and the last layer are float32.
+      dtype: for the computation; parameters and the last layer are float32.
       attention: one of `config.model.ATTENTIONS`.
       remat: whether each block is recomputed for the gradient instead of stored.
     """

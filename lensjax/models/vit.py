@@ -11,12 +11,12 @@ from lensjax.models.layers import SelfAttention, position_embedding, space_to_de
 
 
 class Block(nn.Module):
-    """Attention and a two-layer perceptron behind layer norms, each beside a shortcut.
+    """Attention and a two-layer perceptron after layer norms, each beside a shortcut.
 
     Attributes:
       num_heads: attention heads.
       mlp_ratio: width of the perceptron over that of the tokens.
-      dtype: of the computation.
+      dtype: for the computation.
       attention: one of `config.model.ATTENTIONS`.
     """
 
@@ -55,7 +55,7 @@ class Encoder(nn.Module):
       depth: number of blocks.
       num_heads: attention heads.
       mlp_ratio: width of a block's perceptron over `width`.
-      dtype: of the computation; parameters are float32.
+      dtype: for the computation; parameters are float32.
       attention: one of `config.model.ATTENTIONS`.
     """
 

@@ -48,7 +48,7 @@ def _checksum_of(description: Mapping[str, Any]) -> int:
 
 
 def _check_fits(saved: dict[str, dict[str, Any]], expected: Any, step: int) -> None:
-    """Raises CheckpointError where the configuration needs other arrays than were saved."""
+    """Raises CheckpointError if the configuration needs other arrays than were saved."""
     wanted = {name: (list(leaf.shape), str(leaf.dtype)) for name, leaf in _leaves(expected).items()}
     stored = {name: (leaf["shape"], leaf["dtype"]) for name, leaf in saved.items()}
     for name in sorted(wanted.keys() | stored.keys()):
@@ -82,7 +82,7 @@ class Checkpoints:
       directory: the folder that holds them.
       keep_last: number of newest checkpoints that are kept.
       keep_every: checkpoints at multiples of this are kept for good; None keeps none.
-      read_only: for readers beside a running training; nothing is removed or moved.
+      read_only: for readers while a run trains; nothing is removed or moved.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Checkpoints:
         """Starts to write the state after `step` updates; returns before it is on disk.
 
         Raises:
-          CheckpointError: where Orbax refuses the step.
+          CheckpointError: if Orbax refuses the step.
         """
         if step in self._manager.all_steps():
             return  # a run that is resumed and stopped immediately has no new state
@@ -190,10 +190,10 @@ class Checkpoints:
           step: the checkpoint to read; None for the newest sound one.
 
         Returns:
-          The state, or None where there is no checkpoint at all.
+          The state, or None if there is no checkpoint at all.
 
         Raises:
-          CheckpointError: where none is sound, the given one is missing or damaged, or the
+          CheckpointError: if none is sound, the given one is missing or damaged, or the
             configuration needs other shapes or dtypes.
         """
         alone = self._read_only or jax.process_count() == 1
@@ -270,7 +270,7 @@ class Checkpoints:
         """Waits until all saves are on disk.
 
         Raises:
-          CheckpointError: where it could not be written.
+          CheckpointError: if it could not be written.
         """
         try:
             self._manager.wait_until_finished()
@@ -283,7 +283,7 @@ class Checkpoints:
         """Waits until everything is on disk.
 
         Raises:
-          CheckpointError: where it could not be written.
+          CheckpointError: if it could not be written.
         """
         try:
             self.wait()

@@ -47,7 +47,7 @@ def load_data(
     """Reads one split of a set, which is built first where it is missing.
 
     Args:
-      name: a simulated set, such as `model_ii_mini`, or `folder` for files of your own; with or
+      name: a simulated set, such as `model_ii_mini`, or `folder` for your own files; with or
         without `deeplense/`.
       split: `train` or `test`.
       directory: where data sets live; None for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.

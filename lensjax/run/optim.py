@@ -41,7 +41,7 @@ def build_optimizer(
     b2: float,
     eps: float,
 ) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019) behind clipping by the global norm.
+    """AdamW (Loshchilov & Hutter 2019) after clipping by the global norm.
 
     Args:
       schedule: learning rate of a step.
@@ -77,7 +77,7 @@ def ema_decay(step: Array, batch_size: int, half_life_images: float, warmup_shar
 
     Args:
       step: int32 `[]`, updates made before this one.
-      batch_size: images a step.
+      batch_size: images per step.
       half_life_images: the half-life when warmed up.
       warmup_share: the largest half-life as a share of the images seen; 0 switches this off.
     """

@@ -77,7 +77,7 @@ def hardware() -> dict[str, Any]:
 
     Returns:
       `platform`; `cpu_model`, `cpu_count` (logical processors) and `cpu_usable` (those that this
-      process may use); `memory_bytes`, None where the system does not say; `devices`, with JAX's
+      process may use); `memory_bytes`, None if the system does not say; `devices`, with JAX's
       `platform`, `kind` and `count`.
     """
     device = jax.devices()[0]

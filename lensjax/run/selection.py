@@ -92,7 +92,7 @@ def _losses(path: pathlib.Path, start: int) -> list[float | None]:
 
 
 def restore_best(workdir: pathlib.Path, expected: Any, step: int | None = None) -> Any:
-    """The best state of a run, None where there is none yet or it is of another step.
+    """The best state of a run, None if there is none yet or it is of another step.
 
     Args:
       workdir: the run's folder.

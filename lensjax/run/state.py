@@ -107,8 +107,8 @@ def _accumulated(
         lambda rows: rows.reshape(accumulate_steps, -1, *rows.shape[1:]),
         (batch, keys, places.indices),
     )
-    nothing = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
-    total, _ = jax.lax.scan(add, nothing, micro_batches)
+    zeros = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+    total, _ = jax.lax.scan(add, zeros, micro_batches)
     return jax.tree.map(lambda value: value / accumulate_steps, total)
 
 

@@ -41,7 +41,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     """Reads a JSON file of a workdir.
 
     Raises:
-      WorkdirError: where the file is not there or holds no JSON object.
+      WorkdirError: if the file is not there or holds no JSON object.
     """
     try:
         content = json.loads(path.read_text())
@@ -102,7 +102,7 @@ def read_dataset(workdir: pathlib.Path) -> dict[str, Any]:
     """Reads `dataset.json`: the description of a run's data.
 
     Raises:
-      WorkdirError: where it is missing, or lacks a field that is needed.
+      WorkdirError: if it is missing, or lacks a field that is needed.
     """
     path = workdir / DATASET_FILE
     content = read_json(path)
@@ -133,8 +133,8 @@ def check_free(workdir: pathlib.Path, config: Config) -> None:
     """Checks without writing that `claim` will succeed.
 
     Raises:
-      ConfigError: where the workdir belongs to another configuration; every difference is listed.
-      WorkdirError: where the folder cannot be made or its `config.json` not be read.
+      ConfigError: if the workdir belongs to another configuration; every difference is listed.
+      WorkdirError: if the folder cannot be made or its `config.json` not be read.
     """
     if is_begun(workdir):
         check_same(workdir, config)
@@ -150,8 +150,8 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
     """Makes a workdir this run's own, or checks that it is; without checkpoints it is free.
 
     Raises:
-      ConfigError: where the workdir belongs to another configuration; every difference is listed.
-      WorkdirError: where the folder cannot be made or its `config.json` not be read.
+      ConfigError: if the workdir belongs to another configuration; every difference is listed.
+      WorkdirError: if the folder cannot be made or its `config.json` not be read.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -181,7 +181,7 @@ def record_start(workdir: pathlib.Path, step: int, config: Config, data: Dataset
       data: the set that it trains on.
 
     Raises:
-      WorkdirError: where the file is there and cannot be read.
+      WorkdirError: if the file is there and cannot be read.
     """
     path = workdir / PROVENANCE_FILE
     starts = read_json(path).get("starts") if step and path.exists() else []
@@ -202,8 +202,8 @@ def check_same(workdir: pathlib.Path, config: Config) -> None:
     """Checks that a configuration is that of a workdir, except for resumable fields.
 
     Raises:
-      ConfigError: where it differs; every difference is listed.
-      WorkdirError: where the workdir has no configuration.
+      ConfigError: if it differs; every difference is listed.
+      WorkdirError: if the workdir has no configuration.
     """
     changed = differences(brought_up_to_date(_saved_config(workdir)), to_dict(config))
     if changed:
@@ -217,10 +217,10 @@ def check_same(workdir: pathlib.Path, config: Config) -> None:
 
 @contextlib.contextmanager
 def training_lock(workdir: pathlib.Path) -> Iterator[None]:
-    """Locks the workdir for one training; the system releases it if the process dies.
+    """Locks the workdir for one training run; the system releases it if the process dies.
 
     Raises:
-      WorkdirError: where another process trains there.
+      WorkdirError: if another process trains there.
     """
     folder = os.open(workdir, os.O_RDONLY)
     try:
@@ -239,8 +239,8 @@ def load_config(workdir: pathlib.Path) -> Config:
     """The configuration that a workdir was trained with.
 
     Raises:
-      WorkdirError: where there is none.
-      ConfigError: where this version of lensjax does not accept it.
+      WorkdirError: if there is none.
+      ConfigError: if this version of lensjax does not accept it.
     """
     values = brought_up_to_date(_saved_config(workdir))
     missing = missing_fields(values)

@@ -33,7 +33,7 @@ def only_warnings() -> Iterator[None]:
 
 
 def _open_tensorboard(folder: pathlib.Path) -> Any:
-    """A CLU writer, or None where TensorFlow is not installed."""
+    """A CLU writer, or None if TensorFlow is not installed."""
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # both silence TensorFlow's first lines
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     try:

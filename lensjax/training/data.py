@@ -1,4 +1,4 @@
-"""The images and the scaling of a training, and their description in `dataset.json`."""
+"""The images and the scaling of a training run, and their description in `dataset.json`."""
 
 import pathlib
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from lensjax.run import workdir as files
 
 
 class TrainingData(NamedTuple):
-    """The images of a training.
+    """The images of a training run.
 
     Attributes:
       train: the images to train on.

@@ -1,4 +1,4 @@
-"""A short evaluation beside each sample grid of a training."""
+"""A short evaluation with each sample grid during training."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ def light_scores(
     class_names: Sequence[str],
     data_name: str,
 ) -> Mapping[str, float]:
-    """A few numbers of generated images, for the metrics of a training.
+    """A few numbers of generated images, for the metrics of a training run.
 
     Args:
       generated: for each class, flux `[n, H, W, C]`.

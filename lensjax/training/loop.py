@@ -39,7 +39,7 @@ def train(
       split: the training images; those in `data.exclude_source_disc` are left out here.
       test: images that are not trained on, for the validation loss of a generator; None leaves it
         out. Classifiers and pre-training validate on a part of `split`, and never see these.
-      quiet: for a training inside another program: logs warnings alone, shows nothing in
+      quiet: for training inside another program: logs warnings alone, shows nothing in
         TensorBoard, draws no curves, and leaves signals to its caller.
       mesh: the devices; None for those of the configuration.
       stop: names, afterwards, the signal that stopped the run; None if no caller needs it.
@@ -48,12 +48,12 @@ def train(
       The state at the end, or where a signal stopped the run.
 
     Raises:
-      ConfigError: where the workdir belongs to another configuration or data set.
+      ConfigError: if the workdir belongs to another configuration or data set.
       lensjax.errors.DataError: for data that the configuration cannot take.
-      lensjax.errors.WorkdirError: where another process trains in the workdir.
-      lensjax.errors.HostError: where the hosts do not share the workdir.
-      TrainingError: where a loss or gradient was not finite.
-      lensjax.errors.CheckpointError: where there are checkpoints but none is sound.
+      lensjax.errors.WorkdirError: if another process trains in the workdir.
+      lensjax.errors.HostError: if the hosts do not share the workdir.
+      TrainingError: if a loss or gradient was not finite.
+      lensjax.errors.CheckpointError: if there are checkpoints but none is sound.
     """
     stop = stop or StopRequest()
     with contextlib.ExitStack() as cleanup:

@@ -122,7 +122,7 @@ class Monitor:
         Args:
           step: steps that were made.
           params: the parameters to validate; None for no validation at this step.
-          scores: of the images drawn at this step.
+          scores: scores of the images drawn at this step.
         """
         values = self.progress.summary(step) | dict(scores or {})
         validation: Mapping[str, float] = {}

@@ -44,7 +44,7 @@ class Begun(NamedTuple):
       data: the images to train and to validate on.
       augment_fn: `(key, image) -> image` of a training example, in flux.
       checkpoints: the newest states.
-      selection: the best state; None where the newest is wanted.
+      selection: the best state; None if the newest is wanted.
       state: a new one, or that of the newest sound checkpoint.
     """
 
@@ -155,7 +155,7 @@ def get_ready(run: Begun, cleanup: contextlib.ExitStack, *, quiet: bool = False)
 def _claimed(
     workdir: pathlib.Path, config: Config, task: Task, image_shape: tuple[int, int, int]
 ) -> Iterator[None]:
-    """Makes a workdir this run's own, and keeps other trainings out while it is open."""
+    """Makes a workdir this run's own, and keeps other runs out while it is open."""
     hosts.check_shared(workdir)
     if not hosts.is_main():
         yield

@@ -1,4 +1,4 @@
-"""Signals that end a training: a single process stops by itself, several agree on a step."""
+"""Signals that end training: a single process stops by itself, several agree on a step."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ RUN_AGAIN = 75
 
 
 class StopRequest:
-    """Set by the handler of SIGTERM and SIGINT; the loop asks after each dispatch."""
+    """Set by the handler of SIGTERM and SIGINT; the loop checks it after each dispatch."""
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
@@ -24,9 +24,9 @@ class StopRequest:
         signal.signal(number, signal.SIG_DFL)
 
     def reached(self, count: int) -> str | None:
-        """The signal that ends the training now, None to go on.
+        """The signal that ends training now; None to go on.
 
-        On several hosts a signal to one of them ends all, after the same step; each must ask after
+        On several hosts a signal to one ends all, after the same step; each must check after
         each dispatch.
 
         Args:

@@ -34,7 +34,7 @@ from lensjax.training.transfer import check_start, scaling_of, with_encoder
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """The parts of a training that depend on its purpose; see the subclasses.
+    """The parts of training that depend on its purpose; see the subclasses.
 
     Attributes:
       config: the configuration.
@@ -43,7 +43,7 @@ class Task:
     config: Config
 
     def check(self, info: DatasetInfo) -> None:
-        """Checks that the data fits the task; raises `DataError` where it does not."""
+        """Checks that the data fits the task; raises `DataError` if it does not."""
 
     def divide(self, split: Split, test: Split | None) -> tuple[Split, Split | None]:
         """Chooses the images to train and to validate on, by default two parts of `split`."""
@@ -71,7 +71,7 @@ class Task:
         raise NotImplementedError
 
     def selection(self, workdir: pathlib.Path, start: int) -> Selection | None:
-        """Opens the selection of the best state; None where the newest state is wanted."""
+        """Opens the selection of the best state; None if the newest state is wanted."""
         del workdir, start
         return None
 

@@ -33,7 +33,7 @@ def check_start(config: Config, image_shape: tuple[int, int, int]) -> None:
 
     Raises:
       ConfigError: for another network, or one that saw images of another shape.
-      lensjax.errors.WorkdirError: where the folder is not that of a run.
+      lensjax.errors.WorkdirError: if the folder is not a run's.
     """
     folder = _folder(config)
     model, theirs = config.model, files.load_config(folder).model
@@ -68,8 +68,8 @@ def with_encoder(state: TrainState, config: Config) -> TrainState:
     """Puts the encoder of `classify.start_from` into a state before its first step.
 
     Raises:
-      lensjax.errors.WorkdirError: where the other run has no checkpoint at all.
-      lensjax.errors.CheckpointError: where the checkpoint is missing or damaged.
+      lensjax.errors.WorkdirError: if the other run has no checkpoint at all.
+      lensjax.errors.CheckpointError: if the checkpoint is missing or damaged.
     """
     folder = _folder(config)
     theirs = files.load_config(folder)

@@ -52,7 +52,7 @@ def _reread(
     """Yields images with their pixels in the order of the files, each file opened once.
 
     Raises:
-      DataError: where an image has changed since it was checked.
+      DataError: if an image has changed since it was checked.
     """
     by_file: dict[int, dict[int, ScannedImage]] = collections.defaultdict(dict)
     for scanned in images:

@@ -121,7 +121,7 @@ def _class_of(file: FolderFile, image: FileImage) -> str | None:
     """The class that the folder or the file itself states.
 
     Raises:
-      ValueError: where the two disagree, or the file's class name is not allowed.
+      ValueError: if the two disagree, or the file's class name is not allowed.
     """
     own = image.class_name and class_name_of(image.class_name)
     if own and not is_class_name(own):

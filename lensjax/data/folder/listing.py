@@ -22,7 +22,7 @@ class FolderFile:
 
     Attributes:
       path: the file.
-      split: `train` or `test`; None where there are no folders for splits.
+      split: `train` or `test`; None if there are no folders for splits.
       class_name: the class by the folder that it lies in; None in a flat folder.
       size: bytes.
       modified_ns: time of the last change of its content.
