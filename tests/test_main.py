@@ -31,7 +31,8 @@ def get_config():
     {}
     return config
 """
-# Command line (without --workdir), and what the one message must hold.
+# Command line (without --workdir), and what the one message must hold; of the values of fields
+# those alone that a command line makes, the others are in `config/test_reading.py`.
 REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "no config": ([], ["--config is missing"]),
     "config not there": (
@@ -57,79 +58,23 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
         [SMOKE, "--config.train.bach_size=3"],
         ["train.bach_size: got '3'", "batch_size"],
     ),
-    "unknown field, two words": (
-        [SMOKE, "--config.train.bach_size", "3"],
-        ["train.bach_size: got '3'"],
-    ),
-    "unknown section": (
-        [SMOKE, "--config.trian.seed=3"],
-        ["trian: got '3'", "did you mean train?"],
-    ),
-    "a section": ([SMOKE, "--config.train=3"], ["train: got '3'", "section", "batch_size"]),
-    "a field of a field": ([SMOKE, "--config.seed.x=3"], ["seed.x: got '3'", "no fields"]),
     "text for an integer": (
         [SMOKE, "--config.train.batch_size=x"],
         ["train.batch_size: got 'x'", "integer"],
-    ),
-    "half an integer": (
-        [SMOKE, "--config.train.batch_size=1.5"],
-        ["train.batch_size: got '1.5'", "integer"],
-    ),
-    "empty integer": (
-        [SMOKE, "--config.train.batch_size="],
-        ["train.batch_size: got ''", "integer"],
-    ),
-    "text for a number": ([SMOKE, "--config.optim.eps=x"], ["optim.eps: got 'x'", "number"]),
-    "text for a truth": (
-        [SMOKE, "--config.train.deterministic=maybe"],
-        ["train.deterministic: got 'maybe'"],
-    ),
-    "text for integers": (
-        [SMOKE, "--config.model.widths=8,x"],
-        ["model.widths: got '8,x'", "integers"],
-    ),
-    "text for numbers": (
-        [SMOKE, "--config.optim.ema_more_half_lives_images=8,x"],
-        ["optim.ema_more_half_lives_images: got '8,x'", "numbers"],
     ),
     "numbers that are none": (
         [SMOKE, "--config.optim.ema_more_half_lives_images=8,nan"],
         ["optim.ema_more_half_lives_images: got ", "finite numbers above 0"],
     ),
-    "an average twice": (
-        [SMOKE, "--config.optim.ema_more_half_lives_images=320"],
-        ["optim.ema_more_half_lives_images: got (320.0,)", "ema_half_life_images, 320"],
-    ),
     "an average that is not kept": (
         [SMOKE, "--config.optim.ema_more_half_lives_images=(8, 2.5)", "--config.sample.ema=9"],
         ["sample.ema: got '9'; allowed: main, 8, 2.5, raw"],
     ),
-    "text for an optional integer": (
-        [SMOKE, "--config.train.keep_every=x"],
-        ["train.keep_every: got 'x'"],
-    ),
-    "not finite": ([SMOKE, "--config.optim.learning_rate=nan"], ["optim.learning_rate: got nan"]),
     "too large": ([SMOKE, "--config.optim.learning_rate=1e400"], ["optim.learning_rate: got inf"]),
-    "zero batch": (
-        [SMOKE, "--config.train.batch_size=0"],
-        ["train.batch_size: got 0", "at least 1"],
-    ),
     "negative seed": ([SMOKE, "--config.seed", "-3"], ["seed: got -3", "at least 0"]),
-    "no steps": ([SMOKE, "--config.sample.steps=0"], ["sample.steps: got 0", "at least 1"]),
-    "zero width": ([SMOKE, "--config.model.widths=8,0"], ["model.widths: got (8, 0)"]),
-    "patch": ([SMOKE, "--config.model.patch_size=7"], ["model.patch_size: got 7", "64 pixels"]),
-    "heads": ([SMOKE, "--config.model.num_heads=3"], ["model.num_heads: got 3", "model.width, 64"]),
-    "attention": (
-        [SMOKE, "--config.model.name=unet", "--config.model.attention_resolutions=8,5"],
-        ["model.attention_resolutions: got (8, 5)", "8, 4, 2"],
-    ),
     "classes": (
         [SMOKE, "--config.model.num_classes=2"],
         ["model.num_classes: got 2", "allowed: 3"],
-    ),
-    "batch beyond the set": (
-        [SMOKE, "--config.train.batch_size=3001"],
-        ["train.batch_size: got 3001", "3000"],
     ),
     "unknown data set": (
         [SMOKE, "--config.data.name=deeplense/model_iv"],
@@ -265,7 +210,9 @@ def test_a_workdir_of_another_configuration_is_refused_with_every_difference(
         ("model.widths", [8], [48, 96, 144]),
         ("train.batch_size", 8, 16),
     ):
-        assert f"  {path}: the workdir has {was!r}, this run {is_now!r}" in output
+        (line,) = (one.strip() for one in output.splitlines() if one.strip().startswith(path + ":"))
+        assert repr(was) in line
+        assert line.endswith(repr(is_now))
     for path in ("train.num_steps", "sample.steps", "evaluate.num_images", "train.log_every"):
         assert path not in output  # they may differ
     assert json.loads((claimed / "config.json").read_text()) == before

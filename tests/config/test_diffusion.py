@@ -4,12 +4,14 @@ import dataclasses
 import functools
 import itertools
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from allpairspy import AllPairs
 from mixture_support import PATHS
 from ml_collections import config_flags
 from run_support import ROOT, nested
@@ -41,6 +43,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("path.betas", EDM | {"path.betas": "cosine"}, "linear with path.name=edm"),
     ("path.table_steps", {"path.table_steps": 1000}, "0 with path.name=flow; .* path.name=vp"),
     ("path.beta_min", {"path.beta_min": 0.2}, "0.1 with path.name=flow"),
+    ("path.beta_min", COSINE | {"path.beta_min": 0.2}, "0.1 with path.betas=cosine; .*linear"),
     ("path.beta_max", COSINE | {"path.beta_max": 9.0}, "20.0 with path.betas=cosine; .*linear"),
     ("path.sigma_min", VP | {"path.sigma_min": 0.01}, "0.002 with path.name=vp; .*name=edm"),
     ("path.sigma_max", {"path.sigma_max": 9.0}, "80.0 with path.name=flow; .*name=edm"),
@@ -129,10 +132,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("field", "changes", "words"), REFUSED, ids=str)
-def test_what_makes_no_sense_is_refused_by_its_field(field, changes, words):
-    with pytest.raises(ConfigError, match=rf"^{re.escape(field)}: got .*; allowed.*{words}"):
-        from_config_dict(nested(changes))
+def test_what_makes_no_sense_is_refused_by_its_field():
+    for field, changes, words in REFUSED:
+        with pytest.raises(ConfigError, match=rf"^{re.escape(field)}: got .*; allowed.*{words}"):
+            from_config_dict(nested(changes))
 
 
 ALLOWED: dict[str, dict[str, Any]] = {
@@ -177,9 +180,9 @@ ALLOWED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", ALLOWED)
-def test_the_neighbours_of_what_is_refused_are_allowed(name):
-    from_config_dict(nested(ALLOWED[name]))
+def test_the_neighbours_of_what_is_refused_are_allowed():
+    for changes in ALLOWED.values():
+        from_config_dict(nested(changes))
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
@@ -263,56 +266,63 @@ def test_paths_of_the_product_are_those_of_all_tests():
     assert set(OF_PATH) == set(PATHS)
 
 
-@pytest.mark.parametrize("preconditioning", PRECONDITIONINGS)
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("path_name", OF_PATH)
-def test_a_combination_has_a_finite_loss_and_gradient_or_is_refused(
-    path_name, prediction, preconditioning
-):
-    """From the first usable time to the last, for a network of one parameter."""
-    combinations = [
-        (path_name, prediction, preconditioning, space, weight)
-        for space, weight in itertools.product(LOSS_SPACES, LOSS_WEIGHTS)
-    ]
-    configs = [_config(*combination) for combination in combinations]
-    assert [config is None for config in configs] == [_meaningless(*one) for one in combinations]
-    allowed = [config for config in configs if config is not None]
-    if not allowed:
-        return
-    path = build_path(allowed[0])
+OPTIONS = (tuple(OF_PATH), PREDICTIONS, PRECONDITIONINGS, LOSS_SPACES, LOSS_WEIGHTS)
+
+
+def test_what_is_refused_is_what_makes_no_sense():
+    for combination in itertools.product(*OPTIONS):
+        assert (_config(*combination) is None) == _meaningless(*combination), combination
+
+
+def _check_losses(combinations: Iterable[Sequence[str]]) -> None:
+    """Losses and gradients from the first usable time to the last, for one parameter."""
     random = np.random.default_rng(0)
     x0, eps = (jnp.asarray(random.normal(size=(8, 2, 2, 1)), jnp.float32) for _ in range(2))
-    t = path.time_of_share(jnp.linspace(0, 1, 8))
-    np.testing.assert_allclose(t[np.array([0, -1])], path.interval, rtol=1e-6)
 
     def network(scale, x, t, condition):
         return scale * x
 
-    scaled = precondition(network, path, preconditioning, allowed[0].data.model_std)
+    for combination in combinations:
+        config = _config(*combination)
+        assert config is not None
+        path = build_path(config)
+        t = path.time_of_share(jnp.linspace(0, 1, 8))
+        np.testing.assert_allclose(t[np.array([0, -1])], path.interval, rtol=1e-6)
+        scaled = precondition(network, path, config.model.preconditioning, config.data.model_std)
+        x_t, settings = interpolate(path, x0, eps, t), loss_settings(config)
 
-    def errors(scale):
-        output = scaled(scale, interpolate(path, x0, eps, t), t, {})
-        settings = [loss_settings(config) for config in allowed]
-        return [squared_error(path, each, output, x0, eps, t) for each in settings]
+        def error(scale, path=path, scaled=scaled, settings=settings, x_t=x_t, t=t):
+            return squared_error(path, settings, scaled(scale, x_t, t, {}), x0, eps, t)
 
-    for value, slope in zip(*jax.jvp(errors, (0.5,), (1.0,)), strict=True):
-        assert np.all(np.isfinite(value) & (value >= 0))
-        assert np.all(np.isfinite(slope))
-        assert np.any(slope != 0)
+        value, slope = jax.jvp(error, (0.5,), (1.0,))
+        assert np.all(np.isfinite(value) & (value >= 0)), combination
+        assert np.all(np.isfinite(slope)), combination
+        assert np.any(slope != 0), combination
 
 
-@pytest.mark.parametrize("grid", TIME_GRIDS)
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("path_name", OF_PATH)
-def test_each_allowed_path_has_times_on_each_grid(path_name, prediction, grid):
-    preconditioning = "input"
-    config = _config(path_name, prediction, preconditioning, "x0", "uniform")
-    assert (config is None) == _meaningless(path_name, prediction, preconditioning, "x0", "uniform")
-    if config is not None:
-        times = sample_times(build_path(config), SampleConfig(steps=10, time_grid=grid))
-        first, last = build_path(config).interval
-        assert times.shape == (11,)
-        assert times[0] == pytest.approx(last)
-        assert times[-1] == 0
-        assert np.all(np.diff(times) < 0)
-        assert times[-2] >= first - 1e-6
+def test_each_pair_of_options_has_a_finite_loss_and_gradient():
+    def allowed(row):
+        return len(row) < len(OPTIONS) or not _meaningless(*row)
+
+    _check_losses(AllPairs(OPTIONS, filter_func=allowed))
+
+
+@pytest.mark.nightly
+def test_each_combination_has_a_finite_loss_and_gradient():
+    _check_losses(each for each in itertools.product(*OPTIONS) if not _meaningless(*each))
+
+
+def test_each_allowed_path_has_times_on_each_grid():
+    for path_name, prediction in itertools.product(OF_PATH, PREDICTIONS):
+        config = _config(path_name, prediction, "input", "x0", "uniform")
+        if config is None:
+            continue
+        path = build_path(config)
+        first, last = path.interval
+        for grid in TIME_GRIDS:
+            times = sample_times(path, SampleConfig(steps=10, time_grid=grid))
+            assert times.shape == (11,)
+            assert times[0] == pytest.approx(last)
+            assert times[-1] == 0
+            assert np.all(np.diff(times) < 0)
+            assert times[-2] >= first - 1e-6

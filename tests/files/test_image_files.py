@@ -77,15 +77,18 @@ def reason(path: pathlib.Path, layout: str = "auto") -> str:
     return caught.value.reason
 
 
+@pytest.mark.parametrize("num_dtypes", [2, pytest.param(len(DTYPES), marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("block", [None, 300])
-@pytest.mark.parametrize("layout", SHAPES)
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "packed.npz", "a.h5", "packed.h5", "a.fits"])
-def test_every_dtype_and_order_comes_back(tmp_path, monkeypatch, name, layout, block):
+def test_every_dtype_and_order_comes_back(tmp_path, monkeypatch, name, block, num_dtypes):
+    """In every layout and order of axes and bytes, with the next few of all dtypes."""
     if block:  # whatever is larger than this is read in pieces
         monkeypatch.setattr(file_image, "BLOCK_BYTES", block)
         monkeypatch.setattr(npy, "BLOCK_BYTES", block)
-    values = np.random.default_rng(0).normal(0, 30, SHAPES[layout])
-    for code, byte_order, order in itertools.product(DTYPES, "<>", "CF"):
+    codes = itertools.cycle(DTYPES)
+    for layout, byte_order, order, _ in itertools.product(SHAPES, "<>", "CF", range(num_dtypes)):
+        values = np.random.default_rng(0).normal(0, 30, SHAPES[layout])
+        code = next(codes)
         if name == "a.fits" and code == "f2":  # FITS has none
             continue
         signed = values if code[0] != "u" else np.abs(values)
@@ -569,7 +572,7 @@ def test_what_is_no_file_of_its_suffix_says_what_it_is(tmp_path):
     for suffix in SUFFIXES:
         path = tmp_path / f"a{suffix}"
         path.write_bytes(b"")
-        assert reason(path) == "is empty: it has 0 bytes"
+        assert "0 bytes" in reason(path)
         path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
         assert "Git LFS pointer" in reason(path)
         path.write_bytes(b"0.1,0.2,0.3\n" * 20)
@@ -714,7 +717,7 @@ def test_errors_travel_between_processes_and_show_no_control_characters(tmp_path
     assert "asks to run a [2Jb.c;" in reason(path)
 
 
-def fuzz_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+def fuzz_files(folder: pathlib.Path) -> list[pathlib.Path]:
     """A valid file of each kind."""
     stack = np.random.default_rng(1).normal(size=(6, 9, 11)).astype("f4")
     beside = {"labels": np.arange(6), "class_names": np.array(list("abcdef"))}
@@ -730,7 +733,7 @@ def fuzz_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
         files.append(folder / name)
     packed = fits.CompImageHDU(SMALL.astype("f4"), compression_type="RICE_1")
     fits.HDUList([fits.PrimaryHDU(), packed]).writeto(folder / "a.fits.fz")
-    return {path.name: path for path in [*files, folder / "a.fits.fz"]}
+    return [*files, folder / "a.fits.fz"]
 
 
 def mutations(data: bytes, seed: str, count: int):
@@ -747,7 +750,7 @@ def mutations(data: bytes, seed: str, count: int):
         yield bytes(broken)
 
 
-# In processes of their own: HDF5 and the decompression of FITS are C code.
+# In a process of its own: HDF5 and the decompression of FITS are C code.
 FUZZ = """
 import pathlib, sys, warnings
 warnings.simplefilter("error")
@@ -755,9 +758,9 @@ sys.path[:0] = ["tests/support", "tests/files"]
 import numpy as np
 from test_image_files import mutations
 from lensjax.files.image_files import BadFileError, read_images
-for path in map(pathlib.Path, sys.argv[1:]):
+for path in map(pathlib.Path, sys.argv[2:]):
     data, good, bad = path.read_bytes(), 0, 0
-    for broken in mutations(data, path.name, 300):
+    for broken in mutations(data, path.name, int(sys.argv[1])):
         path.write_bytes(broken)
         try:
             for count, image in enumerate(read_images(path)):
@@ -769,26 +772,16 @@ for path in map(pathlib.Path, sys.argv[1:]):
             bad += 1
     print(good, bad)
 """
-FUZZED = (
-    ("object.npy", "a.npy", "a.npz", "packed.npz"),
-    ("a.h5", "packed.h5"),
-    ("a.fits", "a.fits.gz", "a.fits.fz"),
-)
 
 
-@pytest.mark.parametrize("names", FUZZED, ids="-".join)
-def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path, names):
-    files = fuzz_files(tmp_path)
-    assert all(read(files[name]) for name in names)
-    command = [sys.executable, "-c", FUZZ, *(str(files[name]) for name in names)]
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.nightly)])
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path, count):
+    paths = fuzz_files(tmp_path)
+    assert all(read(path) for path in paths)
+    command = [sys.executable, "-c", FUZZ, str(count), *map(str, paths)]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    for line in done.stdout.splitlines():
-        good, bad = map(int, line.split())
-        assert good + bad == 300
-        assert bad > 0
-    assert len(done.stdout.splitlines()) == len(names)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    numbers = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+    assert [good + bad for good, bad in numbers] == [count] * len(paths)
+    assert all(bad > 0 for _, bad in numbers)

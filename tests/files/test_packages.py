@@ -14,16 +14,14 @@ def test_what_is_installed_is_not_imported(monkeypatch):
     assert "antigravity" not in sys.modules
 
 
-@pytest.mark.parametrize(
-    ("names", "said"),
-    [
-        (("numpy", "no_such_package"), "a mode needs no_such_package, which is not installed: "),
-        (("h5py", "astropy"), "a mode needs h5py and astropy, which are not installed: "),
-    ],
-)
-def test_what_is_missing_is_said_with_the_command(monkeypatch, names, said):
+def test_what_is_missing_is_named_with_the_command_that_installs_it(monkeypatch):
     for name in ("h5py", "astropy"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError) as caught:
-        require_packages("a mode", "files", *names)
-    assert str(caught.value) == f"{said}pip install 'lensjax[files]'"
+    for names, missing in (
+        (("numpy", "no_such_package"), "no_such_package"),
+        (("h5py", "astropy"), "h5py and astropy"),
+    ):
+        with pytest.raises(UserError) as caught:
+            require_packages("a mode", "files", *names)
+        assert str(caught.value).startswith(f"a mode needs {missing}, ")
+        assert str(caught.value).endswith("pip install 'lensjax[files]'")

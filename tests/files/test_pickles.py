@@ -2,6 +2,7 @@
 
 import copyreg
 import io
+import itertools
 import os
 import pathlib
 import pickle
@@ -193,19 +194,17 @@ def test_a_shape_that_the_data_does_not_fill_is_refused(shape, words):
         load_object_array(array_pickle(shape=shape))
 
 
-@pytest.mark.parametrize("protocol", [3, 4])
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("byte_order", ["<", ">"])
-@pytest.mark.parametrize("code", DTYPES)
-def test_what_numpy_writes_is_read(code, byte_order, order, protocol):
-    image = np.asarray(100 * RANDOM.random((9, 11)), byte_order + code, order=order)
-    scalar = np.dtype(byte_order + code).type(3)
-    array = objects(image, scalar, 2.5, 7, -(10**12), None, "text", [1, 2])
-    found = load_object_array(pickle.dumps(array, protocol))
-    assert found.shape == (8,)
-    np.testing.assert_array_equal(found.items[0], image)
-    assert found.items[0].dtype == image.dtype
-    assert found.items[1:] == (3, 2.5, 7, -(10**12), None, "text", [1, 2])
+def test_what_numpy_writes_is_read():
+    for code, byte_order, protocol in itertools.product(DTYPES, "<>", (3, 4)):
+        image = (100 * RANDOM.random((9, 11))).astype(byte_order + code)
+        scalar = np.dtype(byte_order + code).type(3)
+        for ordered in (image, np.asfortranarray(image)):
+            array = objects(ordered, scalar, 2.5, 7, -(10**12), None, "text", [1, 2])
+            found = load_object_array(pickle.dumps(array, protocol))
+            assert found.shape == (8,)
+            np.testing.assert_array_equal(found.items[0], image)
+            assert found.items[0].dtype == image.dtype
+            assert found.items[1:] == (3, 2.5, 7, -(10**12), None, "text", [1, 2])
 
 
 def test_what_python_2_wrote_is_read():
@@ -221,8 +220,8 @@ def test_what_python_2_wrote_is_read():
     np.testing.assert_array_equal(load_object_array(data).items[0], np.arange(2.0))
 
 
-@pytest.mark.parametrize("length", range(0, 700, 7))
-def test_a_truncated_pickle_is_refused(length):
+def test_a_truncated_pickle_is_refused():
     data = pickle.dumps(objects(np.ones((4, 4)), np.float64(1e-23)), 4)
-    with pytest.raises(UnusableError, match="truncated"):
-        load_object_array(data[: min(length, len(data) - 1)])
+    for length in range(len(data)):
+        with pytest.raises(UnusableError, match="truncated"):
+            load_object_array(data[:length])

@@ -2,15 +2,12 @@
 
 import ast
 import json
-import pathlib
-import subprocess
 import sys
 
-import pytest
-from run_support import ROOT, environment, run_python
+from run_support import ROOT, run_python
 
 # Each is imported inside the functions that need it.
-HEAVY = (
+HEAVY = {
     "tensorflow",
     "tensorflow_datasets",
     "clu",
@@ -21,7 +18,7 @@ HEAVY = (
     "PIL",
     "scipy",
     "absl.app",
-)
+}
 PURE = (
     "lensjax",
     "lensjax.data.simulator",
@@ -44,110 +41,69 @@ PURE = (
     "lensjax.run.state",
 )
 # `flax` itself imports Orbax, so that it is there whenever flax is; scipy comes with jax.
-BROUGHT_BY_JAX_AND_FLAX = ("jax", "flax.linen", "optax", "numpy")
+IMPORTING = """
+import importlib, json, sys
+import jax, flax.linen, optax, numpy
+from jax._src import xla_bridge
+
+always, settings = set(sys.modules), dict(jax.config.values)
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+assert dict(jax.config.values) == settings
+assert not xla_bridge.backends_are_initialized()
+print(json.dumps(sorted(set(sys.modules) - always)))
+"""
 
 
-def _start(code: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _modules_after(statement: str) -> set[str]:
-    code = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
-    output, _ = _start(code).communicate()
-    return set(json.loads(output))
-
-
-@pytest.fixture(scope="module")
-def always():
-    """Modules that jax, flax, optax and numpy bring along."""
-    return _modules_after("import " + ", ".join(BROUGHT_BY_JAX_AND_FLAX))
-
-
-def test_importing_lensjax_brings_nothing_heavy(always):
-    everything = _modules_after("import " + ", ".join(PURE))
-    assert set(PURE) <= everything
-    assert {name for name in HEAVY if name in everything - always} == set()
-    packages = {name.partition(".")[0] for name in everything - always}
+def test_importing_lensjax_brings_nothing_heavy_changes_no_setting_and_uses_no_device():
+    done = run_python("-W", "error", "-c", IMPORTING, *PURE)
+    assert done.returncode == 0, done.stderr
+    brought = set(json.loads(done.stdout))
+    assert set(PURE) <= brought
+    assert brought & HEAVY == set()
+    packages = {name.partition(".")[0] for name in brought}
     foreign = packages - set(sys.stdlib_module_names) - {"lensjax"}
     assert foreign <= {"jax", "jaxlib", "flax", "optax", "numpy", "absl"}
 
 
-def test_orbax_comes_with_flax_and_not_through_lensjax(always):
-    brought = {name for name in always if name.partition(".")[0] == "orbax"}
-    everything = _modules_after("import lensjax")
-    ours = {name for name in everything if name.partition(".")[0] == "orbax"}
-    assert ours <= brought
-
-
-def test_importing_lensjax_changes_no_setting_and_uses_no_device():
-    code = """
-import jax
-before = dict(jax.config.values)
-import lensjax
-from jax._src import xla_bridge
-assert dict(jax.config.values) == before
-assert not xla_bridge.backends_are_initialized()
-"""
-    done = run_python("-W", "error", "-c", code)
-    assert done.returncode == 0, done.stderr
-
-
-def _top_level_imports(path: pathlib.Path) -> set[str]:
-    """Returns the packages that a module imports when it is imported itself."""
-    found = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.partition(".")[0])
-    return found
-
-
-PACKAGE = ROOT / "lensjax"
-MODULES = sorted(PACKAGE.rglob("*.py"))
-
-
-def _name(path: pathlib.Path) -> str:
-    return path.relative_to(PACKAGE).as_posix()
-
-
+CORE = {"jax", "flax", "optax", "numpy", "absl"}
 # The command line, and what a data set is built and read with.
 ALLOWED = {
-    "main.py": {"absl", "ml_collections"},
+    "main.py": {"ml_collections"},
     "devices/compiled_programs.py": {"filelock"},
     "data/beam.py": {"tensorflow_datasets"},
     "data/deeplense.py": {"tensorflow_datasets"},
     "data/ordered_builder.py": {"tensorflow_datasets", "array_record", "tqdm"},
-    "data/prepared.py": {"tensorflow_datasets", "absl"},
+    "data/prepared.py": {"tensorflow_datasets"},
     "data/records.py": {"tensorflow_datasets", "array_record"},
     "data/folder/builder.py": {"tensorflow_datasets"},
 }
 
 
-@pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_each_module_imports_only_what_the_contract_allows_at_its_top(path):
-    foreign = _top_level_imports(path) - set(sys.stdlib_module_names) - {"lensjax"}
-    core = {"jax", "flax", "optax", "numpy", "absl"}
-    assert foreign <= core | ALLOWED.get(_name(path), set())
+def _packages(statement: ast.AST) -> set[str]:
+    """The packages that an import statement names; none of any other statement."""
+    if isinstance(statement, ast.Import):
+        return {alias.name.partition(".")[0] for alias in statement.names}
+    if isinstance(statement, ast.ImportFrom) and statement.module:
+        return {statement.module.partition(".")[0]}
+    return set()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_tensorflow_is_imported_in_writers_alone_and_inside_a_function(path):
-    tree = ast.parse(path.read_text())
-    names = [
-        name
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-        for name in (
-            [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
-        )
-        if name and name.partition(".")[0] == "tensorflow"
-    ]
-    assert names == (["tensorflow"] if _name(path) == "run/writers.py" else [])
-    assert "tensorflow" not in _top_level_imports(path)
+def _packages_of(statements: list[ast.stmt]) -> set[str]:
+    return set().union(*map(_packages, statements)) - set(sys.stdlib_module_names) - {"lensjax"}
+
+
+def test_each_module_imports_only_what_the_contract_allows():
+    """At its top; TensorFlow in writers alone, and inside a function."""
+    package = ROOT / "lensjax"
+    beyond = {}
+    with_tensorflow = []
+    for path in package.rglob("*.py"):
+        name, text = path.relative_to(package).as_posix(), path.read_text()
+        tree = ast.parse(text)
+        if foreign := _packages_of(tree.body) - CORE - ALLOWED.get(name, set()):
+            beyond[name] = foreign
+        if "tensorflow" in text:
+            with_tensorflow += [name for one in ast.walk(tree) if "tensorflow" in _packages(one)]
+    assert beyond == {}
+    assert with_tensorflow == ["run/writers.py"]

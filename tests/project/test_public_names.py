@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import re
 import warnings
 
 import pytest
@@ -62,14 +63,12 @@ def _get(module: str, name: str) -> object:
         return importlib.import_module(f"{module}.{name}")
 
 
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [(module, name) for module, names in PUBLIC.items() for name in names.split()],
-)
-def test_a_public_name_is_there(module, name):
+def test_every_public_name_is_there():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert _get(module, name) is not None
+        for module, names in PUBLIC.items():
+            for name in names.split():
+                assert _get(module, name) is not None
 
 
 def test_all_is_what_the_package_gives():
@@ -79,14 +78,15 @@ def test_all_is_what_the_package_gives():
 
 
 WARNINGS = """
-import importlib, json, sys, warnings
+import importlib, json, re, sys, warnings
 found = {}
 for old, names in json.loads(sys.argv[1]).items():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         exec(f"from lensjax.{old} import {', '.join(names)}\\nimport lensjax.{old} as module")
     (warning,) = [one for one in caught if one.category is DeprecationWarning]
-    home = str(warning.message).split()[2]
+    told, home = re.findall(r"lensjax\\.[\\w.]*\\w", str(warning.message))[:2]
+    assert told == f"lensjax.{old}"
     new = importlib.import_module(home)
     assert sys.modules[home] is new and new.__spec__.name == home
     assert any(getattr(new, name, None) is getattr(module, name) for name in names), old
@@ -104,8 +104,7 @@ def test_an_old_module_warns_once_where_it_is_imported_and_gives_the_same_object
     found = json.loads(done.stdout)
     assert found.keys() == OLD.keys()
     for old, (message, filename) in found.items():
-        assert message.startswith(f"lensjax.{old} is lensjax.")
-        assert message.endswith("now; the old name goes with lensjax 0.3.0")
+        assert "lensjax 0.3.0" in message, old
         assert filename == "<string>"  # the line of the user
 
 
@@ -122,8 +121,10 @@ def test_what_never_was_there_is_refused_as_ever():
 
 def test_lensjax_itself_uses_no_old_name():
     """No file of the repository imports a module by its old name."""
+    named = re.compile(rf"from lensjax import|lensjax\.(?:{'|'.join(map(re.escape, OLD))})\b")
     for path in (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)) if named.search(text) else ():
             if isinstance(node, ast.ImportFrom) and node.module:
                 imported = {node.module, *(f"{node.module}.{one.name}" for one in node.names)}
             elif isinstance(node, ast.Import):

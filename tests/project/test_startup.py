@@ -19,17 +19,6 @@ MODULES = {
     "export": ("lensjax.cli.export_mode",),
     "build_data": ("lensjax.cli.build_data_mode",),
 }
-NEVER = (
-    "tensorflow",
-    "torch",
-    "pandas",
-    "h5py",
-    "astropy",
-    "sklearn",
-    "jinja2",
-    "matplotlib",
-    "clu",
-)
 READING = {"tensorflow_datasets", "array_record", "PIL"}  # Pillow comes with TFDS
 ALLOWED = {"evaluate": READING, "build_data": READING}
 HEAVY = (
@@ -83,22 +72,15 @@ print("FOUND" + json.dumps(found))
 """
 
 
-@pytest.fixture(scope="module")
-def beginnings() -> dict[str, list[str]]:
+def test_a_mode_begins_without_what_it_may_not_need():
+    assert set(MODULES) == set(MODES)
     arguments = json.dumps([{"no mode yet": [], **MODULES}, HEAVY])
     done = run_python("-c", BEGINNINGS, arguments)
     assert done.returncode == 0, done.stderr
-    return dict(json.loads(line) for line in done.stdout.splitlines())
-
-
-def test_the_modules_of_every_mode_are_looked_at(beginnings):
-    assert set(MODULES) == set(MODES)
+    beginnings = dict(json.loads(line) for line in done.stdout.splitlines())
     assert set(beginnings) == {"no mode yet", *MODES}
-
-
-@pytest.mark.parametrize("mode", ["no mode yet", *MODES])
-def test_a_mode_begins_without_what_it_may_not_need(beginnings, mode):
-    assert set(beginnings[mode]) <= ALLOWED.get(mode, set())
+    needless = {mode: set(heavy) - ALLOWED.get(mode, set()) for mode, heavy in beginnings.items()}
+    assert not any(needless.values()), needless
 
 
 def test_a_training_needs_neither_tensorflow_nor_matplotlib_before_its_first_line(tmp_path):
@@ -123,6 +105,7 @@ def test_help_ends_well_and_imports_no_jax(flag):
     assert not imported & {*HEAVY, "jax", "jaxlib", "flax", "optax", "numpy", "orbax"}
 
 
+@pytest.mark.nightly
 def test_the_benchmark_counts_a_package_once_with_what_it_imports(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     heavy_imports = importlib.import_module("startup").heavy_imports
@@ -151,7 +134,7 @@ assert load is lensjax.load
 try:
     lensjax.laod
 except AttributeError as error:
-    assert str(error) == "module 'lensjax' has no attribute 'laod'"
+    assert "laod" in str(error)
 else:
     raise SystemExit("no error")
 assert not hasattr(lensjax, "main")

@@ -1,5 +1,6 @@
 """A folder becomes a set: what is written, what it is called, and when it is written again."""
 
+import itertools
 import os
 
 import numpy as np
@@ -83,8 +84,10 @@ def test_own_splits_come_back(tmp_path):
         assert {(label, image.tobytes()) for label, image in pairs} == expected
 
 
-@pytest.mark.parametrize("shape", [(SIDE, SIDE), (37, 50), (150, 150), (9, 8, 3)])
-@pytest.mark.parametrize("suffix", WRITERS)
+@pytest.mark.parametrize(
+    ("suffix", "shape"),
+    [*zip(WRITERS, itertools.cycle([(SIDE, SIDE), (37, 50), (150, 150), (9, 8, 3)]), strict=False)],
+)
 def test_any_container_and_size_comes_back(tmp_path, suffix, shape):
     (tmp_path / "root").mkdir()
     for index in range(3):

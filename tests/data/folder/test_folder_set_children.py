@@ -75,15 +75,15 @@ def test_a_killed_build_leaves_nothing_that_looks_finished(children):
     assert found["left"] == ["incomplete"]
     assert found["said"] == "27 images, []"
     assert found["after"] == ["1.0.0"]
-    assert children[1].count("An earlier build of deeplense/folder did not finish") == 1
+    assert children[1].count("did not finish") == 1
 
 
 def test_of_two_processes_at_once_one_builds(children):
     both = children[0]["two_at_once"]["both"]
     assert [lines[0] for lines in both] == ["30 images, []"] * 2
     said = "\n".join(both[0] + both[1])
-    assert said.count("Building deeplense/folder in") == 1
-    assert said.count("Another process is building deeplense/folder; waiting for it.") == 1
+    assert said.count("Building deeplense/folder") == 1
+    assert said.count("waiting for it") == 1
 
 
 def test_images_are_not_held_in_memory(children):

@@ -68,7 +68,9 @@ def expected_digests(shape: str, files: int) -> list[bytes]:
 def test_container_layout_and_number_type_do_not_matter(tmp_path, suffix, shape):
     files = 1 if shape.startswith("N") else 4
     fingerprints = set()
-    for dtype in OF_FITS if "fits" in suffix else DTYPES:
+    dtypes = OF_FITS if "fits" in suffix else DTYPES
+    # A third of them, another one for the next container and for the next layout.
+    for dtype in dtypes[(list(WRITERS).index(suffix) + list(SHAPES).index(shape)) % 3 :: 3]:
         root = tmp_path / dtype.replace(">", "big_")
         root.mkdir()
         for index in range(files):
