@@ -19,8 +19,14 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 NUMBERS = (1, 5, 128, 131)
 
 
-@pytest.mark.parametrize("name", ["model_ii", "model_ii_noisy", "model_ii_conserved"])
-@pytest.mark.parametrize("class_name", CLASS_NAMES)
+@pytest.mark.parametrize(
+    ("name", "class_name"),
+    [
+        *(("model_ii", class_name) for class_name in CLASS_NAMES),
+        ("model_ii_noisy", "cdm"),
+        ("model_ii_conserved", "cdm"),
+    ],
+)
 def test_images_and_rows_are_those_of_the_class(name, class_name):
     images, table = lensjax.simulate(name, class_name, 3, seed=4)
     assert images.dtype == np.float32
@@ -36,7 +42,8 @@ def test_images_and_rows_are_those_of_the_class(name, class_name):
 
 
 def test_parameters_render_to_the_images():
-    for model, survey in SURVEYS.items():
+    for model in ("model_ii", "model_iii"):
+        survey = SURVEYS[model]
         images, table = lensjax.simulate(model, "cdm", 2)
         vectors = np.stack([table[name] for name in parameters.PARAMETER_NAMES], axis=-1)
         again = parameters.render_parameters(vectors, table["label"], survey)
@@ -54,10 +61,10 @@ def test_image_i_is_the_same_bit_for_bit_whatever_num_is(name):
 
 
 def test_seeds_classes_and_models_draw_other_lenses():
+    sets = [*(("model_ii", class_name) for class_name in CLASS_NAMES), ("model_iii", "cdm")]
     drawn = [
         lensjax.simulate(model, class_name, 4, seed)[1]["source_x_arcsec"].tolist()
-        for model in ("model_ii", "model_iii")
-        for class_name in CLASS_NAMES
+        for model, class_name in sets
         for seed in (0, 1, prng.MAX_SEED)
     ]
     assert len({value for part in drawn for value in part}) == 4 * len(drawn)

@@ -13,6 +13,7 @@ from lensjax import prng
 from lensjax.data import raytracing, simulator
 from lensjax.data.surveys import SURVEYS
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 SURVEY_OF_MODEL = {"I": "model_i", "II": "model_ii", "III": "model_iii"}
 CASES = sorted(name.removesuffix("/image") for name in REFERENCE if name.endswith("/image"))
 
@@ -35,6 +36,7 @@ def kolmogorov_smirnov(sample) -> float:
     return max(upper, lower) * math.sqrt(n)
 
 
+@functools.cache
 def draw(class_name: str, num: int = 4000, *, conserved: bool = False) -> simulator.Draw:
     survey = SURVEYS["model_ii"]
     keys = prng.keys(prng.key(3, "test"), jnp.arange(num))
@@ -44,8 +46,13 @@ def draw(class_name: str, num: int = 4000, *, conserved: bool = False) -> simula
     return jax.tree.map(np.asarray, sample(keys))
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("double", "tolerance"), [(False, 2e-5), (True, 1e-11)])
+@pytest.mark.parametrize(
+    ("case", "double", "tolerance"),
+    [
+        *((case, True, 1e-11) for case in CASES),
+        *((f"{model}/axion/ss1", False, 2e-5) for model in SURVEY_OF_MODEL),
+    ],
+)
 def test_matches_lenstronomy(case, double, tolerance):
     model, _, supersampling = case.split("/")
     survey = SURVEYS[SURVEY_OF_MODEL[model]]
@@ -141,7 +148,7 @@ def noisy_images(model: str, num: int):
     survey = SURVEYS[model]
     clean = render(simulator.smooth_lens(survey, 0.1, -0.05), survey)
     middle = survey.num_pixels // 2
-    half = min(middle, 30)
+    half = min(middle, 16)
     clean = clean[middle - half : middle + half, middle - half : middle + half]
     keys = prng.keys(prng.key(1, "noise"), jnp.arange(num))
     add = jax.jit(jax.vmap(lambda key: simulator.add_noise(key, clean, survey)))
@@ -193,7 +200,7 @@ def test_source_positions_are_uniform(class_name):
 
 
 def test_subhaloes_follow_the_mass_function_and_the_position_priors():
-    drawn = draw("cdm", 1000)
+    drawn = jax.tree.map(lambda leaf: leaf[:1000] if leaf.ndim else leaf, draw("cdm"))
     assert drawn.point_mass.shape == (1000, 25)
     mass = drawn.point_mass.astype(np.float64)
     assert mass.min() >= 1e6 * (1 - 1e-5)
@@ -223,8 +230,8 @@ def test_vortex_is_a_line_through_the_centre():
 
 
 def test_no_sub_has_no_structure():
-    drawn = draw("no_sub", 10)
-    assert drawn.point_mass.shape == (10, 0)
+    drawn = draw("no_sub")
+    assert drawn.point_mass.shape == (4000, 0)
     assert np.all(np.isnan(drawn.log10_axion_mass))
     assert np.all(np.isnan(drawn.vortex_angle))
 
@@ -243,7 +250,7 @@ def test_conserved_lens_has_the_smooth_lens_mass_inside_the_ring(class_name):
         x, y = ring * jnp.cos(angle)[None, :], ring * jnp.sin(angle)[None, :]
         unit_x, unit_y = raytracing.ellipsoid_deflection(x, y, 0.0, 0.0)
         smooth = jnp.mean(unit_x * x + unit_y * y)  # of a halo with an Einstein radius of 1
-        lens = jax.tree.map(jnp.asarray, draw(class_name, 200, conserved=True).lens)
+        lens = jax.tree.map(jnp.asarray, draw(class_name, 80, conserved=True).lens)
 
         def radial(theta, point_x, point_y):
             alpha_x, alpha_y = raytracing.points_deflection(x, y, theta, point_x, point_y)
@@ -258,7 +265,7 @@ def test_conserved_lens_has_the_smooth_lens_mass_inside_the_ring(class_name):
     # The sum along the circle is only exact for points away from it.
     distance = np.abs(np.hypot(lens.point_x, lens.point_y) - ring).min(axis=1)
     chosen = distance > 0.004
-    assert chosen.sum() > 50
+    assert chosen.sum() > 20
     np.testing.assert_allclose(total[chosen] / expected, 1, atol=5e-6)
     assert np.ptp(lens.theta_e) > 0.01
 
@@ -280,7 +287,9 @@ def test_supersampling_with_a_fine_psf_converges():
 
 def test_half_a_turn_of_everything_turns_the_image():
     survey = SURVEYS["model_ii"]
-    lens = jax.tree.map(lambda value: jnp.asarray(value[0]), draw("cdm", 1).lens)
+    lens = jax.tree.map(
+        lambda value: jnp.asarray(value[0] if value.ndim else value), draw("cdm").lens
+    )
     moved = ("source_x", "source_y", "point_x", "point_y")
     turned = lens._replace(**{field: -getattr(lens, field) for field in moved})
     image = render(lens, survey)
@@ -301,10 +310,11 @@ def test_image_depends_on_its_key_alone(class_name):
     peak = float(images.max())
     turned, _, _ = simulator.simulate(keys[::-1], survey, class_name)
     np.testing.assert_array_equal(turned[::-1], images)
-    single, _, _ = simulator.simulate(keys[2:3], survey, class_name)
-    np.testing.assert_allclose(single[0], images[2], atol=1e-5 * peak)
     lens = jax.tree.map(lambda field: field[2], draws.lens)
     np.testing.assert_allclose(render(lens, survey), images[2], atol=1e-5 * peak)
+    if class_name == "axion":
+        single, _, _ = simulator.simulate(keys[2:3], survey, class_name)
+        np.testing.assert_allclose(single[0], images[2], atol=1e-5 * peak)
 
 
 def test_unknown_class_is_refused():

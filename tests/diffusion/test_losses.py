@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from mixture_support import PATHS
+from mixture_support import PATHS, every_pair
 from scipy.special import logit
 from support import loss_settings
 
@@ -31,7 +31,6 @@ MIN_SIGMA = 0.05
 SHAPE = (5, 3, 4, 2)
 
 each_path = pytest.mark.parametrize("name", PATHS)
-each_prediction = pytest.mark.parametrize("prediction", PREDICTIONS)
 each_distribution = pytest.mark.parametrize("distribution", TIME_DISTRIBUTIONS)
 
 
@@ -77,35 +76,26 @@ def mean_square(error) -> np.ndarray:
     return np.mean(np.square(np.asarray(error, np.float64)), axis=(1, 2, 3))
 
 
-@each_path
-@each_prediction
-def test_any_output_has_the_error_of_what_it_implies_in_each_space(name, prediction):
+@pytest.mark.parametrize(
+    ("name", "prediction", "space"), every_pair(PATHS, PREDICTIONS, LOSS_SPACES)
+)
+def test_any_output_has_the_error_of_what_it_implies_in_each_space(name, prediction, space):
     path, t = PATHS[name], noisy_times(name)
     x0, eps, wrong = drawn()
     # A wrong output that implies images of order 1.
     size = jnp.abs(paths.error_factor(path, "v", prediction, t, 0.0))
-    output = paths.target(path, prediction, x0, eps, t) + 0.3 * wrong * paths.per_example(size, x0)
+    perfect = paths.target(path, prediction, x0, eps, t)
+    output = perfect + 0.3 * wrong * paths.per_example(size, x0)
     x_t = paths.interpolate(path, x0, eps, t)
     implied = paths.estimate(path, prediction, output, x_t, t)
-    for space in LOSS_SPACES:
-        settings = loss_settings(prediction=prediction, space=space)
-        found = squared_error(path, settings, output, x0, eps, t)
-        error = np.asarray(paths.target(path, space, *implied, t), np.float64) - np.asarray(
-            paths.target(path, space, x0, eps, t), np.float64
-        )
-        assert found.shape == t.shape
-        np.testing.assert_allclose(found, mean_square(error), rtol=2e-3, err_msg=space)
-
-
-@each_path
-@each_prediction
-def test_perfect_output_has_no_loss(name, prediction):
-    path, t = PATHS[name], noisy_times(name)
-    x0, eps, _ = drawn()
-    output = paths.target(path, prediction, x0, eps, t)
-    for space in LOSS_SPACES:
-        settings = loss_settings(prediction=prediction, space=space)
-        assert np.max(squared_error(path, settings, output, x0, eps, t)) < 1e-10
+    settings = loss_settings(prediction=prediction, space=space)
+    found = squared_error(path, settings, output, x0, eps, t)
+    error = np.asarray(paths.target(path, space, *implied, t), np.float64) - np.asarray(
+        paths.target(path, space, x0, eps, t), np.float64
+    )
+    assert found.shape == t.shape
+    np.testing.assert_allclose(found, mean_square(error), rtol=2e-3)
+    assert np.max(squared_error(path, settings, perfect, x0, eps, t)) < 1e-10
 
 
 @pytest.mark.parametrize("t", [0.0, 1e-6, 0.01, 0.049])

@@ -2,14 +2,13 @@
 
 import functools
 import inspect
-import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mixture_support import PATHS
+from mixture_support import PATHS, every_pair
 
 from lensjax.diffusion import paths
 from lensjax.diffusion.paths import PREDICTIONS, Path
@@ -18,7 +17,6 @@ from lensjax.diffusion.schedules import CosinePath, EDMPath, LinearPath, TablePa
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 SHARES = np.array([0.0, 0.02, 0.1, 0.35, 0.5, 0.8, 0.97, 1.0])
 SHAPE = (len(SHARES), 6, 4, 2)
-PAIRS = list(itertools.product(PREDICTIONS, PREDICTIONS))
 LEAST_SNR = np.exp(-10.2)
 TABLES = {name: path for name, path in PATHS.items() if isinstance(path, TablePath)}
 
@@ -27,10 +25,10 @@ each_prediction = pytest.mark.parametrize("prediction", PREDICTIONS)
 
 
 @functools.cache
-def usable_times(name: str, *predictions: str, least: float = 0.0) -> jax.Array:
+def usable_times(name: str, *predictions: str, least: float = 0.0) -> Any:
     """Times from the first to the last one that all predictions can use, and of at least `least`.
 
-    Those of a table lie between its entries.
+    Those of a table lie between its entries. Of numpy, for which nothing is compiled.
     """
     path: Path = PATHS[name]
     for prediction in predictions:
@@ -40,12 +38,12 @@ def usable_times(name: str, *predictions: str, least: float = 0.0) -> jax.Array:
     times = t_min + (t_max - t_min) * SHARES
     if name in TABLES:
         times = (np.clip(np.floor(times * 1000), 1, t_max * 1000 - 1) + 0.5) / 1000
-    return jnp.asarray(times, jnp.float32)
+    return times.astype(np.float32)
 
 
-def examples(seed: int = 0) -> tuple[jax.Array, jax.Array]:
+def examples(seed: int = 0) -> tuple[Any, Any]:
     random = np.random.default_rng(seed)
-    x0, eps = (jnp.asarray(random.normal(size=SHAPE), jnp.float32) for _ in range(2))
+    x0, eps = (random.normal(size=SHAPE).astype(np.float32) for _ in range(2))
     return x0, eps
 
 
@@ -72,7 +70,7 @@ def coefficients(path: Path, prediction: str, t: jax.Array) -> tuple[np.ndarray,
 
 @each_path
 def test_path_offers_the_whole_protocol(name):
-    path, t = PATHS[name], usable_times(name)
+    path, t = PATHS[name], jnp.asarray(usable_times(name))
     for method, _ in inspect.getmembers(Path, inspect.isfunction):
         if not method.startswith("_") and method != "narrowed":
             found = getattr(path, method)(t)
@@ -101,7 +99,7 @@ def table_slopes(path: TablePath, t: Any) -> dict[str, np.ndarray]:
 @each_path
 @pytest.mark.parametrize("factor", ["alpha", "sigma"])
 def test_derivatives_are_those_of_alpha_and_sigma(name, factor):
-    path, t = PATHS[name], usable_times(name)
+    path, t = PATHS[name], jnp.asarray(usable_times(name))
     if isinstance(path, TablePath):  # JAX would differentiate between rounded entries
         expected = table_slopes(path, t)[factor]
     else:
@@ -165,8 +163,8 @@ def test_flow_path_is_the_straight_line():
 
 @each_path
 def test_velocity_is_the_slope_of_the_path(name):
-    path, t = PATHS[name], usable_times(name)
-    x0, eps = examples()
+    path, t = PATHS[name], jnp.asarray(usable_times(name))
+    x0, eps = map(jnp.asarray, examples())
     _, slope = jax.jvp(lambda t: paths.interpolate(path, x0, eps, t), (t,), (jnp.ones_like(t),))
     found = paths.velocity(path, paths.Estimate(x0, eps), t)
     # The slope of an interpolation in float32 is that of rounded differences.
@@ -207,9 +205,7 @@ def test_perfect_output_gives_back_data_and_noise(name, prediction):
     assert largest(found.eps - eps) < 1e-3
 
 
-@each_path
-@pytest.mark.parametrize("to", PREDICTIONS)
-@each_prediction
+@pytest.mark.parametrize(("name", "prediction", "to"), every_pair(PATHS, PREDICTIONS, PREDICTIONS))
 def test_any_output_survives_a_round_trip(name, prediction, to):
     """Also an output that is wrong, as every trained network's is."""
     path, t = PATHS[name], usable_times(name, prediction, to, least=1e-2)
@@ -292,8 +288,7 @@ def test_a_path_that_loses_all_data_ends_earlier_for_what_then_says_nothing(path
         np.testing.assert_allclose(found.eps, eps, atol=2e-3)
 
 
-@each_path
-@pytest.mark.parametrize(("of", "seen_as"), PAIRS)
+@pytest.mark.parametrize(("name", "of", "seen_as"), every_pair(PATHS, PREDICTIONS, PREDICTIONS))
 def test_error_factor_is_the_quotient_of_the_errors_of_two_outputs(name, of, seen_as):
     path, t = PATHS[name], usable_times(name, of, seen_as, least=1e-3)
     error, _ = examples(2)

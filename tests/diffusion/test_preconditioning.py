@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mixture_support import PATHS
+from mixture_support import PATHS, every_pair
 from support import loss_settings
 
 from lensjax.diffusion import paths
@@ -12,8 +12,8 @@ from lensjax.diffusion.preconditioning import PRECONDITIONINGS, precondition
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 each_path = pytest.mark.parametrize("name", PATHS)
-each_std = pytest.mark.parametrize("std", [0.2, 0.5, 1.0, 3.0])
-MANY = 8_000  # at each time
+STDS = [0.2, 0.5, 1.0, 3.0]
+MANY = 4_000  # at each time
 
 
 class Recorder:
@@ -75,7 +75,7 @@ def test_parameters_times_and_condition_go_through_unchanged(kind):
     assert seen is condition
 
 
-@each_std
+@pytest.mark.parametrize("std", [0.2, 3.0])
 def test_edm_is_that_of_its_paper(std):
     """Karras et al. (arXiv:2206.00364, table 1), with numbers of sigma and not of t."""
     sigma = np.array([0.002, 0.02, 0.3, 0.5, 2.0, 80.0])
@@ -93,15 +93,13 @@ def test_edm_is_that_of_its_paper(std):
     np.testing.assert_allclose(found, c_skip * x + c_out * output, rtol=5e-5, atol=1e-6)
 
 
-@each_path
-@each_std
-@pytest.mark.parametrize("kind", ["input", "edm"])
-def test_what_the_network_sees_has_unit_variance(name, std, kind):
+@pytest.mark.parametrize(("name", "kind", "std"), every_pair(PATHS, ["input", "edm"], STDS))
+def test_what_the_network_sees_has_unit_variance(name, kind, std):
     _, x_t, t = noisy(name, std, times_of(name))
     network = Recorder()
     applied(name, kind, std, network, x_t, t)
     seen = np.asarray(network.given[1]).reshape(len(t), -1)
-    np.testing.assert_allclose(np.std(seen, axis=1), 1, atol=0.03)
+    np.testing.assert_allclose(np.std(seen, axis=1), 1, atol=0.04)
 
 
 @each_path
@@ -112,22 +110,20 @@ def test_input_leaves_what_the_network_says(name):
     np.testing.assert_array_equal(found, said)
 
 
-@each_path
-@each_std
+@pytest.mark.parametrize(("name", "std"), list(zip(PATHS, 2 * STDS, strict=False)))
 def test_what_a_perfect_network_puts_out_has_unit_variance(name, std):
     """F solved for from the definition: the network of ones and that of zeros give its factors."""
     x0, x_t, t = noisy(name, std, times_of(name)[1:])
     skipped, both = (applied(name, "edm", std, Recorder(value), x_t, t) for value in (0.0, 1.0))
     perfect = ((x0 - skipped) / (both - skipped)).reshape(len(t), -1)
-    np.testing.assert_allclose(np.std(perfect, axis=1), 1, atol=0.03)
-    np.testing.assert_allclose(np.mean(perfect, axis=1), 0, atol=0.04)
+    np.testing.assert_allclose(np.std(perfect, axis=1), 1, atol=0.04)
+    np.testing.assert_allclose(np.mean(perfect, axis=1), 0, atol=0.055)
     # And it is not already in what the network sees.
     for one, seen in zip(perfect, x_t.reshape(len(t), -1), strict=True):
-        assert abs(np.corrcoef(one, seen)[0, 1]) < 0.04
+        assert abs(np.corrcoef(one, seen)[0, 1]) < 0.055
 
 
-@each_path
-@each_std
+@pytest.mark.parametrize(("name", "std"), list(zip(PATHS, 2 * STDS, strict=False)))
 def test_a_network_of_zeros_is_the_best_guess_for_gaussian_data(name, std):
     """E[x0 | x_t] of N(0, std^2): the slope of the regression of x0 on x_t."""
     t = times_of(name)

@@ -4,10 +4,9 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from mixture_support import PATHS, three_blobs
+from mixture_support import PATHS, every_pair, known_path, three_blobs
 
 from lensjax.diffusion import paths
 from lensjax.diffusion.paths import usable
@@ -32,28 +31,29 @@ KEYS = jax.random.split(jax.random.key(3), NUM)
 
 
 @functools.cache
-def mixture_draw(path, sampler: str):
-    """One program for all predictions that can use the same times of a path."""
-    steps, _ = ENOUGH[sampler]
-    times = jnp.asarray(time_grid(path, steps, "karras"))
+def mixture_draw(sampler: str, jumps: bool):
+    """One program for all paths and predictions."""
+    settings, steps = SamplerSettings(sampler), ENOUGH[sampler][0]
 
     @jax.jit
-    def draw(which, noise, keys):
-        denoise = MIXTURE.denoiser(path, which)
-        problem = Problem(path, denoise, SamplerSettings(sampler), steps)
+    def draw(known, which, times, noise, keys):
+        path = known.jumping(jumps)
+        problem = Problem(path, MIXTURE.denoiser(path, which), settings, steps)
         return sample(problem, noise, times, keys)
 
     return draw
 
 
-@pytest.mark.parametrize("path_name", PATHS)
-@pytest.mark.parametrize("prediction", paths.PREDICTIONS)
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    ("path_name", "prediction", "sampler"), every_pair(PATHS, paths.PREDICTIONS, SAMPLERS)
+)
 def test_samples_are_those_of_the_mixture(path_name, prediction, sampler):
     path: Any = usable(PATHS[path_name], prediction)
-    draw = mixture_draw(path, sampler)
-    number = paths.PREDICTIONS.index(prediction)
-    samples = np.asarray(draw(number, NOISE, KEYS), np.float64)
+    times = time_grid(path, ENOUGH[sampler][0], "karras")
+    known = known_path(path, SamplerSettings(sampler), times)
+    draw = mixture_draw(sampler, path.interval[0] > 0)
+    which = paths.PREDICTIONS.index(prediction)
+    samples = np.asarray(draw(known, which, times, NOISE, KEYS), np.float64)
     samples, finite_steps = samples.reshape(NUM, 2), ENOUGH[sampler][1]
     kinds = MIXTURE.nearest(samples)
     shares = np.bincount(kinds, minlength=3) / NUM

@@ -354,6 +354,7 @@ def test_image_i_does_not_depend_on_the_others_bit_for_bit(generator, trace, num
         np.testing.assert_array_equal(one, other[:num])
 
 
+@pytest.mark.nightly
 def test_another_chunk_shape_agrees_to_rounding(generator):
     other = make_generator(batch_size=5)
     one, again = (each.log_prob(FLUX, **FAST, seed=3) for each in (generator, other))
@@ -521,7 +522,9 @@ def test_time_zero_takes_a_velocity_prediction(generator):
 @pytest.mark.parametrize(
     ("prediction", "preconditioning", "path", "first"),
     [
-        ("v", "none", {"name": "vp", "table_steps": 50}, 0.02),
+        pytest.param(
+            *("v", "none", {"name": "vp", "table_steps": 50}, 0.02), marks=pytest.mark.nightly
+        ),
         ("x0", "edm", {"name": "edm"}, 1e-3),
     ],
     ids=["table of 50", "edm"],

@@ -13,7 +13,7 @@ from lensjax.data.surveys import SURVEYS
 from lensjax.metrics import axion_fit
 
 SURVEY = SURVEYS["model_ii"]
-NUM = 22
+NUM = 16
 # Points off a line through the grid, so that no pixel lies on one.
 EDGES = np.array(
     [
@@ -31,7 +31,7 @@ def rendered(parameters, conserved=False):
     def render_one(row):
         return render(axion_fit.axion_lens(row, SURVEY, conserved=conserved), SURVEY)
 
-    return np.asarray(jax.vmap(render_one)(jnp.asarray(parameters)))
+    return np.asarray(jax.jit(jax.vmap(render_one))(jnp.asarray(parameters)))
 
 
 @functools.cache
@@ -46,7 +46,7 @@ def turned(angle):
     return np.exp(2j * np.asarray(angle, np.float64))
 
 
-@pytest.mark.parametrize("conserved", [False, True])
+@pytest.mark.parametrize("conserved", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_derivatives_are_those_of_the_renderer(conserved):
     points = jnp.array([[0.1, -0.2, log10_mass, 0.7] for log10_mass in (-23.6, -22.9, -22.1)])
 
@@ -93,21 +93,15 @@ def test_the_edges_of_the_prior_are_found():
     np.testing.assert_allclose(turned(fit.angle)[resolved], turned(EDGES[resolved, 3]), atol=1e-3)
 
 
-def test_conserved_mass_and_free_amplitude():
-    images, draw = real("axion", 12, conserved=True)
+@pytest.mark.parametrize("name", ["model_ii", pytest.param("model_iii", marks=pytest.mark.nightly)])
+def test_conserved_mass_and_free_amplitude(name):
+    images, draw = real("axion", 8, name, conserved=True)
     scaled = images / images.max(axis=(1, 2), keepdims=True)
-    fit = axion_fit.fit_axion(scaled, SURVEY, conserved=True, free_amplitude=True)
-    assert np.mean(fit.ratio < 0.03) > 0.9
+    fit = axion_fit.fit_axion(scaled, SURVEYS[name], conserved=True, free_amplitude=True)
+    assert np.mean(fit.ratio < 0.03) > 0.8
     exact = fit.ratio < 1e-6
     assert np.mean(exact) > 0.5
     np.testing.assert_allclose(fit.amplitude[exact], 1 / images.max(axis=(1, 2))[exact], rtol=1e-5)
+    np.testing.assert_allclose(fit.source_x[exact], draw.lens.source_x[exact], atol=1e-5)
     mass = np.asarray(draw.log10_axion_mass)
     np.testing.assert_allclose(fit.log10_axion_mass[exact], mass[exact], atol=1e-2)
-
-
-def test_other_models():
-    images, draw = real("axion", 6, "model_iii")
-    fit = axion_fit.fit_axion(images, SURVEYS["model_iii"])
-    assert np.max(fit.ratio) < 0.05
-    assert np.median(fit.ratio) < 1e-6
-    np.testing.assert_allclose(fit.source_x, draw.lens.source_x, atol=0.02)

@@ -42,7 +42,7 @@ def test_real_images_are_not_told_apart_and_the_control_is():
     assert found.verdict == "not told apart"
 
 
-@pytest.mark.parametrize("magnitude", [None, 20.0])
+@pytest.mark.parametrize("magnitude", [20.0, pytest.param(None, marks=pytest.mark.nightly)])
 def test_wider_psf_is_told_apart(magnitude):
     real, generated = lenses(0, magnitude=magnitude), lenses(3, 1.3, magnitude)
     found = c2st.c2st(real, generated, lenses(2, 1.3, magnitude))

@@ -46,7 +46,7 @@ def test_splines_are_those_of_scipy(name):
         np.testing.assert_allclose(slopes[index], slope, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["model_ii", "model_iii"])
+@pytest.mark.parametrize("name", ["model_ii", pytest.param("model_iii", marks=pytest.mark.nightly)])
 def test_expansion_is_that_of_the_model(name):
     """Gradient and normal matrix against automatic differentiation of the model alone."""
     survey = SURVEYS[name]

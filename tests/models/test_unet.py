@@ -1,5 +1,6 @@
 """The UNet's shapes and parameters, and what holds for both denoisers."""
 
+import functools
 import itertools
 import re
 from typing import Any
@@ -30,13 +31,8 @@ SHAPE = (12, 8, 2)
 ATTENDED = {**UNET, "attention_resolutions": (3, 6), "attention_head_width": 8}
 # This generator compiles in a fraction of the time, and any numbers will do.
 FAST_KEY = jax.random.key(0, impl="unsafe_rbg")
-SHAPES = ((37, 50, 2), (5, 3, 1), (33, 47, 1), (64, 64, 1), (150, 150, 1))
 
-each_model = pytest.mark.parametrize(
-    "fields", [DIT, UNET, ATTENDED], ids=["dit", "unet", "attended"]
-)
-with_and_without = pytest.mark.parametrize("attended", [False, True], ids=["plain", "attended"])
-UNETS = [(2, (16, 24), 2), (4, (16, 24), 1), (2, (16, 24, 32), 1), (4, (16, 24, 32), 1)]
+each_model = pytest.mark.parametrize("fields", [DIT, ATTENDED], ids=["dit", "attended"])
 
 
 def network(fields, shape=SHAPE, **changes):
@@ -48,20 +44,35 @@ def network(fields, shape=SHAPE, **changes):
     return jax.jit(make_apply_fn(model)), params, x, t, {"label": jnp.arange(4, dtype=jnp.int32)}
 
 
-def output_and_gradient(apply_fn, params, x, t, condition):
-    """The output, and the gradient of its sum with random weights, so that no errors cancel."""
-    weights = jnp.asarray(np.random.default_rng(2).normal(size=x.shape), jnp.float32)
+@functools.cache
+def _shared_program(fields: tuple[tuple[str, Any], ...]):
+    """Output, and the gradient of its sum with random weights, so that no errors cancel.
 
-    def loss(params):
-        out = apply_fn(params, x, t, condition)
+    One program for all tests of a network.
+    """
+    apply_fn, params, *batch = network(dict(fields))
+    weights = jnp.asarray(np.random.default_rng(2).normal(size=batch[0].shape), jnp.float32)
+
+    def loss(params, *batch):
+        out = apply_fn(params, *batch)
         return jnp.sum(weights * out), out
 
-    gradient, out = jax.jit(jax.grad(loss, has_aux=True))(params)
-    return out, gradient
+    return jax.jit(jax.grad(loss, has_aux=True)), params, *batch
+
+
+def shared(fields: dict[str, Any]):
+    """`(params, x, t, condition) -> (gradient, output)`, random parameters and a batch."""
+    return _shared_program(tuple(fields.items()))
+
+
+def shared_network(fields: dict[str, Any]):
+    """As `network`, by the shared program."""
+    program, *arguments = shared(fields)
+    return lambda *arguments: program(*arguments)[1], *arguments
 
 
 def assert_every_parameter_matters(tree):
-    sizes = jax.tree.map(lambda leaf: float(jnp.sqrt(jnp.mean(jnp.square(leaf)))), tree)
+    sizes = jax.tree.map(lambda leaf: float(np.sqrt(np.mean(np.square(leaf)))), tree)
     largest = max(jax.tree.leaves(sizes))
     for path, size in jax.tree_util.tree_leaves_with_path(sizes):
         assert size > 1e-5 * largest, f"{jax.tree_util.keystr(path)} does not matter"
@@ -73,28 +84,28 @@ def attention_everywhere(shape, patch_size, widths) -> dict[str, Any]:
     return {"attention_resolutions": rows, "attention_head_width": 12}
 
 
+nightly = pytest.mark.nightly
+
+
 @pytest.mark.parametrize(
-    ("patch_size", "widths", "blocks", "attended"),
-    [*((*unet, False) for unet in UNETS), (*UNETS[0], True), (*UNETS[3], True)],
+    ("shape", "patch_size", "widths", "blocks", "attended"),
+    [
+        ((37, 50, 2), 4, (8, 16, 24), 1, False),
+        ((5, 3, 1), 4, (8, 16), 2, True),
+        pytest.param((150, 150, 1), 4, (16, 24), 2, True, marks=nightly),
+        pytest.param((64, 64, 1), 2, (16, 24, 32), 1, False, marks=nightly),
+        pytest.param((33, 47, 1), 4, (16, 24, 32), 1, True, marks=nightly),
+    ],
+    ids=str,
 )
-def test_unet_takes_any_size_and_uses_every_parameter(patch_size, widths, blocks, attended):
+def test_unet_takes_any_size_and_pads_at_the_lower_right(
+    shape, patch_size, widths, blocks, attended
+):
     changes = {"patch_size": patch_size, "widths": widths, "blocks": blocks}
     if attended:
-        changes |= attention_everywhere((37, 50, 2), patch_size, widths)
-    made = network(UNET, (37, 50, 2), **changes)
-    out, gradient = output_and_gradient(*made)
-    assert out.shape == (4, 37, 50, 2)
-    assert out.dtype == jnp.float32
-    assert np.all(np.isfinite(out))
-    assert_every_parameter_matters(gradient)
-
-
-@with_and_without
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_unet_pads_at_the_lower_right_and_crops(shape, attended):
-    changes = attention_everywhere(shape, 4, UNET["widths"]) if attended else {}
-    apply_fn, params, x, t, condition = network(UNET, shape, patch_size=4, **changes)
-    multiple = 8  # patches of 4 pixels, halved once
+        changes |= attention_everywhere(shape, patch_size, widths)
+    apply_fn, params, x, t, condition = network(UNET, shape, **changes)
+    multiple = patch_size * 2 ** (len(widths) - 1)
     whole = [(side + multiple - 1) // multiple * multiple for side in shape[:2]]
     padded = np.zeros((4, *whole, shape[2]), np.float32)
     padded[:, : shape[0], : shape[1]] = x
@@ -123,14 +134,12 @@ def test_rows_are_those_of_the_feature_maps(height, patch_size, num_levels, expe
     padded = -(-height // multiple) * multiple
     assert expected == tuple(padded // patch_size // 2**level for level in range(num_levels))
     model = {"patch_size": patch_size, "widths": (8,) * num_levels}
-    for level, rows in enumerate(expected):
-        init_fn = make_init_fn(
-            build_model(ModelConfig(**{**UNET, **model, "attention_resolutions": (rows,)})),
-            (height, 5, 1),
-        )
-        names = jax.eval_shape(init_fn, jax.random.key(0)).keys()
-        found = {name for name in names if name.endswith("_attention")}
-        assert found == {f"{way}_{level}_block_0_attention" for way in ("down", "up")}
+    level = num_levels // 2
+    fields = {**UNET, **model, "attention_resolutions": (expected[level],)}
+    init_fn = make_init_fn(build_model(ModelConfig(**fields)), (height, 5, 1))
+    names = jax.eval_shape(init_fn, jax.random.key(0)).keys()
+    found = {name for name in names if name.endswith("_attention")}
+    assert found == {f"{way}_{level}_block_0_attention" for way in ("down", "up")}
 
 
 def attention_in_numpy(params, x, num_heads: int) -> np.ndarray:
@@ -180,10 +189,20 @@ def test_attention_knows_no_places():
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
+def started(fields: dict[str, Any]):
+    """The parameters at the start."""
+    return _started(tuple(fields.items()))
+
+
+@functools.cache
+def _started(fields: tuple[tuple[str, Any], ...]):
+    return jax.jit(make_init_fn(build_model(ModelConfig(**dict(fields))), SHAPE))(FAST_KEY)
+
+
 def test_attention_is_the_identity_at_the_start():
     """What the network without attention computes, with all other parameters as they are."""
-    apply_fn, params, *batch = network(ATTENDED)
-    start = jax.jit(make_init_fn(build_model(ModelConfig(**ATTENDED)), SHAPE))(FAST_KEY)
+    apply_fn, params, *batch = shared_network(ATTENDED)
+    start = started(ATTENDED)
     attention = {name: start[name] for name in params if name.endswith("_attention")}
     others = {name: params[name] for name in params if name not in attention}
     assert len(attention) == 4
@@ -263,16 +282,16 @@ def test_without_attention_the_quickstarts_weights_stay_valid():
     assert names == expected | {f"GroupNorm_0/{part}" for part in ("scale", "bias")}
 
 
-@pytest.mark.parametrize("side", [64, 150])
 @pytest.mark.parametrize(
-    ("widths", "blocks", "condition_width", "expected"),
+    ("side", "widths", "blocks", "condition_width", "expected"),
     [
-        ((32, 64, 96), 1, 128, 1_003_876),
-        ((64, 128, 256), 2, 256, 10_806_788),
-        ((128, 256, 384, 512), 2, 512, 61_099_140),
+        (150, (32, 64, 96), 1, 128, 1_003_876),
+        (64, (32, 64, 96), 1, 128, 1_003_876),
+        (64, (64, 128, 256), 2, 256, 10_806_788),
+        (64, (128, 256, 384, 512), 2, 512, 61_099_140),
     ],
 )
-def test_the_stated_sizes(widths, blocks, condition_width, expected, side):
+def test_the_stated_sizes(side, widths, blocks, condition_width, expected):
     model = ModelConfig(
         name="unet",
         patch_size=2,
@@ -294,32 +313,32 @@ def test_unet_sees_the_whole_image_and_its_place():
     assert np.all(np.ptp(flat[:, ::2, ::2], axis=(1, 2)) > 1e-3 * np.abs(flat).max())
 
 
+DEEP = {
+    **{**ATTENDED, "widths": (16, 24, 32), "blocks": 2},
+    "attention_resolutions": (8, 4, 2),
+}
+
+
 @pytest.mark.parametrize(
     "fields",
-    [
-        {**DIT, "depth": 1},
-        {**UNET, "widths": (16,)},
-        {**UNET, "widths": (16,), "attention_resolutions": (6,)},
-    ],
-    ids=["dit", "unet", "attended"],
+    [DIT, ATTENDED, pytest.param(DEEP, marks=nightly)],
+    ids=["dit", "attended", "deep"],
 )
-def test_output_is_zero_at_the_start(fields):
-    init_fn = jax.jit(make_init_fn(build_model(ModelConfig(**fields)), SHAPE))
-    apply_fn, _, *batch = network(fields)
-    out, gradient = output_and_gradient(apply_fn, init_fn(FAST_KEY), *batch)
+def test_every_parameter_matters_and_output_is_zero_at_the_start(fields):
+    program, params, *batch = shared(fields)
+    gradient, out = program(params, *batch)
+    assert out.shape == (4, *SHAPE)
+    assert out.dtype == jnp.float32
+    assert_every_parameter_matters(gradient)
+    gradient, out = program(started(fields), *batch)
     np.testing.assert_array_equal(out, 0)
     # Yet it learns at once.
-    assert max(jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(gradient)) > 0.01
-
-
-def test_dit_uses_every_parameter():
-    _, gradient = output_and_gradient(*network(DIT))
-    assert_every_parameter_matters(gradient)
+    assert max(np.max(np.abs(leaf)) for leaf in jax.tree.leaves(gradient)) > 0.01
 
 
 @each_model
 def test_label_and_time_matter_to_their_own_example_alone(fields):
-    apply_fn, params, x, t, condition = network(fields)
+    apply_fn, params, x, t, condition = shared_network(fields)
     label = condition["label"]
     first = np.asarray(apply_fn(params, x, t, condition))
     for other_t, other_label in ((t.at[1].add(0.01), label), (t, label.at[1].set(3))):
@@ -330,20 +349,23 @@ def test_label_and_time_matter_to_their_own_example_alone(fields):
 
 @each_model
 def test_all_labels_and_times_give_different_outputs(fields):
-    apply_fn, params, x, t, condition = network(fields)
+    apply_fn, params, x, t, condition = shared_network(fields)
     same = jnp.broadcast_to(x[:1], x.shape)
-    for times, labels in ((t, jnp.zeros(4, jnp.int32)), (jnp.full(4, 0.5), condition["label"])):
+    for times, labels in (
+        (t, jnp.zeros(4, jnp.int32)),
+        (jnp.full(4, 0.5, jnp.float32), condition["label"]),
+    ):
         out = np.asarray(apply_fn(params, same, times, {"label": labels}))
         for one, other in itertools.combinations(out, 2):
             assert np.max(np.abs(one - other)) > 1e-3 * np.abs(out).max()
 
 
 @each_model
-@pytest.mark.parametrize("num_classes", [0, 1, 7])
-def test_table_has_one_row_more_than_classes(fields, num_classes):
-    model = build_model(ModelConfig(**fields, num_classes=num_classes))
-    params = jax.eval_shape(make_init_fn(model, SHAPE), jax.random.key(0))
-    assert params["condition"]["label"]["embedding"].shape[0] == num_classes + 1
+def test_table_has_one_row_more_than_classes(fields):
+    for num_classes in (0, 1, 7):
+        model = build_model(ModelConfig(**fields, num_classes=num_classes))
+        params = jax.eval_shape(make_init_fn(model, SHAPE), jax.random.key(0))
+        assert params["condition"]["label"]["embedding"].shape[0] == num_classes + 1
 
 
 def equations(jaxpr):
@@ -372,7 +394,7 @@ def matrix_operands(jaxpr) -> set[str]:
 
 @each_model
 def test_bfloat16_computes_in_it_and_keeps_float32_outside(fields):
-    exact, params, *batch = network(fields)
+    exact, params, *batch = shared_network(fields)
     half, _, *_ = network(fields, dtype="bfloat16")
     model = build_model(ModelConfig(**fields, dtype="bfloat16"))
     init = jax.eval_shape(make_init_fn(model, SHAPE), jax.random.key(0))
@@ -387,4 +409,5 @@ def test_bfloat16_computes_in_it_and_keeps_float32_outside(fields):
     products = [step for step in equations(program) if step.primitive.name in PRODUCTS]
     whole = [step for step in products if "float32" in {str(v.aval.dtype) for v in step.invars}]
     assert len(whole) == (2 if fields["name"] == "dit" else 1)  # the last layer, its modulation
-    assert matrix_operands(jax.make_jaxpr(exact)(params, *batch).jaxpr) == {"float32"}
+    exact_program = jax.make_jaxpr(network(fields)[0])(params, *batch).jaxpr
+    assert matrix_operands(exact_program) == {"float32"}

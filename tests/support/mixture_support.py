@@ -2,16 +2,21 @@
 
 import dataclasses
 import functools
+import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from allpairspy import AllPairs
 from jax import Array
 from support import Gaussian
 
 from lensjax.diffusion import paths
 from lensjax.diffusion.paths import Path
+from lensjax.diffusion.samplers import SAMPLERS, Problem, SamplerSettings
 from lensjax.diffusion.schedules import CosinePath, EDMPath, LinearPath, TablePath, ddpm_betas
 from lensjax.interfaces import Estimate
 
@@ -23,6 +28,71 @@ PATHS: dict[str, Path] = {
     "cosine table": TablePath.from_betas(ddpm_betas("cosine", 1000, 0.1, 20.0)),
     "edm": EDMPath(),
 }
+
+
+def every_pair(*options: Sequence[Any]) -> list[Any]:
+    """Cases in which every pair of two options meets; the rest of the product runs nightly."""
+    pairs = [tuple(case) for case in AllPairs([list(values) for values in options])]
+    rest = [case for case in itertools.product(*options) if case not in pairs]
+    return [*pairs, *(pytest.param(*case, marks=pytest.mark.nightly) for case in rest)]
+
+
+NUM_KNOWN = 512  # or a multiple of it, so that programs have the same shapes
+
+
+class KnownPath(NamedTuple):
+    """A path by its values at the times that a sampler asks for, `[K]` each.
+
+    They are arguments of a compiled program, which so serves every path.
+    """
+
+    times: Any
+    log_snrs: Any
+    alphas: Any
+    sigmas: Any
+    alpha_slopes: Any
+    sigma_slopes: Any
+    interval: Any
+
+    def _at(self, values: Array, t: Array) -> Array:
+        return values[jnp.argmin(jnp.abs(self.times - t))]
+
+    def alpha(self, t: Array) -> Array:
+        return self._at(self.alphas, t)
+
+    def sigma(self, t: Array) -> Array:
+        return self._at(self.sigmas, t)
+
+    def alpha_derivative(self, t: Array) -> Array:
+        return self._at(self.alpha_slopes, t)
+
+    def sigma_derivative(self, t: Array) -> Array:
+        return self._at(self.sigma_slopes, t)
+
+    def time_of_log_snr(self, log_snr: Array) -> Array:
+        return self.times[jnp.argmin(jnp.abs(self.log_snrs - jnp.clip(log_snr, -1e3, 1e3)))]
+
+    def jumping(self, jumps: bool) -> Any:
+        """With usable times that begin after the data, or at them, as a fact of the program."""
+        return self._replace(interval=(paths.FIRST_TIME if jumps else 0.0, self.interval[1]))
+
+
+def known_path(path: Path, settings: SamplerSettings, times: np.ndarray) -> KnownPath:
+    """The values of a path at times `[S + 1]`, and where the steps between them look."""
+    steps: Any = (jnp.asarray(times[:-1]), jnp.asarray(times[1:]))
+    nothing: Any = None
+    problem = Problem(path, nothing, settings, len(times) - 1)
+    calls = SAMPLERS[settings.name].times(problem, *steps)
+    known: Any = np.unique(np.concatenate([times, *map(np.asarray, calls)])).astype(np.float32)
+    known = np.pad(known, (0, -len(known) % NUM_KNOWN), mode="edge")
+    with np.errstate(all="ignore"):
+        values: list[Any] = [
+            known,
+            np.clip(paths.log_snr(path, known), -1e3, 1e3),
+            *(path.alpha(known), path.sigma(known)),
+            *(path.alpha_derivative(known), path.sigma_derivative(known)),
+        ]
+    return KnownPath._make([*(np.asarray(value, np.float32) for value in values), path.interval])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +229,12 @@ def gaussian_denoiser(gaussian: Gaussian, path: Path) -> Any:
     return denoise
 
 
+def factors_at(path: Path, t: float) -> tuple[float, float]:
+    """alpha and sigma at a time, by numpy."""
+    time: Any = np.float32(t)
+    return float(path.alpha(time)), float(path.sigma(time))
+
+
 def gaussian_flow(
     gaussian: Gaussian, path: Path, x_t: np.ndarray, t: float, t_next: float
 ) -> np.ndarray:
@@ -167,10 +243,7 @@ def gaussian_flow(
     Along each mode the distance from the mean over the standard deviation stays as it is.
     """
     variances, directions = gaussian.modes
-    (alpha, sigma), (alpha_next, sigma_next) = (
-        (float(path.alpha(jnp.float32(time))), float(path.sigma(jnp.float32(time))))
-        for time in (t, t_next)
-    )
+    (alpha, sigma), (alpha_next, sigma_next) = (factors_at(path, time) for time in (t, t_next))
     ratio = (alpha_next**2 * variances + sigma_next**2) / (alpha**2 * variances + sigma**2)
     away = (x_t - alpha * gaussian.means[0]) @ directions
     return alpha_next * gaussian.means[0] + (away * np.sqrt(ratio)) @ directions.T
