@@ -37,7 +37,7 @@ def keep_programs() -> None:
         return
     try:
         folder = cache_folder() / FOLDER
-        _remove_cut_entries(folder, bounded="JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ)
+        remove_cut_entries(folder, bounded="JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ)
     # ConfigError: no home folder; RuntimeError: no locks on this disk.
     except (OSError, RuntimeError, ConfigError) as error:
         logging.warning("compiled programs are not kept for the next time: %s", error)
@@ -49,7 +49,7 @@ def keep_programs() -> None:
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
-def _remove_cut_entries(folder: pathlib.Path, bounded: bool) -> None:
+def remove_cut_entries(folder: pathlib.Path, bounded: bool) -> None:
     """Makes the cache folder, and removes entries that a kill or a full disk has cut short.
 
     JAX writes the file with an entry's access time last, so an entry without one was cut. JAX up to

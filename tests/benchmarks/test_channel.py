@@ -9,6 +9,8 @@ import pytest
 from channel import Child, ChildError, ChildTimeoutError
 from run_support import ROOT
 
+pytestmark = pytest.mark.nightly
+
 CHILD = """
     import sys
     import time

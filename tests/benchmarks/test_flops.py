@@ -13,6 +13,8 @@ from lensjax.config import Config, to_dict
 from lensjax.run.learning import abstract_state
 from lensjax.run.networks import build_network
 
+pytestmark = pytest.mark.nightly
+
 
 def counted(jaxpr: Any) -> int:
     """Returns the FLOPs of all matrix products of a traced function, calls included."""

@@ -22,7 +22,7 @@ from lensjax.run.learning import abstract_state, loss_settings
 from lensjax.run.networks import build_network, build_path, make_guided_fn
 from lensjax.run.optim import build_optimizer, ema_decay, make_schedule, update_ema
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
+pytestmark = [pytest.mark.nightly, pytest.mark.usefixtures("quick_compiles")]
 HERE = pathlib.Path(__file__).parent
 SHAPE = (16, 16, 1)
 # Adam's first step divides a gradient by its own size, which makes rounding a step of full length;

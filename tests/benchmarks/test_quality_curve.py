@@ -8,6 +8,8 @@ from classifiers import training_minutes
 from PIL import Image
 from run_support import ROOT
 
+pytestmark = pytest.mark.nightly
+
 RESULTS = ROOT / "benchmarks" / "results"
 
 

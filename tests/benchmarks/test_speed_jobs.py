@@ -22,7 +22,7 @@ from lensjax.config import to_dict
 from lensjax.errors import ConfigError
 from lensjax.inference.sampling import passes_per_image
 
-pytestmark = pytest.mark.usefixtures("quick_compiles")
+pytestmark = [pytest.mark.nightly, pytest.mark.usefixtures("quick_compiles")]
 SMALL = ["--width=16", "--depth=1", "--patch=8", "--heads=2", "--side=16", "--batch=2"]
 SETTINGS = {"precision": "float32", "image_shape": (16, 16, 1), "num_images": 8, "batch_size": 2}
 

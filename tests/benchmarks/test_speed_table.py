@@ -7,6 +7,8 @@ import pytest
 import speed_table
 from run_support import ROOT
 
+pytestmark = pytest.mark.nightly
+
 README = (ROOT / "README.md").read_text()
 
 

@@ -29,6 +29,7 @@ from lensjax.config.parallel import ParallelConfig
 from lensjax.devices import hosts
 from lensjax.errors import ConfigError, HostError
 
+NIGHTLY = pytest.mark.nightly
 CHILD = ROOT / "tests" / "support" / "host_child.py"
 STEP = {
     "SLURM_JOB_ID": "70001",
@@ -300,13 +301,15 @@ def test_a_training_that_loses_a_process_ends_with_a_message(lost):
     check_named(pair, 1)
 
 
-@pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize(
-    ("ending", "seconds"),
+    ("number", "ending", "seconds"),
     [
-        (signal.SIGKILL, 15),
-        (signal.SIGTERM, 15),  # nobody trains, so that nobody would ask for it
-        (signal.SIGSTOP, 2 + 15),
+        (0, signal.SIGKILL, 15),
+        (1, signal.SIGSTOP, 2 + 15),
+        # Nobody trains, so that nobody would ask for it.
+        *(pytest.param(number, signal.SIGTERM, 15, marks=NIGHTLY) for number in (0, 1)),
+        pytest.param(1, signal.SIGKILL, 15, marks=NIGHTLY),
+        pytest.param(0, signal.SIGSTOP, 2 + 15, marks=NIGHTLY),
     ],
 )
 def test_whoever_is_lost_is_named(tmp_path, number, ending, seconds):
@@ -321,7 +324,7 @@ def test_whoever_is_lost_is_named(tmp_path, number, ending, seconds):
     check_named(pair, number)
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, pytest.param(1, marks=NIGHTLY)])
 def test_an_error_of_one_host_is_told_on_the_other(tmp_path, number):
     pair = Pair(tmp_path, [f"fail_{number}"])
     assert pair.ended(60) == [1, 1]
@@ -332,7 +335,7 @@ def test_an_error_of_one_host_is_told_on_the_other(tmp_path, number):
     assert "Terminating process" not in pair.log(0) + pair.log(1)  # JAX's abort
 
 
-@pytest.mark.parametrize("place", ["on disk", "for one host"])
+@pytest.mark.parametrize("place", ["on disk", pytest.param("for one host", marks=NIGHTLY)])
 def test_a_damaged_checkpoint_is_set_aside_by_all(tmp_path, place):
     split = tiny_split()
     workdir = tmp_path / "run"
@@ -362,6 +365,7 @@ def test_other_code_is_refused_by_its_hash(monkeypatch):
         rendezvous._check_alike(config)
 
 
+@pytest.mark.nightly
 def test_they_go_on_from_the_checkpoint_and_agree_with_one_process(alone, lost, resumed):
     assert "resumed at step 4" in resumed.log(0)
     one, two = (metrics_of(run.workdir) for run in (alone, resumed))
@@ -375,6 +379,7 @@ def test_they_go_on_from_the_checkpoint_and_agree_with_one_process(alone, lost, 
     assert all(two[-1][name] == pytest.approx(one[-1][name], rel=1e-4) for name in last)
 
 
+@pytest.mark.nightly
 def test_they_draw_what_one_process_draws(alone, resumed):
     one, two = (np.load(run.workdir / "generated" / "images.npy") for run in (alone, resumed))
     assert len(two) == 6
@@ -382,6 +387,7 @@ def test_they_draw_what_one_process_draws(alone, resumed):
     assert (resumed.workdir / "samples" / "step_00000012.png").exists()
 
 
+@pytest.mark.nightly
 def test_one_writes_and_both_compute(alone, resumed):
     assert alone.report(0) == {"step": 12, "signal": None, "rows": [5], "main": True}
     assert [resumed.report(number)["main"] for number in (0, 1)] == [True, False]
@@ -389,6 +395,7 @@ def test_one_writes_and_both_compute(alone, resumed):
     assert "step 12 of 12" in resumed.log(0)
 
 
+@pytest.mark.nightly
 def test_a_preemption_of_one_saves_the_same_step_on_both(tmp_path, alone):
     stream = {"data.placement": "stream"}
     signals = {1: (int(signal.SIGTERM), 2)}
@@ -407,6 +414,7 @@ def test_a_preemption_of_one_saves_the_same_step_on_both(tmp_path, alone):
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
+@pytest.mark.nightly
 def test_processes_that_differ_are_refused(tmp_path):
     pair = Pair(tmp_path, ["train"], of_one={"train.batch_size": 8})
     assert pair.ended() == [1, 1]
@@ -418,7 +426,7 @@ def test_processes_that_differ_are_refused(tmp_path):
     assert not (pair.workdir / "config.json").exists()
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, pytest.param(1, marks=NIGHTLY)])
 def test_a_process_whose_peers_do_not_come_says_so(tmp_path, number):
     port = free_port()
     settings = {

@@ -103,3 +103,10 @@ def test_a_machine_that_does_not_say_its_memory_streams(monkeypatch):
     monkeypatch.setattr(feeds, "_memory_bytes", lambda mesh: (None, "a toy"))
     choice = choose_kind(split_of(12).info, 12, single_device(5).mesh)
     assert choice == ("stream", "a toy does not say how much memory it has")
+
+
+def test_a_host_reads_its_own_places_of_each_batch():
+    own, stream = np.array([2, 3]), all_examples(5, 7)
+    batches = feeds._StepBatches(split_of(7), 5, 4, own)
+    for step in range(4):
+        np.testing.assert_array_equal(batches.indices(step), stream[4 * step + own])

@@ -1,7 +1,8 @@
 """Devices: what is refused, and that a run does not depend on their number or its form."""
 
+import itertools
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,7 +18,6 @@ EIGHT = "--xla_force_host_platform_device_count=8"
 NUM_STEPS, NUM_IMAGES = 20, 40
 # Two steps a dispatch, each in two parts.
 AT_ONCE = {"steps_per_dispatch": 2, "accumulate_steps": 2, "log_every": 2}
-AT_ONCE_FORMS = (("jit", "stream"), ("pmap", "stream"), ("pmap", "device"), ("sharded", "device"))
 
 
 def test_more_devices_than_there_are_are_refused():
@@ -176,61 +176,82 @@ for folder, parallel, placement, end_after, changes in json.loads(sys.argv[1]):
 """
 
 
-# One run through all forms, two steps in each: either form after the other, one device and back.
-CHAIN = ("one", "jit", "pmap", "jit", "one", "pmap", "one", "sharded", "wholly sharded", "one")
-CHAIN_STEPS = NUM_STEPS // len(CHAIN)
+class Runs(NamedTuple):
+    """Trainings of twenty steps, and one that goes on in another form every few steps.
+
+    Attributes:
+      plain: form and placement of each.
+      at_once: form and placement of those with `AT_ONCE`.
+      chain: forms of the run that changes its form; steps are divided evenly.
+    """
+
+    plain: tuple[tuple[str, str], ...]
+    at_once: tuple[tuple[str, str], ...]
+    chain: tuple[str, ...]
 
 
-@pytest.fixture(scope="module")
-def losses(tmp_path_factory):
-    """The losses of twenty steps in each form, and in one run that changes its form."""
+PAIRS = Runs(
+    (("one", "device"), ("jit", "device"), ("pmap", "stream"), ("sharded", "stream")),
+    (("pmap", "device"),),
+    ("jit", "pmap", "one", "sharded"),
+)
+WHOLE = Runs(
+    tuple(itertools.product(FORMS, ("device", "stream"))),
+    (("jit", "stream"), ("pmap", "stream"), ("pmap", "device"), ("sharded", "device")),
+    ("one", "jit", "pmap", "jit", "one", "pmap", "one", "sharded", "wholly sharded", "one"),
+)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[PAIRS, pytest.param(WHOLE, marks=pytest.mark.nightly)],
+    ids=["pairs", "whole"],
+)
+def losses(request, tmp_path_factory):
+    """The runs, and the losses of each by its name."""
     folder = tmp_path_factory.mktemp("devices")
-    runs: list[tuple[Any, ...]] = [
-        (str(folder / f"{form}-{placement}"), FORMS[form], placement, None, {})
-        for form in FORMS
-        for placement in ("device", "stream")
+    runs: Runs = request.param
+    trainings: list[tuple[Any, ...]] = [
+        (str(folder / f"{name}{form}-{placement}"), FORMS[form], placement, None, changes)
+        for name, forms, changes in (("", runs.plain, {}), ("at once ", runs.at_once, AT_ONCE))
+        for form, placement in forms
     ]
-    runs += [
-        (str(folder / f"at once {form}-{placement}"), FORMS[form], placement, None, AT_ONCE)
-        for form, placement in AT_ONCE_FORMS
-    ]
-    for number, form in enumerate(CHAIN):
+    steps = NUM_STEPS // len(runs.chain)
+    for number, form in enumerate(runs.chain, 1):
         # A signal while a step is written down ends the run after the next one.
-        end_after = (number + 1) * CHAIN_STEPS - 1 if number + 1 < len(CHAIN) else None
-        runs.append((str(folder / "chain"), FORMS[form], "device", end_after, {}))
-    done = run_python("-c", TRAIN, json.dumps(runs), XLA_FLAGS=EIGHT)
+        end_after = number * steps - 1 if number < len(runs.chain) else None
+        trainings.append((str(folder / "chain"), FORMS[form], "device", end_after, {}))
+    done = run_python("-c", TRAIN, json.dumps(trainings), XLA_FLAGS=EIGHT)
     assert done.returncode == 0, done.stderr[-3000:]
-    return {
+    return runs, {
         path.name: np.asarray([line["loss"] for line in metrics_of(path)])
         for path in folder.iterdir()
     }
 
 
-@pytest.mark.parametrize("placement", ["device", "stream"])
-@pytest.mark.parametrize("form", ["pmap", "sharded", "wholly sharded"])
-def test_the_form_of_the_step_does_not_change_the_losses(losses, form, placement):
-    found = losses[f"{form}-{placement}"]
-    assert len(found) == NUM_STEPS
-    np.testing.assert_allclose(found, losses[f"jit-{placement}"], rtol=1e-7)
+def test_neither_form_nor_placement_nor_devices_change_the_losses(losses):
+    runs, losses_of = losses
+    for form, placement in runs.plain:
+        values = losses_of[f"{form}-{placement}"]
+        assert len(values) == NUM_STEPS
+        if form == "one":
+            np.testing.assert_allclose(values, losses_of["jit-device"], rtol=1e-5)
+        elif form == "jit":
+            np.testing.assert_array_equal(values, losses_of["jit-device"])
+        else:
+            np.testing.assert_allclose(values, losses_of["jit-device"], rtol=1e-7)
 
 
-@pytest.mark.parametrize("placement", ["device", "stream"])
-def test_the_number_of_devices_does_not_change_the_losses(losses, placement):
-    np.testing.assert_allclose(losses[f"jit-{placement}"], losses[f"one-{placement}"], rtol=1e-5)
-    np.testing.assert_array_equal(losses[f"jit-{placement}"], losses["jit-device"])
+def test_steps_at_once_and_gradients_in_parts_are_the_same_in_each_form(losses):
+    runs, losses_of = losses
+    expected = losses_of["one-device"].reshape(-1, 2).mean(axis=1)
+    for form, placement in runs.at_once:
+        np.testing.assert_allclose(losses_of[f"at once {form}-{placement}"], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("form", "placement"), AT_ONCE_FORMS)
-def test_steps_at_once_and_gradients_in_parts_are_the_same_in_each_form(losses, form, placement):
-    expected = losses["one-device"].reshape(-1, 2).mean(axis=1)
-    np.testing.assert_allclose(losses[f"at once {form}-{placement}"], expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize("number", range(len(CHAIN)), ids=lambda number: CHAIN[number])
-def test_a_checkpoint_goes_on_in_another_form(losses, number):
-    assert len(losses["chain"]) == NUM_STEPS
-    steps = slice(number * CHAIN_STEPS, (number + 1) * CHAIN_STEPS)
-    np.testing.assert_allclose(losses["chain"][steps], losses["one-device"][steps], rtol=1e-5)
+def test_a_checkpoint_goes_on_in_another_form(losses):
+    _, losses_of = losses
+    np.testing.assert_allclose(losses_of["chain"], losses_of["one-device"], rtol=1e-5)
 
 
 def test_a_spread_is_chosen_by_the_strategy():
