@@ -1,24 +1,26 @@
-"""Settings for all tests: a compilation cache, no rank promotion, no reused keys."""
+"""Settings for all tests, and what is built once a session for the workers of all of them."""
 
-import atexit
+import contextlib
 import os
 import pathlib
-import shutil
 import sys
-import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# The same program is compiled once for this process and its children. JAX does not write these
-# files in one step, so a worker has a folder of its own and not that of the process it came from.
-if "PYTEST_XDIST_WORKER" in os.environ or "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="lensjax_compiled_")
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Compiled programs are kept from run to run, for all workers and their children. JAX locks a folder
+# of bounded size.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(pathlib.Path(__file__).resolve().parent.parent / ".pytest_cache" / "programs"),
+)
+os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**30))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import pytest
+
+from lensjax.devices.compiled_programs import remove_cut_entries
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "configs"), str(ROOT / "tests" / "support")]
@@ -29,20 +31,69 @@ jax.config.update("jax_debug_key_reuse", True)
 
 
 @pytest.fixture(scope="session")
-def tfds_directory(tmp_path_factory) -> pathlib.Path:
-    """A folder for data sets that the tests of all workers of one session share."""
+def shared_folder(tmp_path_factory) -> pathlib.Path:
+    """A folder that the tests of all workers of one session share."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tfds"
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def pytest_configure() -> None:
+    """Removes what a killed process of an earlier run left in the cache half."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        folder = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+        remove_cut_entries(folder, bounded=True)
+
+
+@pytest.fixture(scope="session")
+def tfds_directory(shared_folder) -> pathlib.Path:
+    """A folder for data sets that the tests of all workers of one session share."""
+    folder = shared_folder / "tfds"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained_generator(shared_folder):
+    """Workdir, which a test copies before it changes it, and last state of a tiny generator."""
+    from run_support import SHARED_GENERATOR, trained_once
+
+    with _quick_compiles():
+        return trained_once(shared_folder / "generator", SHARED_GENERATOR)
+
+
+@pytest.fixture(scope="session")
+def trained_classifier(shared_folder) -> pathlib.Path:
+    """Workdir, which a test copies before it changes it, of a tiny classifier."""
+    from run_support import SHARED_CLASSIFIER, trained_once
+
+    with _quick_compiles():
+        return trained_once(shared_folder / "classifier", SHARED_CLASSIFIER)[0]
+
+
+@pytest.fixture(scope="session")
+def smoke_run(shared_folder, tfds_directory):
+    """Each mode of the smoke config from the command line; a test copies what it changes."""
+    from run_support import smoke_once
+
+    with _quick_compiles():
+        return smoke_once(shared_folder / "smoke", tfds_directory)
+
+
+@contextlib.contextmanager
+def _quick_compiles():
+    before = jax.config.read("jax_disable_most_optimizations")
+    environment = pytest.MonkeyPatch()
+    environment.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for children
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    environment.undo()
+    jax.config.update("jax_disable_most_optimizations", before)
+    if not before:
+        jax.clear_caches()  # what was compiled so rounds otherwise
 
 
 @pytest.fixture(scope="module")
 def quick_compiles():
     """Compiles faster and to slower code, for tests that run a program a few times."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for children
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()  # what was compiled so rounds otherwise
-    del os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"]
+    with _quick_compiles():
+        yield

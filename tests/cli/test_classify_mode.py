@@ -1,50 +1,31 @@
 """`--mode=classify`: files, stacks and folders to a table, and what is refused."""
 
 import csv
+import dataclasses
+import shutil
 
 import numpy as np
 import pytest
-from run_support import CLASS_NAMES, SIDE, tiny_config, tiny_split
+from run_support import CLASS_NAMES, SHARED_CLASSIFIER, SIDE, tiny_config, tiny_split
 
 from lensjax.cli.classify_mode import CSV_FILE, classify_mode
 from lensjax.errors import ConfigError, DataError
 from lensjax.inference.classifier import load_classifier
 from lensjax.inference.generator import load_generator
-from lensjax.run import writers
-from lensjax.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 IMAGES = tiny_split(10, seed=5).images[..., 0]
 
 
 def config_with(**classify):
-    return tiny_config(
-        model={
-            "name": "rescnn",
-            "num_features": 8,
-            "cells": 2,
-            "patch_size": 4,
-        },
-        sample={
-            "sampler": "dpmpp_2m",
-            "steps": 20,
-            "time_grid": "karras",
-            "guidance": 1.0,
-            "num_images": 48,
-            "batch_size": 48,
-            "grid_columns": 8,
-        },
-        train={"num_steps": 4, "evaluate_every": 2, "checkpoint_every": 4},
-        classify={"validation_share": 0.2, "batch_size": 4} | classify,
-    )
+    changed = dataclasses.replace(SHARED_CLASSIFIER.classify, **classify)
+    return dataclasses.replace(SHARED_CLASSIFIER, classify=changed)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("classifier")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writers, "_open_tensorboard", lambda folder: None)
-        train(config_with(), folder, tiny_split(60))
+def trained(trained_classifier, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classifier") / "run"
+    shutil.copytree(trained_classifier, folder)
     return folder
 
 

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from allpairspy import AllPairs
 from run_support import CLASS_NAMES, tiny_config, tiny_split
 
 from lensjax.cli import export_formats
@@ -27,6 +28,7 @@ FORMATS = ("npy", "fits", "hdf5")
 SCALES = {"flux": 1.0, "published": 2.0}
 SIZES = {"train": 7, "test": 4}
 PARAMETER_NAMES = ("exposure_time_s", "log10_axion_mass")
+SOURCES = ["data", "generated"]
 SHAPES = {"one channel": (16, 16, 1), "three channels": (16, 12, 3)}
 META = {
     "weights_sha256": "0123456789abcdef" * 4,
@@ -127,10 +129,10 @@ def rows_of(folder) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("source", ["data", "generated"])
-@pytest.mark.parametrize("file_format", ["npy", "fits"])
+@pytest.mark.parametrize(
+    ("source", "scale", "shape", "file_format"),
+    list(AllPairs([SOURCES, list(SCALES), list(SHAPES.values()), ["npy", "fits"]])),
+)
 def test_each_file_holds_its_image_bit_for_bit(set_up, source, file_format, scale, shape):
     workdir = set_up(shape=shape)
     run(workdir, source=source, format=file_format, scale=scale)
@@ -155,7 +157,7 @@ def test_each_file_holds_its_image_bit_for_bit(set_up, source, file_format, scal
         assert len(list(folder.rglob(f"*.{file_format}"))) == len(split)
 
 
-@pytest.mark.parametrize("source", ["data", "generated"])
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("file_format", ["npy", "fits"])
 def test_the_table_has_labels_and_the_parameters_bit_for_bit(set_up, source, file_format):
     workdir = set_up()
@@ -174,7 +176,7 @@ def test_the_table_has_labels_and_the_parameters_bit_for_bit(set_up, source, fil
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("source", ["data", "generated"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_fits_headers_pass_the_verification_and_say_what_is_known(set_up, source, scale):
     workdir = set_up()
     run(workdir, source=source, format="fits", scale=scale)
@@ -246,9 +248,9 @@ def test_a_unit_is_written_unless_there_is_none(tmp_path, unit):
     assert header["CLASS"] == "gr\\xf6\\xdfe"  # FITS knows ASCII alone
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("source", ["data", "generated"])
+@pytest.mark.parametrize(
+    ("source", "scale", "shape"), list(AllPairs([SOURCES, list(SCALES), list(SHAPES.values())]))
+)
 def test_hdf5_holds_the_split_bit_for_bit(set_up, source, scale, shape):
     workdir = set_up(shape=shape)
     run(workdir, source=source, format="hdf5", scale=scale)
@@ -300,7 +302,7 @@ def test_images_are_written_in_blocks(set_up, monkeypatch):
     assert np.array_equal(np.load(last), split.images[-1, ..., 0])
 
 
-@pytest.mark.parametrize("source", ["data", "generated"])
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_the_record_says_where_the_images_come_from(set_up, source, file_format):
     workdir = set_up()
@@ -330,7 +332,7 @@ def test_one_split_is_exported_alone(set_up, tmp_path, file_format, split):
     assert {path.name for path in folder.iterdir()} == {name, EXPORT_FILE}
 
 
-@pytest.mark.parametrize("source", ["data", "generated"])
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_an_unlabelled_set_lies_flat(set_up, source, file_format):
     workdir = set_up(class_names=())
@@ -462,11 +464,11 @@ def test_a_missing_package_is_named_with_what_installs_it(
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".", "..", "/", "/etc", ""])
-@pytest.mark.parametrize("source", ["data", "generated"])
-def test_a_class_that_cannot_be_a_folder_is_refused(set_up, source, name):
+def test_a_class_that_cannot_be_a_folder_is_refused(set_up, name):
     workdir = set_up(class_names=("fine", name, "other"))
-    with pytest.raises(DataError, match="cannot be the name of a folder"):
-        run(workdir, source=source)
+    for source in SOURCES:
+        with pytest.raises(DataError, match="cannot be the name of a folder"):
+            run(workdir, source=source)
     assert not (workdir / "export").exists()
 
 

@@ -50,7 +50,8 @@ def outcomes(folders) -> dict[str, tuple[int, str]]:
         "resume_classifier": classifier,
         "classify": [*classifier, "--mode=classify", f"--images={folders / 'given.npy'}"],
     }
-    return run_commands(folders, commands, TFDS_DATA_DIR=str(folders / "sets"), TRAININGS="1")
+    environment = {"TFDS_DATA_DIR": str(folders / "sets"), "TRAININGS": "1"}
+    return run_commands(folders, commands, WITHOUT_PICTURES="1", **environment)
 
 
 @pytest.mark.parametrize("name", ["resume", "sample", "evaluate", "resume_classifier", "classify"])

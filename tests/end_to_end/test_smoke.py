@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from run_support import (
-    HIDE_TENSORFLOW,
     ROOT,
-    locked,
+    SMOKE,
     metrics_of,
-    run_commands,
     run_python,
     start_python,
     states_differ,
@@ -28,13 +26,6 @@ from lensjax.run.checkpoint import Checkpoints
 from lensjax.run.learning import abstract_state
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-SMOKE = "--config=configs/smoke.py"
-WITHOUT_TENSORFLOW = f"""
-{HIDE_TENSORFLOW}
-from absl import app
-import lensjax.main
-app.run(lensjax.main.main, flags_parser=lensjax.cli.command_line.parse)
-"""
 
 
 def _config():
@@ -51,32 +42,6 @@ def _state(workdir: pathlib.Path):
     return state
 
 
-@pytest.fixture(scope="module")
-def sets(tfds_directory):
-    """The folder with the data set, built by whichever test process comes first."""
-    command = ("-m", "lensjax.main", SMOKE, "--mode=build_data")
-    with locked(tfds_directory / "smoke.lock"):
-        done = run_python(*command, TFDS_DATA_DIR=str(tfds_directory))
-    assert done.returncode == 0, done.stderr
-    assert "deeplense/model_ii_mini, fingerprint " in done.stdout
-    assert "train     3,000 images: axion 1,000, cdm 1,000, no_sub 1,000" in done.stdout
-    sheet = pathlib.Path(done.stdout.partition("contact sheet: ")[2].strip())
-    with Image.open(sheet) as picture:
-        assert min(picture.size) > 100
-    return tfds_directory
-
-
-@pytest.fixture(scope="module")
-def trained(sets, tmp_path_factory):
-    """Workdir and log of a smoke training without TensorFlow."""
-    workdir = tmp_path_factory.mktemp("smoke") / "run"
-    done = run_python(
-        "-c", WITHOUT_TENSORFLOW, SMOKE, f"--workdir={workdir}", TFDS_DATA_DIR=str(sets)
-    )
-    assert done.returncode == 0, done.stderr
-    return workdir, done.stderr
-
-
 def test_the_config_is_a_run_that_shows_something():
     config = _config()
     assert config.train.num_steps >= 40
@@ -84,8 +49,16 @@ def test_the_config_is_a_run_that_shows_something():
     assert config.train.log_every == 1
 
 
-def test_training_without_tensorflow_says_so_in_one_line_and_goes_on(trained):
-    workdir, log = trained
+def test_the_build_says_what_the_set_holds(smoke_run):
+    assert "deeplense/model_ii_mini, fingerprint " in smoke_run.built
+    assert "train     3,000 images: axion 1,000, cdm 1,000, no_sub 1,000" in smoke_run.built
+    sheet = pathlib.Path(smoke_run.built.partition("contact sheet: ")[2].strip())
+    with Image.open(sheet) as picture:
+        assert min(picture.size) > 100
+
+
+def test_training_without_tensorflow_says_so_in_one_line_and_goes_on(smoke_run):
+    workdir, log = smoke_run.workdir, smoke_run.log
     assert log.count("TensorFlow is not installed") == 1
     assert "Traceback" not in log
     assert not list(workdir.glob("events*"))
@@ -101,14 +74,17 @@ def test_training_without_tensorflow_says_so_in_one_line_and_goes_on(trained):
     assert "step 60 of 60 | loss " in log
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, sets, tmp_path):
-    workdir = tmp_path / "run"
-    command = ("-m", "lensjax.main", SMOKE, f"--workdir={workdir}")
-    process = start_python(tmp_path / "log", *command, TFDS_DATA_DIR=str(sets))
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(smoke_run, tfds_directory, tmp_path):
+    """Pictures and validations, which this run leaves out, leave the state as it is."""
+    workdir, sets = tmp_path / "run", str(tfds_directory)
+    fewer = [f"--config.train.{name}_every=100" for name in ("sample", "evaluate")]
+    fewer += ["--config.evaluate.while_training=0"]
+    command = ("-m", "lensjax.main", SMOKE, f"--workdir={workdir}", *fewer)
+    process = start_python(tmp_path / "log", *command, TFDS_DATA_DIR=sets)
     wait_for(workdir / "checkpoints" / "20", process)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    done = run_python(*command, TFDS_DATA_DIR=str(sets))
+    done = run_python(*command, TFDS_DATA_DIR=sets)
     assert done.returncode == 0, done.stderr
     (resumed,) = [line for line in done.stderr.splitlines() if "resumed at step" in line]
     at = int(resumed.split()[-1])
@@ -116,49 +92,35 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, sets, tmp_path
     assert done.stderr.count(" images/s | ") == 60 - at
     state = _state(workdir)
     assert int(state.step) == 60
-    assert states_differ(state, _state(trained[0])) == []
-    expected = [(line["step"], line["loss"]) for line in metrics_of(trained[0])]
+    assert states_differ(state, _state(smoke_run.workdir)) == []
+    expected = [(line["step"], line["loss"]) for line in metrics_of(smoke_run.workdir)]
     assert [(line["step"], line["loss"]) for line in metrics_of(workdir)] == expected
     if "TensorFlow is not installed" not in done.stderr:
         assert list(workdir.glob("events.out.tfevents.*"))
 
 
-@pytest.fixture(scope="module")
-def modes(trained, sets, tmp_path_factory):
-    """Exit code and output of the modes that follow a training."""
-    workdir, _ = trained
-    folder = tmp_path_factory.mktemp("modes")
-    target = f"--workdir={workdir}"
-    commands = {mode: [SMOKE, target, f"--mode={mode}"] for mode in ("sample", "evaluate")}
-    commands["build_data"] = [SMOKE, "--mode=build_data"]
-    fields = [f"--config.export.folder={folder / 'files'}", "--config.export.split=test"]
-    commands["export"] = [SMOKE, "--mode=export", *fields]
-    done = run_commands(folder, commands, TFDS_DATA_DIR=str(sets))
-    return done | {"folder": folder}
-
-
 @pytest.mark.parametrize("mode", ["sample", "evaluate", "export", "build_data"])
-def test_each_mode_ends_well(modes, mode):
-    code, output = modes[mode]
+def test_each_mode_ends_well(smoke_run, mode):
+    code, output = smoke_run.modes[mode]
     assert code == 0, output
     assert "Traceback" not in output
 
 
-def test_export_without_a_workdir_writes_the_test_split(modes, sets):
-    folder = modes["folder"] / "files"
-    images, table = lensjax.load_data("model_ii_mini", "test", str(sets))
+def test_export_without_a_workdir_writes_the_test_split(smoke_run, tfds_directory):
+    folder = smoke_run.exported
+    images, table = lensjax.load_data("model_ii_mini", "test", str(tfds_directory))
     with (folder / "test" / "parameters.csv").open() as file:
         names = [line.partition(",")[0] for line in file][1:]
     assert len(names) == len(images) == 600
     for index in (0, 1, 599):
         assert names[index] == f"{table['class_name'][index]}/{index:06d}.npy"
         assert np.array_equal(np.load(folder / "test" / names[index]), images[index, ..., 0])
-    assert "600/600" in modes["export"][1]
+    assert "600/600" in smoke_run.modes["export"][1]
     assert json.loads((folder / "export.json").read_text())["complete"] is True
 
 
-def test_sample_writes_what_load_generates(modes, trained):
-    workdir, _ = trained
+def test_sample_writes_what_load_generates(smoke_run):
+    workdir = smoke_run.workdir
     images = np.load(workdir / "generated" / "images.npy")
     sample = _config().sample
     assert images.shape == (sample.num_images, 64, 64, 1)
@@ -170,8 +132,8 @@ def test_sample_writes_what_load_generates(modes, trained):
     assert meta["checkpoint_step"] == 60
 
 
-def test_evaluate_knows_real_images_from_those_of_a_minute(modes, trained):
-    workdir, _ = trained
+def test_evaluate_knows_real_images_from_those_of_a_minute(smoke_run):
+    workdir = smoke_run.workdir
     content = json.loads((workdir / "evaluation" / "metrics.json").read_text())
     rows = content["measures"]["smooth_fit"]["rows"]
     assert set(rows) == {"generated", "generated at guidance 1", "real"}
@@ -179,13 +141,13 @@ def test_evaluate_knows_real_images_from_those_of_a_minute(modes, trained):
     assert rows["real"]["no_sub"]["ratio_p90"] < 1e-3  # the exact simulator made them
     assert rows["generated"]["no_sub"]["ratio_p50"] > 0.08
     assert content["verdict"][0].startswith("FAILED as pictures of lenses: ")
-    assert all(sentence in modes["evaluate"][1] for sentence in content["verdict"])
-    assert content["protocol"]["images_per_class"] == 24
+    assert all(sentence in smoke_run.modes["evaluate"][1] for sentence in content["verdict"])
+    assert content["protocol"]["images_per_class"] == 6
     assert (workdir / "evaluation" / "report.html").stat().st_size > 100_000
 
 
-def test_all_pictures_can_be_opened_and_nothing_is_left_half_written(modes, trained):
-    workdir, _ = trained
+def test_all_pictures_can_be_opened_and_nothing_is_left_half_written(smoke_run):
+    workdir = smoke_run.workdir
     pictures = list(workdir.rglob("*.png"))
     assert len(pictures) >= 3
     for picture in pictures:
@@ -194,18 +156,19 @@ def test_all_pictures_can_be_opened_and_nothing_is_left_half_written(modes, trai
     assert not list(workdir.rglob("*orbax-checkpoint-tmp*"))
 
 
-def test_config_json_has_the_revision_of_this_checkout(trained):
-    content = json.loads((trained[0] / "config.json").read_text())
+def test_config_json_has_the_revision_of_this_checkout(smoke_run):
+    content = json.loads((smoke_run.workdir / "config.json").read_text())
     assert content["versions"]["jax"] == jax.__version__
     if (ROOT / ".git").exists():
         assert len(content["git_revision"].removesuffix("+changes")) == 40
 
 
-def test_the_notebook_runs_from_simulation_to_residual(trained, monkeypatch):
+@pytest.mark.nightly
+def test_the_notebook_runs_from_simulation_to_residual(smoke_run, monkeypatch):
     import nbformat
     from nbclient import NotebookClient
 
-    workdir, _ = trained
+    workdir = smoke_run.workdir
     monkeypatch.setenv("LENSJAX_RUN", str(workdir))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(ROOT / "examples" / "first_lenses.ipynb", as_version=4)

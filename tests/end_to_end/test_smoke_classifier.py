@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from run_support import locked, metrics_of, run_commands
+from run_support import metrics_of, run_commands, smoke_set_once
 
 import lensjax
 
@@ -28,30 +28,18 @@ def commands(tfds_directory, tmp_path_factory):
         "classify": [CONFIG, run, "--mode=classify", given, "--config.classify.batch_size=3"],
         "nothing": [CONFIG, run, "--mode=classify"],
         "sample": [CONFIG, run, "--mode=sample"],
-        "pretrain": [
-            CONFIG,
-            f"--workdir={folder / 'mae'}",
-            "--config.model.name=mae",
-            "--config.model.num_features=128",
-            "--config.model.dropout=0.0",
-            "--config.model.width=16",
-            "--config.model.depth=1",
-            "--config.model.num_heads=2",
-            "--config.classify.label_smoothing=0.0",
-            "--config.train.num_steps=2",
-        ],
         "score_pretrained": [
             "--config=configs/mae_vit.py",
             f"--workdir={folder / 'mae'}",
             "--mode=evaluate",
         ],
     }
-    with locked(tfds_directory / "smoke.lock"):
-        found = run_commands(folder, wanted, TFDS_DATA_DIR=str(tfds_directory), TRAININGS="1")
+    smoke_set_once(tfds_directory)
+    found = run_commands(folder, wanted, TFDS_DATA_DIR=str(tfds_directory), TRAININGS="1")
     return found, folder
 
 
-@pytest.mark.parametrize("name", ["train", "again", "evaluate", "classify", "pretrain"])
+@pytest.mark.parametrize("name", ["train", "again", "evaluate", "classify"])
 def test_it_ends_well(commands, name):
     code, output = commands[0][name]
     assert code == 0, output

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_support import TINY, nested, tiny_config, tiny_split
+from run_support import SHARED_SPLIT as SPLIT
+from run_support import tiny_config, tiny_split
 
-from lensjax.config import Config, EvaluateConfig, differences, from_config_dict, to_dict
+from lensjax.config import Config, EvaluateConfig, differences, to_dict
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.errors import ConfigError, WorkdirError
 from lensjax.evaluation import feature_measures
@@ -18,26 +19,17 @@ from lensjax.evaluation.rows import Row, Setting
 from lensjax.inference.classifier import load_classifier
 from lensjax.inference.describe import weights_hash
 from lensjax.run.workdir import claim
-from lensjax.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-SPLIT = tiny_split(30, seed=1)
-
-
-def config_of(name: str, changes: dict[str, Any]) -> Config:
-    """Returns the configuration of a tiny network that does not generate."""
-    own = {field: value for field, value in TINY.items() if not field.startswith("sample.")}
-    return from_config_dict(nested(own | {"model.name": name} | changes))
 
 
 @pytest.fixture(scope="module")
-def workdirs(tmp_path_factory):
+def workdirs(trained_classifier, tmp_path_factory):
     """The folder of runs: a classifier, and two that were begun and have no weights yet."""
     folder = tmp_path_factory.mktemp("runs")
-    changes = {"model.num_features": 8, "train.num_steps": 2}
-    train(config_of("rescnn", changes), folder / "classifier", SPLIT, quiet=True)
-    claim(folder / "dit", tiny_config())
-    claim(folder / "mae", config_of("mae", {"model.decoder_heads": 2, "model.decoder_width": 8}))
+    (folder / "classifier").symlink_to(trained_classifier)
+    for name in ("dit", "mae"):
+        claim(folder / name, tiny_config(model={"name": name}))
     return folder
 
 
@@ -69,7 +61,7 @@ def test_it_judges_sets_that_the_network_of_lensjax_does_not_know(workdirs, name
 def test_two_classes_are_judged(monkeypatch):
     info = dataclasses.replace(SPLIT.info, class_names=("cdm", "no_sub"))
     setting, labels = setting_of(None, info=info), np.arange(30, dtype=np.int32) % 2
-    row, real = (Row(name, SPLIT.images, labels, setting) for name in ("given", "real"))
+    row, real = (Row(name, SPLIT.images[:30], labels, setting) for name in ("given", "real"))
     half = np.linspace(0.1, 0.9, 30)
     half[::2] /= 10
     network = types.SimpleNamespace(
@@ -80,7 +72,7 @@ def test_two_classes_are_judged(monkeypatch):
     others, own = half[::2], half[1::2]
     assert found["auc"] == pytest.approx(np.mean(own[:, None] > others[None]))
     assert found["confusion"] == [[15, 0], [np.sum(own <= 0.5), np.sum(own > 0.5)]]
-    alone = Row("alone", SPLIT.images[::2], labels[::2], setting)
+    alone = Row("alone", SPLIT.images[:30:2], labels[::2], setting)
     network.predict_probabilities = lambda images: np.full((len(images), 2), 0.5)
     assert math.isnan(feature_measures.classes(alone, real, setting)["as they are"]["auc"])
 
@@ -92,7 +84,7 @@ def test_the_protocol_names_it(workdirs):
     assert found["network"] == "rescnn"
     assert found["trained_on"] == SPLIT.info.name
     assert found["trained_on_fingerprint"] == SPLIT.info.fingerprint
-    assert found["checkpoint_step"] == 2
+    assert found["checkpoint_step"] == network.step
 
 
 def test_it_needs_flux(workdirs):

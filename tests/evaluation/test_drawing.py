@@ -5,25 +5,18 @@ import json
 
 import numpy as np
 import pytest
-from run_support import tiny_config, tiny_split
+from run_support import SHARED_GENERATOR as CONFIG
 
 from lensjax.evaluation import drawing
 from lensjax.inference import generator as generators
-from lensjax.run import writers
-from lensjax.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-CONFIG = tiny_config(train={"num_steps": 2, "checkpoint_every": 2})
 NUM = 20  # three chunks of 6 and a part of a fourth
 
 
 @pytest.fixture(scope="module")
-def generator(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("drawn")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writers, "_open_tensorboard", lambda folder: None)
-        train(CONFIG, folder, tiny_split())
-    return generators.load_generator(folder)
+def generator(trained_generator):
+    return generators.load_generator(trained_generator[0])
 
 
 @pytest.fixture
@@ -92,5 +85,5 @@ def test_what_the_images_depend_on_lies_beside_them(generator, tmp_path):
     drawing.draw_or_read(generator, CONFIG.sample, 6, tmp_path)
     (path,) = tmp_path.glob("*/meta.json")
     meta = json.loads(path.read_text())
-    assert meta["checkpoint_step"] == 2
+    assert meta["checkpoint_step"] == 12
     assert meta["steps"] == CONFIG.sample.steps

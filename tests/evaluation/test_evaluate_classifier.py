@@ -1,5 +1,6 @@
 """`--mode=evaluate` of a classifier: numbers, pictures, noise, the conserved set, the baseline."""
 
+import functools
 import json
 import re
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from run_support import tiny_config, tiny_split
+from run_support import OWN_SET, saved_run, tiny_config, tiny_split
 
 from lensjax import prng
 from lensjax.data.dataset import DatasetInfo, LensSplit
@@ -16,33 +17,16 @@ from lensjax.data.surveys import SURVEYS
 from lensjax.evaluation import evaluate_classifier as mode
 from lensjax.evaluation.evaluate_classifier import evaluate_classifier
 from lensjax.inference.classifier import load_classifier
-from lensjax.run import datasets, writers
-from lensjax.training.loop import train
+from lensjax.metrics.ring_radius import RadiusClassifier
+from lensjax.run import datasets
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-NUM = 20  # images a class
+NUM = 8  # images a class
 
 
 def config_with(data, **evaluate):
-    return tiny_config(
-        data=data,
-        model={"name": "rescnn", "num_features": 8, "cells": 2, "widths": (8,), "patch_size": 8},
-        sample={
-            "sampler": "dpmpp_2m",
-            "steps": 20,
-            "time_grid": "karras",
-            "guidance": 1.0,
-            "num_images": 48,
-            "batch_size": 48,
-            "grid_columns": 8,
-        },
-        train={"num_steps": 2, "evaluate_every": 2, "checkpoint_every": 2},
-        classify={"validation_share": 0.2},
-        evaluate={"num_images": None} | evaluate,
-    )
-
-
-FOLDER = {"name": "deeplense/folder", "folder": "images"}
+    model = {"name": "rescnn", "num_features": 8, "cells": 2, "widths": (8,)}
+    return tiny_config(data=data, model=model, evaluate={"num_images": None} | evaluate)
 
 
 class Shelf:
@@ -62,12 +46,15 @@ class Shelf:
         return Prepared()
 
 
+@functools.cache
 def lenses(name, split):
-    seed, conserved = (7 if split == "train" else 8), "conserved" in name
+    seed = 7 if split == "train" else 8
     images = []
     for label, class_name in enumerate(CLASS_NAMES):
         keys = prng.keys(prng.key(seed, "test", label), jnp.arange(NUM))
-        images.append(simulate(keys, SURVEYS["model_ii"], class_name, conserved=conserved)[0])
+        images.append(
+            simulate(keys, SURVEYS["model_ii"], class_name, conserved="conserved" in name)[0]
+        )
     stack = np.concatenate(images)[..., None]
     info = DatasetInfo(
         name=name,
@@ -88,10 +75,9 @@ def evaluated(config, splits, folder, monkeypatch):
     shown: dict[str, Any] = {}
     shelf = Shelf(splits)
     monkeypatch.setattr(datasets, "prepare", shelf.prepare)
-    monkeypatch.setattr(writers, "_open_tensorboard", lambda folder: None)
     monkeypatch.setattr(mode, "show", lambda *arguments: shown.update(arguments=arguments))
     monkeypatch.setenv("LENSJAX_CACHE", str(folder / "cache"))
-    train(config, folder / "run", splits(config.data.name, "train"))
+    saved_run(folder / "run", config, splits(config.data.name, "train"))
     evaluate_classifier(config, folder / "run")
     content = json.loads((folder / "run" / "evaluation" / "metrics.json").read_text())
     return content, shown["arguments"], shelf.asked
@@ -99,7 +85,7 @@ def evaluated(config, splits, folder, monkeypatch):
 
 def test_a_users_images_are_scored_as_they_are(tmp_path, monkeypatch, capsys):
     test = tiny_split(30, seed=2)
-    config = config_with(FOLDER)
+    config = config_with(OWN_SET)
     splits = {"train": tiny_split(60), "test": test}
     content, shown, asked = evaluated(config, lambda _, split: splits[split], tmp_path, monkeypatch)
     assert set(content["scores"]) == {"folder, as they are"}
@@ -125,10 +111,21 @@ def test_a_users_images_are_scored_as_they_are(tmp_path, monkeypatch, capsys):
     assert ("deeplense/folder", "test") in asked
 
 
+def rough_radius(images, survey, *, free_amplitude):
+    """The mean distance of the light from the middle, in place of a fit."""
+    offsets = np.hypot(*(np.indices(images.shape[1:]) - (images.shape[1] - 1) / 2))
+    return (images * offsets).sum(axis=(1, 2)) / images.sum(axis=(1, 2))
+
+
+@pytest.mark.parametrize("radius", [rough_radius, pytest.param(None, marks=pytest.mark.nightly)])
 def test_a_simulated_set_is_scored_behind_noise_conserved_and_beside_the_ring(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, radius
 ):
     config = config_with({"name": "deeplense/model_ii_mini"}, seed=3)
+    few = functools.partial(RadiusClassifier.fit, num_neighbours=5)
+    monkeypatch.setattr(RadiusClassifier, "fit", few)
+    if radius:
+        monkeypatch.setattr(mode, "fit_ring_radius", radius)
     content, _, asked = evaluated(config, lenses, tmp_path, monkeypatch)
     names = [
         "model_ii_mini, as they are",
@@ -142,8 +139,17 @@ def test_a_simulated_set_is_scored_behind_noise_conserved_and_beside_the_ring(
         baseline = content["baseline"][name]
         assert baseline["num_images"] == 3 * NUM
         assert len(baseline["curves"]) == 3
-    # Behind noise the radius still tells far more than chance, a third.
-    assert content["baseline"][names[1]]["accuracy"] > 0.55
+    if radius:
+        train_split, test = (lenses("deeplense/model_ii_mini", part) for part in ("train", "test"))
+        radii = [
+            radius(one.images[..., 0], None, free_amplitude=True) for one in (train_split, test)
+        ]
+        probabilities = few(radii[0], train_split.labels, 3).predict_probabilities(radii[1])
+        expected = np.mean(probabilities.argmax(axis=1) == test.labels)
+        assert content["baseline"][names[0]]["accuracy"] == pytest.approx(expected)
+    else:
+        # Behind noise the radius still tells far more than chance, a third.
+        assert content["baseline"][names[1]]["accuracy"] > 0.55
     plain, dimmed = (content["scores"][name]["log_loss"] for name in names[:2])
     assert plain != dimmed
 

@@ -1,12 +1,15 @@
 """`--mode=evaluate` as a whole, on tiny images: what it writes, prints, keeps and refuses."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
-from run_support import tiny_config, tiny_split
+from run_support import SHARED_GENERATOR, SHARED_SPLIT, tiny_split
 
 from lensjax.errors import ConfigError, DataError, MeasureError, UserError, WorkdirError
 from lensjax.evaluation import evaluate_generator as mode
@@ -14,14 +17,13 @@ from lensjax.evaluation.evaluate_generator import evaluate_generator
 from lensjax.inference import generator
 from lensjax.inference.describe import weights_hash
 from lensjax.metrics import baselines
-from lensjax.run import datasets, writers
-from lensjax.training.loop import train
+from lensjax.run import datasets
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 NUM = 24
 BASELINES = set(baselines.BASELINES) - {"simulator"}
 SHOWN = "shapes,copies"  # the measures that take images of 16 x 16 pixels
-SPLITS = {"train": tiny_split(120, seed=1), "test": tiny_split(3 * NUM, seed=2)}
+SPLITS = {"train": SHARED_SPLIT, "test": tiny_split(3 * NUM, seed=2)}
 
 
 class TinySet:
@@ -31,42 +33,48 @@ class TinySet:
         return SPLITS[name]
 
 
+def _prepare(patch, cache):
+    patch.setattr(datasets, "prepare", lambda data: TinySet())
+    patch.setattr(mode, "show", lambda *arguments: None)
+    patch.setenv("LENSJAX_CACHE", str(cache))
+
+
 @pytest.fixture
 def prepared(monkeypatch, tmp_path):
-    monkeypatch.setattr(datasets, "prepare", lambda data: TinySet())
-    monkeypatch.setattr(mode, "show", lambda *arguments: None)
-    monkeypatch.setenv("LENSJAX_CACHE", str(tmp_path / "cache"))
+    """A set in place, and a report without its pictures, which take most of the time."""
+    _prepare(monkeypatch, tmp_path / "cache")
+    monkeypatch.setattr(mode.report, "_pictures", lambda *arguments: [])
 
 
 def config_with(**evaluate):
-    settings = {"num_images": NUM, "measures": SHOWN, "download": False, "train_images": 40}
-    return tiny_config(
-        data={"name": "deeplense/folder", "folder": "images"},  # the user's own
-        train={"num_steps": 2, "checkpoint_every": 2},
-        evaluate=settings | evaluate,
-    )
+    settings = {"num_images": NUM, "measures": SHOWN, "download": False, "train_images": 20}
+    changed = dataclasses.replace(SHARED_GENERATOR.evaluate, **settings | evaluate)
+    return dataclasses.replace(SHARED_GENERATOR, evaluate=changed)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("evaluated")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writers, "_open_tensorboard", lambda folder: None)
-        train(config_with(), folder, SPLITS["train"])
-    return folder
+def evaluated(trained_generator, tmp_path_factory):
+    """Workdir of a run that was judged, with baselines and pictures, and what was printed."""
+    folder = tmp_path_factory.mktemp("evaluated") / "run"
+    shutil.copytree(trained_generator[0], folder)
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        _prepare(patch, folder / "cache")
+        evaluate_generator(config_with(), folder)
+    return folder, printed.getvalue()
 
 
 def metrics_of(folder):
     return json.loads((folder / "evaluation" / "metrics.json").read_text())
 
 
-def test_a_run_is_drawn_from_and_judged(trained, prepared, capsys):
-    evaluate_generator(config_with(), trained)
+def test_a_run_is_drawn_from_and_judged(evaluated):
+    trained, printed = evaluated
     content = metrics_of(trained)
     protocol = content["protocol"]
     assert protocol["images_per_class"] == NUM
     assert protocol["comparable_with_the_headline"] is False
-    assert protocol["generated"]["checkpoint_step"] == 2
+    assert protocol["generated"]["checkpoint_step"] == 12
     assert protocol["generated"]["guidance"] == 2.0
     assert protocol["generated"]["weights_sha256"] == weights_hash(
         generator.load_generator(trained).params
@@ -79,13 +87,12 @@ def test_a_run_is_drawn_from_and_judged(trained, prepared, capsys):
         assert set(content["measures"][name]["rows"]) == wanted
         assert set(content["measures"][name]["rows"]["generated"]) == {"axion", "cdm", "no_sub"}
     assert set(content["checks"]) == {"generated", "generated at guidance 1"}
-    printed = capsys.readouterr().out
     assert printed.splitlines()[-1] == content["verdict"][-1]
     assert (trained / "evaluation" / "grid.png").is_file()
 
 
-def test_the_report_opens_without_a_network(trained, prepared):
-    evaluate_generator(config_with(), trained)
+def test_the_report_opens_without_a_network(evaluated):
+    trained, _ = evaluated
     page = (trained / "evaluation" / "report.html").read_text()
     links = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page)
     assert links
@@ -100,13 +107,14 @@ def test_the_report_opens_without_a_network(trained, prepared):
         assert f"<td>{name}</td>" in page
 
 
-def test_images_of_any_generator_are_judged_alike(trained, prepared, tmp_path):
+def test_images_of_any_generator_are_judged_alike(evaluated, prepared, tmp_path):
     """What a run draws and the same images from a file have the same numbers."""
-    evaluate_generator(config_with(), trained)
+    trained, _ = evaluated
     images = generator.load_generator(trained).generate(None, 3 * NUM, 0)
     np.save(tmp_path / "images.npy", images)
     np.save(tmp_path / "labels.npy", np.arange(3 * NUM) % 3)
-    evaluate_generator(config_with(), tmp_path / "other", tmp_path / "images.npy")
+    config = config_with(baselines=False)
+    evaluate_generator(config, tmp_path / "other", tmp_path / "images.npy")
     ours, theirs = metrics_of(trained), metrics_of(tmp_path / "other")
     for name in SHOWN.split(","):
         rows = ours["measures"][name]["rows"], theirs["measures"][name]["rows"]
@@ -148,7 +156,9 @@ def test_scaled_images_are_judged_beside_real_ones_scaled_alike(prepared, tmp_pa
     split = tiny_split(60, seed=3)
     np.save(tmp_path / "images.npy", 7 * split.images)
     np.save(tmp_path / "labels.npy", split.labels)
-    evaluate_generator(config_with(image_scale=scale), tmp_path, tmp_path / "images.npy")
+    evaluate_generator(
+        config_with(baselines=False, image_scale=scale), tmp_path, tmp_path / "images.npy"
+    )
     shapes = metrics_of(tmp_path)["measures"]["shapes"]["rows"]["generated"]["cdm"]
     assert "peak" not in shapes
     assert "total_flux" not in shapes
@@ -159,7 +169,9 @@ def test_scaled_images_are_judged_beside_real_ones_scaled_alike(prepared, tmp_pa
 def test_a_required_measure_that_is_missing_is_an_error(prepared, tmp_path, require):
     np.save(tmp_path / "images.npy", tiny_split(60, seed=3).images)
     with pytest.raises(DataError, match=r"evaluate\.require names what cannot be measured: "):
-        evaluate_generator(config_with(require=require), tmp_path, tmp_path / "images.npy")
+        evaluate_generator(
+            config_with(baselines=False, require=require), tmp_path, tmp_path / "images.npy"
+        )
     assert not (tmp_path / "evaluation").exists()
 
 
@@ -175,17 +187,21 @@ def test_a_measure_that_cannot_take_the_images_is_not_measured_unless_it_is_requ
         for one in mode.measures.MEASURES
     ]
     monkeypatch.setattr(mode.measures, "MEASURES", measures)
-    evaluate_generator(config_with(), tmp_path, tmp_path / "images.npy")
+    evaluate_generator(config_with(baselines=False), tmp_path, tmp_path / "images.npy")
     found = metrics_of(tmp_path)["measures"]["copies"]
     assert found == {"status": "not measured", "reason": "real images are black; hand in flux"}
     with pytest.raises(UserError, match=r"require: copies cannot take these images: real"):
-        evaluate_generator(config_with(require="copies"), tmp_path, tmp_path / "images.npy")
+        evaluate_generator(
+            config_with(baselines=False, require="copies"), tmp_path, tmp_path / "images.npy"
+        )
 
 
 def test_missing_weights_are_said_with_the_remedy(prepared, tmp_path, monkeypatch):
     monkeypatch.delenv("LENSJAX_INCEPTION_WEIGHTS", raising=False)
     np.save(tmp_path / "images.npy", tiny_split(60, seed=3).images)
-    evaluate_generator(config_with(measures="inception"), tmp_path, tmp_path / "images.npy")
+    evaluate_generator(
+        config_with(baselines=False, measures="inception"), tmp_path, tmp_path / "images.npy"
+    )
     found = metrics_of(tmp_path)["measures"]["inception"]
     assert found["status"] == "not measured"
     assert "LENSJAX_INCEPTION_WEIGHTS" in found["reason"]
@@ -194,26 +210,32 @@ def test_missing_weights_are_said_with_the_remedy(prepared, tmp_path, monkeypatc
 def test_a_wrong_file_of_weights_is_an_error(prepared, tmp_path):
     np.save(tmp_path / "images.npy", tiny_split(60, seed=3).images)
     (tmp_path / "weights.pth").write_bytes(b"no weights")
-    config = config_with(measures="inception", inception_weights=str(tmp_path / "weights.pth"))
+    config = config_with(
+        baselines=False, measures="inception", inception_weights=str(tmp_path / "weights.pth")
+    )
     with pytest.raises(DataError, match=r"weights\.pth: has the SHA-256 "):
         evaluate_generator(config, tmp_path, tmp_path / "images.npy")
 
 
 def test_more_images_than_the_test_split_has_are_refused(prepared, tmp_path):
     with pytest.raises(ConfigError, match=r"evaluate\.num_images: got 25; .* the 24 images"):
-        evaluate_generator(config_with(num_images=25), tmp_path, tmp_path / "images.npy")
+        evaluate_generator(
+            config_with(baselines=False, num_images=25), tmp_path, tmp_path / "images.npy"
+        )
 
 
 def test_without_a_number_all_of_the_test_split_are_judged(prepared, tmp_path):
     np.save(tmp_path / "images.npy", tiny_split(90, seed=3).images)
     np.save(tmp_path / "labels.npy", tiny_split(90, seed=3).labels)
-    evaluate_generator(config_with(num_images=None), tmp_path, tmp_path / "images.npy")
+    evaluate_generator(
+        config_with(baselines=False, num_images=None), tmp_path, tmp_path / "images.npy"
+    )
     assert metrics_of(tmp_path)["protocol"]["images_per_class"] == NUM
 
 
 def test_a_folder_that_is_no_run_is_refused(prepared, tmp_path):
     with pytest.raises(WorkdirError, match=r"config\.json is not there"):
-        evaluate_generator(config_with(), tmp_path)
+        evaluate_generator(config_with(baselines=False), tmp_path)
 
 
 def test_sets_with_unmeasured_pixels_are_refused(prepared, tmp_path, monkeypatch):
@@ -221,4 +243,4 @@ def test_sets_with_unmeasured_pixels_are_refused(prepared, tmp_path, monkeypatch
     masked = dataclasses.replace(split, info=dataclasses.replace(split.info, masked=True))
     monkeypatch.setitem(SPLITS, "test", masked)
     with pytest.raises(DataError, match=r"data\.nan_policy=fill"):
-        evaluate_generator(config_with(), tmp_path, tmp_path / "images.npy")
+        evaluate_generator(config_with(baselines=False), tmp_path, tmp_path / "images.npy")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from run_support import CLASS_NAMES, run_python, states_differ, tiny_config, tiny_split
+from run_support import CLASS_NAMES, SHARED_GENERATOR, run_python, states_differ, tiny_split
 
 import lensjax
 from lensjax import prng
@@ -20,25 +20,18 @@ from lensjax.errors import CheckpointError, ConfigError, RequestError, WorkdirEr
 from lensjax.inference.describe import describe, weights_hash
 from lensjax.inference.generator import LensGenerator, load_generator
 from lensjax.models import build_model
-from lensjax.run import networks, writers
+from lensjax.run import networks
 from lensjax.run.networks import make_apply_fn
 from lensjax.run.state import sampling_params
-from lensjax.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-CONFIG = tiny_config(
-    train={"checkpoint_every": 6},
-    optim={"ema_more_half_lives_images": (12.5, 2_000.0), "ema_warmup_share": 0.5},
-)
+CONFIG = SHARED_GENERATOR
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(trained_generator):
     """Workdir and state of a run of 12 steps with checkpoints 6 and 12."""
-    workdir = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writers, "_open_tensorboard", lambda folder: None)
-        return workdir, train(CONFIG, workdir, tiny_split())
+    return trained_generator
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +68,7 @@ def test_labels_of_other_images_do_not_matter(generator):
     assert not np.array_equal(images[3], again[3])
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 12])
+@pytest.mark.parametrize("batch_size", [1, 12])
 def test_another_chunk_shape_agrees_to_a_ten_thousandth_of_the_peak(trained, generator, batch_size):
     sample = dataclasses.replace(CONFIG.sample, batch_size=batch_size)
     other = load_generator(trained[0], dataclasses.replace(CONFIG, sample=sample))
@@ -182,7 +175,7 @@ def _by_hand(workdir, labels, seed: int, steps: int, guidance: float) -> np.ndar
     return np.asarray(Scaling(**scaling).to_flux(x))
 
 
-@pytest.mark.parametrize(("steps", "guidance"), [(1, 1.0), (1, 3.0), (3, 2.0)])
+@pytest.mark.parametrize(("steps", "guidance"), [(1, 1.0), (3, 2.0)])
 def test_steps_are_intervals_and_guidance_is_the_formula(trained, generator, steps, guidance):
     labels = [2, 0]
     images = generator.generate(labels, 2, 4, steps, guidance, "euler")
@@ -190,7 +183,7 @@ def test_steps_are_intervals_and_guidance_is_the_formula(trained, generator, ste
     assert np.abs(images - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize(("guidance", "seen"), [(1, 6), (1.0, 6), (2.0, 12), (0.0, 12)])
+@pytest.mark.parametrize(("guidance", "seen"), [(1, 6), (0.0, 12)])
 def test_guidance_one_is_a_single_pass(trained, monkeypatch, guidance, seen):
     sizes = []
     make = networks.make_apply_fn

@@ -1,16 +1,20 @@
 """Generators that come with lensjax: rounded, judged as they are then, loaded without data."""
 
+import dataclasses
 import functools
 import importlib
 import json
 import os
 import pathlib
+import shutil
 
 import jax
 import numpy as np
 import pytest
 from run_support import (
     ROOT,
+    SHARED_GENERATOR,
+    SHARED_SPLIT,
     TINY_PARTS,
     run_python,
     saved_run,
@@ -28,18 +32,18 @@ from lensjax.inference import pretrained
 from lensjax.inference.describe import weights_hash
 from lensjax.inference.generator import LensGenerator
 from lensjax.inference.trained import Trained, restore
-from lensjax.run import datasets, writers
+from lensjax.run import datasets
 from lensjax.run import workdir as files
-from lensjax.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 NUM = 8
-SPLITS = {"train": tiny_split(60, seed=1), "test": tiny_split(3 * NUM, seed=2)}
-CONFIG = tiny_config(
-    data={"name": "deeplense/folder", "folder": "images"},
-    train={"num_steps": 3, "checkpoint_every": 3},
-    sample={"guidance": 1.0},
-    evaluate={"num_images": NUM, "measures": "copies", "baselines": False},
+SPLITS = {"train": SHARED_SPLIT, "test": tiny_split(3 * NUM, seed=2)}
+CONFIG = dataclasses.replace(
+    SHARED_GENERATOR,
+    sample=dataclasses.replace(SHARED_GENERATOR.sample, guidance=1.0),
+    evaluate=dataclasses.replace(
+        SHARED_GENERATOR.evaluate, num_images=NUM, measures="copies", baselines=False
+    ),
 )
 COMMAND = "python -m lensjax.main --config=mine.py"
 
@@ -52,11 +56,9 @@ class TinySet:
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory) -> pathlib.Path:
+def workdir(trained_generator, tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("generator") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writers, "_open_tensorboard", lambda folder: None)
-        train(CONFIG, folder, SPLITS["train"])
+    shutil.copytree(trained_generator[0], folder)
     return folder
 
 
@@ -68,6 +70,7 @@ def shipped(workdir, tmp_path_factory) -> pathlib.Path:
         patch.syspath_prepend(ROOT / "benchmarks")
         patch.setattr(datasets, "prepare", lambda data: TinySet())
         patch.setattr(evaluate_generator, "show", lambda *arguments: None)
+        patch.setattr(evaluate_generator.report, "_pictures", lambda *arguments: [])
         patch.setenv("LENSJAX_CACHE", os.fspath(weights / "cache"))
         importlib.import_module("ship").ship(workdir, CONFIG, weights / "tiny", COMMAND, "small")
     return weights
@@ -90,7 +93,7 @@ def bfloat16(value: np.ndarray) -> np.ndarray:
 def test_the_loaded_parameters_are_the_rounded_averages(workdir, load):
     run, loaded = lensjax.load(workdir), load("pretrained/tiny")
     assert isinstance(loaded, LensGenerator)
-    assert (loaded.step, loaded.ema, loaded.folder) == (3, "main", None)
+    assert (loaded.step, loaded.ema, loaded.folder) == (12, "main", None)
     assert loaded.config == CONFIG
     assert states_differ(loaded.params, jax.tree.map(bfloat16, run.params)) == []
     assert states_differ(loaded.params, run.params) != []

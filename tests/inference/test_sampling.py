@@ -2,13 +2,14 @@
 
 import copy
 import dataclasses
+import itertools
 import json
 import shutil
 from typing import Any
 
 import numpy as np
 import pytest
-from run_support import nested, tiny_config, tiny_split
+from run_support import OWN_SET, SHARED_GENERATOR, SHARED_SPLIT, nested, saved_run, tiny_config
 
 import lensjax
 from lensjax.cli.sample_mode import sample_mode
@@ -20,13 +21,11 @@ from lensjax.inference import generator as generation
 from lensjax.inference.describe import describe, weights_hash
 from lensjax.inference.generator import LensGenerator
 from lensjax.inference.sampling import passes_per_image
-from lensjax.run import writers
 from lensjax.training import generator_watch
 from lensjax.training.data import TrainingData
-from lensjax.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
-CONFIG = tiny_config(train={"checkpoint_every": 6})
+CONFIG = SHARED_GENERATOR
 STOCHASTIC = [
     {"sampler": "ddim", "eta": 1.0},
     {"sampler": "ddpm"},
@@ -35,15 +34,11 @@ STOCHASTIC = [
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Workdirs of a run with checkpoints 6 and 12, and of a smaller and shorter one."""
-    large, small = (tmp_path_factory.mktemp(name) for name in ("large", "small"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writers, "_open_tensorboard", lambda folder: None)
-        train(CONFIG, large, tiny_split())
-        smaller = tiny_config(model={"width": 4}, train={"num_steps": 4})
-        train(smaller, small, tiny_split())
-    return large, small
+def runs(trained_generator, tmp_path_factory):
+    """Workdirs of a run with checkpoints 6 and 12, and of a smaller one of random numbers."""
+    small = tmp_path_factory.mktemp("small")
+    saved_run(small, tiny_config(data=OWN_SET, model={"width": 4}), SHARED_SPLIT, step=4)
+    return trained_generator[0], small
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +58,18 @@ TWO_A_STEP = {"heun", "midpoint", "churn"}
 SAMPLER_NAMES = ("euler", "heun", "midpoint", "dpmpp_2m", "ddim", "ddpm", "churn")
 
 
-@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
-@pytest.mark.parametrize("steps", [1, 5])
-@pytest.mark.parametrize("guidance", [0.0, 1.0, 2.0])
-@pytest.mark.parametrize("path", ["flow", "vp"])
-def test_network_passes_are_counted(sampler, steps, guidance, path):
-    sample = {"sampler": sampler, "steps": steps, "guidance": guidance}
-    config = tiny_config(path={"name": path}, sample=sample)
-    each = 2 if sampler in TWO_A_STEP else 1
-    # Where a path ends before the data, the last interval is one look at x0.
-    passes = (steps - 1) * each + 1 if path == "vp" else steps * each
-    assert passes_per_image(config, config.sample) == passes * (1 if guidance == 1 else 2)
+def test_network_passes_are_counted():
+    found, expected = {}, {}
+    for case in itertools.product(SAMPLER_NAMES, (1, 5), (0.0, 1.0, 2.0), ("flow", "vp")):
+        sampler, steps, guidance, path = case
+        sample = {"sampler": sampler, "steps": steps, "guidance": guidance}
+        config = tiny_config(path={"name": path}, sample=sample)
+        each = 2 if sampler in TWO_A_STEP else 1
+        # Where a path ends before the data, the last interval is one look at x0.
+        passes = (steps - 1) * each + 1 if path == "vp" else steps * each
+        expected[case] = passes * (1 if guidance == 1 else 2)
+        found[case] = passes_per_image(config, config.sample)
+    assert found == expected
 
 
 def test_guidance_is_counted_where_it_acts():
@@ -260,7 +256,9 @@ def test_autoguided_images_are_written_with_their_guide(runs, tmp_path):
 
 def _changed_guide(runs, config=(), **dataset) -> LensGenerator:
     content = json.loads((runs[0] / "dataset.json").read_text()) | dataset
-    changed = from_config_dict(nested({"data.name": CONFIG.data.name, **dict(config)}))
+    changed = from_config_dict(
+        nested({f"data.{name}": text for name, text in OWN_SET.items()} | dict(config))
+    )
     return LensGenerator(changed, content, {}, 1, "main")
 
 
@@ -320,7 +318,7 @@ def test_grids_while_training_are_drawn_without_a_guide(generator, tmp_path):
 
     def grid(**sample):
         config = dataclasses.replace(CONFIG, sample=dataclasses.replace(CONFIG.sample, **sample))
-        data = TrainingData(tiny_split(), None, generator.image_shape, generator.scaling)
+        data = TrainingData(SHARED_SPLIT, None, generator.image_shape, generator.scaling)
         samples = generator_watch.Samples(config, data, all_devices(most=1))
         return samples.draw(generator.params)[0]
 

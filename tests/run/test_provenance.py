@@ -6,7 +6,7 @@ import os
 
 import jax
 import pytest
-from run_support import ROOT, tiny_config, tiny_split
+from run_support import ROOT, signal_at, tiny_config, tiny_split
 
 from lensjax.cli.sample_mode import sample_mode
 from lensjax.errors import WorkdirError
@@ -33,16 +33,19 @@ ENTRY = {
 
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory):
-    """A workdir that was trained for 2 steps, then for 2 more, then found finished."""
+    """A workdir that was trained for 2 steps, then for the others, then found finished."""
     workdir = tmp_path_factory.mktemp("resumed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writers, "_open_tensorboard", lambda folder: None)
         patch.setattr(generator_watch.Samples, "draw", lambda self, params: (self._real[0][0], {}))
         patch.setattr(monitoring, "save_png", lambda path, picture: None)
-        for num_steps in (2, 4, 4):
-            config = tiny_config(train={"num_steps": num_steps})
-            files.claim(workdir, config)
-            train(config, workdir, tiny_split())
+        for stop in (1, None, None):
+            files.claim(workdir, tiny_config())
+            with pytest.MonkeyPatch.context() as stopping:
+                stopping.setattr(writers.MetricWriters, "scalars", writers.MetricWriters.scalars)
+                if stop:
+                    signal_at(stop)
+                train(tiny_config(), workdir, tiny_split())
     return workdir
 
 
@@ -116,7 +119,7 @@ def test_a_damaged_record_is_named(tmp_path):
 
 
 def test_generated_images_say_which_data_and_machine_they_come_from(resumed):
-    sample_mode(tiny_config(train={"num_steps": 4}), resumed)
+    sample_mode(tiny_config(), resumed)
     meta = json.loads((resumed / "generated" / "meta.json").read_text())
     assert meta["data_name"] == tiny_split().info.name
     assert meta["data_fingerprint"] == tiny_split().info.fingerprint

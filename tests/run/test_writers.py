@@ -1,8 +1,10 @@
 """Metrics: the file of JSON lines and the TensorBoard events."""
 
+import itertools
 import json
 import math
 import signal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,27 +25,41 @@ def _without_tensorboard(monkeypatch):
 
 
 def _write(workdir, resumed_at, steps):
+    workdir.mkdir(exist_ok=True)
     writer = MetricWriters(workdir / "metrics.jsonl", resumed_at)
     for step in steps:
         writer.scalars(step, {"loss": float(step)})
     writer.close()
 
 
-@pytest.mark.usefixtures("_without_tensorboard")
-@pytest.mark.parametrize(
-    "tail",
-    ["", '{"step": 5, "lo', "{", "\n", "not json\n", "[5]\n", '{"loss": 1.0}\n', '{"step": "5"}\n'],
+TAILS = (
+    "",
+    '{"step": 5, "lo',
+    "{",
+    "\n",
+    "not json\n",
+    "[5]\n",
+    '{"loss": 1.0}\n',
+    '{"step": "5"}\n',
 )
-@pytest.mark.parametrize("resumed_at", [0, 2, 4, 9])
-def test_each_step_stands_once_after_a_resume(tmp_path, resumed_at, tail):
-    _write(tmp_path, 0, [1, 2, 3, 4])
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write(tail)
-    _write(tmp_path, resumed_at, [resumed_at + 1, resumed_at + 2])
-    kept = [step for step in (1, 2, 3, 4) if step <= resumed_at]
-    lines = metrics_of(tmp_path)
-    assert [line["step"] for line in lines] == [*kept, resumed_at + 1, resumed_at + 2]
-    assert [line["loss"] for line in lines] == [line["step"] for line in lines]
+
+
+@pytest.mark.usefixtures("_without_tensorboard")
+def test_each_step_stands_once_after_a_resume(tmp_path):
+    found: dict[Any, Any] = {}
+    expected: dict[Any, Any] = {}
+    for case in itertools.product((0, 2, 4, 9), TAILS):
+        resumed_at, tail = case
+        folder = tmp_path / str(len(found))
+        _write(folder, 0, [1, 2, 3, 4])
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(tail)
+        _write(folder, resumed_at, [resumed_at + 1, resumed_at + 2])
+        kept = [step for step in (1, 2, 3, 4) if step <= resumed_at]
+        steps = [*kept, resumed_at + 1, resumed_at + 2]
+        expected[case] = [{"step": step, "loss": float(step)} for step in steps]
+        found[case] = metrics_of(folder)
+    assert found == expected
 
 
 @pytest.mark.usefixtures("_without_tensorboard")
@@ -93,7 +109,7 @@ def test_tensorboard_shows_what_metrics_jsonl_and_the_sample_picture_hold(tmp_pa
 
     pytest.importorskip("tensorflow")
     with captured_log() as log:
-        train(tiny_config(train={"num_steps": 2}), tmp_path, tiny_split())
+        train(tiny_config(), tmp_path, tiny_split())
     assert not any("TensorFlow" in line for line in log)
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
     events = _events(tmp_path)
@@ -102,14 +118,20 @@ def test_tensorboard_shows_what_metrics_jsonl_and_the_sample_picture_hold(tmp_pa
         expected = {step: line[name] for step, line in lines.items()}
         assert _values(events, name) == pytest.approx(expected, rel=1e-6)
     step, picture = _picture(events, "samples")
-    assert step == 2
-    file = np.asarray(Image.open(tmp_path / "samples" / "step_00000002.png"))
+    assert step == 12
+    file = np.asarray(Image.open(tmp_path / "samples" / "step_00000012.png"))
+    assert np.array_equal(picture, file)
+    writers.show(tmp_path / "shown", 7, {"score": 0.25}, {"grid": file})
+    events = _events(tmp_path / "shown")
+    assert _values(events, "score") == {7: 0.25}
+    step, picture = _picture(events, "grid")
+    assert step == 7
     assert np.array_equal(picture, file)
 
 
 @pytest.mark.usefixtures("_without_tensorboard")
 def test_a_quiet_training_says_nothing_and_computes_the_same(tmp_path, monkeypatch):
-    config = tiny_config(train={"num_steps": 2, "evaluate_every": 1})
+    config = tiny_config(train={"evaluate_every": 6})
     split, test = tiny_split(), tiny_split(12, seed=1)
     with captured_log() as log:
         loud = train(config, tmp_path / "loud", split, test)

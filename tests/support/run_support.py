@@ -12,13 +12,15 @@ import json
 import logging
 import os
 import pathlib
+import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -137,6 +139,50 @@ def tiny_split(num: int = 24, seed: int = 0, class_names: tuple[str, ...] = CLAS
         pixel_scale_arcsec=0.1,
     )
     return LensSplit(images, labels, np.zeros((num, 0), np.float32), info)
+
+
+# The runs that `trained_generator` and `trained_classifier` share, of sets of the user's own: the
+# forward model of a simulated set does not know images so small.
+SHARED_SPLIT = tiny_split(60, seed=1)
+OWN_SET = {"name": "deeplense/folder", "folder": "images"}
+SHARED_GENERATOR = tiny_config(
+    data=OWN_SET,
+    train={"checkpoint_every": 6},
+    optim={"ema_more_half_lives_images": (12.5, 2_000.0), "ema_warmup_share": 0.5},
+)
+SHARED_CLASSIFIER = tiny_config(
+    data=OWN_SET,
+    model={"name": "rescnn", "num_features": 8, "cells": 2, "widths": (8,)},
+    train={"num_steps": 4, "evaluate_every": 2, "checkpoint_every": 4},
+    classify={"validation_share": 0.2, "batch_size": 4},
+)
+
+
+def built_once(folder: pathlib.Path, build: Callable[[], object]) -> None:
+    """Calls `build`, which fills a folder, in the first test process that comes; others wait."""
+    done = folder.with_suffix(".built")
+    with locked(folder.with_suffix(".lock")):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+            build()
+            done.touch()
+
+
+def trained_once(workdir: pathlib.Path, config: configuration.Config) -> tuple[pathlib.Path, Any]:
+    """Trains in one of all test processes; returns the workdir and the state after the last step.
+
+    The state is not read from the checkpoint, so that a test can compare the two.
+    """
+    from lensjax.training.loop import train
+
+    state_file = workdir.with_suffix(".pickle")
+
+    def build() -> None:
+        state = train(config, workdir, SHARED_SPLIT, quiet=True)
+        state_file.write_bytes(pickle.dumps(jax.device_get(state)))
+
+    built_once(workdir, build)
+    return workdir, pickle.loads(state_file.read_bytes())
 
 
 def saved_run(
@@ -325,6 +371,9 @@ def _command_child(folder: pathlib.Path) -> None:
 
     for module in ("main", "cli.modes", "inference.generator", "evaluation.evaluate_generator"):
         importlib.import_module(f"lensjax.{module}")  # once for all forks
+    if "WITHOUT_PICTURES" in os.environ:
+        report: Any = importlib.import_module("lensjax.evaluation.report")
+        report._pictures = lambda *arguments: []
     if "TRAININGS" in os.environ:
         hide_tensorboard()
         for module in (
@@ -350,13 +399,85 @@ def run_commands(
     """Runs command lines of lensjax and returns exit code and output of each.
 
     They share one start of Python and its imports, which take longer than most of them. Keywords
-    go to the environment; `TRAININGS` does more imports once and leaves out event files.
+    go to the environment; `TRAININGS` does more imports once and leaves out event files,
+    `WITHOUT_PICTURES` leaves out those of reports, which take longer than the rest of one.
     """
     (folder / "commands.json").write_text(json.dumps(commands))
     done = run_python(__file__, "commands", folder, **more)
     assert done.returncode == 0, done.stderr
     results = json.loads((folder / "results.json").read_text())
     return {name: (code, output) for name, (code, output) in results.items()}
+
+
+class SmokeRun(NamedTuple):
+    """What the commands of `configs/smoke.py` left.
+
+    Attributes:
+      workdir: of a training without TensorFlow, with images and an evaluation.
+      built: what `--mode=build_data` printed.
+      log: of the training.
+      modes: exit code and output of the other modes.
+      exported: the folder of `--mode=export`.
+    """
+
+    workdir: pathlib.Path
+    built: str
+    log: str
+    modes: dict[str, tuple[int, str]]
+    exported: pathlib.Path
+
+
+SMOKE = "--config=configs/smoke.py"
+WITHOUT_TENSORFLOW = f"""
+{HIDE_TENSORFLOW}
+from absl import app
+import lensjax.main
+app.run(lensjax.main.main, flags_parser=lensjax.cli.command_line.parse)
+"""
+
+
+def smoke_set_once(sets: pathlib.Path) -> str:
+    """Builds the smoke config's set in one of all test processes; returns what was printed."""
+    printed = sets / "smoke_set.txt"
+
+    def build() -> None:
+        command = ("-m", "lensjax.main", SMOKE, "--mode=build_data")
+        done = run_python(*command, TFDS_DATA_DIR=str(sets))
+        assert done.returncode == 0, done.stderr
+        printed.write_text(done.stdout)
+
+    built_once(sets / "smoke_set", build)
+    return printed.read_text()
+
+
+def smoke_once(folder: pathlib.Path, sets: pathlib.Path) -> SmokeRun:
+    """Runs each mode of the smoke config in one of all test processes, with few images judged."""
+    workdir, results = folder / "run", folder / "results.pickle"
+
+    def build() -> None:
+        folder.mkdir()
+        environment = {"TFDS_DATA_DIR": str(sets)}
+        built = smoke_set_once(sets)
+        run = [SMOKE, f"--workdir={workdir}"]
+        trained = run_python("-c", WITHOUT_TENSORFLOW, *run, **environment)
+        assert trained.returncode == 0, trained.stderr
+        commands = {
+            "sample": [*run, "--mode=sample"],
+            "evaluate": [*run, "--mode=evaluate", "--config.evaluate.num_images=6"],
+            "build_data": [SMOKE, "--mode=build_data"],
+            "export": [
+                SMOKE,
+                "--mode=export",
+                f"--config.export.folder={folder / 'files'}",
+                "--config.export.split=test",
+            ],
+        }
+        modes = run_commands(folder, commands, TRAININGS="1", **environment)
+        run_results = SmokeRun(workdir, built, trained.stderr, modes, folder / "files")
+        results.write_bytes(pickle.dumps(tuple(run_results)))
+
+    built_once(folder, build)
+    return SmokeRun(*pickle.loads(results.read_bytes()))
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-COMPILING = (
-    "/jax/core/compile/jaxpr_trace_duration",
-    "/jax/core/compile/jaxpr_to_mlir_module_duration",
-    "/jax/core/compile/backend_compile_duration",
-)
+COMPILING = {
+    "/jax/core/compile/jaxpr_trace_duration": "tracing",
+    "/jax/core/compile/jaxpr_to_mlir_module_duration": "lowering",
+    "/jax/core/compile/backend_compile_duration": "compilation",
+}
 
 
 class Clock:
@@ -51,7 +51,7 @@ class Clock:
             seconds -= self.compilations.pop()[1]
         self.compilations.append((begin, duration_secs))
         self.seconds[self.file][self.causes[-1]] -= seconds
-        self.seconds[self.file]["compilation"] += seconds
+        self.seconds[self.file][COMPILING[event]] += seconds
 
     def timed(self, cause: str, function: Callable) -> Callable:
         """A function whose time is charged to a cause."""
