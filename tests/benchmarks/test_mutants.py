@@ -24,7 +24,7 @@ FAILED = (
 
 
 def test_there_are_thirty_faults_with_names_and_tests_of_their_own():
-    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) == 30
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 30
     for mutant in MUTANTS:
         assert mutant.tests
 

@@ -100,16 +100,18 @@ def root_mean_square(error) -> float:
 @pytest.mark.parametrize("sampler", DETERMINISTIC)
 def test_order_of_convergence(sampler):
     wrong = {}
+    # The leading errors of this symmetric rule cancel; with more steps only rounding is left.
+    cancels = sampler == "midpoint"
+    steps = np.array([12, 24] if cancels else [12, 24, MOST_STEPS])
     for path_name, path in PATHS.items():
-        steps, errors = np.array([12, 24, MOST_STEPS]), []
+        errors = []
         for count in steps:
             times = middle_times(path, int(count))
             x = normal(64, 16) * np.float32(factors_at(path, times[0])[1])
             exact = gaussian_flow(GAUSSIAN, path, x.astype(np.float64), times[0], times[-1])
             errors.append(root_mean_square(end_of(path, sampler, times, x) - exact))
         slope, _ = np.polyfit(np.log(steps), np.log(errors), 1)
-        # Symmetric rules may do better than their order where the leading errors cancel.
-        if not SAMPLERS[sampler].order - 0.2 < -slope < SAMPLERS[sampler].order + 1.5:
+        if abs(-slope - SAMPLERS[sampler].order - cancels) > 0.2:
             wrong[path_name] = -slope
     assert not wrong
 
@@ -150,8 +152,12 @@ def test_whole_way_ends_where_the_exact_flow_does(path_name):
     assert {name: error for name, error in errors.items() if error >= bounds[name]} == {}
     # Euler's rule is DDIM without noise, and a little churning is nearly Heun's rule.
     np.testing.assert_allclose(ends["euler"], ends["ddim"], atol=2e-5)
-    churned = whole_way(path, SamplerSettings("churn", churn=1e-4), times, noise)
-    assert 0 < np.max(np.abs(churned - ends["heun"])) < 0.07
+    times, noise = time_grid(path, 20, "karras"), noise[:16]
+    heun, churned = (
+        whole_way(path, settings, times, noise)
+        for settings in (SamplerSettings("heun"), SamplerSettings("churn", churn=1e-5))
+    )
+    assert 0 < np.max(np.abs(churned - heun)) < 0.02
 
 
 @pytest.mark.parametrize("sampler", DETERMINISTIC)

@@ -1,11 +1,13 @@
 """Rows: scales, groups, and which of the real images are taken."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from run_support import tiny_config, tiny_split
 
+from lensjax.evaluation import feature_measures
 from lensjax.evaluation.real import RealImages, first_places
 from lensjax.evaluation.rows import rescale
 
@@ -62,3 +64,25 @@ def test_windows_of_shifted_images_are_cut_out_of_real_ones_too():
     np.testing.assert_array_equal(real.test.images[real.test.labels == 0][0], first[2:-2, 2:-2])
     assert real.train(5).images.shape == (15, 12, 12, 1)
     assert real.per_class == 4
+
+
+def test_test_and_training_images_are_of_their_splits():
+    splits = {"train": tiny_split(60, seed=1), "test": tiny_split(30, seed=2)}
+    prepared: Any = SimpleNamespace(open_split=splits.__getitem__)
+    real = RealImages(tiny_config(evaluate={"num_images": 4}), prepared)
+    for images, name in ((real.test, "test"), (real.train(4), "train")):
+        split = splits[name]
+        first = split.images[split.labels == 0][:4]
+        np.testing.assert_array_equal(images.images[images.labels == 0], first)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"image_scale": "max"}])
+def test_features_of_other_settings_have_another_key(change):
+    def key(**settings):
+        values = {"seed": 0, "image_scale": "flux"} | settings
+        info = SimpleNamespace(name="a", fingerprint="b", image_shape=(8, 8, 1))
+        setting: Any = SimpleNamespace(info=info, per_class=4, settings=SimpleNamespace(**values))
+        extractor: Any = SimpleNamespace(hash="c")
+        return feature_measures._key("floors", extractor, "level", setting)
+
+    assert key(**change) != key()

@@ -234,3 +234,11 @@ def test_components_that_are_constant_in_truth():
 def test_vectors_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="real vectors have 3 components, generated ones 4"):
         compare_vectors(np.zeros((30, 3)), np.zeros((30, 4)))
+
+
+def test_ks_has_no_direction():
+    random = np.random.default_rng(0)
+    low, high = random.normal(size=50), random.normal(1, 1, size=70)
+    for real, generated in ((low, high), (high, low)):
+        expected = scipy.stats.ks_2samp(real, generated).statistic
+        assert compare(real, generated).ks.value == pytest.approx(expected)

@@ -10,21 +10,20 @@ from lensjax import prng
 from lensjax.data.simulator import simulate
 from lensjax.data.surveys import SURVEYS
 
-# Images that are drawn at once: one program for each class and survey.
+# Images that are drawn at once, if no more are asked for: one program for each class and survey.
 NUM_DRAWN = {"model_i": 1, "model_ii": 48, "model_iii": 8}
 
 
 @functools.cache
-def _drawn(class_name: str, survey: str, conserved: bool):
-    keys = prng.keys(prng.key(5, "test"), jnp.arange(NUM_DRAWN[survey]))
+def _drawn(class_name: str, count: int, survey: str, conserved: bool):
+    keys = prng.keys(prng.key(5, "test"), jnp.arange(count))
     images, draw, _ = simulate(keys, SURVEYS[survey], class_name, conserved=conserved)
     return np.array(images), jax.tree.map(np.asarray, draw)
 
 
 def real(class_name: str, count: int, survey: str = "model_ii", conserved: bool = False):
     """Images of a class, and the draws behind them."""
-    assert count <= NUM_DRAWN[survey]
-    images, draw = _drawn(class_name, survey, conserved)
+    images, draw = _drawn(class_name, max(count, NUM_DRAWN[survey]), survey, conserved)
     chosen = jax.tree.map(lambda leaf: leaf[:count] if np.ndim(leaf) else leaf, draw)
     return images[:count].copy(), chosen
 
