@@ -189,7 +189,7 @@ def png_bytes(picture: np.ndarray) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="png", optimize=True)
+    Image.fromarray(picture).save(buffer, format="png")
     return buffer.getvalue()
 
 

@@ -146,6 +146,7 @@ def _plain(monkeypatch):
     monkeypatch.setattr(generator_watch.Samples, "draw", lambda self, params: (blank, {}))
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("_plain")
 def test_a_run_trains_on_what_is_left_and_goes_on_exactly(tmp_path):
     """The images in the disc are NaN here: one of them in a step, or a constant, would show."""

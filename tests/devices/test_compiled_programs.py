@@ -242,6 +242,7 @@ def _train(workdir: pathlib.Path, stop: int | None = None) -> tuple[Any, int, in
     return state, events.count(hits), events.count(misses)
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("quick_compiles")
 def test_programs_from_disk_end_in_the_same_parameters(no_folder, tmp_path):
     """Compiled without the cache; stopped where all is compiled, resumed where it is read."""

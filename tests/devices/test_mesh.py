@@ -191,7 +191,7 @@ class Runs(NamedTuple):
 
 
 PAIRS = Runs(
-    (("one", "device"), ("jit", "device"), ("pmap", "stream"), ("sharded", "stream")),
+    (("one", "device"), ("jit", "device"), ("pmap", "stream")),
     (("pmap", "device"),),
     ("jit", "pmap", "one", "sharded"),
 )

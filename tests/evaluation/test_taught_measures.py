@@ -95,22 +95,26 @@ def outcomes(results, name):
     return {one.name: one.outcome for one in check_row(measured, name, None)}
 
 
+@pytest.mark.nightly
 def test_fresh_real_images_teach_as_real_ones_do(results):
     assert outcomes(results[0], "fresh") == {"taught, as they are: accuracy": "met"}
     assert results[0]["fresh"]["as they are"]["accuracy"] > 0.9
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["shuffled", "black"])
 def test_images_that_teach_nothing_miss_the_goal(results, name):
     assert outcomes(results[0], name) == {"taught, as they are: accuracy": "missed"}
 
 
+@pytest.mark.nightly
 def test_without_contrast_the_classes_are_guessed(results):
     black = results[0]["black"]["as they are"]
     assert black["accuracy"] == pytest.approx(1 / 3)
     assert black["auc"] == 0.5
 
 
+@pytest.mark.nightly
 def test_each_row_stands_beside_the_trainings_on_real_images(results):
     real = results[0]["real"]["as they are"]
     for name in ("fresh", "shuffled", "black"):
@@ -123,6 +127,7 @@ def test_each_row_stands_beside_the_trainings_on_real_images(results):
         assert np.mean(list(row["recall"].values())) == pytest.approx(row["accuracy"])
 
 
+@pytest.mark.nightly
 def test_nothing_is_logged_and_nothing_left_behind(results):
     _, lines, left = results
     assert lines == []

@@ -93,7 +93,8 @@ def test_the_edges_of_the_prior_are_found():
     np.testing.assert_allclose(turned(fit.angle)[resolved], turned(EDGES[resolved, 3]), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["model_ii", pytest.param("model_iii", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["model_ii", "model_iii"])
 def test_conserved_mass_and_free_amplitude(name):
     images, draw = real("axion", 12, name, conserved=True)
     scaled = images / images.max(axis=(1, 2), keepdims=True)

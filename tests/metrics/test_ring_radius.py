@@ -78,6 +78,7 @@ def radii_of_classes(conserved: bool, magnitude: float | None):
     return fit_ring_radius(images, SURVEY), np.repeat(np.arange(3), 48)
 
 
+@pytest.mark.nightly
 def test_mass_on_top_widens_the_ring_and_conserved_mass_does_not():
     radii, labels = radii_of_classes(False, None)
     axion, cdm, no_sub = (np.median(radii[labels == label]) for label in range(3))
