@@ -39,7 +39,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         report = pathlib.Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-m", "nightly", "-n", "2"]
-        command += ["--dist", "loadfile", f"--junitxml={report}", *sys.argv[1:]]
+        command += [
+            "--dist",
+            "loadfile",
+            "--no-loadscope-reorder",
+            f"--junitxml={report}",
+            *sys.argv[1:],
+        ]
         done = subprocess.run(command, cwd=ROOT)
         tests = tests_of(report)
     outcomes = [test["outcome"] for test in tests.values()]

@@ -36,6 +36,7 @@ def measure(arguments: list[str]) -> dict[str, Any]:
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")]),
         }
         command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile"]
+        command += ["--no-loadscope-reorder"]
         begun = time.perf_counter()
         done = subprocess.run(
             [*command, "-p", "time_causes", *arguments],

@@ -18,6 +18,6 @@ trap 'rm -f "$types"' EXIT
 .venv/bin/python -m mypy > "$types" 2>&1 &  # half a minute without its cache: beside the tests
 checker=$!
 status=0
-.venv/bin/python -m pytest -n 2 --dist loadfile "$@" || status=$?
+.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@" || status=$?
 wait "$checker" || { status=1; cat "$types"; }
 exit "$status"

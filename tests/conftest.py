@@ -30,11 +30,24 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts rooms with long tests first, so that no worker begins one while the other has ended."""
+
+    def rank(item: pytest.Item) -> int:
+        room = item.path.relative_to(ROOT / "tests").parts[0]
+        return _LONG_FIRST.index(room) if room in _LONG_FIRST else len(_LONG_FIRST)
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory) -> pathlib.Path:
     """A folder that the tests of all workers of one session share."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+_LONG_FIRST = ("end_to_end", "training", "devices", "cli", "inference", "evaluation", "models")
 
 
 def pytest_configure() -> None:
