@@ -74,6 +74,7 @@ def test_training_without_tensorflow_says_so_in_one_line_and_goes_on(smoke_run):
     assert "step 60 of 60 | loss " in log
 
 
+@pytest.mark.nightly
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(smoke_run, tfds_directory, tmp_path):
     """Pictures and validations, which this run leaves out, leave the state as it is."""
     workdir, sets = tmp_path / "run", str(tfds_directory)

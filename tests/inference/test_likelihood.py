@@ -242,7 +242,7 @@ LINEAR = Scaling("linear", 3.0, 4.0)
 ASINH = Scaling("asinh", 0.4, 0.8, 0.5)
 SQRT = Scaling("sqrt", 1.5, 1.25)
 FAST: Any = {"steps": 2, "num_probes": 4}  # the same for most tests, so that it is compiled once
-NETWORKS = [("dit", "x0"), ("unet", "velocity")]
+NETWORKS = [("dit", "x0"), pytest.param("unet", "velocity", marks=pytest.mark.nightly)]
 FLUX = np.random.default_rng(0).gamma(2.0, 1.0, (7, *SHAPE)).astype(np.float32)
 
 
@@ -317,6 +317,7 @@ def test_networks_agree_with_their_whole_jacobians(name, prediction):
     np.testing.assert_array_equal(exact.standard_error, 0)
 
 
+@pytest.mark.nightly
 def test_probes_are_unbiased_and_their_standard_error_is_that_of_the_mean(generator):
     """Over seeds the means scatter as the errors say: 84 values know that to 12 %."""
     results = [generator.log_prob(FLUX, seed=seed, **FAST) for seed in range(12)]

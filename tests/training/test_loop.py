@@ -178,6 +178,7 @@ def test_sample_pictures_have_real_rows_above_generated_ones(finished):
         assert not np.array_equal(generated, real)
 
 
+@pytest.mark.nightly
 def test_another_seed_gives_another_state(tmp_path, finished):
     state = train(dataclasses.replace(tiny_config(), seed=1), tmp_path / "run", tiny_split())
     assert states_differ(state.params, finished[1].params)
@@ -497,6 +498,7 @@ def test_a_batch_beyond_the_images_in_memory_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.nightly
 def test_both_placements_of_augmented_images_end_in_the_same_state_bit_for_bit(tmp_path, finished):
     """`test_a_run_may_change_its_placement_on_a_resume` does the same without augmentation."""
     states = []
