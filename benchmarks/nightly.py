@@ -7,20 +7,18 @@ versions, each test with its outcome and seconds. The exit status is that of pyt
 """
 
 import datetime
-import importlib.metadata
 import json
-import os
 import pathlib
-import platform
 import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree
 from typing import Any
 
+from lensjax.run import provenance
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "nightly.json"
-_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
 def tests_of(report: pathlib.Path) -> dict[str, dict[str, Any]]:
@@ -38,22 +36,16 @@ def main() -> int:
     """Runs the tests and returns the exit status of pytest."""
     with tempfile.TemporaryDirectory() as folder:
         report = pathlib.Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-m", "nightly", "-n", "2"]
-        command += [
-            "--dist",
-            "loadfile",
-            "--no-loadscope-reorder",
-            f"--junitxml={report}",
-            *sys.argv[1:],
-        ]
+        command = [sys.executable, "-m", "pytest", "-m", "nightly", "-n", "2", "--dist", "loadfile"]
+        command += ["--no-loadscope-reorder", f"--junitxml={report}", *sys.argv[1:]]
         done = subprocess.run(command, cwd=ROOT)
         tests = tests_of(report)
     outcomes = [test["outcome"] for test in tests.values()]
     result = {
         "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}",
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(),
+        "git_revision": provenance.git_revision(),
         "outcomes": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
         "tests": tests,
     }

@@ -30,6 +30,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
 
+_LONG_FIRST = ("end_to_end", "training", "devices", "cli", "inference", "evaluation", "models")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts rooms with long tests first, so that no worker begins one while the other has ended."""
 
@@ -45,9 +48,6 @@ def shared_folder(tmp_path_factory) -> pathlib.Path:
     """A folder that the tests of all workers of one session share."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-
-_LONG_FIRST = ("end_to_end", "training", "devices", "cli", "inference", "evaluation", "models")
 
 
 def pytest_configure() -> None:
