@@ -31,7 +31,8 @@ SYSTEM_TOOLS = (
 # Records its name, JAX_PLATFORMS and arguments. `python3 -m venv` makes a Python that records too,
 # `srun` runs what it is given, and a training ends with $TRAINING_CODE.
 RECORDER = """#!/usr/bin/env bash
-{ printf '%s\\x1f' "${0##*/}" "${JAX_PLATFORMS-}" "$@"; echo; } >> "$CALLS"
+line=$(printf '%s\\x1f' "${0##*/}" "${JAX_PLATFORMS-}" "$@")
+printf '%s\\n' "$line" >> "$CALLS"  # one write: programs may run at the same time
 if [[ "$*" == "-m venv --clear .venv" ]]; then
   mkdir -p .venv/bin
   cp "$0" .venv/bin/python
