@@ -95,14 +95,14 @@ def _draw_rows(
         text = axes.text(-0.1, row + 0.5, label, ha="right", va="center")
         text.set_parse_math(False)  # a class may be called $a$
         for column, picture in enumerate(images[..., 0]):
-            half = 0.97 * np.array(picture.shape) / max(picture.shape) / 2
+            up, right = 0.97 * np.array(picture.shape) / max(picture.shape) / 2
+            x, y = column + 0.5, row + 0.5
             axes.imshow(
                 np.ma.masked_invalid(picture),
                 norm=norm_of(picture),
                 cmap=colours,
                 origin="lower",
-                extent=(column + 0.5 - half[1], column + 0.5 + half[1])
-                + (row + 0.5 + half[0], row + 0.5 - half[0]),
+                extent=(x - right, x + right, y + up, y - up),  # y grows downwards
             )
     axes.set(xlim=(0, columns), ylim=(len(rows), 0), aspect="auto")
     axes.set_axis_off()

@@ -1,12 +1,14 @@
 """Tiny runs for the tests of training, checkpoints, generation and the command line.
 
 As a script it is a child of a test: `run_support.py train WORKDIR SETTINGS` is a run that can be
-killed, `run_support.py commands FOLDER` runs command lines, each in a fork of one process.
+killed, `run_support.py commands` runs command lines that it reads, each in a fork of itself.
 """
 
+import atexit
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import importlib
 import json
 import logging
@@ -341,19 +343,25 @@ def _train_child(workdir: pathlib.Path, settings: dict[str, Any]) -> None:
     train(config, workdir, tiny_split())
 
 
-def _run_command(arguments: list[str], output: pathlib.Path) -> int:
-    """Runs `python -m lensjax.main` with arguments in a fork; what it prints goes to a file."""
+def _run_command(request: dict[str, Any]) -> None:
+    """Runs `python -m lensjax.main` with arguments; what it prints goes to a file."""
     from absl import app
 
     import lensjax.main
 
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    with output.open("w") as file:
+    with open(request["output"], "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.argv = ["lensjax", *arguments]
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)  # not the next requests
+    os.environ.update(request["environment"])
+    jax.config.update("jax_disable_most_optimizations", request["quick"])
+    if "WITHOUT_PICTURES" in os.environ:
+        report: Any = importlib.import_module("lensjax.evaluation.report")
+        report._pictures = lambda *arguments: []
+    if "TRAININGS" in os.environ:
+        hide_tensorboard()
+    sys.argv = ["lensjax", *request["arguments"]]
     code: Any = 99
     try:
         app.run(lensjax.main.main, flags_parser=lensjax.main.command_line.parse)
@@ -366,31 +374,42 @@ def _run_command(arguments: list[str], output: pathlib.Path) -> int:
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
-def _command_child(folder: pathlib.Path) -> None:
+def _commands_child() -> None:
     import warnings
 
-    for module in ("main", "cli.modes", "inference.generator", "evaluation.evaluate_generator"):
-        importlib.import_module(f"lensjax.{module}")  # once for all forks
-    if "WITHOUT_PICTURES" in os.environ:
-        report: Any = importlib.import_module("lensjax.evaluation.report")
-        report._pictures = lambda *arguments: []
-    if "TRAININGS" in os.environ:
-        hide_tensorboard()
-        for module in (
-            "clu.parameter_overview",
-            "lensjax.cli.build_data_mode",
-            "lensjax.data.folder.folder_set",
-        ):
-            importlib.import_module(module)
-        for module in ("orbax.checkpoint", "matplotlib.backends.backend_agg"):
-            importlib.import_module(module)
+    for module in (  # once for all forks
+        "lensjax.main",
+        "lensjax.cli.modes",
+        "lensjax.cli.build_data_mode",
+        "lensjax.data.folder.folder_set",
+        "lensjax.inference.generator",
+        "lensjax.evaluation.evaluate_generator",
+        "clu.parameter_overview",
+        "orbax.checkpoint",
+        "matplotlib.backends.backend_agg",
+    ):
+        importlib.import_module(module)
     warnings.simplefilter("ignore")  # jax has threads, but has used no device yet
-    commands = json.loads((folder / "commands.json").read_text())
-    results = {}
-    for name, arguments in commands.items():
-        code = _run_command(arguments, folder / "output")
-        results[name] = [code, (folder / "output").read_text()]
-    (folder / "results.json").write_text(json.dumps(results))
+    for line in sys.stdin:
+        child = os.fork()
+        if not child:
+            _run_command(json.loads(line))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+@functools.cache
+def _commands_process() -> subprocess.Popen:
+    """The process of this test process whose forks run command lines."""
+    process = subprocess.Popen(
+        [sys.executable, __file__, "commands"],
+        cwd=ROOT,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(process.communicate)  # closes its stdin, at which it ends
+    return process
 
 
 def run_commands(
@@ -398,15 +417,23 @@ def run_commands(
 ) -> dict[str, tuple[int, str]]:
     """Runs command lines of lensjax and returns exit code and output of each.
 
-    They share one start of Python and its imports, which take longer than most of them. Keywords
-    go to the environment; `TRAININGS` does more imports once and leaves out event files,
-    `WITHOUT_PICTURES` leaves out those of reports, which take longer than the rest of one.
+    All of a test process share one start of Python and its imports, which take longer than most
+    of them. Keywords go to the environment; `TRAININGS` leaves out event files,
+    `WITHOUT_PICTURES` the pictures of reports, which take longer than the rest of one.
     """
-    (folder / "commands.json").write_text(json.dumps(commands))
-    done = run_python(__file__, "commands", folder, **more)
-    assert done.returncode == 0, done.stderr
-    results = json.loads((folder / "results.json").read_text())
-    return {name: (code, output) for name, (code, output) in results.items()}
+    process, output = _commands_process(), folder / "output"
+    assert process.stdin
+    assert process.stdout
+    request: dict[str, Any] = {
+        "output": os.fspath(output),
+        "environment": more,
+        "quick": jax.config.read("jax_disable_most_optimizations"),
+    }
+    results = {}
+    for name, arguments in commands.items():
+        print(json.dumps(request | {"arguments": arguments}), file=process.stdin, flush=True)
+        results[name] = (int(process.stdout.readline()), output.read_text())
+    return results
 
 
 class SmokeRun(NamedTuple):
@@ -482,6 +509,6 @@ def smoke_once(folder: pathlib.Path, sets: pathlib.Path) -> SmokeRun:
 
 if __name__ == "__main__":
     if sys.argv[1] == "commands":
-        _command_child(pathlib.Path(sys.argv[2]))
+        _commands_child()
     else:
         _train_child(pathlib.Path(sys.argv[2]), json.loads(sys.argv[3]))
