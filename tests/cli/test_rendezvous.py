@@ -294,6 +294,7 @@ def check_named(pair: Pair, number: int) -> None:
     assert "To go on from the newest checkpoint, run the same command again on every host" in text
 
 
+@pytest.mark.nightly
 def test_a_training_that_loses_a_process_ends_with_a_message(lost):
     pair, code, seconds = lost
     assert code == LOST
@@ -305,10 +306,10 @@ def test_a_training_that_loses_a_process_ends_with_a_message(lost):
     ("number", "ending", "seconds"),
     [
         (0, signal.SIGKILL, 15),
-        (1, signal.SIGSTOP, 2 + 15),
         # Nobody trains, so that nobody would ask for it.
         *(pytest.param(number, signal.SIGTERM, 15, marks=NIGHTLY) for number in (0, 1)),
         pytest.param(1, signal.SIGKILL, 15, marks=NIGHTLY),
+        pytest.param(1, signal.SIGSTOP, 2 + 15, marks=NIGHTLY),
         pytest.param(0, signal.SIGSTOP, 2 + 15, marks=NIGHTLY),
     ],
 )
@@ -324,7 +325,8 @@ def test_whoever_is_lost_is_named(tmp_path, number, ending, seconds):
     check_named(pair, number)
 
 
-@pytest.mark.parametrize("number", [0, pytest.param(1, marks=NIGHTLY)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("number", [0, 1])
 def test_an_error_of_one_host_is_told_on_the_other(tmp_path, number):
     pair = Pair(tmp_path, [f"fail_{number}"])
     assert pair.ended(60) == [1, 1]
@@ -335,7 +337,8 @@ def test_an_error_of_one_host_is_told_on_the_other(tmp_path, number):
     assert "Terminating process" not in pair.log(0) + pair.log(1)  # JAX's abort
 
 
-@pytest.mark.parametrize("place", ["on disk", pytest.param("for one host", marks=NIGHTLY)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("place", ["on disk", "for one host"])
 def test_a_damaged_checkpoint_is_set_aside_by_all(tmp_path, place):
     split = tiny_split()
     workdir = tmp_path / "run"
@@ -426,7 +429,8 @@ def test_processes_that_differ_are_refused(tmp_path):
     assert not (pair.workdir / "config.json").exists()
 
 
-@pytest.mark.parametrize("number", [0, pytest.param(1, marks=NIGHTLY)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("number", [0, 1])
 def test_a_process_whose_peers_do_not_come_says_so(tmp_path, number):
     port = free_port()
     settings = {

@@ -144,7 +144,7 @@ def test_evaluate_knows_real_images_from_those_of_a_minute(smoke_run):
     assert content["verdict"][0].startswith("FAILED as pictures of lenses: ")
     assert all(sentence in smoke_run.modes["evaluate"][1] for sentence in content["verdict"])
     assert content["protocol"]["images_per_class"] == 6
-    assert (workdir / "evaluation" / "report.html").stat().st_size > 100_000
+    assert "</html>" in (workdir / "evaluation" / "report.html").read_text()
 
 
 def test_all_pictures_can_be_opened_and_nothing_is_left_half_written(smoke_run):

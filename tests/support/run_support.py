@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
+import gc
 import importlib
 import json
 import logging
@@ -248,8 +249,7 @@ def captured_log() -> Iterator[list[str]]:
 def environment(**more: str) -> dict[str, str]:
     """Returns the environment of a child that runs this checkout on the CPU."""
     settings = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.fspath(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
-    inherited = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return {**inherited, **settings, **more}
+    return {**os.environ, **settings, **more}
 
 
 def run_python(*arguments: object, **more: str) -> subprocess.CompletedProcess:
@@ -390,6 +390,7 @@ def _commands_child() -> None:
     ):
         importlib.import_module(module)
     warnings.simplefilter("ignore")  # jax has threads, but has used no device yet
+    gc.freeze()
     for line in sys.stdin:
         child = os.fork()
         if not child:
@@ -426,7 +427,7 @@ def run_commands(
     assert process.stdout
     request: dict[str, Any] = {
         "output": os.fspath(output),
-        "environment": more,
+        "environment": environment(**more),
         "quick": jax.config.read("jax_disable_most_optimizations"),
     }
     results = {}
@@ -499,7 +500,8 @@ def smoke_once(folder: pathlib.Path, sets: pathlib.Path) -> SmokeRun:
                 "--config.export.split=test",
             ],
         }
-        modes = run_commands(folder, commands, TRAININGS="1", **environment)
+        environment |= {"TRAININGS": "1", "WITHOUT_PICTURES": "1"}
+        modes = run_commands(folder, commands, **environment)
         run_results = SmokeRun(workdir, built, trained.stderr, modes, folder / "files")
         results.write_bytes(pickle.dumps(tuple(run_results)))
 

@@ -123,6 +123,7 @@ def loss_at_time(trained: Trained, num: int) -> Callable[[float], tuple[float, f
     return over_least
 
 
+@pytest.mark.nightly
 def test_a_smaller_network_comes_near_the_least_loss_in_seconds():
     at_time = loss_at_time(trained_on_gaussian(SMALL, 400), 1024)
     found = {time: at_time(time) for time in (0.05, 0.35, 0.65, 0.95)}
