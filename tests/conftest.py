@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import importlib.metadata
 import itertools
 import os
 import pathlib
@@ -18,9 +19,10 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**30))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.01")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-# Loops are compiled by XLA's older emitters, in a third of the time. The nightly tests set an empty
-# XLA_FLAGS and so compile as a user does.
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+# Loops are compiled by XLA's older emitters, in a third of the time, while jaxlib has them. The
+# nightly tests set an empty XLA_FLAGS and so compile as a user's process does.
+if int(importlib.metadata.version("jaxlib").split(".")[1]) < 12:
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import jax
 import pytest

@@ -231,6 +231,7 @@ def test_a_run_in_parts_is_the_run_in_one_bit_for_bit(tmp_path, finished):
 MORE_AVERAGES = {"ema_more_half_lives_images": (0.5, 2.0)}
 
 
+@pytest.mark.nightly  # compiled as a user's: bits of two programs
 def test_more_averages_come_through_a_resume_and_leave_the_others_as_they_are(tmp_path, finished):
     """Bit for bit: as a run in one part without them, and as one whose main average it is."""
     config = tiny_config(optim=MORE_AVERAGES)
@@ -509,6 +510,7 @@ def test_both_placements_of_augmented_images_end_in_the_same_state_bit_for_bit(t
     assert states_differ(states[0].params, finished[1].params)
 
 
+@pytest.mark.nightly  # compiled as a user's: bits of two programs
 def test_a_run_may_change_its_placement_on_a_resume(tmp_path, finished):
     _, expected, _ = finished
     split = tiny_split()
