@@ -1,8 +1,8 @@
-"""Prints the README's table of speeds from the results of `train.py` and `sample.py`.
+"""Prints the table of speeds of docs/numbers.md from the results of `train.py` and `sample.py`.
 
     python benchmarks/speed_table.py [--write]
 
-`--write` puts it into README.md between its two marks. What was not measured says so.
+`--write` puts it into that page between its two marks. What was not measured says so.
 """
 
 import argparse
@@ -15,7 +15,8 @@ from lensjax.run import workdir
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- speed -->", "<!-- /speed -->"
+PAGE = ROOT / "docs" / "numbers.md"
+MARK = "speed"  # the table stands between `<!-- speed -->` and `<!-- /speed -->`
 MISSING = "not measured"
 FRAMEWORKS = ("lensjax", "PyTorch")
 # Platform, precision, title.
@@ -24,7 +25,6 @@ COLUMNS = (
     ("gpu", "tf32", "GPU, TF32"),
     ("gpu", "bfloat16", "GPU, bfloat16"),
 )
-_MARKED = re.compile(re.escape(BEGIN) + r"\n(.*?)" + re.escape(END), re.DOTALL)
 Case = dict[str, Any]
 
 
@@ -98,35 +98,38 @@ def table(folder: pathlib.Path = RESULTS) -> str:
     return "\n".join(lines) + "\n"
 
 
-def table_in(text: str) -> str:
+def _marked(mark: str) -> re.Pattern:
+    return re.compile(rf"(<!-- {mark} -->\n)(.*?)(<!-- /{mark} -->)", re.DOTALL)
+
+
+def table_in(text: str, mark: str = MARK) -> str:
     """The table that stands between the marks of a text.
 
     Raises:
       ValueError: where the marks are not there exactly once.
     """
-    found = _MARKED.findall(text)
-    if len(found) != 1:
-        raise ValueError(f"{len(found)} pairs of {BEGIN} and {END}; allowed: one")
-    return found[0]
+    tables = _marked(mark).findall(text)
+    if len(tables) != 1:
+        raise ValueError(f"{len(tables)} pairs of the mark {mark}; allowed: one")
+    return tables[0][1]
 
 
-def written_into(text: str, content: str) -> str:
+def written_into(text: str, content: str, mark: str = MARK) -> str:
     """A text with another table between its marks."""
-    table_in(text)
-    return _MARKED.sub(lambda _: f"{BEGIN}\n{content}{END}", text)
+    table_in(text, mark)
+    return _marked(mark).sub(lambda parts: f"{parts[1]}{content}{parts[3]}", text)
 
 
 def main() -> None:
     """Prints the table, and writes it where that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="into README.md")
+    parser.add_argument("--write", action="store_true", help="into docs/numbers.md")
     parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
     options = parser.parse_args()
     content = table(options.results)
     print(content, end="")
     if options.write:
-        readme = ROOT / "README.md"
-        readme.write_text(written_into(readme.read_text(), content))
+        PAGE.write_text(written_into(PAGE.read_text(), content))
 
 
 if __name__ == "__main__":

@@ -82,9 +82,12 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
     )
     lines += [_row(["run", "by the clock", "passed", *causes]), _row(["---"] * (3 + len(causes)))]
     for name, run in runs.items():
-        sums = [sum(file.get(cause, 0.0) for file in run["files"].values()) for cause in causes]
+        files = run["files"].values()
+        sums = [sum(file.get(cause, 0.0) for file in files) if files else "" for cause in causes]
         lines.append(_row([name, float(run["clock_s"]), run["tests"].get("passed", 0), *sums]))
     for name, run in runs.items():
+        if not run["files"]:
+            continue
         lines += ["", f"## {name}", "", _row(["file", "all", *causes])]
         lines.append(_row(["---"] * (2 + len(causes))))
         for file, seconds in list(run["files"].items())[:_LISTED]:

@@ -26,7 +26,22 @@ _GENERATORS = {"model.name": DENOISERS}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A checked configuration; see the classes of its sections."""
+    """A checked configuration; see the classes of its sections.
+
+    Attributes:
+      data: the images.
+      model: the network.
+      path: the way from data to noise.
+      loss: what a generator minimises.
+      optim: the optimizer and the averages of the parameters.
+      train: the training loop.
+      sample: how images are drawn.
+      classify: classifiers and pre-training.
+      evaluate: how images are judged.
+      export: files for other programs.
+      parallel: devices and hosts.
+      seed: of the first parameters, the order of images and the training's noise.
+    """
 
     data: DataConfig = section(DataConfig)
     model: ModelConfig = section(ModelConfig)

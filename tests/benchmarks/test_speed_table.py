@@ -1,15 +1,14 @@
-"""The README's table is what the results print, with a word where nothing was measured."""
+"""The table of docs/numbers.md is what the results print; what was not measured says so."""
 
 import json
 from typing import Any
 
 import pytest
 import speed_table
-from run_support import ROOT
 
 pytestmark = pytest.mark.nightly
 
-README = (ROOT / "README.md").read_text()
+PAGE = speed_table.PAGE.read_text()
 
 
 def case(precision: str, **more: Any) -> dict[str, Any]:
@@ -29,8 +28,8 @@ def entry(platform: str, *cases: dict[str, Any]) -> dict[str, Any]:
     return {"platform": platform, "cases": list(cases)}
 
 
-def test_the_readme_holds_what_is_printed():
-    assert speed_table.table_in(README) == speed_table.table()
+def test_the_page_holds_what_is_printed():
+    assert speed_table.table_in(PAGE) == speed_table.table()
 
 
 def test_nothing_measured_is_said_in_every_cell(tmp_path):
@@ -61,7 +60,7 @@ def test_each_case_stands_in_its_column(tmp_path):
 
 
 def test_the_table_is_written_between_the_marks():
-    text = f"before\n{speed_table.BEGIN}\nold\n{speed_table.END}\nbehind\n"
+    text = "before\n<!-- speed -->\nold\n<!-- /speed -->\nbehind\n"
     written = speed_table.written_into(text, "| \\1 new |\n")
     assert written == text.replace("old", "| \\1 new |")
     assert speed_table.table_in(written) == "| \\1 new |\n"

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import re
 import signal
 import sys
 
@@ -162,25 +161,3 @@ def test_config_json_has_the_revision_of_this_checkout(smoke_run):
     assert content["versions"]["jax"] == jax.__version__
     if (ROOT / ".git").exists():
         assert len(content["git_revision"].removesuffix("+changes")) == 40
-
-
-@pytest.mark.nightly
-def test_the_notebook_runs_from_simulation_to_residual(smoke_run, monkeypatch):
-    import nbformat
-    from nbclient import NotebookClient
-
-    workdir = smoke_run.workdir
-    monkeypatch.setenv("LENSJAX_RUN", str(workdir))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    notebook = nbformat.read(ROOT / "examples" / "first_lenses.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    printed = "".join(output.get("text", "") for output in outputs)
-    assert "(6, 64, 64, 1) float32" in printed
-    assert "step 60, classes axion, cdm, no_sub, unit counts/s" in printed
-    left = dict(re.findall(r"(\w+): median RMS\(image - fit\) / RMS\(image\) = (\S+)", printed))
-    assert float(left["simulated"]) < 1e-6
-    assert float(left["generated"]) > 0.1  # 60 steps make no lens
-    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
-    assert len(pictures) == 3
-    assert not any(output.output_type == "stream" and output.name == "stderr" for output in outputs)

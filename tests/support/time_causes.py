@@ -1,4 +1,4 @@
-"""Where the time of the tests goes: a pytest plugin that `benchmarks/test_times.py` turns on.
+"""Where the time of the tests goes: a pytest plugin that `benchmarks/time_of_tests.py` turns on.
 
 Each process charges every second to one cause: the innermost of data set building, training,
 fitting and waiting for a child that is running, with compilation taken out of it.
@@ -76,6 +76,7 @@ def _watch(clock: Clock) -> None:
     for place, name, cause in (
         ("subprocess:Popen", "wait", "children"),
         ("subprocess:Popen", "communicate", "children"),
+        ("run_support", "run_commands", "children"),
         ("tensorflow_datasets:core.DatasetBuilder", "download_and_prepare", "data sets"),
         ("lensjax.metrics.fitting", "minimise", "fits"),
         ("lensjax.metrics.c2st", "judge", "judging networks"),
