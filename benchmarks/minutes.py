@@ -68,8 +68,9 @@ def flops_of_training(config: Config, side: int) -> float:
         arguments = (images, jnp.zeros(1), {"label": jnp.zeros(1, jnp.int32)})
     model = build_model(config.model)
     lowered = jax.jit(lambda p, *rest: model.apply({"params": p}, *rest)).lower(params, *arguments)
-    forward = lowered.cost_analysis()["flops"]
-    return PASSES_OF_TRAINING * forward * config.train.batch_size * config.train.num_steps
+    analysis = lowered.cost_analysis()
+    assert analysis
+    return PASSES_OF_TRAINING * analysis["flops"] * config.train.batch_size * config.train.num_steps
 
 
 def _shown(minutes: float) -> str:

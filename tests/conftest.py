@@ -44,7 +44,7 @@ def _evict_seldom(cache: LRUCache, *, additional_size: int = 0) -> None:
         _evict(cache, additional_size=additional_size)
 
 
-LRUCache._evict_if_needed = _evict_seldom  # type: ignore[method-assign]
+LRUCache._evict_if_needed = _evict_seldom  # type: ignore
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)

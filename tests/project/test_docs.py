@@ -66,7 +66,7 @@ def test_the_site_is_built_without_a_warning_and_asks_no_other_host(tmp_path):
         if loaded.search(page.read_text())
     ]
     assert asking == []
-    assert (tmp_path / "tutorials" / "own_images.html").is_file()
+    assert (tmp_path / "tutorials" / "first_lenses.html").is_file()
 
 
 def _program(page: pathlib.Path) -> str:
