@@ -3,7 +3,7 @@
     python -m lensjax.main --config=configs/classifier_cnn.py --workdir=runs/cnn
     python -m lensjax.main --config=configs/classifier_cnn.py --workdir=runs/cnn --mode=evaluate
 
-Hardware: made for one accelerator; that was not measured. What two CPU cores reach stands in
+Hardware: intended for one accelerator, where it was not measured. Scores on two CPU cores:
 benchmarks/results/classifiers.md.
 """
 

@@ -1,9 +1,8 @@
-"""A small residual network that tells the three kinds of dark matter apart, with and without noise.
+"""A small residual network that classifies the three kinds of dark matter, with and without noise.
 
     python -m lensjax.main --config=configs/classifier_rescnn.py --workdir=runs/rescnn
 
-
-Two fifths of the images it learns from lie behind Euclid's noise, drawn anew each time.
+Two fifths of the training images get Euclid's noise, which is redrawn each time.
 """
 
 from ml_collections import ConfigDict

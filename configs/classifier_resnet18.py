@@ -1,8 +1,8 @@
-"""ResNet18 with a stem for 64x64 pixels, the network that the field compares with.
+"""ResNet18 with a stem for 64x64 pixels, the usual network for comparisons in this field.
 
     python -m lensjax.main --config=configs/classifier_resnet18.py --workdir=runs/resnet18
 
-and the same with `--mode=evaluate` for its scores.
+The same command with `--mode=evaluate` gives its scores.
 
 Hardware: one accelerator. Aim: 97 % and a macro AUC of 0.998 on the test split (published: 95 to
 97 %, 0.99); not measured. For images of about 224 pixels set model.stem to imagenet.

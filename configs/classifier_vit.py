@@ -3,11 +3,11 @@
     python -m lensjax.main --config=configs/classifier_vit.py --workdir=runs/vit
     python -m lensjax.main --config=configs/classifier_vit.py --workdir=runs/vit --mode=evaluate
 
-With `--config.classify.start_from=runs/mae` it begins with a masked autoencoder's encoder, and with
-`--config.classify.train_encoder=False` beside that it trains the last layer alone (a linear probe);
-`--config.classify.label_share=0.01` trains on 1 % of the labels.
+With `--config.classify.start_from=runs/mae` it starts with the encoder of a masked autoencoder. If
+you also set `--config.classify.train_encoder=False`, only the last layer is trained (a linear
+probe). `--config.classify.label_share=0.01` trains on 1 % of the labels.
 
-Hardware: made for one accelerator; that was not measured. What two CPU cores reach stands in
+Hardware: intended for one accelerator, where it was not measured. Scores on two CPU cores:
 benchmarks/results/labels.md.
 """
 

@@ -1,11 +1,12 @@
-"""The best lenses of an hour of two CPU cores.
+"""The best lenses from an hour of training on two CPU cores.
 
     python -m lensjax.main --config=configs/cpu_fast.py --workdir=runs/cpu_fast
 
-A UNet of 4.8 million parameters on patches of 8x8 pixels, trained on `deeplense/model_ii` as the
-quickstart trains its own: x0, judged by the velocity, on the square root of the flux. Its times lie
-somewhat nearer to the data (`loss.time_mean`), where sub-structure is decided. It draws by `ddim`
-with half of DDPM's noise: without any, 3 of 1,000 lenses stand far from the centre.
+A UNet of 4.8 million parameters on patches of 8x8 pixels, trained on `deeplense/model_ii`. As in
+the quickstart, it predicts x0, the loss is the error of the velocity, and the network works on the
+square root of the flux. The times t in training are somewhat closer to the data (`loss.time_mean`),
+where sub-structure is decided. The sampler is `ddim` with half of DDPM's noise: without any noise,
+3 in 1,000 lenses are far from the centre.
 
 Hardware: two CPU cores. Time and score: `benchmarks/results/quality.md`; the trained network comes
 with lensjax as `pretrained/model_ii`.

@@ -2,7 +2,7 @@
 
     python -m lensjax.main --config=configs/dit_ddpm.py --workdir=runs/dit_ddpm
 
-The network and the optimizer of `configs/dit_flow.py` on the path of `configs/unet_ddpm.py`: 29.3
+The network and optimizer of `configs/dit_flow.py` with the path of `configs/unet_ddpm.py`: 29.3
 million parameters, a table of 1,000 linear betas, eps prediction, unweighted loss, ancestral
 sampling in 1,000 steps without guidance.
 

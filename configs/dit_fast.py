@@ -2,17 +2,17 @@
 
     python -m lensjax.main --config=configs/dit_fast.py --workdir=runs/dit_fast
 
-NanoDiT's 29.3 million parameters on patches of 4x4 pixels, which cost 32 GFLOP a training image
-where patches of 2x2 cost 155: the same minutes show it five times as many images. As in
-`configs/unet_flow.py` it predicts x0, is judged by the velocity, at stratified logit-normal times
-and on the square root of the flux. Products and attention (cuDNN's) are in bfloat16, parameters and
-averages in float32; ten steps a dispatch.
+NanoDiT's 29.3 million parameters on patches of 4x4 pixels. These cost 32 GFLOP per training image,
+where patches of 2x2 cost 155, so the network sees five times as many images in the same time. As in
+`configs/unet_flow.py`, it predicts x0, the loss is the error of the velocity at stratified
+logit-normal times, and it works on the square root of the flux. Matrix products and
+attention (cuDNN's) are in bfloat16, parameters and averages in float32; ten steps per dispatch.
 
-4.6 million images at 32 GFLOP are 147 PFLOP: 420 seconds at 350 TFLOP/s, which is 35 % of what such
-a GPU does in bfloat16 by its data sheet. What is left of the ten minutes is for compilation,
+4.6 million images at 32.4 GFLOP are 149 PFLOP: 430 seconds at 350 TFLOP/s, which is 35 % of the
+rate of such a GPU in bfloat16 by its data sheet. The rest of the ten minutes is for compilation,
 validation and pictures.
 
-Hardware: one H100 or H200. Time and score: not measured; the reckoning above is all there is.
+Hardware: one H100 or H200. Time and score: not measured, only estimated as above.
 """
 
 from ml_collections import ConfigDict

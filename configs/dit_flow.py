@@ -3,9 +3,9 @@
     python -m lensjax.main --config=configs/dit_flow.py --workdir=runs/dit_flow
 
 29.3 million parameters: 6 blocks, 8 heads, width 512, patches of 2 on 64x64 pixels; batch 160,
-AdamW at 1e-4, label drop 0.1, 50 Euler steps with guidance 5. The published text names neither the
+AdamW at 1e-4, label drop 0.1, 50 Euler steps with guidance 5. The publication states neither the
 number of steps nor an average of the weights; 100,000 steps and a half-life of 1.1 million images
-(0.9999 a step) are our own choice.
+(0.9999 per step) are our own choice.
 
 Hardware: an accelerator with 40 GB or more; two CPU cores take seconds for one image.
 Time and score on an accelerator: not measured.

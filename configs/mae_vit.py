@@ -2,9 +2,9 @@
 
     python -m lensjax.main --config=configs/mae_vit.py --workdir=runs/mae
 
-Three quarters of the patches are hidden; the pictures in `samples/` show what the network finds
-there. Hardware: made for one accelerator; that was not measured. What two CPU cores reach stands in
-benchmarks/results/labels.md.
+Three quarters of the patches are hidden; the pictures in `samples/` show how the network
+reconstructs them. Hardware: intended for one accelerator, where it was not measured. Scores on two
+CPU cores: benchmarks/results/labels.md.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,7 @@
     python -m lensjax.main --config=configs/own_images.py --workdir=runs/mine
         --config.data.folder=FOLDER --config.model.num_classes=NUMBER_OF_CLASS_FOLDERS
 
-Look at the files first: the same command with `--mode=build_data` reads all of them, says what it
+Check the files first: the same command with `--mode=build_data` reads all of them, reports what it
 found, and draws a contact sheet. `num_classes` is 0 for a flat folder. Any image size works; images
 with negative pixels need `data.scaling` `asinh` (as here) or `linear`.
 

@@ -1,19 +1,19 @@
-"""Lenses from nothing in ten minutes on two CPU cores.
+"""Lenses from scratch in ten minutes on two CPU cores.
 
     ./launch/quickstart.sh
 
-or, after an installation by hand,
+or, if lensjax is already installed,
 
     python -m lensjax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
 builds `deeplense/model_ii_mini` (3,600 images) and trains a UNet of 1.4 M parameters on patches of
-8x8 pixels. The network predicts x0 and is judged by the velocity; one that predicts the velocity
-stands at a median ten times as high. `benchmarks/compare.py` compares the candidates after equal
-processor time.
+8x8 pixels. The network predicts x0, and the loss is the error of the velocity. A network that
+predicts the velocity has a median eight times as high. `benchmarks/compare.py` compares the
+candidates after equal processor time.
 
-Hardware: two CPU cores. Time: 7.5 minutes after installation. Score of `--mode=evaluate` to expect:
+Hardware: two CPU cores. Time: 7.5 minutes after installation. Expected score of `--mode=evaluate`:
 no_sub median 0.031, 90 % below 0.039, dark pixels 0.018 %; cdm 0.068, axion 0.118. Three times the
-steps on `deeplense/model_ii` bring no_sub to 0.023.
+steps on `deeplense/model_ii` reduce no_sub to 0.023.
 """
 
 from ml_collections import ConfigDict

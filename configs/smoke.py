@@ -1,8 +1,8 @@
-"""A minute of everything: a tiny network on the mini set, to see that an installation works.
+"""Everything in a minute: a tiny network on the mini set, to check an installation.
 
     python -m lensjax.main --config=configs/smoke.py --workdir=runs/smoke
 
-Hardware: two CPU cores; each mode takes less than 60 seconds. The images show nothing yet.
+Hardware: two CPU cores; each mode takes less than 60 seconds. The images show no lenses yet.
 """
 
 from ml_collections import ConfigDict

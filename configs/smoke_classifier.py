@@ -1,8 +1,8 @@
-"""A minute of a classifier: a tiny network on the mini set, to see that an installation works.
+"""A classifier in a minute: a tiny network on the mini set, to check an installation.
 
     python -m lensjax.main --config=configs/smoke_classifier.py --workdir=runs/smoke_classifier
 
-Hardware: two CPU cores; each mode takes less than 60 seconds. It learns nothing yet.
+Hardware: two CPU cores; each mode takes less than 60 seconds. It does not learn anything yet.
 """
 
 from ml_collections import ConfigDict

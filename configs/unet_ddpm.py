@@ -2,20 +2,20 @@
 
     python -m lensjax.main --config=configs/unet_ddpm.py --workdir=runs/unet_ddpm
 
-on the noisy images of DeepLense Model I with their classes, or on a flat folder of your own, such
-as the 10,000 images of the task that started this field, without labels:
+trains on the noisy images of DeepLense Model I with their classes. To train without labels on a
+flat folder of your own, such as the 10,000 images of the task that started this field:
 
     python -m lensjax.main --config=configs/unet_ddpm.py --workdir=runs/unet_ddpm
         --config.data.name=deeplense/folder --config.data.folder=FOLDER --config.model.num_classes=0
 
 As published: 1,000 steps with linear betas, eps prediction, unweighted loss, Adam at 2e-4 after a
 warm-up of 5,000 steps, EMA 0.9999, ancestral sampling. Our own choices: a network of 14.7 million
-parameters for 150x150 pixels, 125,000 steps of 64 images, the warm-up of the EMA. 20 passes instead
-of 1,000: `--config.sample.sampler=dpmpp_2m --config.sample.steps=20
+parameters for 150x150 pixels, 125,000 steps of 64 images, the warm-up of the EMA. For 20 passes
+instead of 1,000: `--config.sample.sampler=dpmpp_2m --config.sample.steps=20
 --config.sample.time_grid=karras`.
 
-Hardware: an accelerator. Time and score on an accelerator: not measured. What two CPU cores can
-learn is a smaller network that predicts x0:
+Hardware: an accelerator. Time and score on an accelerator: not measured. Two CPU cores can train a
+smaller network that predicts x0. The flags
 
     --config.model.patch_size=5 --config.model.widths=48,96,144 --config.model.blocks=1
     --config.model.attention_resolutions=8 --config.model.prediction=x0 --config.loss.space=v
@@ -23,8 +23,9 @@ learn is a smaller network that predicts x0:
     --config.optim.ema_half_life_images=3000 --config.optim.ema_warmup_share=0.1
     --config.train.batch_size=8
 
-drew docs/unet_ddpm.png (1,000 passes an image) after 1,900 steps on 10,000 unlabelled images of
-`model_i_noisy`, 20 minutes beside other work. The same with eps showed no rings after 2,000 steps.
+gave docs/unet_ddpm.png (1,000 passes per image) after 1,900 steps on 10,000 unlabelled images of
+`model_i_noisy`, in 20 minutes with other programs running. The same network with eps prediction
+showed no rings after 2,000 steps.
 """
 
 from ml_collections import ConfigDict

@@ -2,17 +2,17 @@
 
     python -m lensjax.main --config=configs/unet_fast.py --workdir=runs/unet_fast
 
-9.2 million parameters on patches of 4x4 pixels, attention on feature maps of 8 and 4 rows: about 3
-GFLOP a training image. The loss is that of `configs/cpu_fast.py`, the network one of twice its
-parameters on patches of half the side; in bfloat16 it takes less than the 20 MB of a network that
-comes with lensjax. Products are in bfloat16, parameters and averages in float32; ten steps a
-dispatch, since one takes milliseconds.
+9.2 million parameters on patches of 4x4 pixels, attention on feature maps of 8 and 4 rows: about
+2.7 GFLOP per training image. The loss is that of `configs/cpu_fast.py`. The network has twice as
+many parameters, on patches of half the side; in bfloat16 it is below the limit of 20 MB for a
+network that comes with lensjax. Matrix products are in bfloat16, parameters and averages in
+float32. One dispatch makes ten steps, because one step takes only milliseconds.
 
-6.4 million images at 3 GFLOP are 19 PFLOP: 400 seconds at 48 TFLOP/s, a twentieth of what such a
-GPU does in bfloat16 by its data sheet; convolutions of few channels and small maps leave much of it
-idle. What is left of the ten minutes is for compilation, validation and pictures.
+6.4 million images at 2.7 GFLOP are 17 PFLOP: 350 seconds at 48 TFLOP/s, a twentieth of the rate of
+such a GPU in bfloat16 by its data sheet; convolutions of few channels and small maps leave much of
+it idle. The rest of the ten minutes is for compilation, validation and pictures.
 
-Hardware: one H100 or H200. Time and score: not measured; the reckoning above is all there is.
+Hardware: one H100 or H200. Time and score: not measured, only estimated as above.
 """
 
 from ml_collections import ConfigDict

@@ -3,9 +3,9 @@
     python -m lensjax.main --config=configs/unet_flow.py --workdir=runs/unet_flow
 
 10.8 million parameters on patches of 2x2 pixels, attention on feature maps of 16 and 8 rows. The
-network predicts x0 and is judged by the velocity, at logit-normal times and on the square root of
-the flux: what learns these images fastest (`benchmarks/results/compare_family.md`). 20 network
-passes an image.
+network predicts x0, the loss is the error of the velocity at logit-normal times, and the network
+works on the square root of the flux. This combination learns these images fastest
+(`benchmarks/results/compare_family.md`). 20 network passes per image.
 
 Hardware: an accelerator. Time and score on an accelerator: not measured.
 """

@@ -51,12 +51,12 @@ read_arguments() {
     check=yes
     shift
   fi
-  (($# >= 2)) || fail "got $# of the arguments CONFIG and WORKDIR; $usage"
+  (($# >= 2)) || fail "got $# argument(s); CONFIG and WORKDIR are needed; $usage"
   for argument in "$1" "$2"; do
     [[ -n "$argument" && "$argument" != -* ]] ||
-      fail "got '$argument' where CONFIG or WORKDIR belongs; $usage"
+      fail "got '$argument' instead of CONFIG or WORKDIR; $usage"
     [[ "$argument" != *://* ]] ||
-      fail "got '$argument'; allowed: a path, for WORKDIR of a folder that every host sees"
+      fail "got '$argument'; allowed: a path; WORKDIR must be a folder that every host sees"
   done
   [[ -f "$1" ]] || lacks "the config file $1"
   command=(.venv/bin/python -m lensjax.main
@@ -64,7 +64,7 @@ read_arguments() {
   for argument in "${@:3}"; do
     case "$argument" in
       --config=* | --workdir=*)
-        fail "got '$argument'; config and workdir are the first two arguments" ;;
+        fail "got '$argument'; CONFIG and WORKDIR are the first two arguments" ;;
       --[a-z]*=*) command+=("$argument") ;;
       *) fail "got '$argument'; allowed: --config.section.field=value or --mode=MODE" ;;
     esac

@@ -15,7 +15,7 @@ find_python() {
       return
     fi
   done
-  echo "lensjax needs Python 3.11 or newer with venv (Debian: python3-venv); PYTHON may name it" >&2
+  echo "lensjax needs Python 3.11 or newer with venv (Debian: python3-venv); set PYTHON to its path" >&2
   return 1
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing and trains on all NVIDIA GPUs of this machine, in one process.
-# Run again, it goes on where it was. --check prints what would run and what is missing, no more.
+# Run it again to continue a training. --check only prints what would run and what is missing.
 #
 # Usage: ./launch/gpu.sh [--check] CONFIG WORKDIR [--config.section.field=value ...]
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh clone to lenses: installs, builds a small data set, trains, samples, scores.
-# On two CPU cores it takes 8 to 11 minutes after installation. Run again, it goes on where it was.
+# On two CPU cores it takes 8 to 11 minutes after installation. Run it again to continue.
 #
 # Usage: ./launch/quickstart.sh [WORKDIR]        (default: runs/quickstart of this checkout)
 

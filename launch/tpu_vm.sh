@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing and trains on the TPU of this VM; on a pod, run it on every worker.
 # Each worker has a checkout on its own disk and WORKDIR on a disk that all of them see.
-# Run again, it goes on where it was. --check prints what would run and what is missing, no more.
+# Run it again to continue a training. --check only prints what would run and what is missing.
 #
 # Usage: ./launch/tpu_vm.sh [--check] CONFIG WORKDIR [--config.section.field=value ...]
 # A pod: gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all --command="cd lensjax && \

@@ -3,7 +3,7 @@
 python -m lensjax.main --config=configs/NAME.py --workdir=DIR [--mode=MODE]
     [--config.section.field=value ...]
 
-An installed lensjax has the command `lensjax` for `python -m lensjax.main`.
+An installed lensjax also has the command `lensjax`, which does the same.
 """
 
 # Flags, process set-up, hand over to a mode; no logic belongs here.
@@ -20,37 +20,39 @@ from lensjax.files.user_paths import expanded
 
 MODES = ("train", "sample", "evaluate", "classify", "export", "build_data")
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/smoke.py.")
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Folder of the run: checkpoints, metrics, samples. Not needed by build_data, nor to export a "
-    "data set into --config.export.folder.",
+    "Folder of the run: checkpoints, metrics, samples. Not needed for build_data, nor to export a "
+    "data set to --config.export.folder.",
 )
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
     MODES,
-    "train: trains, or goes on where the run in the workdir stopped; builds a missing simulated "
-    "data set first; ends with status 75 where a signal stopped it before its last step. sample: "
-    "draws images from the newest checkpoint. evaluate: judges drawn images, or those of --images, "
-    "beside real ones; scores a classifier on the test split. classify: says the class of the "
-    "images of --images. export: writes the data set, or drawn images, as npy, HDF5 or FITS files "
-    "(--config.export.*). build_data: builds the data set alone.",
+    "train: trains, or resumes the run in the workdir; builds a missing simulated data set first; "
+    "exits with status 75 if a signal stopped it before its last step. sample: draws images from "
+    "the newest checkpoint. evaluate: compares drawn images, or those of --images, with real ones; "
+    "scores a classifier on the test split. classify: predicts the class of each image of "
+    "--images. export: writes the data set, or drawn images, as npy, HDF5 or FITS files "
+    "(--config.export.*). build_data: only builds the data set.",
 )
 _IMAGES = flags.DEFINE_string(
     "images",
     None,
-    "For --mode=evaluate: a .npy file of images of any generator, [N, H, W] or [N, H, W, C], with "
-    "labels.npy beside it or --config.evaluate.labels=FILE; without it images are drawn from the "
-    "run. For --mode=classify: a file or a folder of .npy, .npz, HDF5 or FITS files, one image or "
-    "a stack in each.",
+    "For --mode=evaluate: a .npy file of images from any generator, [N, H, W] or [N, H, W, C], "
+    "with labels.npy beside it or --config.evaluate.labels=FILE; without --images, images are "
+    "drawn from the run. For --mode=classify: a file or a folder of .npy, .npz, HDF5 or FITS "
+    "files, each with one image or a stack.",
 )
 
 
 def _set_up_logging() -> None:
     """Shows lensjax's own lines; Orbax alone would write dozens for each checkpoint."""
     import logging as std_logging
+
+    from lensjax.devices.progress import write_above_bars
 
     logging.use_absl_handler()
     handler = logging.get_absl_handler()
@@ -64,6 +66,7 @@ def _set_up_logging() -> None:
         return ours or record.levelno >= std_logging.ERROR
 
     handler.addFilter(is_shown)
+    write_above_bars(handler.python_handler)
     logging.set_verbosity(logging.INFO)
 
 
@@ -74,7 +77,7 @@ def main(arguments: list[str]) -> None:
 
     if len(arguments) > 1:
         command_line.fail(
-            f"unexpected argument {arguments[1]!r}; fields are set by --config.section.field=value"
+            f"unexpected argument {arguments[1]!r}; set fields with --config.section.field=value"
         )
     if _CONFIG.value is None:
         command_line.fail("--config is missing; for example --config=configs/smoke.py")

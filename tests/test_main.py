@@ -71,7 +71,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
         ["sample.ema: got '9'; allowed: main, 8, 2.5, raw"],
     ),
     "too large": ([SMOKE, "--config.optim.learning_rate=1e400"], ["optim.learning_rate: got inf"]),
-    "negative seed": ([SMOKE, "--config.seed", "-3"], ["seed: got -3", "at least 0"]),
+    "negative seed": ([SMOKE, "--config.seed", "-3"], ["seed: got -3", "from 0 to"]),
     "classes": (
         [SMOKE, "--config.model.num_classes=2"],
         ["model.num_classes: got 2", "allowed: 3"],
@@ -98,17 +98,17 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     ),
     "sample without a run": (
         [SMOKE, "--mode=sample"],
-        ["config.json is not there", "workdir of a run"],
+        ["config.json does not exist", "workdir of a run"],
     ),
     "export of images that nobody drew": (
         [SMOKE, "--mode=export", "--config.export.source=generated"],
-        ["config.json is not there", "workdir of a run"],
+        ["config.json does not exist", "workdir of a run"],
     ),
     "unknown format": (
         [SMOKE, "--mode=export", "--config.export.format=hdf"],
         ["export.format: got 'hdf'", "npy, hdf5, fits", "did you mean hdf5?"],
     ),
-    "evaluate without a run": ([SMOKE, "--mode=evaluate"], ["config.json is not there"]),
+    "evaluate without a run": ([SMOKE, "--mode=evaluate"], ["config.json does not exist"]),
 }
 
 
@@ -223,7 +223,7 @@ def test_a_workdir_of_another_configuration_is_refused_with_every_difference(
 def test_a_workdir_that_cannot_be_made_is_named(results):
     code, output = results[0]["workdir in a file"]
     assert code == 2
-    assert "cannot be made" in output
+    assert "cannot be created" in output
     assert "raises.py" in output
     assert "Traceback" not in output
 

@@ -23,7 +23,7 @@ _LINES_SHOWN = 20
 def _files(path: pathlib.Path) -> list[pathlib.Path]:
     """A file, or all image files below a folder, by name."""
     if not path.exists():
-        raise DataError(f"--images={path} is not there; allowed: a file or a folder of images")
+        raise DataError(f"--images={path} does not exist; allowed: a file or a folder of images")
     if not path.is_dir():
         return [path]
     files = sorted(
@@ -35,7 +35,7 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
     if not files:
         raise DataError(
             f"--images={path} holds no images; allowed: files with one of the suffixes "
-            f"{', '.join(SUFFIXES)}, in it or in folders below"
+            f"{', '.join(SUFFIXES)}, in this folder or below it"
         )
     return files
 

@@ -66,7 +66,7 @@ def _import_jax() -> None:
     try:
         importlib.import_module("jax")
     except ValueError as error:
-        fail(f"JAX refuses a setting of the environment: {error}")
+        fail(f"JAX refuses an environment variable: {error}")
 
 
 @contextlib.contextmanager

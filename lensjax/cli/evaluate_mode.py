@@ -32,8 +32,8 @@ def evaluate_mode(config: Config, workdir: pathlib.Path, images: pathlib.Path | 
         raise ConfigError(
             "model.name",
             config.model.name,
-            "--mode=evaluate has nothing to score in an autoencoder; allowed: the workdir of a "
-            "generator or a classifier, such as a vit with classify.start_from",
+            "--mode=evaluate cannot score an autoencoder; allowed: the workdir of a generator or a "
+            "classifier, such as a vit with classify.start_from",
         )
     from lensjax.evaluation.evaluate_generator import evaluate_generator
 

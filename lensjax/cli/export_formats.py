@@ -265,8 +265,8 @@ def write_hdf5(
     needed, free = split_bytes(split), shutil.disk_usage(path.parent).free
     if needed > free:
         raise DataError(
-            f"{path} needs {needed / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free; make room, "
-            "or set export.folder to another folder"
+            f"{path} needs {needed / 2**30:.2f} GiB, but {free / 2**30:.2f} GiB are free; make "
+            "room, or set export.folder to another folder"
         )
     text = h5py.string_dtype("utf-8")
     info = split.info

@@ -165,7 +165,7 @@ def _remove_earlier(folder: pathlib.Path, patterns: list[str]) -> None:
         raise ConfigError(
             "export.folder",
             str(folder),
-            f"{in_the_way[0]} is there and was not written by an export; move it away",
+            f"{in_the_way[0]} already exists and was not written by an export; move it away",
         )
     for path in earlier:
         if path.is_dir() and not path.is_symlink():

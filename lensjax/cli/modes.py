@@ -81,7 +81,7 @@ def run(
         raise ConfigError(
             "parallel.hosts",
             config.parallel.hosts,
-            f"allowed: one with --mode={mode}; several for {', '.join(_FOR_SEVERAL_HOSTS)}",
+            f"allowed: one with --mode={mode}; several only for {', '.join(_FOR_SEVERAL_HOSTS)}",
         )
     if not several_hosts:  # a host with a kept program would not wait while others compile
         keep_programs()
@@ -110,7 +110,7 @@ def _log_devices(config: Config) -> None:
 
     device = jax.devices()[0]
     logging.info(
-        "%d %s devices (%s) on %d host(s), %s | parameters float32, computed in %s",
+        "%d %s devices (%s) on %d host(s), %s | parameters in float32, computation in %s",
         jax.device_count(),
         device.platform,
         device.device_kind,

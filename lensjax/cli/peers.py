@@ -18,7 +18,7 @@ from lensjax.devices.hosts import from_main
 
 FAILED, LOST = 1, 76  # exit status after another's failure or loss; 76 is EX_PROTOCOL of sysexits.h
 WAIT_SECONDS = 4.0  # until news of a lost process comes
-_ADVICE = "To go on from the newest checkpoint, run the same command again on every host."
+_ADVICE = "To resume from the newest checkpoint, run the same command again on every host."
 
 
 class Peers:
@@ -48,7 +48,7 @@ class Peers:
                 Thread(target=self._watch, args=(connection, news), daemon=True).start()
                 self._met.wait(10.0)  # from then on process 0 can send news
         except OSError as error:
-            logging.warning("only JAX watches %s: port %d: %s", self.name, port, error)
+            logging.warning("only JAX watches %s; port %d failed: %s", self.name, port, error)
         Thread(target=self._beat, daemon=True).start()
 
     def close(self, news: str = "") -> bool:
@@ -80,5 +80,5 @@ class Peers:
         self._connections.discard(connection)
         status, _, reason = news.strip().partition(" ")
         if status.isdigit() and self.close(news):  # skips lines of other programs
-            logging.error("%s. %s cannot go on alone. %s", reason, self.name, _ADVICE)
+            logging.error("%s. %s cannot continue alone. %s", reason, self.name, _ADVICE)
             end_now(int(status))  # the main thread waits within JAX

@@ -85,7 +85,9 @@ def find_address(parallel: ParallelConfig, environment: Mapping[str, str]) -> Ad
         )
     if parallel.num_processes is None or parallel.process_id is None:
         name = "num_processes" if parallel.num_processes is None else "process_id"
-        raise ConfigError(f"parallel.{name}", None, f"allowed: an integer beside {coordinator}")
+        raise ConfigError(
+            f"parallel.{name}", None, f"allowed: an integer with the coordinator {coordinator}"
+        )
     return Address(coordinator, parallel.num_processes, parallel.process_id)
 
 
@@ -95,7 +97,7 @@ def _slurm_address(coordinator: str | None, environment: Mapping[str, str]) -> A
         raise ConfigError(
             "parallel.hosts",
             SLURM,
-            f"allowed: within srun, which sets {', '.join(missing)}; another word elsewhere",
+            f"allowed: only within srun, which sets {', '.join(missing)}; elsewhere another value",
         )
     # The first node of a list such as node[003-010,012] or a1,b2; the port is one of this job's.
     first_node = re.match(r"([^,\[]+)(?:\[([^,\-\]]+))?", environment["SLURM_STEP_NODELIST"])
@@ -139,7 +141,7 @@ def _probe(coordinator: str, timeout_s: float) -> None:
     raise HostError(
         f"parallel.coordinator: nobody answers at {coordinator} after {timeout_s:g} s ({reason}). "
         "Is process 0 running there, is the name right, and may this host connect to the port? "
-        "parallel.start_timeout_s waits longer"
+        "Raise parallel.start_timeout_s to wait longer"
     )
 
 
@@ -152,7 +154,7 @@ def _check_port(coordinator: str) -> None:
         except (OSError, OverflowError) as error:
             raise HostError(
                 f"parallel.coordinator: process 0 cannot listen at {coordinator} ({error}); "
-                "another program may have the port, take another one"
+                "another program may be using the port; choose another port"
             ) from error
 
 
@@ -162,9 +164,9 @@ def _deadline(address: Address, timeout_s: float) -> Iterator[None]:
 
     def give_up() -> None:
         print(
-            f"after {timeout_s:g} s not all {address.num_processes or ''} processes had come "
-            f"to {address.coordinator or 'the pod'}: this is process {address.process_id}. "
-            "Look at what the others say; parallel.start_timeout_s waits longer",
+            f"after {timeout_s:g} s, not all {address.num_processes or ''} processes have joined "
+            f"{address.coordinator or 'the pod'}; this is process {address.process_id}. Look at "
+            "the messages of the others; raise parallel.start_timeout_s to wait longer",
             file=sys.stderr,
         )
         end_now(FAILED)
@@ -276,6 +278,6 @@ def _check_alike(config: Config) -> None:
         shown = "\n  ".join(lines[:_MOST_DIFFERENCES])
         raise HostError(
             "the processes of this run differ; allowed: the same configuration, code and packages "
-            "on every host (parallel.hosts=one lets each run alone). Different are\n"
+            "on every host (with parallel.hosts=one, each runs alone). These differ:\n"
             f"  {shown}" + (f"\n  and {more} more" if more > 0 else "")
         )

@@ -21,7 +21,7 @@ def _log_strategy(config: Config, mesh: jax.sharding.Mesh) -> None:
         "parallel.strategy=%s over %d x %d devices (data, shard); a resumed run is %s",
         config.parallel.strategy,
         *mesh.devices.shape,
-        "bit-identical" if exact else "equal to rounding (train.deterministic=True makes it exact)",
+        "bit-identical" if exact else "equal up to rounding (exact with train.deterministic=True)",
     )
 
 
@@ -30,8 +30,8 @@ def _check_apart(workdir: pathlib.Path, config: Config) -> None:
     folder = config.data.folder
     if folder and workdir.resolve().is_relative_to(expanded(folder, "data.folder").resolve()):
         raise WorkdirError(
-            f"--workdir={workdir} lies in data.folder={folder}; the images of the run would join "
-            "the data. Take a folder outside"
+            f"--workdir={workdir} is inside data.folder={folder}; images that the run writes would "
+            "become part of the data. Choose a folder outside it"
         )
 
 

@@ -42,22 +42,23 @@ class ClassifyConfig:
 
     Attributes:
       label_smoothing: share of each target that is spread over all classes.
-      class_weights: factor of each class's loss: `none`, `balanced` (one over its share), or
-        comma-separated numbers, in the order of the labels.
+      class_weights: weight of each class in the loss: `none`, `balanced` (one over the class's
+        share of the images), or comma-separated numbers in the order of the labels.
       noise_share: share of the training images that get the instrument's noise, redrawn each
         time; for noise-free simulated sets.
       noise_magnitudes: lowest and highest magnitude of the source in a noisy image.
-      validation_share: share of each class of the training split that is not trained on; the best
-        step and the calibration are chosen on it.
-      label_share: share of the rest that is trained on.
-      patience: validations without a lower loss after which training ends; 0 for none.
+      validation_share: share of each class of the training split that is held out; the best step
+        and the calibration are chosen on it.
+      label_share: share of the remaining images that is trained on.
+      patience: training stops after this many validations without a lower loss; 0 for never.
       start_from: workdir of a run with the same encoder, such as a masked autoencoder, whose
-        weights it begins with; None for new ones.
-      start_step: its checkpoint; None for the newest, of a classifier the best.
-      train_encoder: False trains the last layer alone (a linear probe).
-      layout: the axes of an array in a file of `--images`; `auto` reads them off its shape.
-      image_scale: scale of `--images`: `flux` in the units of the data set, or `published`,
-        which is divided by the factor of published files.
+        weights training starts from; None for random weights.
+      start_step: checkpoint of that run; None for the newest, or for the best of a classifier.
+      train_encoder: whether the encoder is trained; False trains only the last layer (a linear
+        probe).
+      layout: the axes of an array in a file of `--images`; `auto` infers them from its shape.
+      image_scale: scale of `--images`: `flux`, in the units of the data set, or `published`, that
+        of published files, whose factor is divided out.
       resize: whether images of another size are resized, keeping their flux.
       batch_size: images that are classified together.
     """
@@ -122,11 +123,11 @@ def _check_noise(classify: ClassifyConfig, data: DataConfig) -> None:
         return
     simulated = SIMULATED_SETS.get(data.name)
     if simulated is None or not simulated.takes_noise:
-        data_set = "a user's files" if data.name == FOLDER_SET else data.name
+        data_set = "your own files" if data.name == FOLDER_SET else data.name
         raise ConfigError(
             "classify.noise_share",
             classify.noise_share,
-            f"allowed: 0 for {data_set}; it is for noise-free sets of Models II and III",
+            f"allowed: 0 for {data_set}; noise is only for noise-free sets of Models II and III",
         )
     if data.scaling == "sqrt":
         raise ConfigError(

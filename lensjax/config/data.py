@@ -19,27 +19,27 @@ class DataConfig:
     """The data that the network learns from.
 
     Attributes:
-      name: data set, such as `deeplense/model_ii`; `_mini` at the end for a small one;
-        `deeplense/folder` for the user's own files.
-      folder: the folder of these files.
-      layout: the axes of an array in a file; `auto` reads them off its shape.
-      nan_policy: pixels that are not finite: `refuse`, `mask` (they carry no loss), or `fill`
-        (with the median of their image).
-      on_bad_file: a file that cannot be used: `refuse`, or `skip` and list it.
-      test_share: share of the images that becomes the test split where the folder has none.
-      directory: where TFDS keeps sets; None for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+      name: data set, such as `deeplense/model_ii`; a name that ends in `_mini` is a small version;
+        `deeplense/folder` for your own files.
+      folder: the folder of your own files.
+      layout: the axes of an array in a file; `auto` infers them from its shape.
+      nan_policy: what to do with pixels that are not finite: `refuse`, `mask` (leave them out of
+        the loss), or `fill` (with the median of their image).
+      on_bad_file: what to do with a file that cannot be used: `refuse`, or `skip` and list it.
+      test_share: share of the images that becomes the test split if the folder has none.
+      directory: where TFDS stores data sets; None for `$TFDS_DATA_DIR`, else
+        `~/tensorflow_datasets`.
       placement: `device` keeps the set on the accelerator, `stream` reads it from disk; `auto`
         chooses.
-      augmentation: symmetries that leave the data as they are, comma-separated
-        names of `augmentation.SYMMETRIES`, or `all`; Models I to III allow
-        `rotate_180`.
+      augmentation: symmetries under which the data stay valid, as comma-separated names of
+        `augmentation.SYMMETRIES`, or `all`; Models I to III allow only `rotate_180`.
       shift_pixels: largest random shift of the cut-out; the network sees images that are smaller by
-        this margin on each side. For the user's own files.
+        this margin on each side. For your own files.
       scaling: map from flux to the model's range; `sqrt` refuses negative pixels.
       model_std: standard deviation of the training images in the model's range.
       exclude_source_disc: `(x, y, radius)` in arcsec: training leaves out every image whose source
-        lies there, so that an evaluation can ask whether the network fills the hole; `()` for none.
-        For simulated sets.
+        is in this disc, so that an evaluation can test whether the network fills the hole; `()` for
+        none. For simulated sets.
     """
 
     name: str = choice("deeplense/model_ii", (*SIMULATED_SETS, FOLDER_SET))
@@ -80,21 +80,21 @@ def check_data(data: DataConfig) -> None:
             raise ConfigError(
                 "data.exclude_source_disc",
                 data.exclude_source_disc,
-                f"allowed: () for {FOLDER_SET}; only simulated sets know where their sources are",
+                f"allowed: () for {FOLDER_SET}; only simulated sets have known source positions",
             )
         return
     if data.augmentation not in EXACT_FOR_SIMULATED:
         raise ConfigError(
             "data.augmentation",
             data.augmentation,
-            f"allowed: {', '.join(EXACT_FOR_SIMULATED)} for {data.name}; any other symmetry moves "
-            "its images further than sub-structure does",
+            f"allowed: {', '.join(EXACT_FOR_SIMULATED)} for {data.name}; any other symmetry "
+            "changes its images more than sub-structure does",
         )
     disc, limit = data.exclude_source_disc, SOURCE_POSITION_LIMIT
     if disc and (covers(disc, limit) or not overlaps(disc, limit)):
         raise ConfigError(
             "data.exclude_source_disc",
             disc,
-            f"allowed: a disc with a part, not all, of the sources, whose x and y lie in "
+            f"allowed: a disc that contains some but not all of the sources; their x and y are in "
             f"[-{limit}, {limit}] arcsec",
         )

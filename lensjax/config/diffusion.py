@@ -62,7 +62,7 @@ class PathConfig:
     table_steps: int = make_field(
         0,
         lambda n: n == 0 or 2 <= n <= 100_000,
-        "0, or an integer in 2 to 100000",
+        "0, or an integer from 2 to 100000",
         only_for=_VP,
     )
     beta_min: float = positive(0.1, only_for=_LINEAR)
@@ -77,12 +77,12 @@ class LossConfig:
 
     Attributes:
       space: the quantity whose squared error is taken.
-      min_sigma: floor of sigma where an error is divided by it.
+      min_sigma: lower bound of sigma where an error is divided by sigma.
       weight: weight of that error: `uniform`; `min_snr` or `edm`, for `space` `x0`.
       min_snr_gamma: gamma of `min_snr`.
       time_distribution: `uniform`, `logit_normal`, or `log_normal_sigma`.
       time_mean: mean of logit(t) for `logit_normal`, of log(sigma / alpha) for `log_normal_sigma`.
-      time_std: standard deviation of it.
+      time_std: standard deviation of the same quantity.
       stratified: whether the times of a batch cover their distribution evenly.
       label_drop: probability that an example loses its label.
     """
@@ -117,24 +117,25 @@ class SampleConfig:
         `optim.ema_more_half_lives_images` as text, such as `2000`; or `raw`, no average.
       sampler: the solver: `euler` (which is `ddim` without noise), `heun`, `midpoint`, `dpmpp_2m`;
         `ddim`, `ddpm` and `churn` draw noise.
-      steps: intervals of time; `heun`, `midpoint` and `churn` call the network twice in each, but
-        once in the last one if the path stops short of t = 0.
-      time_grid: where the times lie: `uniform`, `cosine`, `karras` or `shifted`.
-      shift: `shifted`: above 1 moves the times towards the noise.
-      times: your own `steps + 1` times, falling from noise to 0; () for the grid.
+      steps: number of time intervals; `heun`, `midpoint` and `churn` call the network twice in
+        each, but once in the last if the path stops short of t = 0.
+      time_grid: how the times are spaced: `uniform`, `cosine`, `karras` or `shifted`.
+      shift: `shifted`: a value above 1 moves the times towards the noise.
+      times: your own `steps + 1` times, decreasing from noise to 0; () uses `time_grid`.
       eta: `ddim`: share of the noise that is redrawn.
       churn: `churn`: relative growth of the noise level by adding noise, summed over all steps; at
         most 0.41 in one step.
-      churn_noise: `churn`: factor of that noise's standard deviation.
+      churn_noise: `churn`: factor by which the standard deviation of that noise is multiplied.
       churn_interval: `churn`: times between which noise is added.
       guidance: g of `uncond + g (cond - uncond)`; 1 is no guidance.
-      guidance_rescale: how far guided images regain the contrast of unguided ones, 0 to 1.
+      guidance_rescale: how far guided images are brought back to the contrast of unguided ones, 0
+        to 1.
       guidance_interval: times between which guidance acts; elsewhere it costs nothing.
-      guide_workdir: workdir of a weaker run that takes the place of the unconditional model
-        (autoguidance); None for none, or for this run if `guide_step` is given.
-      guide_step: checkpoint of the guide; None for its newest. A guide from this run
-        uses the same average of the parameters; one from another run, that run's `sample.ema`.
-      num_images: images of `--mode=sample`; labels cycle through the classes.
+      guide_workdir: workdir of a weaker run that replaces the unconditional model (autoguidance);
+        None for no such run, or for this run if `guide_step` is given.
+      guide_step: checkpoint of the guide; None for its newest. A guide from this run uses the same
+        average of the parameters; a guide from another run uses that run's `sample.ema`.
+      num_images: images that `--mode=sample` draws; labels cycle through the classes.
       batch_size: images computed together.
       seed: image i depends only on (seed, i).
       grid_columns: images per class in the sample grids.
@@ -235,7 +236,7 @@ def sample_times(path: Path, sample: SampleConfig) -> np.ndarray:
         raise ConfigError(
             "sample.times",
             sample.times,
-            f"allowed: one more than the intervals of sample.steps, {sample.steps + 1} times",
+            f"allowed: {sample.steps + 1} times, one more than sample.steps",
         )
     try:
         return check_times(path, sample.times)
@@ -271,7 +272,7 @@ def _check_guidance(sample: SampleConfig, num_classes: int, label_drop: float) -
             raise ConfigError(
                 f"sample.{name}",
                 getattr(sample, name),
-                "allowed: None with sample.guidance=1, which never asks the guide",
+                "allowed: None with sample.guidance=1, which never uses the guide",
             )
         return
     if sample.autoguided:
@@ -280,8 +281,8 @@ def _check_guidance(sample: SampleConfig, num_classes: int, label_drop: float) -
         raise ConfigError(
             "sample.guidance",
             sample.guidance,
-            "allowed: 1 for a model without classes, which has no label to be guided by (or a "
-            "weaker run as sample.guide_workdir or sample.guide_step)",
+            "allowed: 1 for a model without classes, which has no labels for guidance (or guide it "
+            "by a weaker run: sample.guide_workdir or sample.guide_step)",
         )
     if label_drop == 0:
         raise ConfigError(

@@ -46,31 +46,31 @@ def _measures(default: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
-    """Scores.
+    """How images and classifiers are scored.
 
     Attributes:
       num_images: images per class to judge, generated and real alike; None for as many as the
-        test split has, at most 1,000. Only scores at the same number can be compared; the
-        headline is taken at 5,000.
-      image_scale: scale of `--images`: `flux` in the units of the data set, `max` for images
-        that were each divided by their maximum, `minmax` for each mapped to 0..1.
-      labels: file of the labels of `--images`, integers `[N]`; None for `labels.npy` beside it,
-        else for images without labels.
+        test split has, at most 1,000. Only scores at the same number can be compared; headline
+        scores are taken at 5,000.
+      image_scale: scale of `--images`: `flux`, in the units of the data set; `max` for images that
+        were each divided by their maximum; `minmax` for images that were each mapped to 0..1.
+      labels: file of the labels of `--images`, integers `[N]`; None for `labels.npy` beside it, if
+        there is one; without it the images have no labels.
       measures: `all`, `none`, or comma-separated names of `config.evaluate.MEASURES`.
       require: measures without which the evaluation ends with an error; `none`, `all`, or names.
       baselines: whether the simulator, training images, means of two neighbours, PCA with a
         Gaussian, and blurred images are measured beside the generated ones.
-      classifier: workdir of a classifier of the same classes and image size that judges in
-        `classes`; None for the network that comes with lensjax, which knows Model II alone.
+      classifier: workdir of the classifier that the measure `classes` uses, with the same classes
+        and image size; None for the network that comes with lensjax, which knows only Model II.
       inception_weights: the file `pt_inception-2015-12-05-6726825d.pth`; None for
         `$LENSJAX_INCEPTION_WEIGHTS`, else the cache, else one download.
-      download: whether that download may be tried.
-      train_images: training images per class in which copies are looked for.
-      cache: folder of results that are computed once; None for `$LENSJAX_CACHE`, else
+      download: whether to try that download.
+      train_images: training images per class with which generated images are compared to find
+        copies.
+      cache: folder for results that are computed only once; None for `$LENSJAX_CACHE`, else
         `~/.cache/lensjax`.
-      while_training: images per class that a short version judges beside each sample grid; 0 for
-        none.
-      seed: for noise, baselines and judging networks; generated images have `sample.seed`.
+      while_training: images per class for a short evaluation beside each sample grid; 0 for none.
+      seed: seed of noise, baselines and judging networks; generated images use `sample.seed`.
     """
 
     num_images: int | None = count(None, least=2)

@@ -60,7 +60,7 @@ def count(
     default: int | None, least: int = 1, most: int | None = None, **facts: Unpack[Facts]
 ) -> Any:
     """Makes a field for an integer within bounds."""
-    allowed = f"an integer of at least {least}" + (f" and at most {most}" if most else "")
+    allowed = f"an integer from {least} to {most}" if most else f"an integer of at least {least}"
     return make_field(
         default, lambda n: n >= least and (most is None or n <= most), allowed, **facts
     )
@@ -88,8 +88,8 @@ def choice(default: str, choices: Iterable[str], **facts: Unpack[Facts]) -> Any:
 
 
 def optional_name(kind: str, **facts: Unpack[Facts]) -> Any:
-    """Makes a field for an optional name of some kind of thing, such as `folder`."""
-    return make_field(None, bool, f"None, or the name of a {kind}", **facts)
+    """Makes a field for an optional path of something, such as a `folder`."""
+    return make_field(None, bool, f"None, or the path of a {kind}", **facts)
 
 
 def field_types(owner: type) -> dict[str, Any]:

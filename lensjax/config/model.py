@@ -43,39 +43,40 @@ class ModelConfig:
     Attributes:
       name: a denoiser (`dit`, `unet`), a classifier (`cnn`, `rescnn`, `resnet18`, `vit`), or `mae`,
         the masked autoencoder that trains the encoder of a `vit`.
-      num_classes: classes of the data set, without the null label.
+      num_classes: number of classes in the data set, without the null label.
       prediction: what the network predicts: `velocity` (dx_t / dt), `x0`, `v` (alpha eps - sigma
         x0), `eps`, or `score` (-eps / sigma).
-      preconditioning: `input` divides x_t by its standard deviation; `edm` scales the output too
-        and gives x0; `none`.
-      dtype: for the computation; parameters are float32.
+      preconditioning: `none`; `input` divides x_t by its standard deviation; `edm` also scales the
+        output, which is then x0.
+      dtype: data type of the computation; parameters are always float32.
       patch_size: side of a patch in pixels; ResCNN: stride of the first convolution.
       width: transformers: size of a token.
       depth: transformers: number of blocks.
-      num_heads: transformers: attention heads; divides `width`.
-      mlp_ratio: transformers: width of a block's perceptron over `width`.
+      num_heads: transformers: number of attention heads; must divide `width`.
+      mlp_ratio: transformers: hidden width of a block's MLP, as a multiple of `width`.
       widths: UNet, CNN, ResCNN: channels of each resolution, finest first.
       blocks: UNet, ResCNN: residual blocks at each resolution.
-      condition_width: UNet: length of the vector of time and label.
-      attention_resolutions: UNet: rows of the feature maps with self-attention after each residual
-        block. Level L has `ceil(H / m) m / patch_size / 2^L` rows for images of H rows, where
-        `m = patch_size 2^(levels - 1)`.
+      condition_width: UNet: length of the embedding of time and label.
+      attention_resolutions: UNet: heights, in rows, of the feature maps that have self-attention
+        after each residual block. For images of H rows, level L has
+        `ceil(H / m) m / patch_size / 2^L` rows, where `m = patch_size 2^(levels - 1)`.
       attention: how attention between tokens is computed: `auto`, the best for the device and the
         number of tokens (cuDNN's on a GPU in bfloat16, `chunked` on a CPU in float32); `xla`;
-        `chunked`, one head after the other with few scores in memory. A choice that a device
-        lacks becomes `xla`.
-      remat: denoisers: whether the gradient computes each block again instead of keeping its
-        activations: about a third more work, and memory that hardly grows with depth.
-      attention_head_width: UNet: channels of an attention head; a level has
-        `width // attention_head_width` heads, at least one, which divide its channels.
+        `chunked`, one head after another with few scores in memory. A choice that the device does
+        not support is replaced by `xla`.
+      remat: denoisers: whether the backward pass recomputes each block instead of keeping its
+        activations: about a third more work, but memory hardly grows with depth.
+      attention_head_width: UNet: channels per attention head; a level has
+        `width // attention_head_width` heads, at least one, and their number must divide its
+        channels.
       num_features: CNN, ResCNN: length of the penultimate layer.
       cells: CNN, ResCNN: side of the grid over which the last feature map is averaged.
       dropout: classifiers: share of channels dropped in training.
       stem: ResNet18: `small` for images of about 64 pixels, `imagenet` for about 224.
       mask_share: MAE: share of the patches that are masked.
-      decoder_width: MAE: size of a token of the decoder.
-      decoder_depth: MAE: number of its blocks.
-      decoder_heads: MAE: its attention heads; divides `decoder_width`.
+      decoder_width: MAE: size of a token in the decoder.
+      decoder_depth: MAE: number of blocks of the decoder.
+      decoder_heads: MAE: number of attention heads of the decoder; must divide `decoder_width`.
       normalise_patches: MAE: whether each target patch has mean 0 and variance 1.
     """
 

@@ -13,7 +13,7 @@ OWN_FIELDS = ("process_id",)
 
 @dataclasses.dataclass(frozen=True)
 class ParallelConfig:
-    """How the work is spread.
+    """How the work is divided among devices and hosts.
 
     Attributes:
       strategy: `jit`, one program over a mesh of all devices, or `pmap`, one for each device.
@@ -24,10 +24,10 @@ class ParallelConfig:
       hosts: how processes find each other: `auto` (an address if one is given, SLURM where it runs
         more than one task, else one process), `one`, `slurm`, `tpu` (a TPU pod), `address`.
       coordinator: `host:port` of process 0; None for `$JAX_COORDINATOR_ADDRESS`.
-      num_processes: processes that take part, for `address`.
-      process_id: which of them this one is, from 0, for `address`.
-      start_timeout_s: how long processes wait for each other at the start, seconds.
-      heartbeat_timeout_s: how long a process may be silent before the others end, seconds.
+      num_processes: number of processes, for `address`.
+      process_id: number of this process, from 0, for `address`.
+      start_timeout_s: how many seconds processes wait for each other at the start.
+      heartbeat_timeout_s: how many seconds a process may be silent before the others end.
     """
 
     strategy: str = choice("jit", ("jit", "pmap"))
@@ -82,7 +82,9 @@ def check_parallel(parallel: ParallelConfig) -> None:
     if (num_processes is None) != (process_id is None):
         name = "num_processes" if num_processes is None else "process_id"
         raise ConfigError(
-            f"parallel.{name}", None, "allowed: an integer, since the other of the two is set"
+            f"parallel.{name}",
+            None,
+            "allowed: an integer; set num_processes and process_id together, or neither",
         )
     if num_processes is not None and process_id is not None and process_id >= num_processes:
         raise ConfigError(

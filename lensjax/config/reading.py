@@ -64,7 +64,7 @@ def check_overrides(overrides: Mapping[str, str]) -> None:
     """
     for path, instead in RETIRED_FIELDS.items():
         if path in overrides:
-            raise ConfigError(path, overrides[path], f"this field is gone; {instead}")
+            raise ConfigError(path, overrides[path], f"this field no longer exists; {instead}")
     check_texts(Config, overrides)
 
 

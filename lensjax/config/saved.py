@@ -68,7 +68,7 @@ def brought_up_to_date(saved: Mapping[str, Any]) -> dict[str, Any]:
 @functools.cache
 def _log_once(gone: str) -> None:
     """Logs what was dropped, once in a process, which may read a configuration several times."""
-    logging.info("a saved configuration has what lensjax no longer has, left out here: %s", gone)
+    logging.info("saved settings that no longer exist are ignored or replaced: %s", gone)
 
 
 def missing_fields(saved: Mapping[str, Any]) -> list[str]:

@@ -31,18 +31,18 @@ class OptimConfig:
     """AdamW, its schedule, and the averages of the parameters.
 
     Attributes:
-      learning_rate: the highest value.
-      warmup_steps: steps of the linear rise.
-      learning_rate_floor: least share of `learning_rate` that the cosine falls to.
+      learning_rate: the peak learning rate.
+      warmup_steps: steps of the linear warm-up.
+      learning_rate_floor: share of `learning_rate` at which the cosine schedule ends.
       weight_decay: decoupled weight decay.
-      clip_norm: largest global norm of the gradient.
+      clip_norm: global norm to which the gradient is clipped.
       b1: decay of the first moment.
       b2: decay of the second moment.
       eps: added to the root of the second moment.
       ema_half_life_images: half-life of the main average, in training images.
-      ema_more_half_lives_images: half-lives of further averages, kept beside the main one and
-        drawn with by `sample.ema`; each costs the memory of the parameters. Two averages are the
-        same until `ema_warmup_share` of the images seen exceeds the shorter half-life.
+      ema_more_half_lives_images: half-lives of further averages, kept beside the main one;
+        `sample.ema` can draw with them. Each costs the memory of the parameters. Two averages are
+        the same until `ema_warmup_share` of the images seen exceeds the shorter half-life.
       ema_warmup_share: largest half-life as a share of the images seen; 0 for no warm-up.
     """
 
@@ -58,7 +58,7 @@ class OptimConfig:
     ema_more_half_lives_images: tuple[float, ...] = make_field(
         (),
         lambda values: all(0 < x < math.inf for x in values) and len({*values}) == len(values),
-        "finite numbers above 0, each once, such as (2000, 50000), or ()",
+        "different finite numbers above 0, such as (2000, 50000), or ()",
     )
     ema_warmup_share: float = between(0.05, 0.0, 1.0)
 
@@ -75,18 +75,20 @@ class TrainConfig:
     Attributes:
       batch_size: images per step, over all devices.
       num_steps: steps of the whole run.
-      steps_per_dispatch: steps that are made without the host; divides `num_steps` and every
-        `..._every` of this section. More than 1 is worth it where a step takes milliseconds.
-      accumulate_steps: equal parts of each device's share of the batch whose gradients are computed
-        one after the other and averaged, for batches that do not fit into memory.
-      log_every: steps between lines of metrics; a line holds the mean loss since the last one.
+      steps_per_dispatch: steps that the devices take without returning to the host; must divide
+        `num_steps` and every `..._every` of this section. More than 1 pays off if a step takes
+        milliseconds.
+      accumulate_steps: number of equal parts into which each device's share of the batch is
+        divided; their gradients are computed one after another and averaged, for batches that do
+        not fit into memory.
+      log_every: steps between lines of metrics; a line has the mean loss since the previous one.
       evaluate_every: steps between validations, with curves drawn beside the samples; the last step
         always has one.
       evaluate_images: images of each split that a validation uses.
       sample_every: steps between sample grids; the last step always has one.
       checkpoint_every: steps between checkpoints; the last step always has one.
-      keep_last: newest checkpoints that are kept.
-      keep_every: checkpoints at multiples of this stay for good; None keeps none.
+      keep_last: number of newest checkpoints to keep.
+      keep_every: checkpoints at multiples of this many steps are kept for good; None for none.
       deterministic: asks the accelerator's compiler for reproducible kernels.
     """
 

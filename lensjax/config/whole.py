@@ -15,7 +15,7 @@ from lensjax.config.training import OptimConfig, TrainConfig, check_ema, check_s
 from lensjax.errors import ConfigError
 from lensjax.prng import MAX_SEED
 
-_BEAM = "sets that outgrow one machine are built by `python -m lensjax.data.beam`"
+_BEAM = "to build a set too large for one machine, use `python -m lensjax.data.beam`"
 # Fields that no longer exist, and their replacements; saved configurations load without them.
 RETIRED_FIELDS = {"data.num_parts": _BEAM, "data.part": _BEAM}
 # Choices that no longer exist, and the choice that a saved configuration gets in their place.
@@ -31,7 +31,7 @@ class Config:
     Attributes:
       data: the images.
       model: the network.
-      path: the way from data to noise.
+      path: the path from data to noise.
       loss: what a generator minimises.
       optim: the optimizer and the averages of the parameters.
       train: the training loop.
@@ -40,7 +40,7 @@ class Config:
       evaluate: how images are judged.
       export: files for other programs.
       parallel: devices and hosts.
-      seed: of the first parameters, the order of images and the training's noise.
+      seed: seed of the initial parameters, the order of the images and the noise of training.
     """
 
     data: DataConfig = section(DataConfig)
@@ -114,6 +114,6 @@ def _check_unread(config: Config) -> None:
                 raise ConfigError(
                     path,
                     value,
-                    f"allowed: {default} with {choice}={chosen}; it is for "
+                    f"allowed: {default} with {choice}={chosen}; other values only with "
                     f"{choice}={' or '.join(readers)}",
                 )

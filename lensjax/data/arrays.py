@@ -39,7 +39,7 @@ def simulate(name: str, class_name: str, num: int, seed: int = 0) -> tuple[np.nd
     if not (is_integer(num) and num >= 1):
         raise DataError(f"num: got {num!r}; allowed: an integer of at least 1")
     if not (is_integer(seed) and 0 <= seed <= prng.MAX_SEED):
-        raise DataError(f"seed: got {seed!r}; allowed: an integer in 0 to {prng.MAX_SEED}")
+        raise DataError(f"seed: got {seed!r}; allowed: an integer from 0 to {prng.MAX_SEED}")
     simulated = SIMULATED_SETS[full]
     label = simulator.CLASS_NAMES.index(class_name)
     base = prng.key(int(seed), f"simulate/{simulated.survey.name}", label)

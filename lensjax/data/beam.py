@@ -98,7 +98,7 @@ class BeamDeeplense(deeplense.Deeplense, skip_registration=True):  # type: ignor
         path = self.data_path / _RANGE_FILE
         if not path.exists():
             raise DataError(
-                f"the workers wrote nothing that shows in {self.data_path.parent}; allowed: a "
+                f"nothing that the workers wrote is visible in {self.data_path.parent}; allowed: a "
                 "folder that every worker sees under the same path"
             )
         self.info.metadata.update(json.loads(path.read_text()))
@@ -147,7 +147,7 @@ def main(arguments: list[str]) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("name", help="the set, such as deeplense/model_ii")
-    parser.add_argument("--directory", help="where data sets live; else as for data.directory")
+    parser.add_argument("--directory", help="folder of the data sets, as in data.directory")
     own, pipeline_options = parser.parse_known_args(arguments)
     try:
         prepared = prepare(own.name, own.directory, pipeline_options)

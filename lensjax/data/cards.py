@@ -42,7 +42,7 @@ def psf_kernel(survey: Survey) -> tuple[int, float]:
 _SENTENCES = {
     "kind": ("with the instrument's noise", "without noise"),
     "taken_away": (
-        " The sub-structure's mass inside the ring is taken from the main halo, so that the ring's "
+        " The sub-structure's mass inside the ring is taken from the main halo, so the ring's "
         "radius does not give the class away.",
         "",
     ),
@@ -63,7 +63,7 @@ _SENTENCES = {
         "log10 t uniform in {simulator.LOG10_EXPOSURE_RANGE[0]:g} to "
         "{simulator.LOG10_EXPOSURE_RANGE[1]:g} seconds; t is stored, and the image over t is flux.",
     ),
-    "but": (" but for the Einstein radius", ""),
+    "but": (" except for the Einstein radius", ""),
     "multiplied": (
         " Every deflection is multiplied by {survey.deflection_factor:.4f}, as published (angles "
         "reduced for a source at redshift 2.5): the ring's radius is {ring:.4f} arcsec.",
@@ -92,7 +92,7 @@ _SENTENCES = {
         "has much less of this leak.",
     ),
     "elsewhere": (" (measured on Model II without noise; the cause is the same here)", ""),
-    "reduced": (" and deflections are reduced as said above", ""),
+    "reduced": (" and deflections are reduced as described above", ""),
     "detectors": (
         "**Real detectors.** The noise is white: no cosmic rays, no correlated pixels, no other "
         "objects, no light of the lens.",

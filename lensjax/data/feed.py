@@ -274,7 +274,7 @@ def choose_kind(info: DatasetInfo, num_images: int, mesh: jax.sharding.Mesh) -> 
     if memory is None:
         return Choice("stream", f"{owner} does not say how much memory it has")
     share = f"{size / 2**30:.2f} GiB of images are {100 * size / memory:.0f} % of the "
-    share += f"{memory / 2**30:.0f} GiB of {owner}; up to {100 * _MEMORY_SHARE:.0f} % stay there"
+    share += f"{memory / 2**30:.0f} GiB of {owner}; up to {100 * _MEMORY_SHARE:.0f} % may be used"
     return Choice("device" if size <= _MEMORY_SHARE * memory else "stream", share)
 
 

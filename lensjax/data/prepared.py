@@ -71,7 +71,7 @@ class PreparedSet:
         if not is_same_content(fingerprint, self.fingerprint):
             raise DataError(
                 f"data set {self.name} in {self.folder} is stale: it has the fingerprint "
-                f"{fingerprint}, what would be made now has {self.fingerprint}; {self._remedy}"
+                f"{fingerprint}, a new build would have {self.fingerprint}; {self._remedy}"
             )
         missing = [path.name for path in paths if not path.exists()]
         if missing:
@@ -163,7 +163,7 @@ class PreparedSet:
                 raise
             raise DataError(
                 f"data set {self.name} cannot be written to {self.folder}: {error}; set "
-                f"data.directory or TFDS_DATA_DIR to a folder that can"
+                f"data.directory or TFDS_DATA_DIR to a folder that can be written to"
             ) from error
         finally:
             tfds.display_progress_bar(True)
@@ -193,5 +193,5 @@ class PreparedSet:
         if needed > free:
             raise DataError(
                 f"data set {self.name} needs {needed / 2**30:.2f} GiB in {self.folder.parent}, "
-                f"where {free / 2**30:.2f} GiB are free; make room, {advice}"
+                f"where only {free / 2**30:.2f} GiB are free; make room, {advice}"
             )

@@ -88,14 +88,14 @@ def fit_scaling(
     """
     if kind == "sqrt" and minimum < 0:
         raise DataError(
-            f"data.scaling=sqrt cannot take this set: its smallest pixel is {minimum:g}; "
+            f"data.scaling=sqrt cannot be used for this set: its smallest pixel is {minimum:g}; "
             "allowed here: linear, asinh"
         )
     reference = images[: num_reference_images(images.shape[1:])]
     if masked:
         reference = reference[~np.isnan(reference)]
     if not np.isfinite(reference).all():
-        raise DataError("the training images hold values that are not finite")
+        raise DataError("the training images contain values that are not finite")
     softening = 1.0
     if kind == "asinh":
         softening = _SOFTENING_SHARE_OF_MAXIMUM * float(np.max(np.abs(reference)))
@@ -104,5 +104,5 @@ def fit_scaling(
         reference = np.sqrt(reference)
     std = float(reference.std(dtype=np.float64))
     if not std > 0:
-        raise DataError("every pixel of the training images is the same; there is nothing to learn")
+        raise DataError("all pixels of the training images are equal; there is nothing to learn")
     return Scaling(kind, float(reference.mean(dtype=np.float64)), std / model_std, softening)

@@ -83,9 +83,9 @@ def without_disc(split: Split, disc: Sequence[float]) -> Split:
     count = int(left_out.sum())
     if count in (0, len(split)):
         raise DataError(
-            f"data.exclude_source_disc: got {tuple(disc)}, in which {count or 'none'} of the "
-            f"{len(split)} training images of {split.info.name} lie; allowed: a disc with some of "
-            "them and not all"
+            f"data.exclude_source_disc: got {tuple(disc)}, which contains the sources of "
+            f"{count or 'none'} of the {len(split)} training images of {split.info.name}; allowed: "
+            "a disc that contains some of them but not all"
         )
     logging.info(
         "data.exclude_source_disc: %d of the %d training images have their source within %g arcsec "

@@ -40,7 +40,7 @@ def keep_programs() -> None:
         remove_cut_entries(folder, bounded="JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ)
     # ConfigError: no home folder; RuntimeError: no locks on this disk.
     except (OSError, RuntimeError, ConfigError) as error:
-        logging.warning("compiled programs are not kept for the next time: %s", error)
+        logging.warning("compiled programs are not kept for the next run: %s", error)
         return
     jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
     for name, value in _SETTINGS.items():

@@ -47,8 +47,8 @@ def _check_same_call(topic: str) -> None:
     tags = multihost_utils.process_allgather(np.uint32(zlib.crc32(topic.encode())))
     if len(set(tags.tolist())) > 1:
         raise HostError(
-            f"the processes do different things: this one comes to {topic}; do they see the same "
-            "files?"
+            f"the processes are doing different things: this one is at {topic}; do they see the "
+            "same files?"
         )
 
 
@@ -162,8 +162,8 @@ def check_seen(path: pathlib.Path) -> None:
     blind = _not_seeing(path)
     if blind:
         raise HostError(
-            f"{path} is not there on {', '.join(blind)}, though process 0 sees it; take a workdir "
-            "on a disk that all hosts share"
+            f"{path} does not exist on {', '.join(blind)}, although process 0 sees it; choose a "
+            "workdir on a disk that all hosts share"
         )
 
 
@@ -189,5 +189,5 @@ def check_shared(folder: pathlib.Path) -> None:
     if blind:
         raise HostError(
             f"--workdir={folder} is not the same folder on every host: {', '.join(blind)} cannot "
-            "see what process 0 writes there; take a folder on a disk that all hosts share"
+            "see what process 0 writes there; choose a folder on a disk that all hosts share"
         )

@@ -22,6 +22,6 @@ def describe_memory() -> str:
     """The memory of a device where JAX says it, else that of the machine."""
     limit = device_bytes(jax.local_devices()[0])
     if limit:
-        return f"{limit / 2**30:.0f} GiB each device"
+        return f"{limit / 2**30:.0f} GiB per device"
     held = memory_bytes()
-    return f"{held / 2**30:.0f} GiB each host" if held else "memory not known"
+    return f"{held / 2**30:.0f} GiB per host" if held else "memory unknown"

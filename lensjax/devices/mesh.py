@@ -34,7 +34,7 @@ def mesh_shape(
     wanted = num_devices or available
     if wanted > available:
         raise ConfigError(
-            "parallel.num_devices", wanted, f"allowed: at most the {available} devices there are"
+            "parallel.num_devices", wanted, f"allowed: at most the {available} available devices"
         )
     if wanted < available and jax.process_count() > 1:
         raise ConfigError(

@@ -1,16 +1,34 @@
-"""A progress bar with the time left, for a terminal and for a log file."""
+"""How far a long piece of work is: a bar in a terminal, lines now and then in a log file."""
 
+import io
+import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     import tqdm
+
+SECONDS_BETWEEN_LINES = 60.0  # in a log file
+
+
+class _Lines(io.StringIO):
+    """Writes each state of a bar as a line of standard error."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            print(text.strip("\r\n"), file=sys.stderr, flush=True)
+        return len(text)
+
+
+def shows_bars() -> bool:
+    """Whether standard error can draw a bar over itself: in a terminal or in a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 def progress_bar(
     total: int, description: str, initial: int = 0, unit: str = " images"
 ) -> "tqdm.tqdm":
-    """A bar for a terminal; a log file gets a line now and then.
+    """A bar in a terminal; in a log file a line a minute, and none for work of less than that.
 
     Args:
       total: units of work.
@@ -21,11 +39,28 @@ def progress_bar(
     import jax
     import tqdm
 
+    if shows_bars():
+        form: dict[str, Any] = {"mininterval": 0.5}
+    else:
+        form = {
+            "file": _Lines(),
+            "mininterval": SECONDS_BETWEEN_LINES,
+            "delay": SECONDS_BETWEEN_LINES,
+            "bar_format": "{desc}: {n_fmt} of {total_fmt}{unit}, {remaining} left{postfix}",
+        }
     return tqdm.tqdm(
         total=total,
         initial=initial,
         desc=description,
         unit=unit,
         disable=jax.distributed.is_initialized() and jax.process_index() > 0,
-        mininterval=0.5 if sys.stderr.isatty() else 10.0,
+        **form,
     )
+
+
+def write_above_bars(handler: "logging.StreamHandler[TextIO]") -> None:
+    """Lets the lines of a log handler appear above the bars, where there are any."""
+    if shows_bars():
+        from tqdm.contrib import DummyTqdmFile
+
+        handler.setStream(DummyTqdmFile(handler.stream))

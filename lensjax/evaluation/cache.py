@@ -59,7 +59,7 @@ def _keep(path: pathlib.Path, content: bytes) -> None:
     try:
         write_bytes(path, content, shared=True)
     except FileError as error:
-        logging.warning("%s; it is not kept for the next time", error)
+        logging.warning("%s; the result is not kept for the next run", error)
 
 
 def _load_features(path: pathlib.Path) -> tuple[str, np.ndarray]:

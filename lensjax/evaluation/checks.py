@@ -38,6 +38,7 @@ class Check(NamedTuple):
       limit: the bound that the number should keep.
       outcome: `met`, `missed` or `no power`.
       meaning: the number and the limit in words.
+      bound: whether the number should be `at most` or `at least` the limit.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Check(NamedTuple):
     limit: float
     outcome: str
     meaning: str
+    bound: str = "at most"
 
 
 def _at_most(name: str, value: float, limit: float, meaning: str) -> Check:
@@ -52,7 +54,7 @@ def _at_most(name: str, value: float, limit: float, meaning: str) -> Check:
 
 
 def _at_least(name: str, value: float, limit: float, meaning: str) -> Check:
-    return Check(name, value, limit, "met" if value >= limit else "missed", meaning)
+    return Check(name, value, limit, "met" if value >= limit else "missed", meaning, "at least")
 
 
 def cdm_signal(results: Results, survey: str | None) -> float:
@@ -77,7 +79,7 @@ def _no_sub(rows: Results, row: str, signal: float) -> Iterator[Check]:
         "smooth fit, no_sub: dark pixels",
         score["faint_rms_percent"],
         max(2 * rows["real"]["no_sub"]["faint_rms_percent"], 0.02),
-        "RMS of pixels below 0.1 % of the peak, in per cent of it; limit: twice the real value",
+        "RMS of pixels below 0.1 % of the peak, in per cent of the peak; limit: twice the real one",
     )
     yield _at_least(
         "smooth fit, no_sub: source positions",
@@ -119,7 +121,7 @@ def _axion_fit(results: Results, row: str, survey: str | None) -> Iterator[Check
             "axion fit: possible images",
             score["possible_share"],
             least - spread,
-            "share of axion images that a vortex of allowed mass explains to 3 %",
+            "share of axion images that a vortex of allowed mass fits to 3 %",
         )
 
 
@@ -245,7 +247,7 @@ def _copies(results: Results, row: str, measure: str) -> Iterator[Check]:
             f"{measure.replace('_', ' ')}, {group}",
             score["p"],
             LEAST_P,
-            f"probability of so many {subject} so near to training ones if nothing was remembered",
+            f"probability of so many {subject} so near to training ones if none was memorised",
         )
         blind = check.outcome == "met" and score.get("verdict") == "no power"
         yield check._replace(outcome="no power") if blind else check

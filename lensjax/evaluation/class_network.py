@@ -53,8 +53,8 @@ def _check_task(folder: str, config: Config) -> None:
         raise ConfigError(
             _FIELD,
             folder,
-            f"its network (model.name={config.model.name}) is no classifier; allowed: the workdir "
-            "of a classifier, such as one of configs/classifier_rescnn.py",
+            f"its network (model.name={config.model.name}) is not a classifier; allowed: the "
+            "workdir of a classifier, such as one of configs/classifier_rescnn.py",
         )
 
 

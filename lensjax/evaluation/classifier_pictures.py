@@ -190,7 +190,7 @@ def reliability_picture(reliability: Reliability) -> np.ndarray:
     upper.stairs(np.where(filled, reliability.accuracy, 0), edges, fill=True, alpha=0.2)
     inside = np.minimum(error, [accuracy, 1 - accuracy])
     upper.errorbar(confidence, accuracy, inside, fmt="o", color="C0", markersize=4, capsize=2)
-    upper.set(ylabel="share that is right", xlim=(0, 1.02), ylim=(0, 1.03))
+    upper.set(ylabel="share of correct predictions", xlim=(0, 1.02), ylim=(0, 1.03))
     upper.set_title(f"expected calibration error {reliability.ece:.4f}", fontsize=10)
     lower.stairs(reliability.num_images, edges, color="0.4", fill=True)
     lower.set(xlabel="probability of the most probable class", ylabel="images", yscale="log")

@@ -39,8 +39,8 @@ _BASELINE = "the ring's radius alone"
 # Images a class for the baseline; fitting a radius takes longer than running a network.
 _BASELINE_IMAGES = 1_000
 _NOT_FOR = (
-    "images of another instrument, lens population or scaling than those it was trained on",
-    "a statement about dark matter from the plain sets: their ring's radius gives the class away",
+    "images of an instrument, lens population or scaling other than those it was trained on",
+    "claims about dark matter from the plain sets: the radius of their ring gives the class away",
 )
 
 
@@ -100,7 +100,7 @@ def _levels(config: Config) -> list[Level]:
     test = datasets.prepare(config.data).open_split("test")
     if test.info.masked:
         raise DataError(
-            f"{name} has pixels without a measurement, which no classifier takes; allowed for "
+            f"{name} has pixels without a measurement, which classifiers cannot take; allowed for "
             "--mode=evaluate: data.nan_policy=fill"
         )
     own = _first_images(test, per_class, config.data.shift_pixels)
@@ -218,9 +218,9 @@ def _pictures(result: LevelResult) -> dict[str, np.ndarray]:
 
 
 _CAPTIONS = {
-    "roc": "Each class against all others; dashed, the ring's radius alone.",
+    "roc": "Each class against all others; dashed: the ring's radius alone.",
     "confusion": "Rows are the true classes.",
-    "calibration": "How often the classifier is right against the probability that it states.",
+    "calibration": "How often the classifier is right, against the probability that it gives.",
 }
 
 
@@ -301,7 +301,8 @@ def _write(
             {
                 "title": "How often it is right",
                 "text": "Compare each score with that of the ring's radius alone, which grows with "
-                "the added mass; the conserved set takes that mass from the main halo.",
+                "the mass of the sub-structure; in the conserved set that mass is taken from the "
+                "main halo.",
                 "tables": [_table(results), _class_table(results)],
             }
         ],

@@ -113,7 +113,7 @@ def _check_required(config: Config, missing: Mapping[str, str]) -> None:
     wanted = [name for name in measure_names(config.evaluate.require) if name in missing]
     if wanted:
         lines = "; ".join(f"{name}: {missing[name]}" for name in wanted)
-        raise DataError(f"evaluate.require names what cannot be measured: {lines}")
+        raise DataError(f"evaluate.require names measures that cannot be taken: {lines}")
 
 
 def _protocol(origin: Mapping[str, Any], setting: Setting) -> dict[str, Any]:

@@ -35,7 +35,7 @@ _BLOCKS = 4  # disjoint; the spread of their distances is the error
 
 
 def _needs_flux(setting: Setting) -> str:
-    return f"it needs flux; evaluate.image_scale is {setting.settings.image_scale}"
+    return f"it needs images in flux; evaluate.image_scale is {setting.settings.image_scale}"
 
 
 def lens_network_missing(setting: Setting) -> str | None:
@@ -56,7 +56,7 @@ def classes_missing(setting: Setting) -> str | None:
     if not setting.in_flux:
         return _needs_flux(setting)
     reason = None if classifier else lens_network_missing(setting)
-    return reason and f"{reason}; name a classifier of these classes by evaluate.classifier"
+    return reason and f"{reason}; set evaluate.classifier to a classifier of these classes"
 
 
 def inception_missing(setting: Setting) -> str | None:

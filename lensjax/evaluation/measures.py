@@ -10,6 +10,7 @@ from absl import logging
 
 from lensjax.config.evaluate import MEASURES as NAMES
 from lensjax.config.evaluate import measure_names
+from lensjax.devices.progress import progress_bar
 from lensjax.errors import MeasureError
 from lensjax.evaluation import (
     feature_measures,
@@ -69,7 +70,7 @@ def _needs_disc(setting: Setting) -> str | None:
     if setting.disc:
         return _needs_forward_model(setting)
     return (
-        "training left out no source positions; to test memory this way, train with "
+        "training left out no source positions; to take this measure, train with "
         "--config.data.exclude_source_disc=0.1,0.1,0.1"
     )
 
@@ -109,7 +110,7 @@ MEASURES = (
     Measure(
         "free_fit",
         "A lens with free Einstein radius, ellipticity and shear",
-        "Bias (median less truth) and scatter. For cdm and axion, whose sub-structure widens the "
+        "Bias (median minus truth) and scatter. For cdm and axion, whose sub-structure widens the "
         "ring, the real row has the correct values.",
         _needs_published_priors,
         physics_measures.protocol,
@@ -118,7 +119,7 @@ MEASURES = (
     Measure(
         "shapes",
         "Fluxes and shapes without a model",
-        "How far each distribution lies from that of real images: the Wasserstein distance in "
+        "How far each distribution is from that of real images: the Wasserstein distance in "
         "standard deviations above its floor, the distance between sets of real images. Values of "
         "two or less are no fault. metrics.json has these and the KS distances with their floors.",
         _nothing_missing,
@@ -138,9 +139,9 @@ MEASURES = (
     Measure(
         "taught",
         "What does a classifier learn from the images?",
-        "A small classifier is trained on the images and tested on unseen real images, as are "
-        "networks that were trained in the same way on as many real images. p is the probability "
-        "of so low an accuracy if the images were real; a higher accuracy is no fault. "
+        "A small classifier is trained on the images and tested on unseen real images. Networks "
+        "trained in the same way on as many real images take the same test. p is the probability "
+        "of such a low accuracy if the images were real; a higher accuracy is no fault. "
         "real_accuracy_deviation is the spread between training runs on real images.",
         taught_measures.missing,
         taught_measures.protocol,
@@ -197,10 +198,10 @@ MEASURES = (
     ),
     Measure(
         "residual_neighbours",
-        "Remembered sub-structure",
-        "The test for copies on the residuals of the smooth fit, which finds sub-structure of a "
-        "training image with another source. power is the share of planted copies, as imperfect "
-        "as this generator's images, that the test recognises.",
+        "Memorised sub-structure",
+        "The test for copies, on the residuals of the smooth fit: it finds the sub-structure of a "
+        "training image even if the source differs. power is the share of planted copies, as "
+        "imperfect as this generator's images, that the test recognises.",
         _needs_published_priors,
         memory_measures.protocol_of_neighbours,
         memory_measures.residual_neighbours,
@@ -287,23 +288,34 @@ def measure_rows(
       MeasureError: if a measure that `evaluate.require` names cannot take these images.
     """
     results: dict[str, Any] = {}
-    for measure in MEASURES:
-        if measure.name in missing:
-            results[measure.name] = {"status": "not measured", "reason": missing[measure.name]}
-            continue
-        logging.info("measuring %s", measure.name)
-        try:
-            rows = _measure_all(measure, subjects, references, setting)
-        except MeasureError as error:  # such as too few images, or black ones
-            if jax.process_count() > 1:  # the other hosts would wait for this one
-                raise
-            if measure.name in measure_names(setting.settings.require):
-                raise MeasureError(
-                    f"evaluate.require: {measure.name} cannot take these images: {error}"
-                ) from None
-            logging.warning("%s is not measured: %s", measure.name, error)
-            results[measure.name] = {"status": "not measured", "reason": str(error)}
-            continue
-        protocol = measure.protocol(setting)
-        results[measure.name] = {"status": "measured", "protocol": protocol, "rows": rows}
+    with progress_bar(len(MEASURES), "Measuring", unit=" measures") as bar:
+        for measure in MEASURES:
+            bar.set_postfix_str(measure.name, refresh=False)
+            reason = missing.get(measure.name)
+            results[measure.name] = (
+                _not_measured(reason) if reason else _result(measure, subjects, references, setting)
+            )
+            bar.update()
     return results
+
+
+def _not_measured(reason: str) -> dict[str, Any]:
+    return {"status": "not measured", "reason": reason}
+
+
+def _result(
+    measure: Measure, subjects: Sequence[Row], references: Sequence[Row], setting: Setting
+) -> dict[str, Any]:
+    """Takes one measure of every row; see `measure_rows`."""
+    try:
+        rows = _measure_all(measure, subjects, references, setting)
+    except MeasureError as error:  # such as too few images, or black ones
+        if jax.process_count() > 1:  # the other hosts would wait for this one
+            raise
+        if measure.name in measure_names(setting.settings.require):
+            raise MeasureError(
+                f"evaluate.require: {measure.name} cannot take these images: {error}"
+            ) from None
+        logging.warning("%s is not measured: %s", measure.name, error)
+        return _not_measured(str(error))
+    return {"status": "measured", "protocol": measure.protocol(setting), "rows": rows}

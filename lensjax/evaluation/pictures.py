@@ -61,7 +61,7 @@ def worst_fits(images: np.ndarray, fits: np.ndarray, ratios: np.ndarray, count: 
         axes[0, column].set_title(f"{ratios[place]:.3f}", fontsize=9)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
-    labels = ("image", "fit", f"left\n+-{_RESIDUAL_SHARE:.0%} of peak")
+    labels = ("image", "fit", f"residual\n+-{_RESIDUAL_SHARE:.0%} of peak")
     for axis, label in zip(axes[:, 0], labels, strict=True):
         axis.set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
     return pixels_of(figure)

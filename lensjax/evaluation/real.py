@@ -55,8 +55,8 @@ class RealImages:
         self.info = test.info
         if self.info.masked:
             raise DataError(
-                f"{self.info.name} has pixels without a measurement, which no measure takes; "
-                "allowed for --mode=evaluate: data.nan_policy=fill"
+                f"{self.info.name} has pixels without a measurement, which the measures cannot "
+                "take; allowed for --mode=evaluate: data.nan_policy=fill"
             )
         asked = config.evaluate.num_images
         candidates = SubsetSplit(test, first_places(test, asked or MOST_IMAGES_UNASKED)).in_memory()

@@ -21,16 +21,14 @@ from lensjax.run.figures import lens_grid
 _WORST = 8
 _GRID_COLUMNS = 8
 _CHECKS_NOTE = (
-    "Fresh images of the simulator meet each goal, and known faults miss it (docs/judge.md says "
-    "which). 'no power': the same measure does not detect its control either, so nothing follows "
-    "from its number."
+    "Fresh images of the simulator meet every goal, and known faults miss it (docs/judge.md lists "
+    "them). 'no power': the measure does not detect its control either, so its number says nothing."
 )
 _NOT_FOR = (
-    "a claim about dark matter: the class labels of a generator are its own",
-    "a comparison with Frechet distances of another protocol: only distances with the same "
-    "extractor, number of images, split and map to 8 bits, which stand beside each number, are "
-    "comparable",
-    "real observations, for which the tests by the forward model do not exist",
+    "claims about dark matter: the class labels of a generator are its own",
+    "comparisons with Frechet distances of another protocol: distances are comparable only with "
+    "the same extractor, number of images, split and map to 8 bits, given beside each number",
+    "real observations, for which there are no tests by the forward model",
 )
 
 
@@ -77,7 +75,7 @@ def _curves(subject: Row, real: Row, group: str, setting: Setting) -> Picture:
             "power spectrum", cycles[1:], "cycles a pixel", real_spectra[:, 1:], spectra[:, 1:]
         ),
     ]
-    caption = "Median and the range of 68 % of the images; grey: real, red: generated."
+    caption = "Median and range of 68 % of the images. Grey: real; red: generated."
     return Picture.of(f"Profile and spectrum: {group}", pictures.curves(panels), caption)
 
 
@@ -87,7 +85,7 @@ def _worst(subject: Row, group: str) -> Picture:
     return Picture.of(
         f"The worst residuals: {group}",
         picture,
-        "The images that the best lens without sub-structure fits worst, each with its "
+        "The images that a lens without sub-structure fits worst, each with its "
         "RMS(image - fit) / RMS(image). For cdm and axion a residual is expected.",
     )
 
@@ -143,9 +141,9 @@ def _sections(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _domain(content: Mapping[str, Any], setting: Setting) -> list[str]:
     protocol = content["protocol"]
-    comparable = "the headline's number"
+    comparable = "the number of headline scores"
     if not protocol["comparable_with_the_headline"]:
-        comparable = "not comparable with headlines, which are taken at 5,000"
+        comparable = "not comparable with headline scores, which are taken at 5,000"
     lines = [
         f"images like those of {setting.info.name} (fingerprint {setting.info.fingerprint})",
         f"{setting.per_class} images per class: {comparable}",
@@ -153,7 +151,7 @@ def _domain(content: Mapping[str, Any], setting: Setting) -> list[str]:
         + ("" if setting.in_flux else ": flux is not tested"),
     ]
     if setting.survey is None:
-        lines.append("no exact forward model: only the tests that need no truth are run")
+        lines.append("no exact forward model: only the tests that need no ground truth are run")
     return lines
 
 
@@ -186,7 +184,7 @@ def write(
     write_page(
         path,
         "report",
-        title=f"{setting.info.name}: generated images judged",
+        title=f"{setting.info.name}: evaluation of generated images",
         subtitle=f"{origin}; {setting.per_class} images per class",
         verdict={"grade": _grade(content["passed"], checks), "sentences": content["verdict"]},
         checks=checks,

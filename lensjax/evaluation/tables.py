@@ -100,7 +100,7 @@ here); dark pixels are those below 0.1 % of the peak."""
 
 def _smooth_lines(rows: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
     lines = [
-        f"{'':32}{'left by the best smooth lens':>28}{'source position':>18}{'dark pixels':>14}",
+        f"{'':32}{'residual of best smooth lens':>28}{'source position':>18}{'dark pixels':>14}",
         _ROW.format("class", "images", "median", "90 % below", "KS x", "KS y", "RMS / peak"),
         "-" * 92,
     ]
@@ -119,12 +119,12 @@ def _smooth_lines(rows: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
 
 
 def _check_lines(checks: Sequence[Check]) -> list[str]:
-    head = f"{'goal':58}{'value':>10}{'limit':>10}  outcome"
+    head = f"{'goal':54}{'value':>10}{'limit':>18}  outcome"
     lines = [head, "-" * 92]
     for check in checks:
         lines.append(
-            f"{check.name[:57]:58}{number(check.value):>10}{number(check.limit):>10}  "
-            f"{check.outcome}"
+            f"{check.name[:53]:54}{number(check.value):>10}"
+            f"{f'{check.bound} {number(check.limit)}':>18}  {check.outcome}"
         )
     return lines
 
@@ -145,6 +145,9 @@ def text(results: Results, subject: str, checks: Sequence[Check], verdict: Verdi
         least = min((score["num_images"] for score in rows[subject].values()), default=1)
         lines += [_EXPLAIN.format(ks=1.36 / math.sqrt(least)), ""]
     lines += [*_check_lines(checks), ""]
-    missing = [name for name, result in results.items() if result["status"] != "measured"]
-    lines += [f"not measured: {name} ({results[name]['reason']})" for name in missing]
+    missing: dict[str, list[str]] = {}
+    for name, result in results.items():
+        if result["status"] != "measured":
+            missing.setdefault(result["reason"], []).append(name)
+    lines += [f"not measured: {', '.join(names)} ({reason})" for reason, names in missing.items()]
     return "\n".join([*lines, "", *verdict.sentences])

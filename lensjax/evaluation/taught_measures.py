@@ -63,11 +63,11 @@ def missing(setting: Setting, lesson: Lesson = LESSON) -> str | None:
     if not setting.labelled:
         return "the images have no labels; give evaluate.labels, or labels.npy beside them"
     if jax.process_count() > 1:
-        return "its classifiers are trained on one host; run --mode=evaluate on one"
+        return "its classifiers are trained on one host; run --mode=evaluate on a single host"
     num_train = _smallest_class(setting.train(lesson.num_controls * LEAST_IMAGES))
     if min(num_train // lesson.num_controls, setting.per_class) < LEAST_IMAGES:
         return (
-            f"it needs {LEAST_IMAGES} images a class to judge and {lesson.num_controls} times as "
+            f"it needs {LEAST_IMAGES} images per class to judge and {lesson.num_controls} times as "
             f"many real training images; there are {setting.per_class} and {num_train}"
         )
     return None

@@ -46,7 +46,7 @@ def _judge_as_pictures(no_sub: Mapping[str, float], signal: float) -> tuple[bool
         )
     median = no_sub["ratio_p50"]
     if median > signal:
-        meaning = f"above {signal:.3f} the error exceeds the cdm signal"
+        meaning = f"the median error, {median:.3f}, exceeds the cdm signal, {signal:.3f}"
     else:
         meaning = f"the median error is {median:.3f}, the cdm signal {signal:.3f}"
     return True, f"PASSED as pictures of lenses: {meaning}."
@@ -61,11 +61,12 @@ def _goals_in_words(checks: Sequence[Check]) -> str:
         return f"No goal could be judged.{tail}"
     if not missed:
         return (
-            f"All {judged} goals are met: this many images show no fault against real ones.{tail}"
+            f"All {judged} goals are met: this many images show no fault compared with real ones."
+            f"{tail}"
         )
     return (
         f"{len(missed)} of {judged} goals are missed ({'; '.join(missed[:4])}"
-        f"{'; ...' if len(missed) > 4 else ''}): these images are for looking, not for "
+        f"{'; ...' if len(missed) > 4 else ''}): these images are for looking at, not for "
         f"dark-matter work.{tail}"
     )
 

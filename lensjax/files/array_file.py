@@ -45,13 +45,13 @@ def read_array(
       DataError: for a file that is not there or holds anything else.
     """
     if not path.exists():
-        raise DataError(f"{name} {path} is not there")
+        raise DataError(f"{name} {path} does not exist")
     if not path.is_file():  # reading a pipe would wait for ever
-        raise DataError(f"{name} {path} is no file; allowed: a .npy file")
+        raise DataError(f"{name} {path} is not a file; allowed: a .npy file")
     array = _load(path, mmap_mode)
     if isinstance(array, str):
         raise DataError(
-            f"{name} {path} cannot be read ({array}); allowed: one array of numbers as np.save "
-            "writes it"
+            f"{name} {path} cannot be read ({array}); allowed: one array of numbers, written by "
+            "np.save"
         )
     return array

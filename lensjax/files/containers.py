@@ -72,7 +72,7 @@ def _texts(name: str, values: np.ndarray) -> list[str]:
     for value in values.reshape(-1).tolist():
         text = value.decode() if isinstance(value, bytes) else value
         if not isinstance(text, str) or not text.strip():
-            raise UnusableError(f"has an array {name!r} that is not all text, or has an empty one")
+            raise UnusableError(f"has an array {name!r} with an element that is empty or not text")
         texts.append(text.strip())
     return texts
 
@@ -85,22 +85,22 @@ def _class_names(container: Container, num_images: int) -> list[str] | list[None
     labels = container.read(present[0])
     if labels.size != num_images or labels.ndim > 1:
         raise UnusableError(
-            f"has labels of the shape {labels.shape} for {num_images} images; one for "
-            "each is needed"
+            f"has labels of the shape {labels.shape} for {num_images} images; each image needs one "
+            "label"
         )
     if labels.dtype.kind in "SUO":
         return _texts(present[0], labels)
     if labels.dtype.kind not in "iu":
-        raise UnusableError(f"has labels of the dtype {labels.dtype}; they are integers or text")
+        raise UnusableError(f"has labels of the dtype {labels.dtype}; allowed: integers or text")
     indices = labels.reshape(-1).tolist()
     if "class_names" not in container.shapes():
         if min(indices) < 0:
-            raise UnusableError(f"has the label {min(indices)}; labels begin at 0")
+            raise UnusableError(f"has the label {min(indices)}; labels start at 0")
         return [f"class_{index}" for index in indices]
     names = _texts("class_names", container.read("class_names"))
     if not 0 <= min(indices) <= max(indices) < len(names):
         raise UnusableError(
-            f"has labels from {min(indices)} to {max(indices)} and {len(names)} class_names"
+            f"has labels from {min(indices)} to {max(indices)}, but {len(names)} class_names"
         )
     return [names[index] for index in indices]
 
@@ -154,4 +154,6 @@ def check_side_bytes(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None
     """Raises `UnusableError` for labels, names or parameters that are absurdly large."""
     num_bytes = math.prod(shape) * dtype.itemsize
     if num_bytes > MAX_SIDE_BYTES:
-        raise UnusableError(f"has an array {name!r} of {num_bytes} bytes; at most {MAX_SIDE_BYTES}")
+        raise UnusableError(
+            f"has an array {name!r} of {num_bytes} bytes; allowed: at most {MAX_SIDE_BYTES}"
+        )

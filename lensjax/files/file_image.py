@@ -85,8 +85,8 @@ def check_dtype(dtype: np.dtype) -> None:
     if dtype.kind in "iu" or (dtype.kind == "f" and dtype.itemsize <= 8):
         return
     raise UnusableError(
-        f"holds {_DTYPE_KINDS.get(dtype.kind, 'values')} ({dtype}); images are float16, float32, "
-        f"float64 or integers"
+        f"holds {_DTYPE_KINDS.get(dtype.kind, 'values')} ({dtype}); allowed: float16, float32, "
+        f"float64 and integers"
     )
 
 
@@ -116,8 +116,8 @@ def _guess_layout(shape: tuple[int, ...]) -> str:
     if len(shape) == 4 and shape[1] <= _MAX_CHANNELS:
         return "NCHW"
     raise UnusableError(
-        f"has the shape {shape}, which is no image and no stack of images; set data.layout to one "
-        f"of {', '.join(LAYOUTS[1:])} if it is"
+        f"has the shape {shape}, which looks like neither an image nor a stack of images; if it is "
+        f"one, set data.layout to one of {', '.join(LAYOUTS[1:])}"
     )
 
 
@@ -150,7 +150,7 @@ def resolve_layout(shape: tuple[int, ...], layout: str) -> str:
     if min(sides) < _MIN_SIDE:
         raise UnusableError(
             f"has the shape {shape}, so images of {sides[0]} x {sides[1]} pixels "
-            f"({layout}); a side has at least {_MIN_SIDE}"
+            f"({layout}); a side needs at least {_MIN_SIDE}"
         )
     if math.prod(stack_shape(shape, layout)[1:]) > _MAX_PIXELS:
         raise UnusableError(f"has the shape {shape}; an image has at most {_MAX_PIXELS} pixels")

@@ -34,7 +34,7 @@ def _text_fact(attributes: Mapping[str, Any], name: str) -> str | None:
     if isinstance(value, bytes):
         value = value.decode()
     if value is not None and not isinstance(value, str):
-        raise UnusableError(f"has an attribute {name} that is no text")
+        raise UnusableError(f"has an attribute {name} that is not text")
     return value.strip() or None if value else None
 
 
@@ -88,7 +88,7 @@ class Hdf5Container(Container):
         """Refuses data in other files, and data never written, which HDF5 would make up."""
         dataset = self._datasets[name]
         if dataset.external or dataset.is_virtual:
-            raise UnusableError(f"keeps {name!r} in other files, which are not followed")
+            raise UnusableError(f"keeps {name!r} in other files, which are not read")
         written = dataset.id.get_storage_size() > 0
         if dataset.chunks:
             promised = math.prod(
@@ -98,14 +98,14 @@ class Hdf5Container(Container):
             if math.prod(dataset.chunks) * dataset.dtype.itemsize > _MAX_CHUNK_BYTES:
                 raise UnusableError(f"keeps {name!r} in chunks of more than 1 GiB")
         if not written and dataset.size:
-            raise UnusableError(f"is unfinished: {name!r} was not written to its end")
+            raise UnusableError(f"is unfinished: {name!r} was not written completely")
 
     def read(self, name: str) -> np.ndarray:
         """A whole dataset of numbers or text."""
         dataset = self._datasets[name]
         if dataset.dtype.kind not in "iufSUO":
             raise UnusableError(
-                f"has a dataset {name!r} of the dtype {dataset.dtype}; numbers and text are read"
+                f"has a dataset {name!r} of the dtype {dataset.dtype}; allowed: numbers and text"
             )
         check_side_bytes(name, dataset.shape, dataset.dtype)
         self._check_storage(name)

@@ -88,8 +88,7 @@ def read_header(stream: IO[bytes]) -> Header:
     major, minor = beginning[6], beginning[7]
     if (major, minor) not in ((1, 0), (2, 0)):
         raise UnusableError(
-            f"is of .npy version {major}.{minor}; versions 1.0 and 2.0 hold images (np.save writes "
-            f"them)"
+            f"has .npy version {major}.{minor}; allowed: versions 1.0 and 2.0, which np.save writes"
         )
     end = 10 if major == 1 else 12
     size = end + int.from_bytes(beginning[8:end], "little")
@@ -110,7 +109,7 @@ def check_size(header: Header, size: int) -> None:
         raise UnusableError(f"is truncated: it has {size} bytes, its header promises {promised}")
     if size > promised:
         raise UnusableError(
-            f"has {size - promised} bytes behind its array; a .npy file holds one array"
+            f"has {size - promised} bytes after its array; a .npy file holds one array"
         )
 
 
@@ -182,16 +181,16 @@ def _parameters_of(items: tuple) -> dict[str, float]:
     for place, item in enumerate(items[1:], 1):
         if not _is_number(item) and not isinstance(item, np.ndarray):
             raise UnusableError(
-                f"is an object array whose element {place} is {_describe(item)}; behind the image "
-                f"stand the axion mass in eV, then numbers and arrays"
+                f"is an object array whose element {place} is {_describe(item)}; after the image "
+                f"come the axion mass in eV, then numbers and arrays"
             )
     if len(items) < 2:
         return {}
     mass = items[1].item() if isinstance(items[1], np.ndarray) and items[1].ndim == 0 else items[1]
     if not _is_number(mass) or not 0 < mass < math.inf:
         raise UnusableError(
-            f"is an object array whose element 1 is {_describe(mass)}; the axion mass in eV, a "
-            f"number above 0, stands there"
+            f"is an object array whose element 1 is {_describe(mass)}; it must be the axion mass "
+            f"in eV, a number above 0"
         )
     return {"log10_axion_mass": math.log10(mass)}
 
@@ -212,24 +211,26 @@ def read_objects(stream: IO[bytes], header: Header, layout: str, num_bytes: int)
     if header.dtype != np.dtype(object):
         check_dtype(header.dtype)
     if num_bytes > MAX_PICKLE_BYTES:
-        raise UnusableError(f"is an object array of {num_bytes} bytes; one image is read")
+        raise UnusableError(f"is an object array of {num_bytes} bytes; allowed: one image")
     array = load_object_array(read_exactly(stream, num_bytes - header.size))
     if array.shape != shape:
         raise UnusableError(
             f"is damaged: its header promises the shape {shape}, its data has {array.shape}"
         )
     if len(shape) > 1 or not array.items:
-        raise UnusableError(f"is an object array of the shape {shape}; [image, axion mass] is read")
+        raise UnusableError(
+            f"is an object array of the shape {shape}; allowed: [image, axion mass]"
+        )
     image = array.items[0]
     if not isinstance(image, np.ndarray):
         raise UnusableError(
-            f"is an object array whose element 0 is {_describe(image)}; an image stands there"
+            f"is an object array whose element 0 is {_describe(image)}; it must be an image"
         )
     parameters = _parameters_of(array.items)
     layout = resolve_layout(image.shape, layout)
     if layout[0] == "N":
         if len(image) > 1:
-            raise UnusableError(f"is an object array with {len(image)} images; one is read")
+            raise UnusableError(f"is an object array with {len(image)} images; allowed: one")
         image, layout = image[0], layout[1:]
     pixels = to_pixels(image, layout)
     return FileImage(pixels, parameters, None, "", None, None, None, image.dtype.kind in "iu")

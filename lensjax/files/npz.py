@@ -49,8 +49,8 @@ class NpzContainer(Container):
             raise UnusableError(f"is encrypted (its member {name!r})")
         if info.compress_type not in _METHODS:
             raise UnusableError(
-                f"compresses its member {name!r} by zip method {info.compress_type}; np.savez and "
-                f"np.savez_compressed write what is read"
+                f"compresses its member {name!r} by zip method {info.compress_type}; write it with "
+                f"np.savez or np.savez_compressed"
             )
         with self._archive.open(info) as stream:
             header = read_header(stream)
@@ -77,7 +77,7 @@ class NpzContainer(Container):
         header = self.headers[name]
         if header.dtype.kind not in "iufSU" or header.dtype.itemsize == 0:
             raise UnusableError(
-                f"has an array {name!r} of the dtype {header.dtype}; numbers and text are read"
+                f"has an array {name!r} of the dtype {header.dtype}; allowed: numbers and text"
             )
         check_side_bytes(name, header.shape, header.dtype)
         with self._data(name) as stream:

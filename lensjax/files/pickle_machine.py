@@ -118,7 +118,7 @@ class _Machine:
             return
         target = self.stack[-1]
         if type(target) is not dict or len(items) % 2:
-            raise UnusableError("is forged or damaged: it fills what is no dictionary")
+            raise UnusableError("is forged or damaged: it fills something other than a dictionary")
         keys = items[::2]
         # Hashing a deeply nested key could take for ever.
         if not all(type(key) in (str, int) for key in keys):

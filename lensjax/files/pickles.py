@@ -71,10 +71,10 @@ class _Dtype:
         flags = _OBJECT_FLAGS if self.is_object else 0
         plain = type(state) is tuple and len(state) == 8 and state[0] == 3
         if not plain or state[2:] != (None, None, None, -1, -1, flags):
-            raise UnusableError("is forged or damaged: the state of a dtype is not a plain one's")
+            raise UnusableError("is forged or damaged: the state of a dtype is not a plain one")
         order = state[1]
         if type(order) is not str or order not in ("<", ">", "|", "="):
-            raise UnusableError("is damaged: a byte order is none of < > | =")
+            raise UnusableError("is damaged: a byte order is not one of < > | =")
         self.dtype = np.dtype(object if self.is_object else order + self.code)
 
 
@@ -87,7 +87,7 @@ class _Array:
     def build(self, state: Any) -> None:
         """Takes `(1, shape, dtype, whether Fortran order, bytes or list)`."""
         if type(state) is not tuple or len(state) != 5 or state[0] != 1 or self.value is not None:
-            raise UnusableError("is forged or damaged: the state of an array is not a plain one's")
+            raise UnusableError("is forged or damaged: the state of an array is not a plain one")
         _, shape, dtype, fortran, data = state
         if type(shape) is not tuple or type(dtype) is not _Dtype or dtype.dtype is None:
             raise UnusableError("is forged or damaged: an array lacks its shape or its dtype")
@@ -121,18 +121,18 @@ def _as_bytes(data: Any) -> bytes:
 
 def _make_array(arguments: tuple) -> _Array:
     if len(arguments) != 3 or arguments[0] is not _Name.NDARRAY:
-        raise UnusableError("is forged or damaged: it makes something else than a plain array")
+        raise UnusableError("is forged or damaged: it makes something other than a plain array")
     return _Array()
 
 
 def _make_dtype(arguments: tuple) -> _Dtype:
     code = arguments[0] if arguments else None
     if type(code) is not str or len(arguments) != 3:
-        raise UnusableError("is forged or damaged: it makes something else than a plain dtype")
+        raise UnusableError("is forged or damaged: it makes something other than a plain dtype")
     if code not in _NUMERIC + _OBJECT:
         raise UnusableError(
-            f"holds data of the dtype {code}; arrays of float16, float32, float64 and integers "
-            f"are read"
+            f"holds data of the dtype {code}; allowed: arrays of float16, float32, float64 and "
+            f"integers"
         )
     return _Dtype(code)
 
@@ -159,7 +159,7 @@ _CALLS: dict[_Name, Callable[[tuple], Any]] = {
 def _call(name: Any, arguments: tuple) -> Any:
     if type(name) is not _Name or name not in _CALLS:
         raise UnusableError(
-            "is forged or damaged: it calls something that is no function of numpy's"
+            "is forged or damaged: it calls something that is not a function of numpy"
         )
     return _CALLS[name](arguments)
 
@@ -206,10 +206,12 @@ def load_object_array(data: bytes) -> ObjectArray:
         describe; it names the function that the pickle asks for.
     """
     if len(data) > MAX_PICKLE_BYTES:
-        raise UnusableError(f"is an object array of {len(data)} bytes; at most {MAX_PICKLE_BYTES}")
+        raise UnusableError(
+            f"is an object array of {len(data)} bytes; allowed: at most {MAX_PICKLE_BYTES}"
+        )
     array, end = run_pickle(data, _DIALECT)
     if end != len(data):
-        raise UnusableError(f"has {len(data) - end} bytes behind its pickled data")
+        raise UnusableError(f"has {len(data) - end} bytes after its pickled data")
     if not isinstance(array, _Array) or not isinstance(array.value, ObjectArray):
-        raise UnusableError("is damaged: its pickled data is no array of objects")
+        raise UnusableError("is damaged: its pickled data is not an array of objects")
     return ObjectArray(array.value.shape, tuple(map(_plain, array.value.items)))

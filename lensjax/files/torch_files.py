@@ -81,12 +81,12 @@ def _make_tensor(arguments: tuple) -> _Tensor:
         raise UnusableError("is forged or damaged: a tensor lacks its storage")
     storage, offset, shape, strides = arguments[:4]
     if len(arguments) == 7 and arguments[6]:
-        raise UnusableError("holds a tensor with further metadata; plain tensors are read")
+        raise UnusableError("holds a tensor with further metadata; allowed: plain tensors")
     if type(shape) is not tuple or type(strides) is not tuple or len(shape) != len(strides):
         raise UnusableError("is forged or damaged: a tensor lacks its shape or its strides")
     check_shape(shape)
     if not _is_count(offset) or not all(map(_is_count, strides)):
-        raise UnusableError("is forged or damaged: the strides of a tensor are no counts")
+        raise UnusableError("is forged or damaged: the strides of a tensor are not counts")
     count = math.prod(shape)
     last = sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
     if offset + (last + 1 if count else 0) > storage.size:
@@ -107,7 +107,7 @@ def _call(function: Any, arguments: tuple) -> Any:
         return _make_tensor(arguments)
     if function is _Function.PARAMETER:
         if len(arguments) != 3 or type(arguments[0]) is not _Tensor:
-            raise UnusableError("is forged or damaged: a parameter is no tensor")
+            raise UnusableError("is forged or damaged: a parameter is not a tensor")
         return arguments[0]
     if function is _Function.DICTIONARY and arguments == ():
         return {}
@@ -123,12 +123,14 @@ def _build(target: Any, state: Any) -> None:
 def _load(identity: Any) -> _Storage:
     """Takes `("storage", class, key, device, count)`; the older format appends a view, None."""
     if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
-        raise UnusableError("names something outside its pickle that is no storage")
+        raise UnusableError("names something outside its pickle that is not a storage")
     _, dtype, key, _, count = identity[:5]
     if not isinstance(dtype, np.dtype) or type(key) is not str or not _is_count(count):
         raise UnusableError("is forged or damaged: a storage lacks its class, key or size")
     if identity[5:] not in ((), (None,)):
-        raise UnusableError("holds a storage that is a view of another; save it by PyTorch 1 or 2")
+        raise UnusableError(
+            "holds a storage that is a view of another; save it with PyTorch 1 or 2"
+        )
     return _Storage(key, dtype, count)
 
 
@@ -219,7 +221,7 @@ def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
     if read_pickle() != _MAGIC:
         raise UnusableError("is a pickle, but not one of PyTorch's")
     if read_pickle() != _PROTOCOL:
-        raise UnusableError(f"is of another version of the format; version {_PROTOCOL} is read")
+        raise UnusableError(f"has another version of the format; allowed: version {_PROTOCOL}")
     system = read_pickle()
     if type(system) is not dict or system.get("little_endian") is not True:
         raise UnusableError("was written on a big-endian machine; save it in the zip format")
@@ -237,7 +239,7 @@ def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
             raise UnusableError(f"is forged or damaged: a storage claims {count} elements")
         values[key] = _decode(read_bytes(count * storage.dtype.itemsize), storage, "<")
     if at != len(data):
-        raise UnusableError(f"has {len(data) - at} bytes behind its storages")
+        raise UnusableError(f"has {len(data) - at} bytes after its storages")
     return _view_all(tensors, values)
 
 
@@ -251,7 +253,7 @@ def _check_members(archive: zipfile.ZipFile, file_bytes: int) -> None:
             raise UnusableError(f"is encrypted (its member {info.filename[:60]!r})")
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
             raise UnusableError(
-                f"compresses its member {info.filename[:60]!r}; torch.save stores them as they are"
+                f"compresses its member {info.filename[:60]!r}; torch.save writes it uncompressed"
             )
     total = sum(info.file_size for info in infos)
     if total > file_bytes:
@@ -272,7 +274,7 @@ def _read_zip(archive: zipfile.ZipFile, file_bytes: int) -> dict[str, np.ndarray
     pickled = archive.read(pickles[0])
     state_dict, end = run_pickle(pickled, _DIALECT)
     if end != len(pickled):
-        raise UnusableError(f"has {len(pickled) - end} bytes behind its pickled data")
+        raise UnusableError(f"has {len(pickled) - end} bytes after its pickled data")
     tensors = _as_tensors(state_dict)
     values = {}
     for key, storage in _storages(tensors).items():
@@ -288,7 +290,7 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise UnusableError("does not exist" if not path.exists() else "is not a file")
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
-        raise UnusableError(f"has {size} bytes; at most {MAX_FILE_BYTES}")
+        raise UnusableError(f"has {size} bytes; allowed: at most {MAX_FILE_BYTES}")
     with path.open("rb") as file:
         beginning = file.read(64)
         if beginning.startswith(_ZIP_BEGINNING):

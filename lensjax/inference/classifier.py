@@ -131,9 +131,9 @@ class LensClassifier:
         if not resized:
             raise RequestError(
                 f"images: got {images.shape[1]}x{images.shape[2]} pixels; allowed: {height}x{width}"
-                ", those that the network was trained on. classify(images, resize=True), or "
-                "--config.classify.resize=True, resizes them and keeps their flux; that is right "
-                "where they show the same piece of the sky"
+                ", the size that the network was trained on. classify(images, resize=True), or "
+                "--config.classify.resize=True, resizes them and keeps their flux; use it only if "
+                "they cover the same field of view"
             )
         return resize(images, height, width)
 

@@ -217,10 +217,10 @@ class LensGenerator:
         if not (is_integer(num) and num >= 1):
             raise RequestError(f"num: got {num!r}; allowed: an integer of at least 1")
         if not (is_integer(seed) and 0 <= seed <= prng.MAX_SEED):
-            raise RequestError(f"seed: got {seed!r}; allowed: an integer in 0 to {prng.MAX_SEED}")
+            raise RequestError(f"seed: got {seed!r}; allowed: an integer from 0 to {prng.MAX_SEED}")
         for name, instead in _NOT_FOR_GENERATE.items():
             if name in others:
-                raise RequestError(f"{name}: got {others[name]!r}; allowed: nothing; say {instead}")
+                raise RequestError(f"{name}: got {others[name]!r}; not allowed here; use {instead}")
         sample = self.settings(steps, guidance, sampler, **others)
         drawing, weights = self._ready(sample, -(-num // sample.batch_size))
         return generate_chunks(
@@ -325,8 +325,8 @@ def _check_guide(generator: LensGenerator, guide: LensGenerator, folder: str) ->
         raise ConfigError(
             "sample.guide_workdir",
             folder,
-            f"allowed: a run that can be asked at all times of this one, {first:g} to {last:g}; "
-            f"with model.prediction={guide.config.model.prediction} they are {its_first:g} to "
+            f"allowed: a run that covers all times of this one, {first:g} to {last:g}; with "
+            f"model.prediction={guide.config.model.prediction} it covers {its_first:g} to "
             f"{its_last:g}",
         )
 

@@ -224,7 +224,7 @@ def log_volume(scaling: Scaling, flux: np.ndarray) -> np.ndarray:
         if not flux.min() > 0:
             raise RequestError(
                 f"images: got a pixel of {flux.min():g}; allowed with data.scaling=sqrt: pixels "
-                "above 0, since the square root is infinitely steep at 0; ask for space='model'"
+                "above 0, since the square root is infinitely steep at 0; or use space='model'"
             )
         slopes = -np.log(2 * np.sqrt(flux))
     elif scaling.kind == "asinh":
@@ -269,8 +269,8 @@ def check_integration(config: Config, integration: Integration) -> None:
     ones, t = jnp.ones((1, 1)), jnp.full(1, t_min, jnp.float32)
     if not all(np.isfinite(value) for value in paths.estimate(path, prediction, ones, ones, t)):
         raise RequestError(
-            f"t_min: got {t_min!r}; allowed: more, such as 1e-3, since a network that predicts "
-            f"{prediction} gives no velocity there"
+            f"t_min: got {t_min!r}; allowed: a later time, such as 1e-3, since a network that "
+            f"predicts {prediction} gives no velocity there"
         )
 
 
@@ -343,7 +343,7 @@ def log_prob(
         cannot take.
     """
     if not (is_integer(seed) and 0 <= seed <= prng.MAX_SEED):
-        raise RequestError(f"seed: got {seed!r}; allowed: an integer in 0 to {prng.MAX_SEED}")
+        raise RequestError(f"seed: got {seed!r}; allowed: an integer from 0 to {prng.MAX_SEED}")
     _check_choice("space", space, SPACES)
     flux, note = dequantise(images, seed)
     if scaling.kind == "sqrt" and flux.min() < 0:

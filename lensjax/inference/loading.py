@@ -48,8 +48,8 @@ def _load_pretrained(
 ) -> LensGenerator | LensClassifier:
     if step is not None or ema is not True:
         raise RequestError(
-            f"pretrained/{name}: got step={step}, ema={ema!r}; allowed: None and True, it has one "
-            "set of weights"
+            f"pretrained/{name}: got step={step}, ema={ema!r}; allowed: step=None and ema=True, "
+            "since it has only one set of weights"
         )
     trained, card = pretrained.load_trained(name)
     if trained.config.task == CLASSIFY:

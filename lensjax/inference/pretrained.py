@@ -93,7 +93,7 @@ def save(folder: pathlib.Path, trained: Trained, card: Mapping[str, Any]) -> Non
         nothing is written.
     """
     if trained.config.task == CLASSIFY and "temperature" not in card:
-        raise RequestError("card: got no temperature; a classifier needs one, 1.0 changes nothing")
+        raise RequestError("card: got no temperature; a classifier needs one (1.0 for no change)")
     content = serialise(folder.name, trained)
     write_bytes(folder / _WEIGHTS, content)
     write_json(folder / files.CONFIG_FILE, {"config": to_dict(trained.config)})
@@ -150,8 +150,8 @@ def load_trained(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> tuple[Tra
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != card["sha256"]:
         raise RequestError(
-            f"{PREFIX}{name}: {_WEIGHTS} has the SHA-256 {sha256}, its card says {card['sha256']}; "
-            "install lensjax again"
+            f"{PREFIX}{name}: {_WEIGHTS} has the SHA-256 {sha256}, but its card says "
+            f"{card['sha256']}; reinstall lensjax"
         )
     config = files.load_config(folder)
     dataset = files.read_dataset(folder)
@@ -160,8 +160,8 @@ def load_trained(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> tuple[Tra
     shapes, wanted = (jax.tree.map(np.shape, tree) for tree in (params, expected))
     if shapes != wanted:
         raise RequestError(
-            f"{PREFIX}{name}: its weights do not fit this version's {config.model.name}; install "
-            "lensjax again"
+            f"{PREFIX}{name}: its weights do not fit the {config.model.name} of this version; "
+            "reinstall lensjax"
         )
     trained = Trained(config, dataset, params, card["checkpoint_step"], card["ema"], None)
     return trained, card

@@ -251,14 +251,14 @@ def c2st(real: np.ndarray, generated: np.ndarray, control: np.ndarray, seed: int
     real, generated, control = arrays.values()
     if len({images.shape[1:] for images in arrays.values()}) > 1:
         sizes = ", ".join(f"{name} {images.shape[1:]}" for name, images in arrays.items())
-        raise MeasureError(f"images differ in size: {sizes}; all three need the same")
+        raise MeasureError(f"images differ in size: {sizes}; all three need the same size")
     if len(control) != len(generated):
         raise MeasureError(
-            f"control images are {len(control)}, generated ones {len(generated)}; the same budget"
-            " needs as many of each"
+            f"got {len(control)} control images and {len(generated)} generated ones; both need the"
+            " same number"
         )
     if not real.any():
-        raise MeasureError("real images are black; hand in flux")
+        raise MeasureError("real images are black; pass flux")
     accuracy, logits = judge(real, generated, seed)
     on_control, _ = judge(real, control, seed)
     has_power = on_control.value >= max(POWER_ACCURACY, 0.5 + POWER_ERRORS * on_control.error)

@@ -107,7 +107,7 @@ def _check_table(table: np.ndarray, name: str) -> np.ndarray:
     table = np.asarray(table)
     if table.ndim != 2 or table.shape[1] < _MIN_CLASSES or not len(table):
         raise MeasureError(
-            f"{name} have shape {table.shape}; needed is [N, K], N at least 1 and K at least 2"
+            f"{name} have shape {table.shape}; allowed: [N, K], N at least 1 and K at least 2"
         )
     bad = ~np.isfinite(table).all(axis=1)
     if bad.any():
@@ -122,13 +122,13 @@ def _check_labels(labels: np.ndarray, num_images: int, num_classes: int) -> np.n
     labels = np.asarray(labels)
     if labels.shape != (num_images,) or not np.issubdtype(labels.dtype, np.integer):
         raise MeasureError(
-            f"labels have shape {labels.shape} and type {labels.dtype}; needed are integers"
+            f"labels have shape {labels.shape} and type {labels.dtype}; allowed: integers"
             f" [{num_images}], one for each image"
         )
     if labels.min() < 0 or labels.max() >= num_classes:
         raise MeasureError(
-            f"labels reach from {labels.min()} to {labels.max()}; allowed are 0 to"
-            f" {num_classes - 1}: leave images without a class out"
+            f"labels go from {labels.min()} to {labels.max()}; allowed: 0 to"
+            f" {num_classes - 1}; leave out images without a class"
         )
     return labels.astype(np.int64)
 
@@ -165,7 +165,7 @@ def _check_names(class_names: Sequence[str], num_classes: int) -> tuple[str, ...
     names = tuple(class_names)
     if len(names) != num_classes or len(set(names)) != num_classes:
         raise MeasureError(
-            f"class_names are {list(names)}; needed are {num_classes} different names, one for"
+            f"class_names are {list(names)}; allowed: {num_classes} different names, one for"
             " each column of the probabilities"
         )
     return names

@@ -65,10 +65,11 @@ class RealImages:
                 "[N, H, W, C] and [N]"
             )
         if not np.isfinite(self.images).all():
-            raise CorruptionError("the images hold values that are not finite; leave such out")
+            raise CorruptionError("some images have values that are not finite; leave them out")
         if self.parameters is not None and len(self.parameters) != len(self.images):
             raise CorruptionError(
                 f"got parameters of {len(self.parameters)} images; allowed: of {len(self.images)}"
+                " images"
             )
 
     @property

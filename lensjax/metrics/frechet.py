@@ -27,11 +27,11 @@ def check_features(features: np.ndarray, num_features: int | None = None) -> np.
     values = np.asarray(features, np.float64)
     if values.ndim != 2 or not values.shape[1]:
         raise MeasureError(
-            f"features have shape {values.shape}; needed: [number of images, number of features]"
+            f"features have shape {values.shape}; allowed: [number of images, number of features]"
         )
     if num_features is not None and values.shape[1] != num_features:
         raise MeasureError(
-            f"got {values.shape[1]} features an image, the others have {num_features}; "
+            f"got {values.shape[1]} features per image, but the others have {num_features}; "
             "compare features of the same extractor and layer"
         )
     if not np.isfinite(values).all():
@@ -157,7 +157,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
         moments._require_images()
     if a.num_features != b.num_features:
         raise MeasureError(
-            f"got {a.num_features} and {b.num_features} features an image; compare features of "
+            f"got {a.num_features} and {b.num_features} features per image; compare features of "
             "the same extractor and layer"
         )
     shift = np.sum(np.square(a.mean - b.mean))

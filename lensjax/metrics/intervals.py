@@ -66,7 +66,7 @@ def block_interval(
         raise MeasureError(f"num_blocks: got {num_blocks}; allowed: at least {_MIN_BLOCKS}")
     if count < num_blocks:
         raise MeasureError(
-            f"got {num_blocks} blocks of {count} images; each needs at least 1 image"
+            f"got {num_blocks} blocks for {count} images; each block needs at least 1 image"
         )
     if not 0 < confidence < 1:
         raise MeasureError(f"confidence: got {confidence!r}; allowed: a number between 0 and 1")

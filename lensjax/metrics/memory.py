@@ -117,7 +117,7 @@ def hole_test(
     if not source_x.shape == source_y.shape == ratio.shape == (len(ratio),) or not 0 < share < 1:
         raise MeasureError(
             f"got positions {source_x.shape}, {source_y.shape}, ratios {ratio.shape} and the disc "
-            f"{tuple(disc)}; allowed: three arrays [N] and a disc with a part of the prior"
+            f"{tuple(disc)}; allowed: three arrays [N] and a disc that contains part of the prior"
         )
     within = np.maximum(np.abs(source_x), np.abs(source_y)) <= limit
     count = int(within.sum())
@@ -272,7 +272,7 @@ def _check_sets(sets: dict[str, np.ndarray | None], size: tuple[int, ...]) -> No
             continue
         least = 1 if name in ("generated", "copies") else 2
         shape = size if len(size) in (2, 3) else (None, None)
-        allowed = f"[N, H, W] or [N, H, W, C], of one size in all sets (train has {size})"
+        allowed = f"[N, H, W] or [N, H, W, C], of the same size in all sets (train has {size})"
         check_images(images, name, shape=shape, min_side=1, min_count=least, allowed=allowed)
 
 

@@ -71,7 +71,7 @@ def nearest_images(
     if queries.shape[1:] != references.shape[1:] or len(references) < least:
         raise MeasureError(
             f"queries have the shape {queries.shape}, references {references.shape}; allowed: at "
-            f"least {least} references of the size of the queries"
+            f"least {least} references of the same size as the queries"
         )
     count = len(queries)
     best, place = np.full((count, num), np.inf), np.zeros((count, num), np.int64)

@@ -93,9 +93,9 @@ def manifold_scores(
     smallest, needed = min(len(real), len(generated)), max(precision_k, density_k) + 1
     if min(precision_k, density_k) < 1 or smallest < needed:
         raise MeasureError(
-            f"got {len(real)} real and {len(generated)} generated images with neighbours "
-            f"{precision_k} and {density_k}; needed: neighbours of at least 1, and more images "
-            "than the larger of them"
+            f"got {len(real)} real and {len(generated)} generated images with {precision_k} and "
+            f"{density_k} neighbours; allowed: at least 1 neighbour, and more images of each kind "
+            "than neighbours"
         )
     # A common shift does not change distances, and near a mean of 0 they lose less precision.
     centre = real.mean(axis=0)

@@ -153,7 +153,7 @@ class RadiusClassifier:
         radii, labels = _check_radii(radii), np.asarray(labels)
         if labels.shape != radii.shape or not np.issubdtype(labels.dtype, np.integer):
             raise MeasureError(
-                f"labels have shape {labels.shape} and type {labels.dtype}; needed are integers"
+                f"labels have shape {labels.shape} and type {labels.dtype}; allowed: integers"
                 f" [{len(radii)}], one for each radius"
             )
         if not 1 <= num_neighbours <= len(radii):
@@ -163,8 +163,8 @@ class RadiusClassifier:
             )
         if num_classes < 2 or labels.min() < 0 or labels.max() >= num_classes:
             raise MeasureError(
-                f"num_classes is {num_classes} and labels reach from {labels.min()} to"
-                f" {labels.max()}; needed are at least 2 classes and labels from 0 to"
+                f"num_classes is {num_classes} and labels go from {labels.min()} to"
+                f" {labels.max()}; allowed: at least 2 classes and labels from 0 to"
                 f" {num_classes - 1}"
             )
         order = np.argsort(radii, kind="stable")
@@ -199,7 +199,7 @@ def _check_radii(radii: np.ndarray) -> np.ndarray:
     radii = np.asarray(radii)
     if radii.ndim != 1 or not len(radii) or not np.isfinite(radii).all():
         raise MeasureError(
-            f"radii have shape {radii.shape}, {np.sum(~np.isfinite(radii))} are not finite; needed"
-            " are finite numbers [N] with N > 0"
+            f"radii have shape {radii.shape}, {np.sum(~np.isfinite(radii))} are not finite;"
+            " allowed: finite numbers [N] with N > 0"
         )
     return radii.astype(np.float64)

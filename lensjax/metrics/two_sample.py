@@ -110,20 +110,21 @@ def _check(real: np.ndarray, generated: np.ndarray, num_axes: int) -> tuple[np.n
     for name, values in (("real", real), ("generated", generated)):
         values = np.asarray(values, np.float64)
         if values.ndim != num_axes:
-            raise MeasureError(f"{name} values have shape {values.shape}; needed is {form}")
+            raise MeasureError(f"{name} values have shape {values.shape}; allowed: {form}")
         if len(values) < MIN_COUNT:
             raise MeasureError(
-                f"{name} values are {len(values)}; a floor needs at least {MIN_COUNT} of each side"
+                f"got {len(values)} {name} values; a floor needs at least {MIN_COUNT} on each side"
             )
         if not np.isfinite(values).all():
             raise MeasureError(
-                f"{name} values hold NaN or infinity; leave such images out and report their number"
+                f"{name} values contain NaN or infinity; leave out such images and report their"
+                " number"
             )
         arrays.append(values)
     if arrays[0].shape[1:] != arrays[1].shape[1:]:
         raise MeasureError(
             f"real vectors have {arrays[0].shape[1]} components, generated ones"
-            f" {arrays[1].shape[1]}; both need the same"
+            f" {arrays[1].shape[1]}; both need the same number"
         )
     return arrays[0], arrays[1]
 

@@ -52,7 +52,7 @@ def twin_test(generated: np.ndarray, real: np.ndarray) -> TwinTest:
     if count < _LEAST or generated.shape[1:] != real.shape[1:]:
         raise MeasureError(
             f"got generated images {generated.shape} and real ones {real.shape}; allowed: at least "
-            f"{_LEAST} of either, of one size"
+            f"{_LEAST} of each, all of the same size"
         )
     distances, real_distances = _own_distances(generated[:count]), _own_distances(real[:count])
     num_twins = int(np.sum(distances < real_distances.min()))

@@ -54,8 +54,8 @@ def _check_hash(path: pathlib.Path, sha256: str) -> None:
     actual = _hash_file(path)
     if actual != sha256:
         raise WeightsError(
-            f"{path}: has the SHA-256 {actual}; the Inception weights have {sha256}. Get them from "
-            f"{URL}"
+            f"{path}: has the SHA-256 {actual}, but the Inception weights have {sha256}. Get them "
+            f"from {URL}"
         )
 
 
@@ -98,7 +98,7 @@ def _download(url: str, sha256: str, target: pathlib.Path) -> str:
 def _checked_file(path: str | os.PathLike[str], source: str, sha256: str) -> pathlib.Path:
     file = expanded(path, source)
     if not file.is_file():
-        raise WeightsError(f"{file}: there is no such file; {source} names it")
+        raise WeightsError(f"{file}: there is no such file, but {source} names it")
     _check_hash(file, sha256)
     return file
 

@@ -209,7 +209,7 @@ class Checkpoints:
         if step is not None:
             if step not in steps:
                 existing = ", ".join(map(str, sorted(steps))) or "none"
-                raise CheckpointError(f"there is no checkpoint {step}; there are: {existing}")
+                raise CheckpointError(f"there is no checkpoint {step}; existing: {existing}")
             steps = [step]
         damaged: list[int] = []
         for candidate in steps:
@@ -227,7 +227,7 @@ class Checkpoints:
             damaged.append(candidate)
         if steps:
             raise CheckpointError(
-                f"no sound checkpoint in {self._directory}: {', '.join(map(str, steps))} damaged"
+                f"no sound checkpoint in {self._directory}; damaged: {', '.join(map(str, steps))}"
             )
         return None
 
@@ -237,13 +237,13 @@ class Checkpoints:
         leaves = reader.restore(step, args=args.Composite(leaves=args.JsonRestore()))
         saved = leaves["leaves"]["arrays"]
         if _checksum_of(saved) != leaves["leaves"]["crc32"]:
-            raise ValueError("the checksum of its list of arrays differs")
+            raise ValueError("the checksum of its list of arrays is wrong")
         _check_fits(saved, expected, step)
         like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), expected)
         state = reader.restore(step, args=args.Composite(state=args.StandardRestore(like)))["state"]
         changed = [name for name, leaf in _describe(state).items() if leaf != saved[name]]
         if changed:
-            raise ValueError(f"checksum of {changed[0]} differs, {len(changed)} arrays in all")
+            raise ValueError(f"checksum of {changed[0]} is wrong, {len(changed)} arrays in all")
         return state
 
     def _set_aside(self, damaged: list[int]) -> None:

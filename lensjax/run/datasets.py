@@ -71,7 +71,7 @@ def load_data(
     if split not in SPLITS:  # before a build that may take minutes
         raise DataError(f"split: got {split!r}; allowed: {', '.join(SPLITS)}")
     if (full == FOLDER_SET) != (folder is not None):
-        raise DataError(f"folder: got {folder!r}; allowed: a folder with {FOLDER_SET}, else None")
+        raise DataError(f"folder: got {folder!r}; allowed: a folder for {FOLDER_SET}, else None")
     fields: dict[str, Any] = {
         "name": full,
         "directory": directory,

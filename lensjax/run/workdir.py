@@ -28,6 +28,7 @@ from lensjax.run.provenance import git_revision, hardware, versions
 CONFIG_FILE = "config.json"
 DATASET_FILE = "dataset.json"
 METRICS_FILE = "metrics.jsonl"
+PARAMETERS_FILE = "parameters.txt"
 PROVENANCE_FILE = "provenance.json"
 CHECKPOINTS = "checkpoints"
 BEST = "best"
@@ -46,7 +47,9 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
-        raise WorkdirError(f"{path} is not there; is {path.parent} the workdir of a run?") from None
+        raise WorkdirError(
+            f"{path} does not exist; is {path.parent} the workdir of a run?"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise WorkdirError(f"{path} cannot be read: {error}") from None
     if not isinstance(content, dict):
@@ -141,9 +144,11 @@ def check_free(workdir: pathlib.Path, config: Config) -> None:
         return
     existing = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
     if not existing.is_dir():
-        raise WorkdirError(f"--workdir={workdir} cannot be made: {existing} is a file")
+        raise WorkdirError(f"--workdir={workdir} cannot be created: {existing} is a file")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise WorkdirError(f"--workdir={workdir} cannot be made: {existing} cannot be written to")
+        raise WorkdirError(
+            f"--workdir={workdir} cannot be created: {existing} cannot be written to"
+        )
 
 
 def claim(workdir: pathlib.Path, config: Config) -> None:
@@ -156,7 +161,7 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WorkdirError(f"--workdir={workdir} cannot be made: {error.strerror}") from None
+        raise WorkdirError(f"--workdir={workdir} cannot be created: {error.strerror}") from None
     path = workdir / CONFIG_FILE
     if is_begun(workdir):
         check_same(workdir, config)
@@ -186,7 +191,7 @@ def record_start(workdir: pathlib.Path, step: int, config: Config, data: Dataset
     path = workdir / PROVENANCE_FILE
     starts = read_json(path).get("starts") if step and path.exists() else []
     if not isinstance(starts, list):
-        raise WorkdirError(f"{path} holds no list of starts; move it away to go on")
+        raise WorkdirError(f"{path} holds no list of starts; move it away to continue")
     entry = {
         "time_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "step": step,
@@ -211,7 +216,7 @@ def check_same(workdir: pathlib.Path, config: Config) -> None:
             "--workdir",
             str(workdir),
             "it belongs to another configuration; allowed: another folder, or the same fields. "
-            "Different are\n  " + "\n  ".join(changed),
+            "These differ:\n  " + "\n  ".join(changed),
         )
 
 
@@ -228,7 +233,7 @@ def training_lock(workdir: pathlib.Path) -> Iterator[None]:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise WorkdirError(
-                f"another process trains in {workdir}; wait for it or end it"
+                f"another process is training in {workdir}; wait for it or stop it"
             ) from None
         yield
     finally:
@@ -246,7 +251,7 @@ def load_config(workdir: pathlib.Path) -> Config:
     missing = missing_fields(values)
     if missing:
         raise WorkdirError(
-            f"{workdir / CONFIG_FILE} was written by an older lensjax, which had no "
+            f"{workdir / CONFIG_FILE} was written by an older version of lensjax, which had no "
             f"{missing[0]}; load it with that version, or train again"
         )
     return from_config_dict(values)

@@ -41,7 +41,7 @@ def _open_tensorboard(folder: pathlib.Path) -> Any:
         from clu import metric_writers
     except ImportError:
         logging.info(
-            "TensorFlow is not installed: metrics go to metrics.jsonl and the log alone "
+            "TensorFlow is not installed: metrics go only to metrics.jsonl and the log "
             "(pip install 'lensjax[tensorboard]' adds TensorBoard)"
         )
         return None

@@ -70,8 +70,8 @@ def claim_dataset(
             raise ConfigError(
                 "data.name",
                 f"{split.info.name} with fingerprint {split.info.fingerprint}",
-                f"this workdir was begun with fingerprint {begun_with['fingerprint']}; take "
-                "another",
+                f"the run in this workdir began with fingerprint {begun_with['fingerprint']}; "
+                "choose another workdir",
             )
         return Scaling(**begun_with["scaling"])
     scaling = make_scaling(split)

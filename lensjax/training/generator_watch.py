@@ -103,5 +103,5 @@ def _log_report(report: Report, num_images: int) -> None:
         train,
         report.gap,
         report.gap_error,
-        " | the network begins to remember its training images" if report.alarm else "",
+        " | the network is beginning to memorise its training images" if report.alarm else "",
     )

@@ -61,7 +61,7 @@ def train(
             cleanup.enter_context(only_warnings())
         run = begin(config, workdir, split, test, cleanup, mesh)
         if run.is_finished:
-            logging.info("nothing to do: the run ended after %d steps", run.start)
+            logging.info("nothing to do: the run has ended after %d steps", run.start)
             return run.state
         ready = get_ready(run, cleanup, quiet=quiet)
         if not quiet:
@@ -107,7 +107,7 @@ def _check_finite(state: TrainState) -> None:
     if bad_step != NO_BAD_STEP:
         raise TrainingError(
             f"the loss or gradient of step {bad_step + 1} was not finite; its update was skipped "
-            "and nothing was saved since. Look at the data, or begin in another workdir with a "
+            "and nothing has been saved since. Check the data, or start in another workdir with a "
             "lower optim.learning_rate or optim.clip_norm, or with model.dtype=float32"
         )
 
@@ -118,7 +118,7 @@ def _loop(run: Begun, ready: Ready, stop: StopRequest) -> TrainState:
     steps = settings.steps_per_dispatch
     for step in range(run.start + steps, settings.num_steps + 1, steps):
         state, scalars = ready.step_fn(state, *ready.feed.arguments(step - steps))
-        progress.pending.append(scalars)
+        progress.add(scalars)
         # Asked once a dispatch: a signal that comes during a save or a picture stops the next
         # dispatch, since the log must not call this step saved if it is not.
         signal_name = stop.reached(step // steps)
@@ -138,7 +138,7 @@ def _loop(run: Begun, ready: Ready, stop: StopRequest) -> TrainState:
                 stops_early = selection.exhausted and not due.last
         if stops_early:
             logging.info(
-                "stops early: %d validations without a lower loss", run.config.classify.patience
+                "stopping early: %d validations without a lower loss", run.config.classify.patience
             )
         if due.checkpoint or stops_early:
             progress.pause()
@@ -149,7 +149,7 @@ def _loop(run: Begun, ready: Ready, stop: StopRequest) -> TrainState:
             run.checkpoints.wait()
             if signal_name is not None and step < settings.num_steps:
                 logging.info(
-                    "%s: saved step %d; to go on, run the same command again", signal_name, step
+                    "%s: saved step %d; to continue, run the same command again", signal_name, step
                 )
             break
     return state

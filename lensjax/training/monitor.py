@@ -1,6 +1,6 @@
 """The records of a training run: lines of metrics, pictures, validation, curves."""
 
-import dataclasses
+import math
 import pathlib
 import time
 from collections.abc import Mapping
@@ -13,32 +13,61 @@ from jax import Array
 
 from lensjax.config import Config
 from lensjax.devices.hosts import is_main
+from lensjax.devices.progress import SECONDS_BETWEEN_LINES, progress_bar, shows_bars
 from lensjax.run import workdir as files
 from lensjax.run.figures import save_png, training_curves
 from lensjax.run.writers import MetricWriters, NoWriters, Writers, read_metrics
 
 
-@dataclasses.dataclass
 class Progress:
-    """Gathers the scalars of the dispatches since the last line of the log, each `[steps]`."""
+    """Gathers the scalars of the dispatches since the last line of the metrics, and shows them.
 
-    num_steps: int
-    batch_size: int
-    pending: list[dict[str, Array]] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
-    seconds_per_step: float = 0.0
-    started: float = dataclasses.field(default_factory=time.monotonic)
+    A terminal gets a bar with the loss and the time left. A log file gets a line a minute, and one
+    wherever something else is written down.
+
+    Args:
+      config: the configuration.
+      start: steps that were made before.
+      quiet: shows no bar.
+
+    Attributes:
+      pending: the scalars of each dispatch since the last line, each `[steps]`.
+    """
+
+    def __init__(self, config: Config, start: int, *, quiet: bool = False) -> None:
+        self.pending: list[dict[str, Array]] = []
+        self._num_steps, self._batch_size = config.train.num_steps, config.train.batch_size
+        self._steps_per_dispatch = config.train.steps_per_dispatch
+        self._seconds, self._started = 0.0, time.monotonic()
+        self._last_line = -math.inf
+        self._bar = None
+        if shows_bars() and not quiet:
+            self._bar = progress_bar(self._num_steps, "Training", start, unit=" steps")
+
+    def add(self, scalars: dict[str, Array]) -> None:
+        """Adds the scalars of a dispatch that may still run; the bar never waits for them."""
+        self.pending.append(scalars)
+        if self._bar is not None and self._bar.update(self._steps_per_dispatch):
+            losses: list[Any] = [dispatch["loss"] for dispatch in self.pending]
+            ready = next((loss for loss in reversed(losses) if loss.is_ready()), None)
+            if ready is not None:
+                self._show_loss(float(ready[-1]))
 
     def pause(self) -> None:
         """Stops the clock, for work that is not training."""
-        self.seconds += time.monotonic() - self.started
+        self._seconds += time.monotonic() - self._started
 
     def go_on(self) -> None:
         """Starts the clock again."""
-        self.started = time.monotonic()
+        self._started = time.monotonic()
 
-    def summary(self, step: int) -> dict[str, float]:
-        """Sums up the scalars of a line and logs them; begins the next line."""
+    def summary(self, step: int, *, shown: bool) -> dict[str, float]:
+        """Sums up the scalars since the last line of the metrics; begins the next line.
+
+        Args:
+          step: steps that were made.
+          shown: whether a log file gets a line even if it had one within the last minute.
+        """
         # Reading the values waits for the steps, so that the clock is right after it.
         dispatches = jax.device_get(self.pending)
         scalars = {
@@ -46,30 +75,45 @@ class Progress:
             for name in dispatches[0]
         }
         self.pause()
-        self.seconds_per_step = self.seconds / len(scalars["loss"])
-        rate = self.batch_size / self.seconds_per_step
+        seconds_per_step = self._seconds / len(scalars["loss"])
         values = {
             "loss": float(np.mean(scalars["loss"])),
             "gradient_norm": float(scalars["gradient_norm"][-1]),
             "learning_rate": float(scalars["learning_rate"][-1]),
-            "images_per_second": rate,
+            "images_per_second": self._batch_size / seconds_per_step,
         }
-        left = time.gmtime((self.num_steps - step) * self.seconds_per_step)
+        if self._bar is not None:
+            self._show_loss(values["loss"])
+        elif shown or time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            self._log(step, values, (self._num_steps - step) * seconds_per_step)
+        self.pending, self._seconds = [], 0.0
+        self.go_on()
+        return values
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _show_loss(self, loss: float) -> None:
+        assert self._bar is not None
+        self._bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+
+    def _log(self, step: int, values: Mapping[str, float], seconds_left: float) -> None:
+        left = time.gmtime(seconds_left)
         days = left.tm_yday - 1
         logging.info(
             "step %d of %d | loss %.4f | gradient norm %.3f | learning rate %.2e | "
             "%.3g images/s | %s left",
             step,
-            self.num_steps,
+            self._num_steps,
             values["loss"],
             values["gradient_norm"],
             values["learning_rate"],
-            rate,
+            values["images_per_second"],
             (f"{days} d " if days else "") + time.strftime("%H:%M:%S", left),
         )
-        self.pending, self.seconds = [], 0.0
-        self.go_on()
-        return values
 
 
 class Watch(Protocol):
@@ -104,7 +148,7 @@ class Monitor:
         *,
         quiet: bool = False,
     ) -> None:
-        self.progress = Progress(config.train.num_steps, config.train.batch_size)
+        self.progress = Progress(config, start, quiet=quiet)
         self._workdir = workdir
         self._watch = watch
         self._quiet = quiet
@@ -124,7 +168,8 @@ class Monitor:
           params: the parameters to validate; None for no validation at this step.
           scores: scores of the images drawn at this step.
         """
-        values = self.progress.summary(step) | dict(scores or {})
+        shown = params is not None or bool(scores)
+        values = self.progress.summary(step, shown=shown) | dict(scores or {})
         validation: Mapping[str, float] = {}
         self.progress.pause()
         if params is not None:
@@ -152,10 +197,11 @@ class Monitor:
         ratios = {name: value for name, value in scores.items() if name.endswith("_ratio")}
         if ratios:
             texts = [f"{name[6:-6]} {value:.3f}" for name, value in ratios.items()]
-            logging.info("left by the smooth lens at step %d | %s", step, " | ".join(texts))
+            logging.info("residual of the smooth lens at step %d | %s", step, " | ".join(texts))
         self.progress.go_on()
         return scores
 
     def close(self) -> None:
-        """Waits until everything is written."""
+        """Ends the bar, and waits until everything is written."""
+        self.progress.close()
         self._writers.close()

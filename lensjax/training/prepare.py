@@ -20,6 +20,7 @@ from lensjax.devices import hosts
 from lensjax.devices.mesh import state_shardings
 from lensjax.devices.spread import Spread
 from lensjax.errors import ConfigError
+from lensjax.files.atomic import write_text
 from lensjax.run import workdir as files
 from lensjax.run.checkpoint import Checkpoints
 from lensjax.run.learning import build_spread, build_train_step, make_init_state, with_shardings
@@ -140,6 +141,7 @@ def get_ready(run: Begun, cleanup: contextlib.ExitStack, *, quiet: bool = False)
     config, train = run.config, run.data.train
     if hosts.is_main():
         files.record_start(run.workdir, run.start, config, train.info)
+        _write_parameters(run.workdir, run.state)
     feed = open_feed(
         train, config.data.placement, config.seed, run.spread, config.train.steps_per_dispatch
     )
@@ -210,15 +212,16 @@ def first_state(
     state = checkpoints.restore(expected)
     if state is None:
         state = task.first_state(jax.jit(init, out_shardings=state_shardings(mesh, expected))())
-        _log_parameters(state)
     return state
 
 
-def _log_parameters(state: TrainState) -> None:
+def _write_parameters(workdir: pathlib.Path, state: TrainState) -> None:
     from clu import parameter_overview
 
+    total = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     table = parameter_overview.get_parameter_overview(state.params, include_stats=False)
-    logging.info("parameters:\n%s", table)
+    write_text(workdir / files.PARAMETERS_FILE, table + "\n")
+    logging.info("%s parameters, listed in %s", f"{total:,}", workdir / files.PARAMETERS_FILE)
 
 
 def compile_step(run: Begun, feed: Feed) -> StepFn:

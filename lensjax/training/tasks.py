@@ -102,7 +102,7 @@ class Classify(Task):
         if info.num_classes < 2:
             raise DataError(
                 f"{info.name} has {info.num_classes or 'no'} class"
-                f"{f' ({info.class_names[0]})' if info.num_classes else ', it is unlabelled'}; a "
+                f"{f' ({info.class_names[0]})' if info.num_classes else ' (it is unlabelled)'}; a "
                 "classifier needs at least two: one folder for each class"
             )
 

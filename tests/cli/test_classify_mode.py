@@ -113,7 +113,7 @@ def test_images_of_unlike_size_in_one_folder(trained, tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "is not there"),
+        (None, "does not exist"),
         ("folder", "holds no images"),
         (b"text and nothing else", "is text"),
         (np.full((SIDE, SIDE), np.nan), "NaN or infinite"),

@@ -398,7 +398,7 @@ def test_what_came_into_an_export_by_another_hand_is_not_overwritten(set_up):
     mine = workdir / "export" / "train" / "mine.npy"
     mine.parent.mkdir()
     mine.write_text("dear")
-    with pytest.raises(ConfigError, match="train is there and was not written by an export"):
+    with pytest.raises(ConfigError, match="train already exists and was not written by an export"):
         run(workdir)
     assert mine.read_text() == "dear"
     assert (workdir / "export" / "test" / "axion" / "000000.npy").exists()

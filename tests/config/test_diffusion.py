@@ -50,7 +50,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("path.beta_min", VP | {"path.beta_min": 20.0}, "below 20"),
     ("path.sigma_min", EDM | {"path.sigma_min": 80.0}, "below 80"),
     ("path.table_steps", TABLE | {"path.table_steps": 20}, "0, or above beta_max, 20"),
-    ("path.table_steps", VP | {"path.table_steps": 1}, "0, or an integer in 2 to 100000"),
+    ("path.table_steps", VP | {"path.table_steps": 1}, "0, or .* 2 to 100000"),
     # Predictions.
     ("model.preconditioning", {"path.name": "edm"}, "with path.name=edm: input, edm; .* 80$"),
     *(
@@ -97,7 +97,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     *(
         ("sample.times", {"sample.times": times, "sample.steps": steps}, words)
         for times, steps, words in [
-            ((1.0, 0.5, 0.0), 3, "one more than the intervals of sample.steps, 4 times"),
+            ((1.0, 0.5, 0.0), 3, "4 times, .* sample.steps"),
             ((1.0, 0.5, 0.0), 1, "2 times"),
             ((1.0, 0.5, 0.5, 0.0), 3, "the times must fall; number 2 is 0.5, the next one 0.5"),
             ((0.0, 0.5, 1.0), 2, "the times must fall; number 1 is 0"),

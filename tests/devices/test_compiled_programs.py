@@ -203,7 +203,7 @@ def test_a_folder_that_cannot_be_used_costs_one_warning(no_folder, monkeypatch, 
     with captured_log() as log:
         keep_programs()
     assert len(log) == 1
-    assert log[0].startswith("compiled programs are not kept for the next time: ")
+    assert log[0].startswith("compiled programs are not kept for the next run: ")
     assert jax.config.values["jax_compilation_cache_dir"] is None
     assert _settings() == before
 

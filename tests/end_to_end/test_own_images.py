@@ -276,5 +276,5 @@ def test_a_run_among_the_files_is_refused(walk):
     folder, results = walk
     code, output = results["inside: train"]
     assert code == 2
-    assert "the images of the run would join the data" in output
+    assert "is inside data.folder=" in output
     assert not (folder / "files" / "flat" / "run").exists()

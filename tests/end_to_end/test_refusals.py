@@ -177,7 +177,7 @@ CASES: dict[str, tuple[str, Callable[[pathlib.Path], object], tuple[str, ...], s
         "generator",
         _nothing,
         ("--mode=evaluate", f"--images={HERE}/pipe.npy"),
-        "is no file; allowed: a .npy file",
+        "is not a file; allowed: a .npy file",
     ),
     "images beyond float32": (
         "generator",
@@ -306,7 +306,7 @@ def test_it_is_said_in_one_line(outcomes, name):
     ("name", "value", "words"),
     [
         ("JAX_PLATFORMS", "nonsense", "JAX_PLATFORMS: got 'nonsense'; allowed: devices of this"),
-        ("JAX_ENABLE_X64", "maybe", "JAX refuses a setting of the environment: invalid truth"),
+        ("JAX_ENABLE_X64", "maybe", "environment variable: invalid truth"),
     ],
 )
 def test_a_setting_of_the_environment_is_refused(tmp_path, name, value, words):

@@ -99,7 +99,7 @@ def test_the_report_opens_without_a_network(evaluated):
     assert all(link.startswith("data:image/png;base64,") for link in links)
     assert "@import" not in page
     assert "url(" not in page
-    for words in ("Domain of validity", "Not for", "not comparable with headlines", "Goals"):
+    for words in ("Domain of validity", "Not for", "not comparable with headline", "Goals"):
         assert words in page
     for sentence in metrics_of(trained)["verdict"]:
         assert sentence in page
@@ -168,7 +168,7 @@ def test_scaled_images_are_judged_beside_real_ones_scaled_alike(prepared, tmp_pa
 @pytest.mark.parametrize("require", ["c2st", "inception", "shapes,hole", "all"])
 def test_a_required_measure_that_is_missing_is_an_error(prepared, tmp_path, require):
     np.save(tmp_path / "images.npy", tiny_split(60, seed=3).images)
-    with pytest.raises(DataError, match=r"evaluate\.require names what cannot be measured: "):
+    with pytest.raises(DataError, match=r"evaluate\.require names measures that cannot "):
         evaluate_generator(
             config_with(baselines=False, require=require), tmp_path, tmp_path / "images.npy"
         )
@@ -179,7 +179,7 @@ def test_a_measure_that_cannot_take_the_images_is_not_measured_unless_it_is_requ
     prepared, tmp_path, monkeypatch
 ):
     def refuse(row, real, setting):
-        raise MeasureError("real images are black; hand in flux")
+        raise MeasureError("real images are black; pass flux")
 
     np.save(tmp_path / "images.npy", tiny_split(60, seed=3).images)
     measures = [
@@ -189,7 +189,7 @@ def test_a_measure_that_cannot_take_the_images_is_not_measured_unless_it_is_requ
     monkeypatch.setattr(mode.measures, "MEASURES", measures)
     evaluate_generator(config_with(baselines=False), tmp_path, tmp_path / "images.npy")
     found = metrics_of(tmp_path)["measures"]["copies"]
-    assert found == {"status": "not measured", "reason": "real images are black; hand in flux"}
+    assert found == {"status": "not measured", "reason": "real images are black; pass flux"}
     with pytest.raises(UserError, match=r"require: copies cannot take these images: real"):
         evaluate_generator(
             config_with(baselines=False, require="copies"), tmp_path, tmp_path / "images.npy"
@@ -234,7 +234,7 @@ def test_without_a_number_all_of_the_test_split_are_judged(prepared, tmp_path):
 
 
 def test_a_folder_that_is_no_run_is_refused(prepared, tmp_path):
-    with pytest.raises(WorkdirError, match=r"config\.json is not there"):
+    with pytest.raises(WorkdirError, match=r"config\.json does not exist"):
         evaluate_generator(config_with(baselines=False), tmp_path)
 
 

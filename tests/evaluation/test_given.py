@@ -123,5 +123,5 @@ def test_files_that_are_no_arrays_are_refused(tmp_path, content):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"--images .*nothing\.npy is not there"):
+    with pytest.raises(DataError, match=r"--images .*nothing\.npy does not exist"):
         read_images(tmp_path / "nothing.npy", EvaluateConfig(), INFO)

@@ -80,10 +80,12 @@ SCORES = {
 RESULTS: dict[str, Any] = {
     "smooth_fit": {"status": "measured", "rows": {"generated": SCORES, "real": SCORES}},
     "inception": {"status": "not measured", "reason": "no weights; get them"},
+    "twins": {"status": "not measured", "reason": "not asked for"},
+    "copies": {"status": "not measured", "reason": "not asked for"},
 }
 CHECKS = [
     Check("first", 0.0311, 0.0076, "missed", "words"),
-    Check("second", 0.5, 0.001, "met", "words"),
+    Check("second", 0.5, 0.001, "met", "words", "at least"),
 ]
 
 
@@ -94,8 +96,10 @@ def test_what_is_printed():
     expected = ["no_sub", "generated", "0.031", "0.039", "0.16", "0.09", "0.018", "%"]
     assert expected in rows
     assert ["cdm", "real", "0.068", "0.075"] in rows
-    assert ["first", "0.0311", "0.0076", "missed"] in rows
+    assert ["first", "0.0311", "at", "most", "0.0076", "missed"] in rows
+    assert ["second", "0.5", "at", "least", "0.001", "met"] in rows
     assert "not measured: inception (no weights; get them)" in lines
+    assert "not measured: twins, copies (not asked for)" in lines
     assert "which is 0.17" in "\n".join(lines)
     assert lines[-1] == verdict.sentences[-1]
 

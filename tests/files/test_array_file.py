@@ -58,7 +58,7 @@ def test_objects_and_archives_are_refused(tmp_path):
 
 def test_what_is_not_a_file_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.npy")
-    for name, words in (("pipe.npy", "is no file"), (".", "is no file"), ("x.npy", "not there")):
+    for name, words in (("pipe.npy", "not a file"), (".", "not a file"), ("x.npy", "not exist")):
         with pytest.raises(DataError, match=words):
             read_array(tmp_path / name, "--images")
 

@@ -119,16 +119,16 @@ AUTO = {
     (1, 1, 9, 11): "NCHW",
     (2, 9, 11): "set data.layout=NHW or data.layout=CHW",
     (4, 9, 11): "set data.layout=NHW or data.layout=CHW",
-    (5, 9, 9, 9): "no image and no stack",
-    (1, 1, 1, 9, 9): "no image and no stack",
+    (5, 9, 9, 9): "set data.layout to one of",
+    (1, 1, 1, 9, 9): "set data.layout to one of",
     (9,): "at least two axes",
     (): "at least two axes",
     (0, 9, 11): "is empty",
     (9, 0): "is empty",
-    (7, 11): "a side has at least 8",
-    (9, 7): "a side has at least 8",
-    (5, 9, 7): "a side has at least 8",
-    (3, 3, 3): "a side has at least 8",
+    (7, 11): "a side needs at least 8",
+    (9, 7): "a side needs at least 8",
+    (5, 9, 7): "a side needs at least 8",
+    (3, 3, 3): "a side needs at least 8",
 }
 
 
@@ -228,8 +228,8 @@ OBJECTS = {
     "no image": (objects(1e-23, SMALL), "element 0 is the value 1e-23"),
     "a list": (objects([1.0, 2.0], 1e-23), "element 0 is a list"),
     "objects in it": (objects(objects(1.0, 2.0), 1e-23), "element 0 is an array of objects"),
-    "a small image": (objects(SMALL[:4], 1e-23), "a side has at least 8"),
-    "a stack": (objects(np.zeros((9, 9, 9)), 1e-23), "9 images; one is read"),
+    "a small image": (objects(SMALL[:4], 1e-23), "a side needs at least 8"),
+    "a stack": (objects(np.zeros((9, 9, 9)), 1e-23), "9 images; allowed: one"),
     "two axes": (objects(SMALL, SMALL, 1, 2, shape=(2, 2)), "object array of the shape (2, 2)"),
     "complex": (objects(SMALL + 1j, 1e-23), "dtype c16"),
 }
@@ -276,7 +276,7 @@ BESIDE = {
     "labels of two axes": ({"labels": np.zeros((6, 1), int)}, "shape (6, 1) for 6 images"),
     "a label without a name": (
         {"labels": np.arange(6), "class_names": np.array(["a", "b"])},
-        "labels from 0 to 5 and 2 class_names",
+        "labels from 0 to 5, but 2 class_names",
     ),
     "a negative label": ({"labels": np.arange(6) - 1}, "label -1"),
     "labels of floats": ({"labels": np.zeros(6)}, "float64"),
@@ -398,8 +398,8 @@ HDF5 = {
     _soft_link: "links are not followed",
     _external_storage: "in other files",
     _virtual: "in other files",
-    _never_written: "was not written to its end",
-    _half_written: "was not written to its end",
+    _never_written: "was not written completely",
+    _half_written: "was not written completely",
     _group: "name it 'images'",
 }
 
@@ -613,7 +613,7 @@ def test_suffixes_count_in_any_case(name):
 HEADER = "{{'descr': {}, 'fortran_order': {}, 'shape': {}, }}"
 HEADERS = {
     "too short": (HEADER.format("'<f8'", False, (9, 12)), "has 920 bytes, its header promises 992"),
-    "too long": (HEADER.format("'<f8'", False, (9, 10)), "72 bytes behind its array"),
+    "too long": (HEADER.format("'<f8'", False, (9, 10)), "72 bytes after its array"),
     "huge": (HEADER.format("'<f8'", False, (2**40, 2**40)), "truncated"),
     "absurd": (HEADER.format("'<f8'", False, (2**60, 9, 9)), "no array has"),
     "negative": (HEADER.format("'<f8'", False, (-9, -11)), "no array has"),

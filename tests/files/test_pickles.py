@@ -81,29 +81,29 @@ RAW = {
     "a call of a class": (b"cnumpy\nndarray\nK\x08\x85\x85R.", "calls"),
     "an array that is another's class": (
         b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\ndtype\nK\x00\x85C\x01b\x87R.",
-        "something else than a plain array",
+        "something other than a plain array",
     ),
     "the state of a function": (b"cnumpy.core.multiarray\nscalar\n}b.", "sets the state"),
     "the state of a class": (b"cnumpy\nndarray\nN}\x86b.", "sets the state"),
     "a huge text": (b"\x8d" + struct.pack("<Q", 2**62) + b"x", "truncated"),
     "huge bytes": (b"\x8e" + struct.pack("<Q", 2**40) + b"x", "truncated"),
     "huge bytes, again": (b"B\xff\xff\xff\xff.", "truncated"),
-    "a memo far away": (b"Nr\xff\xff\xff\xff.", "no array of objects"),
+    "a memo far away": (b"Nr\xff\xff\xff\xff.", "not an array of objects"),
     "an unknown memo": (b"h\x07.", "makes no sense"),
     "an empty stack": (b"R.", "makes no sense"),
     "no mark": (b"t.", "makes no sense"),
     "text that is none": (b"\x8c\x01\xff.", "makes no sense"),
     "nothing": (b"", "makes no sense"),
     "no end": (b"N", "makes no sense"),
-    "something behind": (b"N.N", "1 bytes behind"),
-    "something else": (b"K\x01.", "no array of objects"),
-    "nested deeply": (b"]" + b"\x85" * 9_000 + b".", "no array of objects"),
+    "something behind": (b"N.N", "1 bytes after"),
+    "something else": (b"K\x01.", "not an array of objects"),
+    "nested deeply": (b"]" + b"\x85" * 9_000 + b".", "not an array of objects"),
     "an array in itself": (
         RECONSTRUCT + b"q\x00(K\x01K\x01\x85cnumpy\ndtype\nX\x02\x00\x00\x00O8\x89\x88\x87R"
         b"(K\x03X\x01\x00\x00\x00|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK?tb\x89]h\x00atb.",
         "element 0 is an array of objects",
     ),
-    "lists doubled a thousand times": (b"N" + b"q\x00h\x00\x86" * 1000 + b".", "no array"),
+    "lists doubled a thousand times": (b"N" + b"q\x00h\x00\x86" * 1000 + b".", "not an array"),
     "without end": (b"N0" * 20_000, "POP"),
     "many lists": (b"]" * 1_000_000, "more than 10000 pickle instructions"),
 }
@@ -158,7 +158,7 @@ FORGED = {
 
 @pytest.mark.parametrize(("state", "words"), FORGED.values(), ids=FORGED.keys())
 def test_a_forged_dtype_state_never_reaches_numpy(state, words):
-    with pytest.raises(UnusableError, match="no array of objects"):  # numeric, so far so good
+    with pytest.raises(UnusableError, match="not an array of objects"):  # numeric, so far so good
         load_object_array(array_pickle())
     with pytest.raises(UnusableError, match=words):
         load_object_array(array_pickle(state=state))

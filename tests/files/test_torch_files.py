@@ -154,13 +154,13 @@ FORGED = {
     "a dotted name": (text("torch") + text("FloatStorage.__new__") + b"\x93", "asks to run"),
     "a storage that is called": (b"ctorch\nFloatStorage\n)R", "makes no tensor"),
     "a dictionary with arguments": (b"ccollections\nOrderedDict\n(]tR", "makes no tensor"),
-    "a parameter that is none": (b"ctorch._utils\n_rebuild_parameter\n(NNNtR", "is no tensor"),
+    "a parameter that is none": (b"ctorch._utils\n_rebuild_parameter\n(NNNtR", "not a tensor"),
     "a tensor without arguments": (b"ctorch._utils\n_rebuild_tensor_v2\n)R", "lacks its storage"),
     "an old instance": (b"(" + text("touch ran") + b"ios\nsystem\n", "asks to run os.system"),
     "an extension code": (b"\x82\x01", "EXT1"),
     "a new object": (b"ccollections\nOrderedDict\n)\x81", "NEWOBJ"),
-    "a module outside": (b"(" + text("module") + b"NNNNtQ", "that is no storage"),
-    "a text outside": (text("x") + b"Q", "that is no storage"),
+    "a module outside": (b"(" + text("module") + b"NNNNtQ", "not a storage"),
+    "a text outside": (text("x") + b"Q", "not a storage"),
     "a storage without a class": (
         b"(" + text("storage") + text("FloatStorage") + text("0") + text("cpu") + b"K\x06tQ",
         "lacks its class",
@@ -168,8 +168,8 @@ FORGED = {
     "a state of a tensor": (b"TENSOR}b", "sets the state"),
     "a state that calls": (b"}cos\nsystem\nb", "asks to run os.system"),
     "a dictionary by tuples": (b"})K\x01s", "neither text nor integers"),
-    "half a pair": (b"}(K\x01u", "fills what is no dictionary"),
-    "a list filled": (b"](K\x01K\x02u", "fills what is no dictionary"),
+    "half a pair": (b"}(K\x01u", "other than a dictionary"),
+    "a list filled": (b"](K\x01K\x02u", "other than a dictionary"),
     "a number": (b"K\x05", "does not hold tensors by name"),
     "one tensor": (b"TENSOR", "does not hold tensors by name"),
     "a number under a name": (b"}" + text("lr") + b"K\x05s", "holds something of type int under"),
@@ -203,8 +203,8 @@ MISFITS = {
     "an expanded one": (((7,), (0,), 0), "repeats its 6 elements"),
     "sides that no array has": (((2**62,), (0,), 0), "no array has"),
     "a negative side": (((-1,), (1,), 0), "no array has"),
-    "a negative stride": (((2,), (-1,), 5), "no counts"),
-    "a negative offset": (((2,), (1,), -1), "no counts"),
+    "a negative stride": (((2,), (-1,), 5), "not counts"),
+    "a negative offset": (((2,), (1,), -1), "not counts"),
     "fewer strides": (((2, 2), (1,), 0), "its shape or its strides"),
     "forty axes": (((1,) * 40, (1,) * 40, 0), "no array has"),
 }
@@ -248,7 +248,7 @@ LEGACY = {
     "another version": (legacy(b"N").replace(integer(1001), integer(1002)), "another version"),
     "a big-endian machine": (legacy(b"N").replace(b"\x88u", b"\x89u"), "big-endian"),
     "no list of storages": (legacy(dictionary({})).replace(b"](e", b"}"), "its list of storages"),
-    "bytes behind": (legacy(dictionary({})) + b"x", "1 bytes behind its storages"),
+    "bytes behind": (legacy(dictionary({})) + b"x", "1 bytes after its storages"),
     "a view of a storage": (
         legacy(
             dictionary(
@@ -323,7 +323,7 @@ ZIPS = {
     "no pickle": ({"archive/x": b""}, "0 members data.pkl"),
     "two pickles": ({"a/data.pkl": b"", "b/data.pkl": b""}, "2 members data.pkl"),
     "another byte order": ({"data.pkl": b"}.", "byteorder": b"middle"}, "byte order"),
-    "bytes behind the pickle": ({"data.pkl": b"}.xx"}, "2 bytes behind"),
+    "bytes behind the pickle": ({"data.pkl": b"}.xx"}, "2 bytes after"),
     "an empty pickle": ({"data.pkl": b""}, "makes no sense"),
 }
 

@@ -154,7 +154,7 @@ def test_step_chooses_the_checkpoint(trained, generator):
     older = lensjax.load(workdir, step=6)
     assert (older.step, generator.step, lensjax.load(workdir, step=12).step) == (6, 12, 12)
     assert not np.array_equal(older.generate(), generator.generate())
-    with pytest.raises(CheckpointError, match="there is no checkpoint 7; there are: 6, 12"):
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint 7; .*: 6, 12"):
         lensjax.load(workdir, step=7)
 
 
@@ -238,7 +238,7 @@ def test_log_prob_is_that_of_the_loaded_weights_at_flux(trained, generator):
         ({"num": 2.5}, RequestError, "num: got 2.5"),
         ({"num": "2"}, RequestError, "num: got '2'"),
         ({"num": True}, RequestError, "num: got True"),
-        ({"seed": -1}, RequestError, "seed: got -1; allowed: an integer in 0 to 2147483647"),
+        ({"seed": -1}, RequestError, "seed: got -1; allowed: .* 0 to 2147483647"),
         ({"seed": 2**31}, RequestError, "seed: got 2147483648"),
         ({"seed": 0.5}, RequestError, "seed: got 0.5"),
         ({"steps": 0}, ConfigError, "sample.steps: got 0; allowed: an integer of at least 1"),
@@ -255,7 +255,7 @@ def test_what_a_run_cannot_serve_is_refused(generator, request_, error, words):
 
 
 def test_a_folder_that_is_no_run_or_has_no_checkpoint_is_refused(trained, tmp_path):
-    with pytest.raises(WorkdirError, match=r"config.json is not there; is .* the workdir of a run"):
+    with pytest.raises(WorkdirError, match=r"config.json does not exist; .* the workdir of a run"):
         lensjax.load(tmp_path)
     shutil.copytree(trained[0], tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")

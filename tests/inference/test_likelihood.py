@@ -425,7 +425,7 @@ def test_square_root_takes_dark_pixels_in_the_range_of_the_model_alone():
     generator = make_generator(scaling=SQRT)
     images = FLUX[:2].copy()
     images[1, 3, 4] = 0
-    with pytest.raises(RequestError, match=r"got a pixel of 0; allowed .* ask for space='model'"):
+    with pytest.raises(RequestError, match=r"got a pixel of 0; allowed .* space='model'"):
         generator.log_prob(images)
     assert np.isfinite(generator.log_prob(images, **FAST, space="model").log_prob).all()
     images[1, 3, 4] = -1
@@ -494,7 +494,7 @@ NOT_FINITE = np.where(np.arange(7).reshape(-1, 1, 1, 1) == 5, np.inf, FLUX)
         ({"label": "halo"}, "label: got 'halo'; allowed: axion, cdm, no_sub"),
         ({"label": [0, 1]}, r"label: got shape \(2,\); allowed: \(7,\)"),
         ({"label": 4}, "label: got 4 to 4; allowed: 0 to 3"),
-        ({"seed": -1}, "seed: got -1; allowed: an integer in 0 to 2147483647"),
+        ({"seed": -1}, "seed: got -1; allowed: .* 0 to 2147483647"),
         ({"seed": 1.5}, "seed: got 1.5"),
         ({"steps": 0}, "steps: got 0; allowed: an integer of at least 1"),
         ({"steps": True}, "steps: got True"),
@@ -516,7 +516,7 @@ def test_what_has_no_density_is_refused(generator, request_, words):
 
 def test_time_zero_takes_a_velocity_prediction(generator):
     assert np.isfinite(generator.log_prob(FLUX[:2], steps=2, t_min=0).log_prob).all()
-    with pytest.raises(RequestError, match=r"t_min: got 0; allowed: more, .* predicts x0 gives"):
+    with pytest.raises(RequestError, match=r"t_min: got 0; allowed: .* 1e-3, .* predicts x0 "):
         make_generator(prediction="x0").log_prob(FLUX, t_min=0)
 
 

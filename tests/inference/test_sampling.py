@@ -112,13 +112,13 @@ def test_numbers_of_numpy_are_taken(generator, images):
     [
         ({"grid": "karras"}, r"sample\.grid"),
         ({"time_grid": "even"}, r"sample\.time_grid: got 'even'; allowed: uniform"),
-        ({"times": (1.0, 0.5)}, r"sample\.times: got \(1.0, 0.5\); allowed: one more than"),
+        ({"times": (1.0, 0.5)}, r"sample\.times: got \(1.0, 0.5\); allowed: .* one more than"),
         ({"times": (1.0, 0.5, 0.6)}, r"sample\.times: .*allowed: the times must fall"),
         ({"eta": 0.5}, r"sample\.eta: got 0.5; allowed: 0.0 with sample\.sampler=euler"),
         ({"sampler": "ddpm", "churn": 3.0}, r"sample\.churn: got 3.0; allowed: 10.0"),
         ({"shift": 2.0}, r"sample\.shift: got 2.0; allowed: 3.0 with sample\.time_grid=uniform"),
         ({"guidance": 1.0, "guidance_rescale": 0.5}, r"sample\.guidance_rescale: got 0.5"),
-        ({"num_images": 3}, "num_images: got 3; allowed: nothing; say num"),
+        ({"num_images": 3}, "num_images: got 3; .* use num"),
     ],
     ids=str,
 )
@@ -202,7 +202,8 @@ def test_all_that_images_depend_on_is_described(generator, sample, expected):
 
 
 @pytest.mark.parametrize(("num", "shown"), [(6, False), (7, True), (13, True)])
-def test_several_chunks_show_how_far_they_are(generator, capfd, num, shown):
+def test_several_chunks_show_how_far_they_are(generator, capfd, monkeypatch, num, shown):
+    monkeypatch.setattr("lensjax.devices.progress.shows_bars", lambda: True)
     generator.generate(num=num)
     output, errors = capfd.readouterr()
     assert output == ""
@@ -275,11 +276,11 @@ def _changed_guide(runs, config=(), **dataset) -> LensGenerator:
         ({"config": {"path.name": "vp"}}, r"same path; it has PathConfig\(name='vp'"),
         (
             {"config": {"model.prediction": "eps"}},
-            r"asked at all times of this one, 0 to 1; with model.prediction=eps they are 0 to 0.99",
+            r"all times of this one, 0 to 1; with model.prediction=eps it covers 0 to 0.99",
         ),
         (
             {"config": {"model.prediction": "score"}},
-            r"with model.prediction=score they are 0.001 to 0.99",
+            r"with model.prediction=score it covers 0.001 to 0.99",
         ),
     ],
     ids=str,
@@ -301,9 +302,9 @@ def test_a_guide_may_predict_something_else(runs, monkeypatch, prediction):
 
 
 def test_a_guide_that_is_no_run_is_refused(generator, tmp_path):
-    with pytest.raises(WorkdirError, match=r"config.json is not there"):
+    with pytest.raises(WorkdirError, match=r"config.json does not exist"):
         generator.generate(guide_workdir=str(tmp_path))
-    with pytest.raises(ConfigError, match=r"sample.guide_workdir: .*never asks the guide"):
+    with pytest.raises(ConfigError, match=r"sample.guide_workdir: .*None with sample.guidance=1"):
         generator.generate(guide_workdir=str(tmp_path), guidance=1.0)
 
 

@@ -181,7 +181,7 @@ def test_inputs_are_standardised_on_the_training_part():
             "generated images: 60 of 60 have pixels that are NaN",
         ),
         ({"generated": np.ones((60, 16, 17))}, r"images differ in size: real \(16, 16\)"),
-        ({"control": np.ones((61, 16, 16))}, "control images are 61, generated ones 60"),
+        ({"control": np.ones((61, 16, 16))}, "got 61 control images and 60 generated ones"),
         ({"real": np.zeros((60, 16, 16))}, "real images are black"),
     ],
 )

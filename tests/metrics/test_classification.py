@@ -237,8 +237,8 @@ LABELS = np.array([0, 1, 2, 0])
         (LABELS[:3], GOOD, r"integers \[4\]"),
         (LABELS[:, None], GOOD, r"integers \[4\]"),
         (LABELS.astype(float), GOOD, "type float64"),
-        (LABELS + 1, GOOD, "reach from 1 to 3; allowed are 0 to 2"),
-        (LABELS - 1, GOOD, "reach from -1 to 1"),
+        (LABELS + 1, GOOD, "go from 1 to 3; allowed: 0 to 2"),
+        (LABELS - 1, GOOD, "go from -1 to 1"),
         (LABELS, np.where(np.eye(4, 3) > 0, np.nan, GOOD), "3 of 4 rows .* not finite"),
         (LABELS, GOOD * np.inf, "not finite"),
         (LABELS, GOOD * 1.002, "do not sum to 1"),
@@ -274,7 +274,7 @@ def test_bad_settings_are_refused():
             softmax(GOOD, temperature)
     with pytest.raises(ValueError, match="not finite"):
         softmax(GOOD * np.nan)
-    with pytest.raises(ValueError, match="allowed are 0 to 2"):
+    with pytest.raises(ValueError, match="allowed: 0 to 2"):
         fit_temperature(GOOD, LABELS + 1)
     with pytest.raises(ValueError, match=r"logits have shape \(3,\)"):
         fit_temperature(GOOD[0], LABELS)

@@ -77,7 +77,7 @@ def test_numbers_that_are_not_allowed_are_refused(confidence):
 
 
 def test_too_few_images_are_refused():
-    with pytest.raises(ValueError, match="10 blocks of 9 images"):
+    with pytest.raises(ValueError, match="10 blocks for 9 images"):
         block_interval(len, 9)
     with pytest.raises(ValueError, match="num_blocks: got 1"):
         block_interval(len, 9, num_blocks=1)

@@ -66,5 +66,5 @@ def test_black_images_are_not_near_anything():
 )
 def test_what_does_not_fit_is_refused(queries, references, num, own):
     one, other = np.ones(queries, np.float32), np.ones(references, np.float32)
-    with pytest.raises(ValueError, match=r"allowed: at least \d references of the size"):
+    with pytest.raises(ValueError, match=r"allowed: at least \d references of the same size"):
         nearest_images(one, other, num, np.zeros(queries[0], int) if own else None)

@@ -158,7 +158,7 @@ GOOD = np.linspace(0.8, 0.9, 60)
         (GOOD, np.arange(59) % 3, 3, 5, r"integers \[60\]"),
         (GOOD, np.arange(60) / 60, 3, 5, "type float64"),
         (GOOD, np.arange(60) % 4, 3, 5, "labels from 0 to 2"),
-        (GOOD, np.arange(60) % 3 - 1, 3, 5, "reach from -1"),
+        (GOOD, np.arange(60) % 3 - 1, 3, 5, "go from -1"),
         (GOOD, np.zeros(60, int), 1, 5, "at least 2 classes"),
         (GOOD, np.arange(60) % 3, 3, 0, "allowed: 1 to 60"),
         (GOOD, np.arange(60) % 3, 3, 61, "allowed: 1 to 60"),

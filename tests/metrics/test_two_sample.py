@@ -152,9 +152,9 @@ def test_constant_truth_has_no_ks(value):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("few", "generated values are 19; a floor needs at least 20"),
-        ("nan", "real values hold NaN or infinity; leave such images out"),
-        ("shape", r"generated values have shape .* needed is \[N"),
+        ("few", "got 19 generated values; a floor needs at least 20"),
+        ("nan", "real values contain NaN or infinity; leave out such images"),
+        ("shape", r"generated values have shape .* allowed: \[N"),
     ],
 )
 def test_bad_samples_are_refused(axes, fault, message):

@@ -216,8 +216,8 @@ def test_a_check_says_what_is_missing(tmp_path, script):
 
 # Arguments, and what the message names.
 WRONG_ARGUMENTS = (
-    ((), "got 0 of the arguments CONFIG and WORKDIR"),
-    (("configs/smoke.py",), "got 1 of the arguments CONFIG and WORKDIR"),
+    ((), "got 0 argument(s); CONFIG and WORKDIR"),
+    (("configs/smoke.py",), "got 1 argument(s); CONFIG and WORKDIR"),
     (("configs/smoke.py", ""), "got '' "),
     (("configs/smoke.py", "--mode=train"), "got '--mode=train' "),
     (("--config=configs/smoke.py", "run"), "got '--config=configs/smoke.py' "),

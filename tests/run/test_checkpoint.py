@@ -247,7 +247,7 @@ def test_if_all_are_damaged_the_error_names_them(folder):
         _flip(_arrays(folder / step), 0.6)
     with (
         captured_log() as log,
-        pytest.raises(CheckpointError, match=r"no sound checkpoint in .*2, 1"),
+        pytest.raises(CheckpointError, match=r"no sound checkpoint in .*: 2, 1$"),
     ):
         _restore(folder)
     assert sum(" is damaged (" in line for line in log) == 2
@@ -277,7 +277,7 @@ def test_a_reader_leaves_a_write_in_progress_alone_and_a_trainer_removes_its_res
 
 
 def test_a_checkpoint_that_is_not_there_is_answered_by_those_that_are(two_saved, tmp_path):
-    with pytest.raises(CheckpointError, match="there is no checkpoint 7; there are: 1, 2"):
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint 7; .*: 1, 2"):
         _restore(two_saved, 7)
     with pytest.raises(CheckpointError, match=r"there are no checkpoints in .*; train first"):
         _restore(tmp_path / "nothing", read_only=True)

@@ -78,6 +78,7 @@ def test_the_workdir_holds_what_the_contract_says(finished):
         "config.json",
         "dataset.json",
         "metrics.jsonl",
+        "parameters.txt",
         "provenance.json",
         "samples",
     }
@@ -142,15 +143,17 @@ def test_the_loss_falls(finished):
 
 
 def test_the_log_shows_parameters_compilation_progress_and_no_resume(finished):
-    _, state, log = finished
-    text = "\n".join(log)
+    workdir, state, log = finished
     total = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    assert f"Total: {total:,}" in text
-    assert "patches_in/kernel" in text
+    assert sum(f"{total:,} parameters" in line for line in log) == 1
+    table = (workdir / "parameters.txt").read_text()
+    assert f"Total: {total:,}" in table
+    assert "patches_in/kernel" in table
     assert "starting at step 0" in log
     assert sum("compiled the train step once" in line for line in log) == 1
     progress = [line for line in log if line.startswith("step ")]
-    assert len(progress) == 12
+    # Of a run of seconds the first line, and those where a picture was drawn.
+    assert [int(line.split()[1]) for line in progress] == [1, 6, 12]
     form = (
         r"step \d+ of 12 \| loss [\d.]+ \| gradient norm [\d.]+ \| learning rate [\de.-]+ \| "
         r"[\d.e+]+ images/s \| \d\d:\d\d:\d\d left"
@@ -216,7 +219,7 @@ def test_a_run_in_parts_is_the_run_in_one_bit_for_bit(tmp_path, finished):
             train(tiny_config(), workdir, tiny_split())
         assert begun in log
         name = ("SIGTERM", "SIGINT")[number]
-        assert log[-1] == f"{name}: saved step {at + 1}; to go on, run the same command again"
+        assert log[-1] == f"{name}: saved step {at + 1}; to continue, run the same command again"
         assert len(traces) == 1
     with captured_log() as log:
         state = train(tiny_config(), workdir, tiny_split())
@@ -336,7 +339,7 @@ def test_sigterm_saves_says_how_to_go_on_and_ends_with_code_0(children):
     process.terminate()
     assert process.wait(timeout=120) == 0
     text = log.read_text()
-    assert "SIGTERM: saved step 6; to go on, run the same command again" in text
+    assert "SIGTERM: saved step 6; " in text
     assert "Traceback" not in text
     assert (workdir / "checkpoints" / "6").is_dir()
     assert _steps(workdir) == list(range(1, 7))
@@ -348,7 +351,7 @@ def test_a_finished_run_has_nothing_to_do(tmp_path, finished):
     lines = (workdir / "metrics.jsonl").read_text()
     with captured_log() as log:
         again = train(tiny_config(train={"sample_every": 6}), workdir, tiny_split())
-    assert log[-1] == "nothing to do: the run ended after 12 steps"
+    assert log[-1] == "nothing to do: the run has ended after 12 steps"
     assert states_differ(state, again) == []
     assert (workdir / "metrics.jsonl").read_text() == lines
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*.png")} == before
@@ -429,7 +432,7 @@ def test_a_run_by_an_older_version_is_named_as_such(tmp_path):
     saved = json.loads((workdir / "config.json").read_text())
     del saved["config"]["path"]["betas"]
     (workdir / "config.json").write_text(json.dumps(saved))
-    with pytest.raises(WorkdirError, match=r"by an older lensjax, which had no path\.betas; load"):
+    with pytest.raises(WorkdirError, match=r"by an older version .* had no path\.betas; load"):
         workdirs.load_config(workdir)
 
 
@@ -449,14 +452,14 @@ def test_a_workdir_without_checkpoint_belongs_to_nobody(tmp_path):
 def test_two_trainings_in_one_workdir_are_refused(tmp_path):
     with (
         workdirs.training_lock(tmp_path),
-        pytest.raises(WorkdirError, match="another process trains in"),
+        pytest.raises(WorkdirError, match="another process is training in"),
     ):
         train(tiny_config(), tmp_path, tiny_split())
     assert int(train(tiny_config(), tmp_path, tiny_split()).step) == 12
 
 
 def test_other_data_of_the_same_name_is_refused(finished, tmp_path):
-    with pytest.raises(ConfigError, match="was begun with fingerprint made for tests with seed 0"):
+    with pytest.raises(ConfigError, match="began with fingerprint made for tests with seed 0"):
         train(tiny_config(train={"sample_every": 6}), finished[0], tiny_split(seed=1))
 
 

@@ -209,12 +209,12 @@ def test_patience_ends_a_run_for_good_and_its_best_step_is_loaded(tmp_path, monk
     with captured_log() as log:
         state = train(config, tmp_path, tiny_split(48))
     assert int(state.step) == 12
-    assert "stops early: 2 validations without a lower loss" in log
+    assert "stopping early: 2 validations without a lower loss" in log
     assert (tmp_path / "checkpoints" / "12").is_dir()
     before = (tmp_path / "metrics.jsonl").read_text()
     with captured_log() as log:
         again = train(config, tmp_path, tiny_split(48))
-    assert log[-1] == "nothing to do: the run ended after 12 steps"
+    assert log[-1] == "nothing to do: the run has ended after 12 steps"
     assert states_differ(state, again) == []
     assert (tmp_path / "metrics.jsonl").read_text() == before
     classifier = lensjax.load(tmp_path)
@@ -247,7 +247,7 @@ def test_balanced_weights_are_of_the_images_that_are_trained_on(tmp_path, monkey
 
 @pytest.mark.parametrize("names", [(), ("lens",)])
 def test_fewer_than_two_classes_are_refused(tmp_path, names):
-    message = "has no class, it is unlabelled; a" if not names else r"has 1 class \(lens\); a"
+    message = r"has no class \(it is unl.*; a" if not names else r"has 1 class \(lens\); a"
     with pytest.raises(DataError, match=f"{message} classifier needs at least two"):
         train(classifier_config(), tmp_path / "run", tiny_split(class_names=names))
     assert not (tmp_path / "run").exists()
@@ -347,7 +347,7 @@ def test_a_run_begins_with_the_encoder_of_the_other_and_a_head_of_its_own(tmp_pa
         assert states_differ(found.opt_state, fresh.opt_state) == []
         buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(found)]
         assert len(set(buffers)) == len(buffers)  # a donated one may stand in the state once
-    with pytest.raises(CheckpointError, match="there is no checkpoint 4; there are: 3, 5"):
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint 4; .*: 3, 5"):
         with_encoder(fresh, probing_config(folder, start_step=4))
 
 
@@ -377,7 +377,7 @@ def test_a_start_from_other_images_another_network_or_nothing_is_refused(
     cases = [
         (pretrained[0], narrow, ConfigError, r"images of shape \(16, 8, 1\); this one saw \(16, 1"),
         (finished[0], split, ConfigError, "allowed: a run with model.name=mae or vit; .* rescnn"),
-        (tmp_path / "nothing", split, WorkdirError, "is not there"),
+        (tmp_path / "nothing", split, WorkdirError, "does not exist"),
     ]
     for folder, images, error, message in cases:
         with pytest.raises(error, match=message):

@@ -149,8 +149,8 @@ def _check_apart(root: pathlib.Path, directory: str | None) -> None:
     sets = root_of(directory)
     if sets.resolve().is_relative_to(root.resolve()):
         raise DataError(
-            f"data.folder: {root} holds {sets}, where data sets are written; set data.directory or "
-            "TFDS_DATA_DIR to a folder outside"
+            f"data.folder: {root} contains {sets}, where data sets are written; set data.directory "
+            "or TFDS_DATA_DIR to a folder outside it"
         )
 
 

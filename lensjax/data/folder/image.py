@@ -86,7 +86,7 @@ def prepare_pixels(image: FileImage, nan_policy: str) -> np.ndarray:
     if nan_policy == "refuse":
         raise ValueError(
             f"has {count} of {pixels.size} pixels that are NaN or infinite; data.nan_policy=mask "
-            "leaves them out of the loss, fill puts the median of the image there"
+            "leaves them out of the loss, fill replaces them by the median of the image"
         )
     value = np.nan if nan_policy == "mask" else np.median(pixels[finite])
     return np.where(finite, pixels, np.float32(value))
@@ -127,7 +127,7 @@ def _class_of(file: FolderFile, image: FileImage) -> str | None:
     if own and not is_class_name(own):
         raise ValueError(f"has the class name {own!r}, which is not one line of printable text")
     if own and file.class_name and file.class_name != own:
-        raise ValueError(f"says {own}, its folder {file.class_name}")
+        raise ValueError(f"has the class {own}, but is in a folder of class {file.class_name}")
     return file.class_name or own
 
 

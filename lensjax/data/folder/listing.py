@@ -95,7 +95,7 @@ class _Walk:
         try:
             status = folder.stat()
             if (status.st_dev, status.st_ino) in above:
-                self.bad.append(BadFileError(folder, "is a link to a folder that it lies in"))
+                self.bad.append(BadFileError(folder, "is a link to a folder that contains it"))
                 self.circles.add(folder)
                 return
             entries = _entries(folder)
@@ -145,14 +145,14 @@ def _split_folders(walk: _Walk, root: pathlib.Path) -> list[tuple[str | None, pa
     if misplaced:
         raise DataError(
             f"data.folder: {root} has folders of splits ({splits[0][0].name}) and beside them "
-            f"{_some(misplaced)}; put that inside or elsewhere"
+            f"{_some(misplaced)}; move that into one of them or elsewhere"
         )
     for split in SPLITS:
         folders = [folder.name for folder, name in splits if name == split]
         if len(folders) != 1:
             raise DataError(
                 f"data.folder: {root} has {', '.join(folders) or 'no folder'} for the {split} "
-                f"split; allowed: one each of train and test (or val)"
+                f"split; allowed: one folder for train and one for test (or val)"
             )
     return sorted((split, folder) for folder, split in splits)
 
@@ -167,7 +167,7 @@ def _check_one_folder_a_class(folder: pathlib.Path, inside: list[pathlib.Path]) 
         name = class_name_of(class_folder.name)
         if name in names:
             raise DataError(
-                f"data.folder: {folder} has {names[name]} and {class_folder.name} for the one "
+                f"data.folder: {folder} has {names[name]} and {class_folder.name} for the same "
                 f"class {name}; put their files into one folder"
             )
         names[name] = class_folder.name
@@ -178,16 +178,16 @@ def _check_class(folder: pathlib.Path, files: list[tuple[pathlib.Path, os.stat_r
     own = class_name_of(folder.name)
     if not is_class_name(own):
         raise DataError(
-            f"data.folder: {str(folder)!r} is no name for a class; allowed: printable text without "
-            "blanks around it"
+            f"data.folder: {str(folder)!r} is not a valid class name; allowed: printable text "
+            "without blanks around it"
         )
     for parent in {path.parent for path, _ in files} - {folder}:
         for name in parent.relative_to(folder).parts:
             inner = class_name_of(name)
             if name.lower() in _SPLIT_NAMES or (inner in CLASS_ALIASES.values() and inner != own):
                 raise DataError(
-                    f"data.folder: {parent} lies in {folder}, which would make one class of all "
-                    "below it; allowed: [train|test/]CLASS/FILE below data.folder"
+                    f"data.folder: {parent} is inside {folder}, whose files are all of one class; "
+                    "allowed: [train|test/]CLASS/FILE below data.folder"
                 )
 
 
@@ -206,8 +206,8 @@ def _list_split(
     ]
     if empty:
         raise walk.refusal(
-            f"{folder} has no image in {_some(empty)}; a class needs images, and folders that are "
-            "no class belong elsewhere"
+            f"{folder} has no image in {_some(empty)}; a class needs images; move folders that are "
+            "not classes elsewhere"
         )
     if direct:
         raise walk.refusal(

@@ -106,7 +106,7 @@ class _BadFiles:
         """The end of a message on missing images."""
         if not self.errors:
             return ""
-        return f"; {len(self.errors)} bad files are left out, the first is {self.errors[0]}"
+        return f"; {len(self.errors)} bad files were left out, the first is {self.errors[0]}"
 
 
 def _read_all(
@@ -153,7 +153,7 @@ def _mixed_labels(images: Iterable[ScannedImage]) -> dict[int, str]:
     if not any(image.class_name for image in images):
         return {}
     return {
-        image.file: "has an image without a class, others have one"
+        image.file: "has an image without a class, but other images have one"
         for image in images
         if image.class_name is None
     }
@@ -166,8 +166,8 @@ def _one_unit(images: Iterable[ScannedImage], listing: Listing) -> str:
     if len(units) > 1:
         said = [f"{path} has {unit or 'none'}" for unit, path in units.items()]
         raise DataError(
-            f"data.folder: the images have different flux units: {'; '.join(said[:_SHOWN])}; bring "
-            "them to one"
+            f"data.folder: the images have different flux units: {'; '.join(said[:_SHOWN])}; "
+            "convert them to one unit"
         )
     return next(iter(units)) or "unknown"
 
@@ -192,9 +192,9 @@ def _assign_splits(
         if len(by_digest) < 2:
             (only,) = by_digest.values()
             raise DataError(
-                f"data.folder: {'class ' + name if name else 'the set'} has one image (copies "
-                f"aside), in {listing.files[only.file].path}; a training and a test split need two "
-                f"at least{bad.explanation()}"
+                f"data.folder: {'class ' + name if name else 'the set'} has only one image (not "
+                f"counting copies), in {listing.files[only.file].path}; the training and test "
+                f"splits need at least two{bad.explanation()}"
             )
         lowest, *_, highest = sorted(by_digest, key=_rank)
         chosen = {digest for digest in by_digest if _rank(digest) < share}
@@ -216,7 +216,7 @@ def _without_leaks(
         place = f"in [{image.number}] " if num_of_file[image.file] > 1 else ""
         test_file = listing.files[test[image.digest].file].path
         reason = (
-            f"has {place}an image of the test split, {test_file}; a test on it would prove nothing"
+            f"has {place}an image of the test split, {test_file}; testing on it would prove nothing"
         )
         bad.add(BadFileError(listing.files[image.file].path, reason))
     return remaining

@@ -297,7 +297,7 @@ def test_names_in_another_encoding_are_no_problem(tmp_path):
 def test_a_place_for_sets_within_the_folder_is_refused(tmp_path, where):
     root = write_classes(tmp_path / "root")
     before = sorted(root.rglob("*"))
-    with pytest.raises(DataError, match=r"root holds .*set data\.directory or TFDS_DATA_DIR"):
+    with pytest.raises(DataError, match=r"root contains .*set data\.directory or TFDS_DATA_DIR"):
         prepare(root, root / where)
     assert sorted(root.rglob("*")) == before
 

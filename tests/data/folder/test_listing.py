@@ -96,14 +96,14 @@ def test_a_link_in_a_circle_is_named_and_not_followed(tmp_path, where, target, s
     assert len(listing.files) == 6 * len(splits)
     (bad,) = listing.bad
     assert bad.path == link
-    assert "a link to a folder that it lies in" in str(bad)
+    assert "a link to a folder that contains it" in str(bad)
 
 
 def test_two_folders_that_hold_each_other_end(tmp_path):
     write_classes(tmp_path, ("axion", "cdm"), 1)
     (tmp_path / "axion" / "other").symlink_to(tmp_path / "cdm")
     (tmp_path / "cdm" / "one").symlink_to(tmp_path / "axion")
-    with pytest.raises(DataError, match=r"a link to a folder|would make one class"):
+    with pytest.raises(DataError, match=r"a link to a folder|CLASS/FILE below data\.folder"):
         raise (list_files(tmp_path).bad or (DataError("nothing"),))[0]
 
 
@@ -233,18 +233,18 @@ REFUSED = {
     _files_beside_classes: ("stray.npy", "one or the other"),
     _files_beside_splits: ("beside them stray.npy",),
     _folder_beside_splits: ("beside them plots",),
-    _train_alone: ("no folder for the test split", "one each of train and test"),
+    _train_alone: ("no folder for the test split", "for train and one for test"),
     _two_tests: ("test, val for the test split",),
     _empty_test: ("test has no image file",),
     _classes_differ: ("only one of them has cdm, no_sub",),
     _classes_and_flat: ("different classes",),
-    _two_names_for_a_class: ("axion and vort for the one class axion",),
-    _one_folder_too_high: ("Model_II/", "one class of all", "CLASS/FILE"),
-    _splits_too_deep: ("Model_II/", "one class of all"),
-    _splits_in_classes: ("one class of all",),
-    _line_break: ("two\\nlines", "no name for a class"),
-    _blank_behind: ("cdm ", "no name for a class"),
-    _other_encoding: ("no name for a class",),
+    _two_names_for_a_class: ("axion and vort for the same class axion",),
+    _one_folder_too_high: ("Model_II/", "of one class", "CLASS/FILE"),
+    _splits_too_deep: ("Model_II/", "of one class"),
+    _splits_in_classes: ("of one class",),
+    _line_break: ("two\\nlines", "not a valid class name"),
+    _blank_behind: ("cdm ", "not a valid class name"),
+    _other_encoding: ("not a valid class name",),
     _a_file: ("that is a file, not a folder",),
 }
 
