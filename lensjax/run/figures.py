@@ -169,7 +169,7 @@ def _denoising_curves(metrics: Sequence[Mapping[str, Any]], left: Any, right: An
         steps, losses = _curve(metrics, f"validation/{split}_loss")
         marker = "o" if len(steps) < 30 else ""
         left.plot(steps, losses, color=colour, marker=marker, markersize=3, label=split)
-    left.set(title="denoising loss (a growing gap is memory)", xlabel="step", yscale="log")
+    left.set(title="denoising loss (a growing gap means memorising)", xlabel="step", yscale="log")
     newest = [line for line in metrics if "validation/test_loss_bin_0" in line]
     for split, colour in colours.items() if newest else ():
         prefix = f"validation/{split}_loss_bin_"

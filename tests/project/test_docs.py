@@ -16,7 +16,7 @@ BLOCK = re.compile(
     r"(?:<!-- test: (?P<flags>.*?) -->\n)?^```(?P<kind>python|sh)\n(?P<code>.*?)^```", re.M | re.S
 )
 COMMAND = re.compile(r"^(lensjax|python -m lensjax\.main)\b")
-EXECUTED = ("first_lenses",)
+EXECUTED = ("first_lenses", "own_images", "survey_fits", "classifier", "judge")
 
 
 def test_every_link_leads_to_a_file():

@@ -167,7 +167,7 @@ def test_curves_show_what_the_metrics_hold(monkeypatch):
     np.testing.assert_allclose(loss, [(1, 0.5), (3, 0.25), (4, 0.125)])  # null is left out
     (rate,) = drawn["learning rate"].values()
     np.testing.assert_allclose(rate, [(step, 0.1 * step) for step in (1, 2, 3, 4)])
-    validation = drawn["denoising loss (a growing gap is memory)"]
+    validation = drawn["denoising loss (a growing gap means memorising)"]
     np.testing.assert_allclose(validation["test"], [(2, 4), (4, 8)])
     np.testing.assert_allclose(validation["train"], [(2, 2), (4, 4)])
     bins = drawn["the same by t at step 4 (0 data, 1 noise)"]
