@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
     config.optim.ema_warmup_share = 0.1
     config.train.batch_size = 24
     config.train.num_steps = 9_000
-    config.train.evaluate_every = 2_250
+    config.train.evaluate_every = 3_000
     config.train.evaluate_images = 192
     config.train.sample_every = 4_500
     config.train.checkpoint_every = 1_000

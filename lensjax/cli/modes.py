@@ -12,7 +12,6 @@ from lensjax.cli import out_of_memory, rendezvous
 from lensjax.config import Config
 from lensjax.devices import hosts
 from lensjax.devices.compiled_programs import keep_programs
-from lensjax.devices.machine import describe_memory
 from lensjax.errors import ConfigError, FileError, UserError
 
 _FOR_SEVERAL_HOSTS = ("train", "sample", "evaluate")
@@ -94,7 +93,6 @@ def run(
             _check_platform()
             if not hosts.is_main():
                 logging.set_verbosity(logging.WARNING)  # one process speaks for all
-            _log_devices(config)
         return _mode_function(mode, images)(config, workdir) or 0
 
 
@@ -103,21 +101,6 @@ def needs_workdir(mode: str, config: Config) -> bool:
     if mode == "export":
         return config.export.folder is None or config.export.source == "generated"
     return mode != "build_data"
-
-
-def _log_devices(config: Config) -> None:
-    import jax
-
-    device = jax.devices()[0]
-    logging.info(
-        "%d %s devices (%s) on %d host(s), %s | parameters in float32, computation in %s",
-        jax.device_count(),
-        device.platform,
-        device.device_kind,
-        jax.process_count(),
-        describe_memory(),
-        config.model.dtype,
-    )
 
 
 def _mode_function(

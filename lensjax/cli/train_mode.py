@@ -6,6 +6,7 @@ import jax
 from absl import logging
 
 from lensjax.config import Config
+from lensjax.devices.machine import describe_memory
 from lensjax.errors import WorkdirError
 from lensjax.files.user_paths import expanded
 from lensjax.run import datasets
@@ -15,12 +16,17 @@ from lensjax.training.loop import train
 from lensjax.training.stopping import RUN_AGAIN, StopRequest
 
 
-def _log_strategy(config: Config, mesh: jax.sharding.Mesh) -> None:
+def _log_devices(config: Config, mesh: jax.sharding.Mesh) -> None:
     exact = jax.default_backend() == "cpu" or config.train.deterministic
     logging.info(
-        "parallel.strategy=%s over %d x %d devices (data, shard); a resumed run is %s",
-        config.parallel.strategy,
+        "%d x %d %s devices (data, shard) with parallel.strategy=%s on %d host(s), %s | computation "
+        "in %s, a resumed run is %s",
         *mesh.devices.shape,
+        jax.devices()[0].device_kind,
+        config.parallel.strategy,
+        jax.process_count(),
+        describe_memory(),
+        config.model.dtype,
         "bit-identical" if exact else "equal up to rounding (exact with train.deterministic=True)",
     )
 
@@ -45,7 +51,7 @@ def train_mode(config: Config, workdir: pathlib.Path) -> int:
       UserError: for data, a workdir or devices that do not fit; see `training.loop.train`.
     """
     mesh = build_mesh(config)  # refuses unsuitable devices before anything is written
-    _log_strategy(config, mesh)
+    _log_devices(config, mesh)
     _check_apart(workdir, config)
     files.check_free(workdir, config)  # before a build that may take minutes
     prepared = datasets.prepare(config.data)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     import tqdm
 
-SECONDS_BETWEEN_LINES = 60.0  # in a log file
+SECONDS_BETWEEN_LINES = 100.0  # in a log file
 
 
 class _Lines(io.StringIO):
@@ -28,7 +28,7 @@ def shows_bars() -> bool:
 def progress_bar(
     total: int, description: str, initial: int = 0, unit: str = " images"
 ) -> "tqdm.tqdm":
-    """A bar in a terminal; in a log file a line a minute, and none for work of less than that.
+    """A bar in a terminal; in a log file a line now and then, and none for work of seconds.
 
     Args:
       total: units of work.

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 
 from lensjax.config import SampleConfig
 from lensjax.devices.hosts import barrier, from_main, is_main
@@ -78,5 +77,4 @@ def draw_or_read(
                     write_array(paths[number], chunk)
             bar.update(len(images))
     barrier("all images are drawn")
-    logging.info("drew or read %d images in %s", num_images, own)
     return np.concatenate([np.load(path, allow_pickle=False) for path in paths])[:num_images]

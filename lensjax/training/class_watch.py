@@ -82,7 +82,7 @@ class ClassifierWatch:
         """Draws no picture and takes no scores."""
         return None, {}
 
-    def validate(self, params: Any) -> Mapping[str, float]:
+    def validate(self, step: int, params: Any) -> Mapping[str, float]:
         """Measures the scalars of a validation and logs them."""
         images, labels = self._images
         params = put(params, replicated(self._mesh))  # gathered once, if they are divided
@@ -92,8 +92,10 @@ class ClassifierWatch:
         loss = float(jnp.mean(cross_entropy(jnp.asarray(logits), jnp.asarray(labels))))
         accuracy = float(np.mean(logits.argmax(axis=1) == labels))
         logging.info(
-            "validation on %d images of the training split | loss %.4f | accuracy %.2f %%",
+            "validation on %d images of the training split at step %d | loss %.4f | "
+            "accuracy %.2f %%",
             len(self),
+            step,
             loss,
             100 * accuracy,
         )
@@ -175,12 +177,17 @@ class PretrainingWatch:
             ]
         return flux_rows(rows, float(np.nanmax(self._images.images))), {}
 
-    def validate(self, params: Any) -> Mapping[str, float]:
+    def validate(self, step: int, params: Any) -> Mapping[str, float]:
         """Measures the scalars of a validation and logs them."""
         images = self._images.images
         params = put(params, replicated(self._mesh))
         numbers = np.arange(len(images), dtype=np.int32)
         errors = map_chunks(functools.partial(self._errors_fn, params), self._turn, images, numbers)
         loss = float(errors.mean())
-        logging.info("validation on %d images of the training split | loss %.4f", len(images), loss)
+        logging.info(
+            "validation on %d images of the training split at step %d | loss %.4f",
+            len(images),
+            step,
+            loss,
+        )
         return {VALIDATION_LOSS: loss}

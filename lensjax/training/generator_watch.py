@@ -84,21 +84,22 @@ class GeneratorWatch:
         """Draws images beside real ones, and takes a few scores."""
         return self._samples.draw(params)
 
-    def validate(self, params: Any) -> Mapping[str, float]:
+    def validate(self, step: int, params: Any) -> Mapping[str, float]:
         """Measures the losses of both splits and logs them."""
         if self._validation is None:
             return {}
         report = self._validation.run(params)
-        _log_report(report, len(self._validation))
+        _log_report(report, step, len(self._validation))
         return report.scalars()
 
 
-def _log_report(report: Report, num_images: int) -> None:
+def _log_report(report: Report, step: int, num_images: int) -> None:
     test, train = float(np.mean(report.test)), float(np.mean(report.train))
     logging.info(
-        "validation on %d images of each split | test loss %.4f | train loss %.4f | gap %.2g +- "
-        "%.2g%s",
+        "validation on %d images of each split at step %d | test loss %.4f | train loss %.4f | gap "
+        "%.2g +- %.2g%s",
         num_images,
+        step,
         test,
         train,
         report.gap,

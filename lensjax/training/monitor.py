@@ -22,8 +22,7 @@ from lensjax.run.writers import MetricWriters, NoWriters, Writers, read_metrics
 class Progress:
     """Gathers the scalars of the dispatches since the last line of the metrics, and shows them.
 
-    A terminal gets a bar with the loss and the time left. A log file gets a line a minute, and one
-    wherever something else is written down.
+    A terminal gets a bar with the loss and the time left; a log file gets a line now and then.
 
     Args:
       config: the configuration.
@@ -61,13 +60,8 @@ class Progress:
         """Starts the clock again."""
         self._started = time.monotonic()
 
-    def summary(self, step: int, *, shown: bool) -> dict[str, float]:
-        """Sums up the scalars since the last line of the metrics; begins the next line.
-
-        Args:
-          step: steps that were made.
-          shown: whether a log file gets a line even if it had one within the last minute.
-        """
+    def summary(self, step: int) -> dict[str, float]:
+        """Sums up the scalars since the last line of the metrics; begins the next line."""
         # Reading the values waits for the steps, so that the clock is right after it.
         dispatches = jax.device_get(self.pending)
         scalars = {
@@ -84,7 +78,7 @@ class Progress:
         }
         if self._bar is not None:
             self._show_loss(values["loss"])
-        elif shown or time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+        elif step == self._num_steps or time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             self._log(step, values, (self._num_steps - step) * seconds_per_step)
         self.pending, self._seconds = [], 0.0
@@ -123,7 +117,7 @@ class Watch(Protocol):
         """Draws a picture, uint8 `[height, width, 3]` or None, with scores of it."""
         ...
 
-    def validate(self, params: Any) -> Mapping[str, float]:
+    def validate(self, step: int, params: Any) -> Mapping[str, float]:
         """Measures the scalars of a validation, none where there is nothing to validate on."""
         ...
 
@@ -168,12 +162,11 @@ class Monitor:
           params: the parameters to validate; None for no validation at this step.
           scores: scores of the images drawn at this step.
         """
-        shown = params is not None or bool(scores)
-        values = self.progress.summary(step, shown=shown) | dict(scores or {})
+        values = self.progress.summary(step) | dict(scores or {})
         validation: Mapping[str, float] = {}
         self.progress.pause()
         if params is not None:
-            validation = self._watch.validate(params)
+            validation = self._watch.validate(step, params)
             values |= validation
         self._writers.scalars(step, values)
         if validation and self._main and not self._quiet:

@@ -94,7 +94,7 @@ def test_processes_find_each_other(fields, environment, expected):
             {},
             "parallel.coordinator: got None; allowed: host:port",
         ),
-        ({"hosts": "slurm"}, {}, "parallel.hosts: got 'slurm'; allowed: within srun, which sets"),
+        ({"hosts": "slurm"}, {}, "parallel.hosts: got 'slurm'"),
     ],
 )
 def test_what_is_missing_is_named(fields, environment, message):

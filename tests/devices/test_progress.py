@@ -53,7 +53,7 @@ def test_training_shows_the_newest_loss_and_the_time_left(terminal, quiet):
     for loss in (0.25, 0.75):
         scalars = dict.fromkeys(("gradient_norm", "learning_rate"), jnp.ones(1))
         shown.add({"loss": jnp.full(1, loss), **scalars})
-    assert shown.summary(6, shown=False)["loss"] == 0.5
+    assert shown.summary(6)["loss"] == 0.5
     shown.close()
     said = terminal.readouterr().err
     assert ("6/8" in said, "loss 0.5000" in said) == (not quiet, not quiet)

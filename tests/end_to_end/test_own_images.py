@@ -188,7 +188,9 @@ def test_training_met_the_set_and_its_losses_are_finite(walk, name):
     assert [line["step"] for line in lines] == list(range(1, 13 if name in RESUMED else 7))
     assert np.isfinite([line["loss"] for line in lines]).all()
     assert np.isfinite([line["gradient_norm"] for line in lines]).all()
-    assert ("Checking" in results[f"{name}: train"][1]) == (name not in BUILT)  # if not known
+    assert ("Building deeplense/folder" in results[f"{name}: train"][1]) == (
+        name not in BUILT
+    )  # if not known
     dataset = json.loads((folder / "runs" / name / "dataset.json").read_text())
     assert dataset["fingerprint"] == _prepared(folder, name).fingerprint
 

@@ -103,6 +103,7 @@ def test_the_workdir_of_a_classifier(finished):
         "config.json",
         "dataset.json",
         "metrics.jsonl",
+        "parameters.txt",
         "provenance.json",
         "samples",
     }
@@ -197,7 +198,7 @@ def script(monkeypatch, losses: dict[int, float]) -> None:
     """Makes validations find the given losses, by step."""
     found = iter(losses.values())
 
-    def validate(self: Any, params: Any) -> dict[str, float]:
+    def validate(self: Any, step: int, params: Any) -> dict[str, float]:
         return {VALIDATION_LOSS: next(found), "validation/temperature": 1.5}
 
     monkeypatch.setattr(class_watch.ClassifierWatch, "validate", validate)

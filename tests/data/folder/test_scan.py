@@ -257,7 +257,7 @@ def test_a_class_that_keeps_one_image_is_an_error_too(tmp_path):
     write_classes(tmp_path)
     for index in range(3):
         text(tmp_path / "cdm" / f"{index:03d}.npy")
-    with pytest.raises(DataError, match=r"class cdm has one image .*003.npy; .*3 bad files"):
+    with pytest.raises(DataError, match=r"class cdm .*003.npy; .*3 bad files"):
         scan(tmp_path, on_bad_file="skip")
 
 
@@ -274,7 +274,7 @@ def test_nothing_usable_is_an_error(tmp_path):
 def test_one_image_alone_is_refused(tmp_path, flat):
     write_flat(tmp_path, 1) if flat else write_classes(tmp_path, num=1)
     who = "the set" if flat else "class axion"
-    with pytest.raises(DataError, match=rf"{who} has one image .*000\.npy"):
+    with pytest.raises(DataError, match=rf"{who} has only one image .*000\.npy"):
         scan(tmp_path)
 
 
@@ -285,7 +285,7 @@ def test_copies_of_one_image_are_one_image(tmp_path, copies):
         path.unlink()
     for index in range(copies):
         write(tmp_path / "cdm" / f"{index}.npy", pixels(1))
-    with pytest.raises(DataError, match="class cdm has one image"):
+    with pytest.raises(DataError, match="class cdm has only one image"):
         scan(tmp_path)
 
 
