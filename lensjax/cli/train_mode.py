@@ -19,8 +19,8 @@ from lensjax.training.stopping import RUN_AGAIN, StopRequest
 def _log_devices(config: Config, mesh: jax.sharding.Mesh) -> None:
     exact = jax.default_backend() == "cpu" or config.train.deterministic
     logging.info(
-        "%d x %d %s devices (data, shard) with parallel.strategy=%s on %d host(s), %s | computation "
-        "in %s, a resumed run is %s",
+        "%d x %d %s devices (data, shard) with parallel.strategy=%s on %d host(s), %s | "
+        "computation in %s, a resumed run is %s",
         *mesh.devices.shape,
         jax.devices()[0].device_kind,
         config.parallel.strategy,
