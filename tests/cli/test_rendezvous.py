@@ -128,23 +128,6 @@ def test_a_port_that_cannot_be_had_is_named(port):
     rendezvous._check_port(f"node7:{free_port()}")
 
 
-def test_a_workdir_that_a_host_does_not_see_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
-    monkeypatch.setattr(hosts.jax, "process_index", lambda: 1)
-    monkeypatch.setattr(hosts, "barrier", lambda name: None)
-    monkeypatch.setattr(hosts, "gather_texts", lambda text, what="": ["", text])
-    monkeypatch.setattr(hosts, "_SHARED_SECONDS", 0.1)
-    host = socket.gethostname()
-    with pytest.raises(
-        HostError, match=rf"not the same folder on every host: process 1 \({host}\)"
-    ):
-        hosts.check_shared(tmp_path / "run")
-    with pytest.raises(HostError, match=rf"does not exist on process 1 \({host}\)"):
-        hosts.check_seen(tmp_path / "8")
-    (tmp_path / "8").mkdir()
-    hosts.check_seen(tmp_path / "8")
-
-
 def test_a_process_alone_agrees_with_itself():
     assert hosts.is_main()
     assert hosts.gather_texts("text") == ["text"]
@@ -323,6 +306,17 @@ def test_whoever_is_lost_is_named(tmp_path, number, ending, seconds):
     assert time.monotonic() - started < seconds
     pair.kill()
     check_named(pair, number)
+
+
+@pytest.mark.nightly
+def test_a_workdir_that_a_host_does_not_see_is_refused(tmp_path):
+    pair = Pair(tmp_path, ["apart"])
+    assert pair.ended() == [0, 0], pair.log(0) + pair.log(1)
+    for number in (0, 1):
+        told = pair.report(number)
+        assert f"--workdir={pair.workdir / f'disk_{number}' / 'run'}" in told["run"]
+        assert all(f"process 1 ({socket.gethostname()})" in text for text in told.values())
+        assert set(told) == {"run", "8"}
 
 
 @pytest.mark.nightly

@@ -25,7 +25,7 @@ from lensjax.cli import rendezvous
 from lensjax.cli.sample_mode import sample_mode
 from lensjax.config import Config, from_config_dict
 from lensjax.devices import hosts
-from lensjax.errors import TrainingError, UserError
+from lensjax.errors import HostError, TrainingError, UserError
 from lensjax.run.checkpoint import Checkpoints
 from lensjax.run.learning import build_spread, make_init_state, with_shardings
 from lensjax.training import stopping
@@ -82,6 +82,22 @@ def _agree(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     return {"rows": seen, "main": hosts.is_main()}
 
 
+def _apart(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
+    """What this process is told when each sees a folder of its own."""
+    hosts._SHARED_SECONDS = 0.1
+    own = workdir / f"disk_{jax.process_index()}"
+    own.mkdir(parents=True)
+    told = {}
+    if hosts.is_main():
+        (own / "8").mkdir()
+    for name, check in (("run", hosts.check_shared), ("8", hosts.check_seen)):
+        try:
+            check(own / name)
+        except HostError as error:
+            told[name] = str(error)
+    return told
+
+
 def _wait(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """Waits for the others within JAX, as a training does; the second process does not come."""
     workdir.mkdir(exist_ok=True)
@@ -132,6 +148,7 @@ TASKS = {
     "train": _train,
     "sample": _sample,
     "agree": _agree,
+    "apart": _apart,
     "wait": _wait,
     "fail_0": _fail(0),
     "fail_1": _fail(1),
