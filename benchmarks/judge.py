@@ -133,12 +133,12 @@ def _table(checks: Mapping[str, Sequence[Check]], per_class: int, data: str) -> 
     lines = [
         "# The judge judged",
         "",
-        f"Real images of `{data}` with a known fault, {per_class} a class, judged by",
-        "`--mode=evaluate` beside other real images. Made by `python benchmarks/judge.py",
-        f"--images-per-class={per_class}`; the value of every goal is in",
-        "`benchmarks/results/judge.json`. The controls have no fault: what they miss would be a",
-        "false alarm. Cells: goals missed / goals of a measure. `inception` needs its weights and",
-        "`hole` a training with a hole, so that they are not in it.",
+        f"Real images of `{data}` with a known fault, {per_class} per class, were judged by",
+        "`--mode=evaluate` against other real images. `python benchmarks/judge.py",
+        f"--images-per-class={per_class}` makes this page; the value of every goal is in",
+        "`benchmarks/results/judge.json`. The controls have no fault, so a goal that they miss is a",
+        "false alarm. Each cell shows the missed goals and all goals of a measure. `inception` needs",
+        "its weights and `hole` needs a training with a hole, so they are left out.",
         "",
         f"| fault | {' | '.join(names)} |",
         f"|---|{'--:|' * len(names)}",
@@ -148,7 +148,7 @@ def _table(checks: Mapping[str, Sequence[Check]], per_class: int, data: str) -> 
     ]
     lines += [
         "",
-        "The first goal that each measure misses:",
+        "For each fault, the first goal that each measure misses:",
         "",
         "| fault | missed |",
         "|---|---|",
