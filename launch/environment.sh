@@ -32,8 +32,9 @@ install_missing() {
     return
   fi
   echo "installing $requirements${extra:+ and the extra $extra} into .venv"
-  .venv/bin/python -m pip install --quiet --upgrade pip
-  .venv/bin/python -m pip install --quiet -r "$requirements" -e ".${extra:+[$extra]}"
+  # Twice quiet: pip's warnings would bury lensjax's own lines; its errors are still shown.
+  .venv/bin/python -m pip install --quiet --quiet --upgrade pip
+  .venv/bin/python -m pip install --quiet --quiet -r "$requirements" -e ".${extra:+[$extra]}"
   echo "$wanted" > "$marker"
 }
 

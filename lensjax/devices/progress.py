@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -22,7 +23,9 @@ class _Lines(io.StringIO):
 
 def shows_bars() -> bool:
     """Whether standard error can draw a bar over itself: in a terminal or in a notebook."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    if not sys.stderr.isatty():
+        return "ipykernel" in sys.modules
+    return os.get_terminal_size(sys.stderr.fileno()).columns > 0  # some have no size
 
 
 def progress_bar(
