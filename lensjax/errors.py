@@ -7,6 +7,18 @@ RuntimeError or an OSError too, for callers who do not know lensjax.
 import os
 
 
+def printable(text: str, keep: str = "\n\t") -> str:
+    """Text that a terminal only shows: names of files may hold characters that control it.
+
+    Args:
+      text: any text.
+      keep: characters that stay though they are not printable; all others become escapes.
+    """
+    return "".join(
+        letter if letter.isprintable() or letter in keep else ascii(letter)[1:-1] for letter in text
+    )
+
+
 class UserError(Exception):
     """An error that a user can put right; its text says what was got and what is allowed."""
 
@@ -44,7 +56,7 @@ class BadFileError(DataError):
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         # Names on disk are bytes; names that are no UTF-8 could not be printed or logged.
         name = os.fsencode(path).decode(errors="backslashreplace")
-        super().__init__(f"{name}: {reason}")
+        super().__init__(f"{printable(name, keep='')}: {reason}")
         self.path = path
         self.reason = reason
 

@@ -8,6 +8,7 @@ An installed lensjax also has the command `lensjax`, which does the same.
 
 # Flags, process set-up, hand over to a mode; no logic belongs here.
 
+import logging as std_logging
 import os
 import sys
 
@@ -15,7 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from lensjax.cli import command_line
-from lensjax.errors import UserError
+from lensjax.errors import UserError, printable
 from lensjax.files.user_paths import expanded
 
 MODES = ("train", "sample", "evaluate", "classify", "export", "build_data")
@@ -48,15 +49,18 @@ _IMAGES = flags.DEFINE_string(
 )
 
 
+class _Printable(std_logging.Formatter):
+    def format(self, record: std_logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _set_up_logging() -> None:
     """Shows lensjax's own lines; Orbax alone would write dozens for each checkpoint."""
-    import logging as std_logging
-
     from lensjax.devices.progress import write_above_bars
 
     logging.use_absl_handler()
     handler = logging.get_absl_handler()
-    handler.setFormatter(std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Printable("%(asctime)s %(message)s", "%H:%M:%S"))
     package = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
     def is_shown(record: std_logging.LogRecord) -> bool:

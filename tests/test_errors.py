@@ -5,6 +5,7 @@ import pickle
 import types
 
 import pytest
+from hypothesis import given, settings, strategies
 
 from lensjax import errors
 
@@ -34,6 +35,22 @@ def test_a_config_error_says_field_value_and_what_is_allowed():
 def test_a_name_that_is_no_text_can_be_said():
     assert str(errors.BadFileError(b"a\xff.npy".decode(errors="surrogateescape"), "is cut")) == (
         "a\\xff.npy: is cut"
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(strategies.text(strategies.characters()))
+def test_nothing_that_controls_a_terminal_is_printed(text):
+    shown = errors.printable(text, keep="")
+    assert shown.isprintable()
+    assert errors.printable(shown, keep="") == shown
+    if text.isprintable():
+        assert shown == text
+
+
+def test_lines_of_a_message_are_kept():
+    assert errors.printable("a\n\tb\x1b[2J\x9b\udcff\u202e") == (
+        "a\n\tb\\x1b[2J\\x9b\\udcff\\u202e"
     )
 
 

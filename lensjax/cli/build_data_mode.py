@@ -7,7 +7,7 @@ from typing import Any
 from lensjax.config import Config
 from lensjax.data.dataset import DatasetInfo, first_of_each_class
 from lensjax.data.prepared import PreparedSet
-from lensjax.errors import DataError, FileError
+from lensjax.errors import DataError, FileError, printable
 from lensjax.run import datasets
 from lensjax.run.figures import contact_sheet, save_png
 
@@ -112,4 +112,4 @@ def build_data_mode(config: Config) -> None:
       DataError: for a set that cannot be made, or is stale or damaged.
     """
     text, sheet = show(datasets.prepare(config.data))
-    print(f"{text}\ncontact sheet: {sheet}", flush=True)
+    print(printable(f"{text}\ncontact sheet: {sheet}"), flush=True)

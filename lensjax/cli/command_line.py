@@ -57,7 +57,9 @@ def _say_again(error: BaseException) -> str:
 
 def fail(message: str) -> NoReturn:
     """Ends the process with one message and no traceback."""
-    print(f"lensjax: {message}", file=sys.stderr)
+    from lensjax.errors import printable
+
+    print(f"lensjax: {printable(message)}", file=sys.stderr)
     sys.exit(_REFUSED)
 
 

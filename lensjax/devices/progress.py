@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
+from lensjax.errors import printable
+
 if TYPE_CHECKING:
     import tqdm
 
@@ -54,7 +56,7 @@ def progress_bar(
     return tqdm.tqdm(
         total=total,
         initial=initial,
-        desc=description,
+        desc=printable(description, keep=""),
         unit=unit,
         disable=jax.distributed.is_initialized() and jax.process_index() > 0,
         **form,

@@ -5,7 +5,7 @@ import pathlib
 import stat
 from collections.abc import Iterator
 
-from lensjax.errors import BadFileError, DataError, UnusableError
+from lensjax.errors import BadFileError, DataError, UnusableError, printable
 from lensjax.files.file_image import LAYOUTS, FileImage, check_beginning
 from lensjax.files.fits import read_fits
 from lensjax.files.hdf5 import read_hdf5
@@ -60,10 +60,10 @@ def _read(path: pathlib.Path, layout: str) -> Iterator[FileImage]:
         yield from read_fits(path, layout, status.st_size if is_uncompressed else None)
 
 
-def _printable(text: str) -> str:
-    """Text from a file without control characters, a line or two at most."""
-    clean = "".join(letter if letter.isprintable() else " " for letter in text[:_MAX_REASON])
-    return clean + (" ..." if len(text) > _MAX_REASON else "")
+def _reason(text: str) -> str:
+    """Text from a file in one line, two at most."""
+    short = printable(" ".join(text.split())[:_MAX_REASON])
+    return short + (" ..." if len(text) > _MAX_REASON else "")
 
 
 def _read_or_refuse(path: pathlib.Path, layout: str) -> Iterator[FileImage]:
@@ -72,12 +72,12 @@ def _read_or_refuse(path: pathlib.Path, layout: str) -> Iterator[FileImage]:
     except DataError:
         raise
     except UnusableError as error:
-        raise BadFileError(path, _printable(str(error))) from error
+        raise BadFileError(path, _reason(str(error))) from error
     except OSError as error:
-        raise BadFileError(path, _printable(error.strerror or str(error))) from error
+        raise BadFileError(path, _reason(error.strerror or str(error))) from error
     except Exception as error:  # zlib, HDF5 and astropy raise anything on a damaged file
         reason = f"cannot be read: {type(error).__name__}: {error}"
-        raise BadFileError(path, _printable(reason)) from error
+        raise BadFileError(path, _reason(reason)) from error
 
 
 def read_images(path: pathlib.Path, layout: str = "auto") -> Iterator[FileImage]:

@@ -76,9 +76,9 @@ DRAWN_WITH = {"published": "2", "flat": "raw"}
 
 def _write_refused(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, str]]:
     """Folders that no command may accept; what it must name."""
-    names = ("bomb", "text", "empty_class", "one_file", "no_files", "loop")
+    names = ("bomb", "text", "empty_class", "one_file", "no_files", "loop", "terminal")
     roots = {name: folder / name for name in names}
-    for name in ("bomb", "text", "empty_class", "loop"):
+    for name in ("bomb", "text", "empty_class", "loop", "terminal"):
         write_classes(roots[name])
     write(roots["bomb"] / "cdm" / "bomb.npy", object_array(pixels(1), Bomb(folder / "flag")))
     (roots["text"] / "cdm" / "words.npy").write_text("words")
@@ -86,6 +86,7 @@ def _write_refused(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, str]]:
     write_flat(roots["one_file"], 1)
     roots["no_files"].mkdir()
     (roots["loop"] / "cdm" / "loop").symlink_to(roots["loop"])
+    (roots["terminal"] / "cdm" / "\x1b[31m\x9b1m\r\nred.npy").write_text("words")
     said = (
         "bomb.npy",
         "words.npy: is text",
@@ -93,6 +94,7 @@ def _write_refused(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, str]]:
         "000.npy",
         "has no image file",
         "loop: is",
+        r"\x1b[31m\x9b1m\r\nred.npy: is text",
     )
     return {name: (roots[name], text) for name, text in zip(names, said, strict=True)}
 
@@ -270,6 +272,7 @@ def test_a_folder_that_is_refused_leaves_nothing(walk, name, mode, tmp_path):
     (said,) = (line for line in output.splitlines() if line.startswith("lensjax: "))
     assert words in said
     assert f"{folder / name}" in said
+    assert "\x1b" not in output
     assert not (folder / "none").exists()
     assert not (folder / "flag").exists()
 

@@ -714,7 +714,7 @@ def test_errors_travel_between_processes_and_show_no_control_characters(tmp_path
         header = {"descr": "|O", "fortran_order": False, "shape": (2,)}
         np.lib.format.write_array_header_1_0(file, header)
         file.write(data)
-    assert "asks to run a [2Jb.c;" in reason(path)
+    assert r"asks to run a\x1b[2Jb.c;" in reason(path)
 
 
 def fuzz_files(folder: pathlib.Path) -> list[pathlib.Path]:

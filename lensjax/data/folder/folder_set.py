@@ -22,7 +22,7 @@ from lensjax.data.folder.listing import Listing, list_files
 from lensjax.data.folder.scan import READER_VERSION, Reading, Scan, scan
 from lensjax.data.prepared import PreparedSet, root_of
 from lensjax.devices.progress import progress_bar
-from lensjax.errors import DataError, FileError
+from lensjax.errors import DataError, FileError, printable
 from lensjax.files.atomic import write_json
 from lensjax.files.user_paths import expanded
 
@@ -72,11 +72,6 @@ def _remember(memory: pathlib.Path, digest: str, fingerprint: str, report: dict[
         logging.info("The folder will be read again next time: %s.", error)
 
 
-def _printable(text: str) -> str:
-    """Escapes letters that no terminal shows, such as those of a name in another encoding."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-
-
 def report_of(folder_scan: Scan) -> dict[str, Any]:
     """The report on the content of a folder, as JSON types."""
     images = folder_scan.images
@@ -103,7 +98,7 @@ def report_of(folder_scan: Scan) -> dict[str, Any]:
         "copies_across_splits": len(splits) - len(copies),
         "copies_across_classes": len(classes) - len(copies),
         "left_out": len(folder_scan.bad),
-        "left_out_files": [_printable(str(error)) for error in folder_scan.bad[:_LISTED]],
+        "left_out_files": [printable(str(error), keep="") for error in folder_scan.bad[:_LISTED]],
         "other_files": dict(folder_scan.listing.ignored),
         "parameters": list(folder_scan.parameter_names),
     }
