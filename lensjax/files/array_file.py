@@ -1,34 +1,21 @@
 """Reads one array of numbers from a `.npy` file, which may be damaged or hostile."""
 
 import pathlib
-import tokenize
 from typing import Literal
 
 import numpy as np
 
-from lensjax.errors import DataError
-
-# How a .npy file begins, and an .npz one, which numpy would open as well.
-_NPY, _ZIP = b"\x93NUMPY", b"PK"
-# numpy's errors for a damaged header; some are no ValueError.
-_DAMAGE = (OSError, ValueError, EOFError, OverflowError, MemoryError, SyntaxError)
-_DAMAGE_OF_TEXT = (tokenize.TokenError, RecursionError)
+from lensjax.errors import DataError, UnusableError, printable
+from lensjax.files.npy import check_size, read_header
 
 
-def _load(path: pathlib.Path, mmap_mode: Literal["r"] | None) -> np.ndarray | str:
-    """The array, or the reason why it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(len(_NPY))
-        if beginning.startswith(_ZIP):
-            return "it is a zip, as an .npz with several arrays is"
-        if beginning != _NPY:
-            return "it is no .npy file"
-        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except (*_DAMAGE, *_DAMAGE_OF_TEXT) as error:
-        if "allow_pickle" in str(error):  # numpy's advice would run code from the file
-            return "it holds Python objects"
-        return str(error).partition("\n")[0][:200] or type(error).__name__
+def _load(path: pathlib.Path, mmap_mode: Literal["r"] | None) -> np.ndarray:
+    with path.open("rb", buffering=0) as stream:
+        header = read_header(stream)
+        if header.dtype.hasobject:
+            raise UnusableError("holds Python objects")
+        check_size(header, path.stat().st_size)
+    return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
 
 
 def read_array(
@@ -42,16 +29,18 @@ def read_array(
       mmap_mode: `r` leaves the numbers on disk until they are used.
 
     Raises:
-      DataError: for a file that is not there or holds anything else.
+      DataError: for a file that is not there or holds anything else, also more than one array.
     """
     if not path.exists():
         raise DataError(f"{name} {path} does not exist")
     if not path.is_file():  # reading a pipe would wait for ever
         raise DataError(f"{name} {path} is not a file; allowed: a .npy file")
-    array = _load(path, mmap_mode)
-    if isinstance(array, str):
-        raise DataError(
-            f"{name} {path} cannot be read ({array}); allowed: one array of numbers, written by "
-            "np.save"
-        )
-    return array
+    try:
+        return _load(path, mmap_mode)
+    except UnusableError as error:
+        reason = f"it {printable(str(error), keep='')[:200]}"
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or "it is too large for the memory"
+    raise DataError(
+        f"{name} {path} cannot be read: {reason}; allowed: one array of numbers, written by np.save"
+    )

@@ -17,23 +17,16 @@ def _npy(header: str) -> bytes:
     return HEADER + len(text).to_bytes(2, "little") + text
 
 
+FLOATS = "{{'descr': '<f4', 'fortran_order': False, 'shape': ({},), }}"
 FILES = {
-    "empty": (b"", "cannot be read"),
-    "text": (b"0.1, 0.2\n", "it is no .npy file"),
-    "a zip cut short": (b"PK\x03\x04junk", "it is a zip"),
-    "too large a shape": (
-        _npy("{'descr': '<f4', 'fortran_order': False, 'shape': (10**30,), }"),
-        "cannot be read",
-    ),
-    "a shape beyond words": (
-        _npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**30},), }}"),
-        "cannot be read",
-    ),
-    "more than there is": (
-        _npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({2**50},), }}"),
-        "cannot be read",
-    ),
-    "a header of brackets": (_npy("(" * 5000), "cannot be read"),
+    "empty": (b"", "suffix"),
+    "text": (b"0.1, 0.2\n", "is text"),
+    "a zip cut short": (b"PK\x03\x04junk", "is a zip"),
+    "too large a shape": (_npy(FLOATS.format("10**30")), "is damaged"),
+    "a shape beyond words": (_npy(FLOATS.format(10**30)), "is damaged"),
+    "more than there is": (_npy(FLOATS.format(2**47)), "is truncated"),
+    "a header of brackets": (_npy("(" * 5000), "is damaged"),
+    "a second array behind": (_npy(FLOATS.format(2)) + bytes(8 + 16), "16 bytes after its array"),
 }
 
 
@@ -51,7 +44,7 @@ def test_what_is_no_array_is_refused(tmp_path, name, mmap_mode):
 def test_objects_and_archives_are_refused(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
     np.savez(tmp_path / "several.npz", a=np.zeros(2))
-    for name, words in (("objects.npy", "Python objects"), ("several.npz", "several arrays")):
+    for name, words in (("objects.npy", "Python objects"), ("several.npz", "is a zip")):
         with pytest.raises(DataError, match=words):
             read_array(tmp_path / name, "--images")
 
