@@ -11,6 +11,9 @@ from lensjax.files.npy import check_size, read_header
 
 def _load(path: pathlib.Path, mmap_mode: Literal["r"] | None) -> np.ndarray:
     with path.open("rb", buffering=0) as stream:
+        if stream.read(2) == b"PK":
+            raise UnusableError("is a zip, as an .npz with several arrays is")
+        stream.seek(0)
         header = read_header(stream)
         if header.dtype.hasobject:
             raise UnusableError("holds Python objects")

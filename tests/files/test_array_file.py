@@ -44,7 +44,7 @@ def test_what_is_no_array_is_refused(tmp_path, name, mmap_mode):
 def test_objects_and_archives_are_refused(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
     np.savez(tmp_path / "several.npz", a=np.zeros(2))
-    for name, words in (("objects.npy", "Python objects"), ("several.npz", "is a zip")):
+    for name, words in (("objects.npy", "Python objects"), ("several.npz", "several arrays")):
         with pytest.raises(DataError, match=words):
             read_array(tmp_path / name, "--images")
 
