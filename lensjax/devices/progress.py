@@ -19,7 +19,7 @@ class _Lines(io.StringIO):
 
     def write(self, text: str) -> int:
         if text.strip():
-            print(text.strip("\r\n"), file=sys.stderr, flush=True)
+            print(text.strip(), file=sys.stderr, flush=True)
         return len(text)
 
 
