@@ -162,7 +162,7 @@ def draw(content: dict[str, Any], path: pathlib.Path) -> None:
             axis.plot(minutes, medians, color=colour, marker="o", markersize=3, label=class_name)
             axis.axhline(run["real"][class_name]["ratio_p50"], color=colour, linestyle=":")
         axis.set(
-            title=name, xlabel="minutes of training", ylabel="left by the smooth lens (median)"
+            title=name, xlabel="minutes of training", ylabel="residual of the smooth lens (median)"
         )
         axis.set_ylim(bottom=0)
         axis.legend(title="dotted: real images")

@@ -19,6 +19,11 @@ def printable(text: str, keep: str = "\n\t") -> str:
     )
 
 
+def printable_name(path: str | os.PathLike[str]) -> str:
+    """A file's name in one line of text; names on disk are bytes, which may be no UTF-8."""
+    return printable(os.fsencode(path).decode(errors="backslashreplace"), keep="")
+
+
 class UserError(Exception):
     """An error that a user can put right; its text says what was got and what is allowed."""
 
@@ -54,9 +59,7 @@ class BadFileError(DataError):
     """
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        # Names on disk are bytes; names that are no UTF-8 could not be printed or logged.
-        name = os.fsencode(path).decode(errors="backslashreplace")
-        super().__init__(f"{printable(name, keep='')}: {reason}")
+        super().__init__(f"{printable_name(path)}: {reason}")
         self.path = path
         self.reason = reason
 

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from lensjax.config import Config
-from lensjax.errors import ConfigError, DataError, RequestError, printable
+from lensjax.errors import ConfigError, DataError, RequestError, printable_name
 from lensjax.files.atomic import replacing
 from lensjax.files.image_files import SUFFIXES, FileImage, is_image_file, read_images
 from lensjax.inference.classifier import LensClassifier, load_classifier
@@ -43,8 +43,7 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
 def _images(path: pathlib.Path, layout: str) -> Iterator[tuple[str, FileImage]]:
     """Yields the images of all files and where each lies."""
     for file in _files(path):
-        name = os.fspath(file.relative_to(path)) if path.is_dir() else file.name
-        name = printable(os.fsencode(name).decode(errors="backslashreplace"), keep="")
+        name = printable_name(file.relative_to(path) if path.is_dir() else file.name)
         try:
             for image in read_images(file, layout):
                 yield f"{name}{image.place and ' '}{image.place}", image

@@ -16,6 +16,8 @@ from typing import NoReturn
 
 from absl import flags
 
+from lensjax.errors import UserError, printable
+
 _REFUSED = 2
 _INTERRUPTED = 130
 _HELP = frozenset({"help", "helpshort", "helpfull", "helpxml", "?"})
@@ -57,8 +59,6 @@ def _say_again(error: BaseException) -> str:
 
 def fail(message: str) -> NoReturn:
     """Ends the process with one message and no traceback."""
-    from lensjax.errors import printable
-
     print(f"lensjax: {printable(message)}", file=sys.stderr)
     sys.exit(_REFUSED)
 
@@ -139,7 +139,6 @@ def parse(arguments: list[str]) -> list[str]:
     from ml_collections import ConfigDict
 
     from lensjax.config import check_overrides
-    from lensjax.errors import UserError
 
     values = _flags_of(arguments[1:])
     file = values.get("config", "").partition(":")[0]

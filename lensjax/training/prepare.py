@@ -141,7 +141,8 @@ def get_ready(run: Begun, cleanup: contextlib.ExitStack, *, quiet: bool = False)
     config, train = run.config, run.data.train
     if hosts.is_main():
         files.record_start(run.workdir, run.start, config, train.info)
-        _write_parameters(run.workdir, run.state)
+        if run.start == 0:
+            _write_parameters(run.workdir, run.state)
     feed = open_feed(
         train, config.data.placement, config.seed, run.spread, config.train.steps_per_dispatch
     )
@@ -218,7 +219,7 @@ def first_state(
 def _write_parameters(workdir: pathlib.Path, state: TrainState) -> None:
     from clu import parameter_overview
 
-    total = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    total = parameter_overview.count_parameters(state.params)
     table = parameter_overview.get_parameter_overview(state.params, include_stats=False)
     write_text(workdir / files.PARAMETERS_FILE, table + "\n")
     logging.info("%s parameters, listed in %s", f"{total:,}", workdir / files.PARAMETERS_FILE)

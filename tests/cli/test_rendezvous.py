@@ -94,7 +94,11 @@ def test_processes_find_each_other(fields, environment, expected):
             {},
             "parallel.coordinator: got None; allowed: host:port",
         ),
-        ({"hosts": "slurm"}, {}, "parallel.hosts: got 'slurm'"),
+        (
+            {"hosts": "slurm"},
+            {},
+            "parallel.hosts: got 'slurm'; allowed: only within srun, which sets",
+        ),
     ],
 )
 def test_what_is_missing_is_named(fields, environment, message):

@@ -25,7 +25,7 @@ def test_more_devices_than_there_are_are_refused():
     config = tiny_config(parallel={"num_devices": there + 1})
     with pytest.raises(ConfigError) as caught:
         build_mesh(config)
-    expected = f"parallel.num_devices: got {there + 1}; allowed: at most the {there} "
+    expected = f"parallel.num_devices: got {there + 1}; allowed: at most the {there} available"
     assert str(caught.value).startswith(expected)
 
 

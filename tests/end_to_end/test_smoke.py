@@ -89,6 +89,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(smoke_run, tfds_directo
     (resumed,) = [line for line in done.stderr.splitlines() if "resumed at step" in line]
     at = int(resumed.split()[-1])
     assert at in (20, 40)
+    assert f"step {at + 1} of 60 | loss " in done.stderr
     state = _state(workdir)
     assert int(state.step) == 60
     assert states_differ(state, _state(smoke_run.workdir)) == []

@@ -236,7 +236,7 @@ def test_what_is_missing_is_said(tmp_path):
     assert "labels.npy" in words
     short = setting_of(tmp_path, train=tiny_split(3 * 59, seed=2))
     words = str(missing(short, LESSON))
-    assert "20 images" in words
+    assert "it needs 20 images per class" in words
     assert words.endswith("there are 24 and 59")
     assert missing(setting_of(tmp_path, train=tiny_split(3 * 60, seed=2)), LESSON) is None
     assert "there are 19 and" in str(missing(dataclasses.replace(short, per_class=19), LESSON))

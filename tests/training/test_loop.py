@@ -224,6 +224,7 @@ def test_a_run_in_parts_is_the_run_in_one_bit_for_bit(tmp_path, finished):
     with captured_log() as log:
         state = train(tiny_config(), workdir, tiny_split())
     assert "resumed at step 9" in log
+    assert [line.split()[1] for line in log if line.startswith("step ")] == ["10", "12"]
     assert states_differ(state, finished[1]) == []
     assert _steps(workdir) == list(range(1, 13))
     expected = [line["loss"] for line in metrics_of(finished[0])]
@@ -325,6 +326,7 @@ def test_a_killed_run_goes_on_bit_for_bit(children, finished):
         state = train(tiny_config(), workdir, tiny_split())
     resumed = [int(line.split()[-1]) for line in log if line.startswith("resumed at step")]
     assert resumed == [8]
+    assert [line.split()[1] for line in log if line.startswith("step ")] == ["9", "12"]
     assert states_differ(state, finished[1]) == []
     assert _steps(workdir) == list(range(1, 13))
     expected = [line["loss"] for line in metrics_of(finished[0])]

@@ -257,7 +257,7 @@ def test_a_class_that_keeps_one_image_is_an_error_too(tmp_path):
     write_classes(tmp_path)
     for index in range(3):
         text(tmp_path / "cdm" / f"{index:03d}.npy")
-    with pytest.raises(DataError, match=r"class cdm .*003.npy; .*3 bad files"):
+    with pytest.raises(DataError, match=r"class cdm has only one image .*003.npy; .*3 bad files"):
         scan(tmp_path, on_bad_file="skip")
 
 
