@@ -12,7 +12,7 @@ predicts the velocity has a median eight times as high. `benchmarks/compare.py` 
 candidates after equal processor time.
 
 Hardware: two CPU cores. Time: 7.5 minutes after installation. Expected score of `--mode=evaluate`:
-no_sub median 0.031, 90 % below 0.039, dark pixels 0.018 %; cdm 0.068, axion 0.118. Three times the
+no_sub median 0.031, 90 % below 0.041, dark pixels 0.018 %; cdm 0.066, axion 0.118. Three times the
 steps on `deeplense/model_ii` reduce no_sub to 0.023.
 """
 
