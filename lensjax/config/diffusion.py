@@ -16,7 +16,12 @@ from lensjax.config.fields import (
     positive,
 )
 from lensjax.config.model import ModelConfig
-from lensjax.diffusion.losses import LOSS_SPACES, LOSS_WEIGHTS, TIME_DISTRIBUTIONS
+from lensjax.diffusion.losses import (
+    LOSS_SPACES,
+    LOSS_WEIGHTS,
+    PIXEL_WEIGHTS,
+    TIME_DISTRIBUTIONS,
+)
 from lensjax.diffusion.paths import FlowPath, Path, usable
 from lensjax.diffusion.samplers import SAMPLERS
 from lensjax.diffusion.schedules import (
@@ -80,6 +85,8 @@ class LossConfig:
       min_sigma: lower bound of sigma where an error is divided by sigma.
       weight: weight of that error: `uniform`; `min_snr` or `edm`, for `space` `x0`.
       min_snr_gamma: gamma of `min_snr`.
+      weighting: weight of each pixel: `uniform`, or `inverse_variance`, which is the median variance
+        of its image and band over its own, at most 10, for sets with `data.variance_planes`.
       time_distribution: `uniform`, `logit_normal`, or `log_normal_sigma`.
       time_mean: mean of logit(t) for `logit_normal`, of log(sigma / alpha) for `log_normal_sigma`.
       time_std: standard deviation of the same quantity.
@@ -91,6 +98,7 @@ class LossConfig:
     min_sigma: float = positive(0.05)
     weight: str = choice("uniform", LOSS_WEIGHTS)
     min_snr_gamma: float = positive(5.0, only_for={"loss.weight": ("min_snr",)})
+    weighting: str = choice("uniform", PIXEL_WEIGHTS, since="0.3.0")
     time_distribution: str = choice("uniform", TIME_DISTRIBUTIONS)
     time_mean: float = plain(0.0, only_for=_NORMAL_TIMES)
     time_std: float = positive(1.0, only_for=_NORMAL_TIMES)

@@ -87,6 +87,11 @@ def choice(default: str, choices: Iterable[str], **facts: Unpack[Facts]) -> Any:
     return make_field(default, lambda x: x in choices, ", ".join(choices), **facts)
 
 
+def texts(described: str, **facts: Unpack[Facts]) -> Any:
+    """Makes a field for a tuple of texts, none of them empty; `()` by default."""
+    return make_field((), all, described, **facts)
+
+
 def optional_name(kind: str, **facts: Unpack[Facts]) -> Any:
     """Makes a field for an optional path of something, such as a `folder`."""
     return make_field(None, bool, f"None, or the path of a {kind}", **facts)
@@ -112,8 +117,10 @@ def _element_of(kind: Any) -> Any:
 
 def _describe(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
-        is_integer = _element_of(kind) is int
-        return "integers, such as (48, 96)" if is_integer else "numbers, such as (0.2, 0.8)"
+        element = _element_of(kind)
+        if element is str:
+            return "texts, such as ('VIS', 'NIR_Y')"
+        return "integers, such as (48, 96)" if element is int else "numbers, such as (0.2, 0.8)"
     return {int: "an integer", float: "a number", bool: "True or False", str: "text"}[kind]
 
 

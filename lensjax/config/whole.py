@@ -79,6 +79,12 @@ def check(config: Config) -> None:
     check_classify(config.classify, config.model, config.data)
     if config.task == GENERATE:
         check_diffusion(config.path, config.loss, config.sample, config.model)
+        if config.loss.weighting == "inverse_variance" and not config.data.variance_planes:
+            raise ConfigError(
+                "loss.weighting",
+                config.loss.weighting,
+                "allowed: uniform without data.variance_planes",
+            )
 
 
 def facts_of_fields() -> dict[str, Facts]:

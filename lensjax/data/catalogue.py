@@ -109,6 +109,8 @@ _PREFIX = "deeplense/"
 FOLDER_SET = "deeplense/folder"
 NAN_POLICIES = ("refuse", "mask", "fill")
 BAD_FILE_POLICIES = ("refuse", "skip")
+FOLDER_KINDS = ("auto", "classes", "objects")
+BAND_KINDS = ("images", "channels")
 
 
 def full_name(name: str, allowed: Iterable[str]) -> str:

@@ -32,6 +32,8 @@ class DatasetInfo:
       zero_point_mag: magnitude of one `flux_unit`; None if it is not known.
       masked: whether pixels without a measurement stand as NaN in the images.
       integer: whether every pixel is a whole number.
+      band_names: the bands of the channels, C of them; empty where they have no names.
+      has_variance: whether each pixel has a variance.
     """
 
     name: str
@@ -49,6 +51,8 @@ class DatasetInfo:
     zero_point_mag: float | None = None
     masked: bool = False
     integer: bool = False
+    band_names: tuple[str, ...] = ()
+    has_variance: bool = False
 
     @property
     def num_classes(self) -> int:

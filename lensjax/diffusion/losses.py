@@ -14,6 +14,7 @@ from lensjax.interfaces import ApplyFn, Batch, LossFn, Places
 TIME_DISTRIBUTIONS = ("uniform", "logit_normal", "log_normal_sigma")
 LOSS_SPACES = paths.PREDICTIONS
 LOSS_WEIGHTS = ("uniform", "min_snr", "edm")
+PIXEL_WEIGHTS = ("uniform", "inverse_variance")
 
 
 class LossSettings(NamedTuple):
