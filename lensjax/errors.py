@@ -72,6 +72,41 @@ class UnusableError(UserError, ValueError):
     """The reason why a file cannot be used; the code that opened the file adds its name."""
 
 
+class AmbiguousError(UnusableError):
+    """A file with several planes that could be images, of which nobody has said which to take.
+
+    Args:
+      reason: what is in the file, and which field decides.
+      planes: descriptions of these planes.
+    """
+
+    def __init__(self, reason: str, planes: tuple[str, ...]) -> None:
+        super().__init__(reason)
+        self.planes = planes
+
+    def __reduce__(self) -> tuple[type, tuple[str, tuple[str, ...]]]:
+        """Lets the error travel between processes."""
+        return type(self), (str(self), self.planes)
+
+
+class AmbiguousFileError(BadFileError):
+    """An `AmbiguousError` with the name of the file.
+
+    Args:
+      path: the file.
+      reason: see `AmbiguousError`.
+      planes: see `AmbiguousError`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str, planes: tuple[str, ...]) -> None:
+        super().__init__(path, reason)
+        self.planes = planes
+
+    def __reduce__(self) -> tuple[type, tuple]:
+        """Lets the error travel between processes."""
+        return type(self), (self.path, self.reason, self.planes)
+
+
 class FileError(UserError, OSError):
     """A file or folder that cannot be read or written."""
 

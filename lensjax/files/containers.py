@@ -1,8 +1,9 @@
 """Files of named arrays (.npz, HDF5): the images, and the labels and parameters beside them."""
 
 import contextlib
+import itertools
 import math
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -15,11 +16,16 @@ from lensjax.files.file_image import (
     resolve_layout,
     stack_shape,
 )
+from lensjax.files.limits import Limits
+from lensjax.files.planes import Plane, PlaneRules, choose, read_chosen
 
-_IMAGE_NAMES = ("images", "image", "arr_0")
+# The usual names of the array of images, the first ones first.
+IMAGE_NAMES = ("images", "image", "arr_0")
 _LABEL_NAMES = ("labels", "label")
 _OTHER_NAMES = (*_LABEL_NAMES, "class_names", "parameters", "parameter_names")
 MAX_SIDE_BYTES = 2**28  # of labels, names and parameters
+_MAX_NAME = 200  # letters of the name of a class or parameter
+_MAX_NAMES = 10_000  # classes or parameters
 
 
 class Facts(NamedTuple):
@@ -41,6 +47,9 @@ class Container(Protocol):
     def dtype(self, name: str) -> np.dtype:
         """The dtype of an array."""
 
+    def check_stored(self, name: str) -> None:
+        """Raises `UnusableError` for an array that the file promises but does not hold."""
+
     def read(self, name: str) -> np.ndarray:
         """A whole array of at most `MAX_SIDE_BYTES`."""
 
@@ -48,22 +57,28 @@ class Container(Protocol):
         """Reads a numeric array as a stack of this shape, in blocks `[n, ...]`."""
 
 
-def find_images(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """The name of the array of images.
+def planes_of(container: Container) -> list[Plane]:
+    """The arrays of two or more axes that are no labels, names or parameters."""
+    return [
+        Plane(number, name, 1, shape, False)
+        for number, (name, shape) in enumerate(container.shapes().items())
+        if len(shape) >= 2 and name not in _OTHER_NAMES
+    ]
 
-    Raises:
-      UnusableError: if no array, or more than one, may hold the images.
+
+def usual_images(planes: Sequence[Plane], rules: PlaneRules) -> PlaneRules:
+    """The rules, with the usual name of the array of images where nobody has named any.
+
+    `arr_0` says nothing where there are more arrays without names.
     """
-    for name in _IMAGE_NAMES:
-        if name in shapes:
-            return name
-    large = [name for name, shape in shapes.items() if len(shape) >= 2 and name not in _OTHER_NAMES]
-    if len(large) == 1:
-        return large[0]
-    held = ", ".join(f"{name} {shape}" for name, shape in list(shapes.items())[:8]) or "none"
-    raise UnusableError(
-        f"does not say which array holds the images; name it 'images' (its arrays: {held})"
-    )
+    if rules.planes:
+        return rules
+    unnamed = [plane for plane in planes if plane.name.startswith("arr_")]
+    for name in IMAGE_NAMES:
+        usual = [plane for plane in planes if plane.name == name]
+        if usual and not (name == "arr_0" and len(unnamed) > 1):
+            return rules._replace(planes=(name,), bands="images")
+    return rules
 
 
 def _texts(name: str, values: np.ndarray) -> list[str]:
@@ -73,21 +88,31 @@ def _texts(name: str, values: np.ndarray) -> list[str]:
         text = value.decode() if isinstance(value, bytes) else value
         if not isinstance(text, str) or not text.strip():
             raise UnusableError(f"has an array {name!r} with an element that is empty or not text")
+        if len(text) > _MAX_NAME:
+            raise UnusableError(
+                f"has an array {name!r} with a text of {len(text)} letters; allowed: at most "
+                f"{_MAX_NAME}"
+            )
         texts.append(text.strip())
+    if len(set(texts)) > _MAX_NAMES:
+        raise UnusableError(
+            f"has an array {name!r} with {len(set(texts))} different texts; allowed: at most "
+            f"{_MAX_NAMES} classes or parameters"
+        )
     return texts
 
 
-def _class_names(container: Container, num_images: int) -> list[str] | list[None]:
+def _class_names(container: Container, num_images: int) -> Iterable[str | None]:
     """The class of each image, None if the file has no labels."""
     present = [name for name in _LABEL_NAMES if name in container.shapes()]
     if not present:
-        return [None] * num_images
-    labels = container.read(present[0])
-    if labels.size != num_images or labels.ndim > 1:
+        return itertools.repeat(None, num_images)
+    shape = container.shapes()[present[0]]
+    if math.prod(shape) != num_images or len(shape) > 1:
         raise UnusableError(
-            f"has labels of the shape {labels.shape} for {num_images} images; each image needs one "
-            "label"
+            f"has labels of the shape {shape} for {num_images} images; each image needs one label"
         )
+    labels = container.read(present[0])
     if labels.dtype.kind in "SUO":
         return _texts(present[0], labels)
     if labels.dtype.kind not in "iu":
@@ -96,6 +121,10 @@ def _class_names(container: Container, num_images: int) -> list[str] | list[None
     if "class_names" not in container.shapes():
         if min(indices) < 0:
             raise UnusableError(f"has the label {min(indices)}; labels start at 0")
+        if len(set(indices)) > _MAX_NAMES:
+            raise UnusableError(
+                f"has {len(set(indices))} different labels; allowed: at most {_MAX_NAMES} classes"
+            )
         return [f"class_{index}" for index in indices]
     names = _texts("class_names", container.read("class_names"))
     if not 0 <= min(indices) <= max(indices) < len(names):
@@ -112,42 +141,83 @@ def _parameters(container: Container, num_images: int) -> tuple[list[str], np.nd
     if "parameter_names" not in container.shapes():
         raise UnusableError("has parameters without parameter_names")
     names = _texts("parameter_names", container.read("parameter_names"))
-    values = container.read("parameters")
-    check_dtype(values.dtype)
-    shape = (num_images, len(names))
-    if values.shape != shape and not (num_images == 1 and values.shape == shape[1:]):
+    stored, shape = container.shapes()["parameters"], (num_images, len(names))
+    if stored != shape and not (num_images == 1 and stored == shape[1:]):
         raise UnusableError(
-            f"has parameters of the shape {values.shape} for {num_images} images and {len(names)} "
+            f"has parameters of the shape {stored} for {num_images} images and {len(names)} "
             f"parameter_names"
         )
+    values = container.read("parameters")
+    check_dtype(values.dtype)
     if len(set(names)) < len(names):
         raise UnusableError("names a parameter twice in parameter_names")
     return names, values.reshape(shape).astype(np.float64)
 
 
-def read_container(container: Container, layout: str) -> Iterator[FileImage]:
+def _read_array(
+    container: Container, plane: Plane, layout: str, limits: Limits
+) -> Iterator[FileImage]:
+    """Reads one array as images, with the labels and parameters that stand beside it."""
+    dtype = container.dtype(plane.name)
+    check_dtype(dtype)
+    container.check_stored(plane.name)
+    layout = resolve_layout(plane.shape, layout)
+    stack = stack_shape(plane.shape, layout)
+    limits.check_image(stack[1:], dtype)
+    names, values = _parameters(container, stack[0])
+    classes = _class_names(container, stack[0])
+    integer = dtype.kind in "iu"
+    with contextlib.closing(container.blocks(plane.name, stack)) as blocks:  # also after an error
+        images = convert_blocks(blocks, layout, stack[0])
+        parts = zip(images, classes, values, strict=True)
+        for row, ((place, pixels), class_name, numbers) in enumerate(parts):
+            parameters = dict(zip(names, numbers.tolist(), strict=True))
+            facts = container.facts
+            yield FileImage(pixels, parameters, class_name, place, *facts, integer, row)
+
+
+def read_container(
+    container: Container, layout: str, rules: PlaneRules, limits: Limits
+) -> Iterator[FileImage]:
     """Reads the images of a file of named arrays, in bounded memory.
 
     Args:
       container: the open file.
       layout: one of `LAYOUTS`.
+      rules: which arrays are wanted.
+      limits: of memory and time.
 
     Raises:
       UnusableError: if the arrays do not fit together.
     """
-    name = find_images(container.shapes())
-    dtype, shape = container.dtype(name), container.shapes()[name]
-    check_dtype(dtype)
-    layout = resolve_layout(shape, layout)
-    stack = stack_shape(shape, layout)
-    names, values = _parameters(container, stack[0])
-    classes = _class_names(container, stack[0])
-    integer = dtype.kind in "iu"
-    with contextlib.closing(container.blocks(name, stack)) as blocks:  # also after an error
-        images = convert_blocks(blocks, layout, stack[0])
-        for (place, pixels), class_name, row in zip(images, classes, values, strict=True):
-            parameters = dict(zip(names, row.tolist(), strict=True))
-            yield FileImage(pixels, parameters, class_name, place, *container.facts, integer)
+    planes = planes_of(container)
+    if not planes:
+        for name in IMAGE_NAMES:
+            if name in container.shapes():
+                resolve_layout(container.shapes()[name], layout)  # says what is wrong with it
+        raise UnusableError(
+            f"has no array of images; name it 'images' (its arrays: {_held(container)})"
+        )
+    rules = usual_images(planes, rules)
+
+    def read(plane: Plane) -> Iterator[FileImage]:
+        try:
+            yield from _read_array(container, plane, layout, limits)
+        except UnusableError as error:
+            if len(planes) == 1:
+                raise
+            raise UnusableError(f"(array {plane}) {error}") from error
+
+    def sample(plane: Plane) -> np.ndarray:
+        with contextlib.closing(read(plane)) as images:
+            return next(images).pixels
+
+    yield from read_chosen(choose(planes, rules, sample), rules, read)
+
+
+def _held(container: Container) -> str:
+    shapes = list(container.shapes().items())[:8]
+    return ", ".join(f"{name} {shape}" for name, shape in shapes) or "none"
 
 
 def check_side_bytes(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,12 @@ class FileImage:
       psf_fwhm_arcsec: full width at half maximum of the point-spread function; None if not
         stated.
       integer: whether the pixels are stored as integers.
+      row: which image of a stack it is; 0 for the only one.
+      plane: name of the plane that it was read from; empty where planes have no names.
+      variance: variance of each pixel, float32 `[H, W, C]`; None where no plane has it.
+      mask: bool `[H, W, C]`, True for pixels that are not to be used; None for no mask.
+      band_names: the bands of the channels where they come from several planes; else empty.
+      wcs: astropy's world coordinate system of the pixels; None if there is none.
     """
 
     pixels: np.ndarray
@@ -59,6 +66,12 @@ class FileImage:
     pixel_scale_arcsec: float | None
     psf_fwhm_arcsec: float | None
     integer: bool
+    row: int = 0
+    plane: str = ""
+    variance: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    band_names: tuple[str, ...] = ()
+    wcs: Any = None
 
 
 def check_beginning(head: bytes, suffix: str) -> None:

@@ -1,13 +1,14 @@
 """Reads images from FITS files; needs astropy, which is imported when it is used."""
 
 import contextlib
-import dataclasses
+import gzip
+import io
 import math
 import pathlib
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -20,7 +21,9 @@ from lensjax.files.file_image import (
     resolve_layout,
     stack_shape,
 )
+from lensjax.files.limits import Limits
 from lensjax.files.packages import require_packages
+from lensjax.files.planes import Plane, PlaneRules, choose, read_chosen
 
 _ZERO_POINTS = ("MAGZERO", "MAGZPT", "ZEROPT", "ZP", "PHOTZP", "MAGZP")
 _EXPOSURES = ("EXPTIME", "EXPOSURE", "TEXPTIME")
@@ -29,7 +32,9 @@ _PIXEL_SCALES = ("PIXSCALE", "PIXELSCL")
 # HDUs and hardly change the scale.
 _LINEAR_WCS = re.compile(r"WCSAXES|(CTYPE|CUNIT|CRVAL|CRPIX|CDELT|CROTA)\d|(CD|PC)\d_\d")
 _SCALING_WCS = re.compile(r"CDELT\d|(CD|PC)\d_\d")
-_MAX_TILE_PIXELS = 2**28
+_GZIP = b"\x1f\x8b"
+_GZIP_BLOCK = 2**22
+_TILE_BYTES_PER_PIXEL = 24  # of a tile while it is decompressed, measured: at most 20
 
 
 @contextlib.contextmanager
@@ -67,14 +72,10 @@ def _text(headers: Sequence[Any], keys: Sequence[str]) -> str | None:
     return None
 
 
-def _wcs_pixel_scale(header: Any) -> float | None:
-    """The side of a pixel in arcsec along the celestial axes, None if there are none.
-
-    For pixels that are not square it is the square root of their area.
-    """
+def _celestial(header: Any) -> Any:
+    """The linear part of the celestial world coordinate system of an HDU, None if it has none."""
     from astropy.io.fits import Header
     from astropy.wcs import WCS
-    from astropy.wcs.utils import proj_plane_pixel_scales
 
     linear = Header()
     for key in header:
@@ -85,17 +86,28 @@ def _wcs_pixel_scale(header: Any) -> float | None:
         return None
     try:
         celestial = WCS(linear).celestial
-        scales = proj_plane_pixel_scales(celestial) if celestial.naxis == 2 else ()
-    except Exception:  # wcslib raises many kinds; an image needs no pixel scale
+    except Exception:  # wcslib raises many kinds; an image needs no world coordinates
         return None
-    scale = math.sqrt(math.prod(scales)) * 3600 if len(scales) else 0.0
+    return celestial if celestial.naxis == 2 else None
+
+
+def _pixel_scale(celestial: Any) -> float | None:
+    """The side of a pixel in arcsec; for pixels that are not square the root of their area."""
+    from astropy.wcs.utils import proj_plane_pixel_scales
+
+    if celestial is None:
+        return None
+    try:
+        scale = math.sqrt(math.prod(proj_plane_pixel_scales(celestial))) * 3600
+    except Exception:  # as above
+        return None
     return scale if 0 < scale < math.inf else None
 
 
-def _facts(headers: Sequence[Any]) -> Facts:
+def _facts(headers: Sequence[Any], systems: Sequence[Any]) -> Facts:
     scale = _number(headers, _PIXEL_SCALES, 0.0)
-    for header in headers:
-        scale = scale or _wcs_pixel_scale(header)
+    for celestial in systems:
+        scale = scale or _pixel_scale(celestial)
     return Facts(_text(headers, ("BUNIT",)), scale, _number(headers, ("PSFFWHM",), 0.0))
 
 
@@ -113,12 +125,14 @@ def _is_integer(header: Any) -> bool:
     return header["BITPIX"] > 0 and scale == 1 and zero == int(zero)
 
 
-def _check_data(hdu: Any, size: int | None) -> None:
+def _check_data(hdu: Any, size: int | None, limits: Limits) -> None:
     """Refuses a file that is too short for its data, and tiles that do not fit in memory."""
     tile = getattr(hdu, "tile_shape", None)
     if tile is not None:
-        if math.prod(int(side) for side in tile) > _MAX_TILE_PIXELS:
-            raise UnusableError(f"is compressed in tiles of more than {_MAX_TILE_PIXELS} pixels")
+        limits.check(
+            _TILE_BYTES_PER_PIXEL * math.prod(int(side) for side in tile),
+            "is compressed in tiles that take",
+        )
         return
     end = hdu.fileinfo()["datLoc"] + math.prod(hdu.shape) * abs(hdu.header["BITPIX"]) // 8
     if size is not None and end > size:
@@ -146,20 +160,27 @@ def _blocks(hdu: Any, shape: tuple[int, ...], blank: int | None) -> Iterator[np.
         yield _blanked(block, blank)
 
 
-def _read_hdu(hdu: Any, primary: Any, layout: str, size: int | None) -> Iterator[FileImage]:
+def _read_hdu(
+    hdu: Any, primary: Any, layout: str, size: int | None, limits: Limits
+) -> Iterator[FileImage]:
     with _quiet():
         layout = resolve_layout(tuple(map(int, hdu.shape)), layout)
         shape = stack_shape(tuple(map(int, hdu.shape)), layout)
-        _check_data(hdu, size)
+        _check_data(hdu, size, limits)
+        limits.check_image(shape[1:], np.dtype(np.float64))
         headers = (hdu.header,) if hdu.header is primary else (hdu.header, primary)
-        facts, parameters = _facts(headers), _parameters(headers)
+        systems = [_celestial(header) for header in headers]
+        facts, parameters = _facts(headers, systems), _parameters(headers)
         class_name = _text(headers, ("CLASS", "LABEL"))
         integer = _is_integer(hdu.header)
         blank = hdu.header.get("BLANK")
         if integer and blank is not None:
             blank = int(blank) + int(hdu.header.get("BZERO", 0))
-    for place, pixels in convert_blocks(_blocks(hdu, shape, blank), layout, shape[0]):
-        yield FileImage(pixels, dict(parameters), class_name, place, *facts, integer)
+    blocks = convert_blocks(_blocks(hdu, shape, blank), layout, shape[0])
+    for row, (place, pixels) in enumerate(blocks):
+        yield FileImage(
+            pixels, dict(parameters), class_name, place, *facts, integer, row, wcs=systems[0]
+        )
 
 
 def _forwards(hdus: Any) -> Iterator[Any]:
@@ -176,11 +197,11 @@ def _forwards(hdus: Any) -> Iterator[Any]:
 
 
 def _image_hdus(fits: Any, hdus: Any) -> list[tuple[int, Any]]:
-    """The number and the HDU of each image."""
+    """The number and the HDU of each plane."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         kinds = (fits.PrimaryHDU, fits.ImageHDU, fits.CompImageHDU)
-        images = [
+        planes = [
             (index, hdu)
             for index, hdu in enumerate(_forwards(hdus))
             if isinstance(hdu, kinds) and hdu.is_image and len(hdu.shape) >= 2
@@ -189,35 +210,43 @@ def _image_hdus(fits: Any, hdus: Any) -> list[tuple[int, Any]]:
         text = str(warning.message)
         if "truncated" in text or "corrupted" in text:  # astropy goes on without the rest
             raise UnusableError(f"is damaged: {text}")
-    if not images:
+    if not planes:
         raise UnusableError("holds no image: no HDU has data of two or more axes")
-    return _science(images)
+    return planes
 
 
-def _science(images: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
-    """The images without the planes of errors, weights and flags that stand beside them."""
-    science = [(index, hdu) for index, hdu in images if hdu.name.upper() == "SCI"]
-    chosen = science or [
-        (index, hdu) for index, hdu in images if hdu.name.upper() not in _AUXILIARY
-    ]
-    if not chosen:
-        names = ", ".join(hdu.name for _, hdu in images)
-        raise UnusableError(f"holds no image: its extensions are {names}")
-    return chosen
+def _plane(number: int, hdu: Any) -> Plane:
+    name = "" if hdu.name == "PRIMARY" else str(hdu.name)
+    return Plane(number, name, int(hdu.ver), tuple(map(int, hdu.shape)), True)
 
 
-# Extensions that describe an image but hold none; instruments call the image itself SCI.
-_AUXILIARY = (
-    *("ERR", "ERROR", "UNCERT", "SIGMA", "RMS", "VAR", "VARIANCE", "IVAR", "WHT", "WEIGHT", "WGT"),
-    *("DQ", "MASK", "FLAG", "FLAGS", "CON", "CTX", "SAMP", "TIME", "EXPMAP", "PSF"),
-)
+@contextlib.contextmanager
+def _content(path: pathlib.Path, size: int | None, limits: Limits) -> Iterator[IO[bytes]]:
+    """The file, or what a gzip of it holds, whose size the gzip does not say truly."""
+    with open(path, "rb") as file:
+        if size is not None or file.read(2) != _GZIP:
+            file.seek(0)
+            yield file
+            return
+    content = io.BytesIO()
+    with gzip.open(path) as stream:
+        while block := stream.read(_GZIP_BLOCK):
+            content.write(block)
+            limits.check(content.tell(), "unpacks to more than")
+    content.seek(0)
+    yield content
 
 
-def read_fits(path: pathlib.Path, layout: str, size: int | None) -> Iterator[FileImage]:
-    """Reads all images of a FITS file; see `image_files.read_images`.
+def read_fits(
+    path: pathlib.Path,
+    layout: str,
+    size: int | None,
+    rules: PlaneRules,
+    limits: Limits,
+) -> Iterator[FileImage]:
+    """Reads the images of a FITS file; see `image_files.read_images`.
 
-    Where an extension is called SCI, only SCI extensions are read. Extensions of errors, weights,
-    flags and the like (`_AUXILIARY`) are never read.
+    Which extensions are images: see `planes.choose`.
 
     Rows of FITS run upwards in y, as ours do: the first stored row is the lowest, and nothing is
     flipped. BSCALE and BZERO are applied, and pixels that BLANK marks become NaN. A keyword that an
@@ -227,21 +256,24 @@ def read_fits(path: pathlib.Path, layout: str, size: int | None) -> Iterator[Fil
       path: the file.
       layout: one of `LAYOUTS`, for every HDU.
       size: size of the file in bytes; None if it is compressed as a whole.
+      rules: which planes are wanted.
+      limits: of memory and time.
     """
     fits = _astropy_fits()
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open(path, "rb"))  # astropy leaves it open if it fails
+        file = stack.enter_context(_content(path, size, limits))
         # Sections are read piece by piece without a map too; a map refuses BSCALE, BZERO and BLANK.
         with _quiet():
             hdus = stack.enter_context(fits.open(file, memmap=False))
-        images = _image_hdus(fits, hdus)
-        for number, hdu in images:
+        by_plane = {_plane(number, hdu): hdu for number, hdu in _image_hdus(fits, hdus)}
+
+        def read(plane: Plane) -> Iterator[FileImage]:
             try:
-                for image in _read_hdu(hdu, hdus[0].header, layout, size):
-                    yield _placed(image, number) if len(images) > 1 else image
+                yield from _read_hdu(by_plane[plane], hdus[0].header, layout, size, limits)
             except UnusableError as error:
-                raise UnusableError(f"(HDU {number}) {error}") from error
+                raise UnusableError(f"({plane}) {error}") from error
 
+        def sample(plane: Plane) -> np.ndarray:
+            return next(read(plane)).pixels
 
-def _placed(image: FileImage, number: int) -> FileImage:
-    return dataclasses.replace(image, place=f"HDU {number} {image.place}".rstrip())
+        yield from read_chosen(choose(list(by_plane), rules, sample), rules, read)

@@ -15,9 +15,11 @@ import numpy as np
 from lensjax.errors import UnusableError
 from lensjax.files.containers import Container, Facts, check_side_bytes, read_container
 from lensjax.files.file_image import BLOCK_BYTES, FileImage, images_per_block
+from lensjax.files.limits import Limits
 from lensjax.files.packages import require_packages
+from lensjax.files.planes import PlaneRules
 
-_MAX_CHUNK_BYTES = 2**30
+_COPIES_OF_CHUNK = 3  # that HDF5 has in memory while it reads one
 
 
 def _h5py() -> Any:
@@ -53,13 +55,15 @@ class Hdf5Container(Container):
 
     Args:
       file: the open `h5py.File`.
+      limits: of memory.
 
     Raises:
       UnusableError: if it has a link, or an attribute that is not a valid unit or length.
     """
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, limits: Limits) -> None:
         h5py = _h5py()
+        self._limits = limits
         self._datasets = {}
         for name in file:
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):
@@ -84,7 +88,7 @@ class Hdf5Container(Container):
         """The dtype of a dataset."""
         return self._datasets[name].dtype
 
-    def _check_storage(self, name: str) -> None:
+    def check_stored(self, name: str) -> None:
         """Refuses data in other files, and data never written, which HDF5 would make up."""
         dataset = self._datasets[name]
         if dataset.external or dataset.is_virtual:
@@ -95,8 +99,10 @@ class Hdf5Container(Container):
                 -(-side // chunk) for side, chunk in zip(dataset.shape, dataset.chunks, strict=True)
             )
             written = dataset.id.get_num_chunks() == promised
-            if math.prod(dataset.chunks) * dataset.dtype.itemsize > _MAX_CHUNK_BYTES:
-                raise UnusableError(f"keeps {name!r} in chunks of more than 1 GiB")
+            self._limits.check(
+                _COPIES_OF_CHUNK * math.prod(dataset.chunks) * dataset.dtype.itemsize,
+                f"keeps {name!r} in chunks, of which one takes",
+            )
         if not written and dataset.size:
             raise UnusableError(f"is unfinished: {name!r} was not written completely")
 
@@ -108,12 +114,12 @@ class Hdf5Container(Container):
                 f"has a dataset {name!r} of the dtype {dataset.dtype}; allowed: numbers and text"
             )
         check_side_bytes(name, dataset.shape, dataset.dtype)
-        self._check_storage(name)
+        self.check_stored(name)
         return np.asarray(dataset[()])
 
     def blocks(self, name: str, shape: tuple[int, ...]) -> Generator[np.ndarray, None, None]:
         """Reads a numeric dataset as a stack of this shape, in blocks `[n, ...]`."""
-        self._check_storage(name)
+        self.check_stored(name)
         dataset = self._datasets[name]
         if len(dataset.shape) < len(shape):
             yield dataset[()][None]
@@ -126,7 +132,12 @@ class Hdf5Container(Container):
             yield dataset[start : start + step]
 
 
-def read_hdf5(path: pathlib.Path, layout: str) -> Iterator[FileImage]:
+def read_hdf5(
+    path: pathlib.Path,
+    layout: str,
+    rules: PlaneRules,
+    limits: Limits,
+) -> Iterator[FileImage]:
     """Reads the images of an HDF5 file; see `image_files.read_images`."""
     with _h5py().File(path, "r") as file:
-        yield from read_container(Hdf5Container(file), layout)
+        yield from read_container(Hdf5Container(file, limits), layout, rules, limits)

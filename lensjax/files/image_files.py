@@ -5,24 +5,37 @@ import pathlib
 import stat
 from collections.abc import Iterator
 
-from lensjax.errors import BadFileError, DataError, UnusableError, printable
+from lensjax.errors import (
+    AmbiguousError,
+    AmbiguousFileError,
+    BadFileError,
+    DataError,
+    UnusableError,
+    printable,
+)
 from lensjax.files.file_image import LAYOUTS, FileImage, check_beginning
 from lensjax.files.fits import read_fits
 from lensjax.files.hdf5 import read_hdf5
+from lensjax.files.limits import Limits
 from lensjax.files.npy import read_npy
 from lensjax.files.npz import read_npz
+from lensjax.files.planes import PlaneRules
 
 __all__ = [
     "LAYOUTS",
     "SUFFIXES",
     "BadFileError",
     "FileImage",
+    "Limits",
+    "PlaneRules",
     "is_image_file",
     "read_images",
 ]
 
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".fits", ".fit", ".fts", ".fits.gz", ".fits.fz")
-_MAX_REASON = 400
+_MAX_REASON = 600
+_THE_ONLY_IMAGE = PlaneRules()
+_USUAL_LIMITS = Limits()
 
 
 def _suffix_of(path: str | os.PathLike[str]) -> str:
@@ -35,7 +48,9 @@ def is_image_file(path: str | os.PathLike[str]) -> bool:
     return bool(_suffix_of(path))
 
 
-def _read(path: pathlib.Path, layout: str) -> Iterator[FileImage]:
+def _read(
+    path: pathlib.Path, layout: str, rules: PlaneRules, limits: Limits
+) -> Iterator[FileImage]:
     suffix = _suffix_of(path)
     if not suffix:
         raise UnusableError(f"has none of the suffixes {', '.join(SUFFIXES)}")
@@ -46,18 +61,18 @@ def _read(path: pathlib.Path, layout: str) -> Iterator[FileImage]:
     if status.st_size == 0:
         raise UnusableError("is empty: it has 0 bytes")
     if suffix == ".npy":  # sets have many thousands of these, so each is opened once
-        yield from read_npy(path, layout, status.st_size)
+        yield from read_npy(path, layout, status.st_size, limits)
         return
     with open(path, "rb") as file:
         head = file.read(64)
     check_beginning(head, suffix)
     if suffix == ".npz":
-        yield from read_npz(path, layout)
+        yield from read_npz(path, layout, rules, limits)
     elif suffix in (".h5", ".hdf5"):
-        yield from read_hdf5(path, layout)
+        yield from read_hdf5(path, layout, rules, limits)
     else:
-        is_uncompressed = head.startswith(b"SIMPLE")
-        yield from read_fits(path, layout, status.st_size if is_uncompressed else None)
+        size = status.st_size if head.startswith(b"SIMPLE") else None
+        yield from read_fits(path, layout, size, rules, limits)
 
 
 def _reason(text: str) -> str:
@@ -66,11 +81,15 @@ def _reason(text: str) -> str:
     return short + (" ..." if len(text) > _MAX_REASON else "")
 
 
-def _read_or_refuse(path: pathlib.Path, layout: str) -> Iterator[FileImage]:
+def _read_or_refuse(
+    path: pathlib.Path, layout: str, rules: PlaneRules, limits: Limits
+) -> Iterator[FileImage]:
     try:
-        yield from _read(path, layout)
+        yield from limits.timed(_read(path, layout, rules, limits))
     except DataError:
         raise
+    except AmbiguousError as error:
+        raise AmbiguousFileError(path, _reason(str(error)), error.planes) from error
     except UnusableError as error:
         raise BadFileError(path, _reason(str(error))) from error
     except OSError as error:
@@ -80,12 +99,18 @@ def _read_or_refuse(path: pathlib.Path, layout: str) -> Iterator[FileImage]:
         raise BadFileError(path, _reason(reason)) from error
 
 
-def read_images(path: pathlib.Path, layout: str = "auto") -> Iterator[FileImage]:
+def read_images(
+    path: pathlib.Path,
+    layout: str = "auto",
+    rules: PlaneRules = _THE_ONLY_IMAGE,
+    limits: Limits = _USUAL_LIMITS,
+) -> Iterator[FileImage]:
     """Reads the images of one file, one after the other, in bounded memory.
 
     No pickle is loaded and no code from the file runs. The published object arrays
     `[image, axion mass in eV, ...]` give the parameter `log10_axion_mass`. In .npz and HDF5 files
-    the images are the array `images`, `image` or `arr_0`, or the only one of two or more axes;
+    the images are the array `images`, `image` or `arr_0` (if no `arr_1` is there), else the only
+    one of two or more axes whose name or content is not that of a mask, a weight or the like;
     `labels` or `label` (text, or integers with `class_names` beside them) and `parameters`
     `[N, P]` with `parameter_names` are read too. Rows run upwards in y in all formats; nothing is
     flipped.
@@ -93,6 +118,8 @@ def read_images(path: pathlib.Path, layout: str = "auto") -> Iterator[FileImage]
     Args:
       path: a file with one of `SUFFIXES`.
       layout: which axis is which, one of `LAYOUTS`; see `file_image.resolve_layout` for `auto`.
+      rules: which planes of a file are images, variances and masks; a .npy file has one plane.
+      limits: of the memory and time that a file may take.
 
     Returns:
       The images. A stack is read while it is iterated, so that damage further back in a file is
@@ -100,8 +127,9 @@ def read_images(path: pathlib.Path, layout: str = "auto") -> Iterator[FileImage]
 
     Raises:
       DataError: for an unknown layout; while reading, if h5py or astropy is needed and missing.
-      BadFileError: while reading, for any file that cannot be used.
+      AmbiguousFileError: while reading, for several planes that could be images, without `rules`.
+      BadFileError: while reading, for any other file that cannot be used.
     """
     if layout not in LAYOUTS:
         raise DataError(f"data.layout is {layout!r}; choose one of {', '.join(LAYOUTS)}")
-    return _read_or_refuse(pathlib.Path(path), layout)
+    return _read_or_refuse(pathlib.Path(path), layout, rules, limits)

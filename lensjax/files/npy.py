@@ -27,6 +27,7 @@ from lensjax.files.file_image import (
     stack_shape,
     to_pixels,
 )
+from lensjax.files.limits import Limits
 from lensjax.files.pickle_machine import Placeholder
 from lensjax.files.pickles import MAX_PICKLE_BYTES, load_object_array
 
@@ -236,13 +237,14 @@ def read_objects(stream: IO[bytes], header: Header, layout: str, num_bytes: int)
     return FileImage(pixels, parameters, None, "", None, None, None, image.dtype.kind in "iu")
 
 
-def read_npy(path: pathlib.Path, layout: str, size: int) -> Iterator[FileImage]:
+def read_npy(path: pathlib.Path, layout: str, size: int, limits: Limits) -> Iterator[FileImage]:
     """Reads the images of a .npy file; see `image_files.read_images`.
 
     Args:
       path: the file.
       layout: one of `LAYOUTS`.
       size: size of the file in bytes.
+      limits: of memory.
     """
     with open(path, "rb", buffering=0) as stream:
         header = read_header(stream)
@@ -253,7 +255,8 @@ def read_npy(path: pathlib.Path, layout: str, size: int) -> Iterator[FileImage]:
         check_size(header, size)
         layout = resolve_layout(header.shape, layout)
         shape = stack_shape(header.shape, layout)
-        blocks = read_blocks(stream, header, shape)
-        for place, pixels in convert_blocks(blocks, layout, shape[0]):
-            integer = header.dtype.kind in "iu"
-            yield FileImage(pixels, {}, None, place, None, None, None, integer)
+        limits.check_image(shape[1:], header.dtype)
+        integer = header.dtype.kind in "iu"
+        blocks = convert_blocks(read_blocks(stream, header, shape), layout, shape[0])
+        for row, (place, pixels) in enumerate(blocks):
+            yield FileImage(pixels, {}, None, place, None, None, None, integer, row)

@@ -9,8 +9,15 @@ from typing import IO
 import numpy as np
 
 from lensjax.errors import UnusableError
-from lensjax.files.containers import Container, Facts, check_side_bytes, find_images, read_container
+from lensjax.files.containers import (
+    IMAGE_NAMES,
+    Container,
+    Facts,
+    check_side_bytes,
+    read_container,
+)
 from lensjax.files.file_image import FileImage
+from lensjax.files.limits import Limits
 from lensjax.files.npy import (
     Header,
     check_size,
@@ -19,6 +26,7 @@ from lensjax.files.npy import (
     read_header,
     read_objects,
 )
+from lensjax.files.planes import PlaneRules
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those of np.savez and np.savez_compressed
 
@@ -72,6 +80,9 @@ class NpzContainer(Container):
             read_exactly(stream, self.headers[name].size)
             yield stream
 
+    def check_stored(self, name: str) -> None:
+        """Does nothing: sizes were compared when the headers were read."""
+
     def read(self, name: str) -> np.ndarray:
         """A whole array of numbers or text."""
         header = self.headers[name]
@@ -97,17 +108,28 @@ class NpzContainer(Container):
             yield from read_blocks(stream, self.headers[name], shape)
 
 
-def read_npz(path: pathlib.Path, layout: str) -> Iterator[FileImage]:
+def read_npz(
+    path: pathlib.Path,
+    layout: str,
+    rules: PlaneRules,
+    limits: Limits,
+) -> Iterator[FileImage]:
     """Reads the images of an .npz file; see `image_files.read_images`."""
     with zipfile.ZipFile(path) as archive:
         container = NpzContainer(archive)
         if not container.headers:
             raise UnusableError("holds no array: no member of the zip ends in .npy")
-        objects = [name for name, header in container.headers.items() if header.dtype.hasobject]
-        if objects:
-            alone = len(container.headers) == 1
-            name = objects[0] if alone else find_images(container.shapes())
-            if name in objects:
-                yield container.read_objects(name, layout)
-                return
-        yield from read_container(container, layout)
+        name = _object_array(container, rules)
+        if name is not None:
+            yield container.read_objects(name, layout)
+            return
+        yield from read_container(container, layout, rules, limits)
+
+
+def _object_array(container: NpzContainer, rules: PlaneRules) -> str | None:
+    """The array of Python objects that is the image, as the published files have it; else None."""
+    objects = [name for name, header in container.headers.items() if header.dtype.hasobject]
+    if len(container.headers) == 1 and objects:
+        return objects[0]
+    wanted = rules.planes or IMAGE_NAMES
+    return next((name for name in objects if name in wanted), None)

@@ -20,7 +20,14 @@ from run_support import DATA, ROOT
 
 from lensjax.errors import BadFileError, DataError
 from lensjax.files import file_image, npy
-from lensjax.files.image_files import LAYOUTS, SUFFIXES, FileImage, is_image_file, read_images
+from lensjax.files.image_files import (
+    LAYOUTS,
+    SUFFIXES,
+    FileImage,
+    PlaneRules,
+    is_image_file,
+    read_images,
+)
 
 PUBLIC = DATA / "public_samples"
 DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
@@ -64,8 +71,8 @@ def channels_last(array: np.ndarray, layout: str) -> np.ndarray:
     return np.einsum(f"{letters}->nhwc", array)
 
 
-def read(path: pathlib.Path, layout: str = "auto") -> list[FileImage]:
-    return list(read_images(path, layout))
+def read(path: pathlib.Path, layout: str = "auto", **options: Any) -> list[FileImage]:
+    return list(read_images(path, layout, **options))
 
 
 def reason(path: pathlib.Path, layout: str = "auto") -> str:
@@ -310,10 +317,10 @@ def test_the_images_of_an_npz_are_found_by_name_or_by_being_alone(tmp_path):
     for held in choices:
         np.savez(path, **held)
         np.testing.assert_array_equal(read(path)[0].pixels[..., 0], SMALL.astype("f4"))
-    np.savez(path, SMALL, noise)
+    np.savez(path, SMALL, SMALL + 1)
+    assert "2 planes that could be images: 'arr_0' (9x11), 'arr_1' (9x11)" in reason(path)
+    np.savez(path, SMALL, noise)  # a constant array is no image
     np.testing.assert_array_equal(read(path)[0].pixels[..., 0], SMALL.astype("f4"))
-    np.savez(path, a=SMALL, b=noise)
-    assert "name it 'images'" in reason(path)
     np.savez(path, a=np.zeros(3))
     assert "name it 'images'" in reason(path)
     np.savez(path, image=objects(SMALL, "x"), z=noise)
@@ -425,15 +432,19 @@ def write_fits(path: pathlib.Path, *hdus, **primary) -> pathlib.Path:
     ("names", "read_ones"),
     [
         (("SCI", "ERR", "DQ"), (0,)),
-        (("sci", "WHT", "SCI"), (0, 2)),
-        (("R", "G", "weight"), (0, 1)),
+        (("sci", "WHT", "SCI"), None),
+        (("R", "G", "weight"), None),
         (("SCI", "MODEL"), (0,)),
-        (("", ""), (0, 1)),
+        (("R", "RMS_R", "weight"), (0,)),
+        (("", ""), None),
     ],
 )
 def test_fits_extensions_of_errors_and_flags_are_no_images(tmp_path, names, read_ones):
     hdus = [(SMALL + place, {"EXTNAME": name}) for place, name in enumerate(names)]
     path = write_fits(tmp_path / "a.fits", *hdus)
+    if read_ones is None:
+        assert "2 planes that could be images" in reason(path)
+        return
     found = [image.pixels[..., 0] for image in read(path)]
     assert len(found) == len(read_ones)
     for pixels, place in zip(found, read_ones, strict=True):
@@ -442,7 +453,9 @@ def test_fits_extensions_of_errors_and_flags_are_no_images(tmp_path, names, read
 
 def test_fits_with_nothing_but_errors_and_flags_is_refused(tmp_path):
     path = write_fits(tmp_path / "a.fits", (SMALL, {"EXTNAME": "ERR"}), (SMALL, {"EXTNAME": "DQ"}))
-    assert "holds no image: its extensions are ERR, DQ" in reason(path)
+    told = reason(path)
+    assert "holds no image" in told
+    assert "HDU 1 ERR (9x11, standard deviation), HDU 2 DQ (9x11, mask)" in told
 
 
 @pytest.mark.parametrize("name", ["a.fits", "a.FIT", "a.fts", "a.fits.gz"])
@@ -470,7 +483,7 @@ def test_an_extension_takes_from_the_primary_what_it_lacks(tmp_path):
         BUNIT="count",
         PIXELSCL=0.1,
     )
-    first, *others = read(path)
+    first, *others = read(path, rules=PlaneRules(planes=("1", "3")))
     assert first.parameters == {"zero_point_mag": 20.0, "exposure_time_s": 100.0}
     assert (first.place, first.flux_unit, first.pixel_scale_arcsec) == ("HDU 1", "count", 0.1)
     assert [image.place for image in others] == [f"HDU 3 [{index}]" for index in range(5)]
@@ -727,7 +740,7 @@ def fuzz_files(folder: pathlib.Path) -> list[pathlib.Path]:
         files.append(save(folder / name, stack, **beside))
     header = fits.Header({"BLANK": 3, "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN"}.items())
     header.update({"CDELT1": -1e-5, "CDELT2": 1e-5, "BUNIT": "adu", "ZP": 25.0})
-    hdus = [fits.PrimaryHDU(SMALL), fits.ImageHDU((stack * 100).astype("i2"), header)]
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU((stack * 100).astype("i2"), header)]
     for name in ("a.fits", "a.fits.gz"):
         fits.HDUList(hdus).writeto(folder / name)
         files.append(folder / name)

@@ -1,0 +1,441 @@
+"""The planes of a file: which are images, which belong to them, and bands that become channels.
+
+A plane is a FITS extension or an array of an .npz or HDF5 file.
+"""
+
+import dataclasses
+import fnmatch
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lensjax.errors import AmbiguousError, UnusableError
+from lensjax.files.file_image import FileImage
+from lensjax.files.plane_names import MASKS, VARIANCES, kind_of, subject_of
+
+AUTO = "auto"
+_FEW_VALUES = 16  # a plane of integers with no more values than that holds flags
+_MAX_OFFSET_PIXELS = 0.1  # between the world coordinates of bands
+_SHOWN = 12  # planes that a message lists
+
+
+class PlaneRules(NamedTuple):
+    """Which planes a user wants; the fields of `data` of the same names.
+
+    Attributes:
+      planes: names, patterns or numbers of the images; () for the only one.
+      variance_planes: of their variances, in the same order, one pattern, or `("auto",)`.
+      mask_planes: of their masks.
+      mask_bits: bits of a mask that mark a bad pixel; 0 for any.
+      bands: `images` or `channels`.
+    """
+
+    planes: tuple[str, ...] = ()
+    variance_planes: tuple[str, ...] = ()
+    mask_planes: tuple[str, ...] = ()
+    mask_bits: int = 0
+    bands: str = "images"
+
+
+class Plane(NamedTuple):
+    """One plane of a file.
+
+    Attributes:
+      number: of the FITS extension, or the place of the array in the file.
+      name: of the extension (EXTNAME) or the array; may be empty.
+      version: tells extensions of one name apart (EXTVER).
+      shape: its shape.
+      is_extension: whether it is a FITS extension, which messages name by its number.
+    """
+
+    number: int
+    name: str
+    version: int
+    shape: tuple[int, ...]
+    is_extension: bool
+
+    def __str__(self) -> str:
+        """Its name in messages, such as `HDU 2 VIS_RMS`."""
+        if self.is_extension:
+            return f"HDU {self.number} {self.name}".rstrip()
+        return repr(self.name)
+
+    def described(self) -> str:
+        """Its name, shape, and kind where the name tells it."""
+        kind = kind_of(self.name)
+        shape = "x".join(map(str, self.shape))
+        return f"{self} ({shape}{', ' + kind if kind else ''})"
+
+
+class Chosen(NamedTuple):
+    """An image of a file with the planes that belong to it."""
+
+    image: Plane
+    variance: Plane | None
+    mask: Plane | None
+
+
+SampleFn = Callable[[Plane], np.ndarray]
+
+
+def listed(planes: Iterable[Plane]) -> str:
+    """Planes as one line of a message."""
+    described = [plane.described() for plane in planes]
+    more = f" and {len(described) - _SHOWN} more" if len(described) > _SHOWN else ""
+    return ", ".join(described[:_SHOWN]) + more
+
+
+def matches(plane: Plane, pattern: str) -> bool:
+    """Whether a pattern of a user means a plane: its number, or its name in any case."""
+    if pattern.isdecimal() and plane.is_extension:
+        return plane.number == int(pattern)
+    return fnmatch.fnmatchcase(plane.name.upper(), pattern.upper())
+
+
+def _matching(planes: Sequence[Plane], pattern: str, field: str) -> list[Plane]:
+    found = [plane for plane in planes if matches(plane, pattern)]
+    if not found:
+        raise UnusableError(f"has no plane {pattern!r} ({field}); its planes: {listed(planes)}")
+    return found
+
+
+def _only(planes: Sequence[Plane], pattern: str, field: str) -> Plane:
+    found = _matching(planes, pattern, field)
+    if len(found) > 1:
+        raise UnusableError(
+            f"has {len(found)} planes for {pattern!r} ({field}), where one is wanted: "
+            f"{listed(found)}"
+        )
+    return found[0]
+
+
+def _holds_flags(values: np.ndarray) -> bool:
+    """Whether numbers look like a mask or a segmentation: constant, or integers of few values."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return True
+    distinct = np.unique(finite)
+    return len(distinct) == 1 or (
+        len(distinct) <= _FEW_VALUES and bool((distinct == np.rint(distinct)).all())
+    )
+
+
+def _images(planes: Sequence[Plane], rules: PlaneRules, sample: SampleFn) -> list[Plane]:
+    """The planes that are images; see `choose`."""
+    if rules.planes and rules.bands == "channels":
+        bands = [_only(planes, pattern, "data.planes") for pattern in rules.planes]
+        if len(set(bands)) < len(bands):
+            raise UnusableError(f"has one plane for two of data.planes={rules.planes}")
+        return bands
+    if rules.planes:
+        wanted = [_matching(planes, pattern, "data.planes") for pattern in rules.planes]
+        return list(dict.fromkeys(itertools.chain.from_iterable(wanted)))
+    candidates = [plane for plane in planes if plane.name.upper() == "SCI"]
+    candidates = candidates or [plane for plane in planes if kind_of(plane.name) is None]
+    if not candidates:
+        raise UnusableError(
+            f"holds no image, by the names of its planes: {listed(planes)}; if one of them is an "
+            "image, set data.planes"
+        )
+    if len(candidates) > 1:
+        candidates = [
+            plane for plane in candidates if not _holds_flags(sample(plane))
+        ] or candidates
+    if len(candidates) > 1:
+        raise AmbiguousError(
+            f"has {len(candidates)} planes that could be images: {listed(candidates)}; set "
+            "data.planes to those that are, and data.bands=channels if they are bands of one image",
+            tuple(plane.described() for plane in candidates),
+        )
+    return candidates
+
+
+def _companion(image: Plane, planes: Sequence[Plane], kinds: Sequence[str]) -> Plane | None:
+    """The plane of one of some kinds that belongs to an image, by name; the first kind wins."""
+    for kind in kinds:
+        candidates = [plane for plane in planes if kind_of(plane.name) == kind]
+        same = [plane for plane in candidates if subject_of(plane.name) == subject_of(image.name)]
+        for group in (same, candidates):
+            group = [plane for plane in group if plane.version == image.version] or group
+            if len(group) == 1:
+                return group[0]
+    return None
+
+
+def _companions(
+    images: Sequence[Plane],
+    planes: Sequence[Plane],
+    patterns: Sequence[str],
+    field: str,
+    kinds: Sequence[str],
+) -> list[Plane | None]:
+    """The plane of variances or masks of each image."""
+    if not patterns:
+        return [None] * len(images)
+    if tuple(patterns) == (AUTO,):
+        others = [plane for plane in planes if plane not in images]
+        found = [_companion(image, others, kinds) for image in images]
+        missing = [image for image, plane in zip(images, found, strict=True) if plane is None]
+        shared = len({plane for plane in found if plane}) < len(found)
+        if missing or (shared and len(images) > 1):
+            raise UnusableError(
+                f"does not say which plane belongs to {(missing or images)[0]} ({field}=auto); its "
+                f"planes: {listed(planes)}"
+            )
+        return found
+    if len(patterns) == len(images):
+        return [_only(planes, pattern, field) for pattern in patterns]
+    if len(patterns) > 1:
+        raise UnusableError(f"has {len(images)} images, but {len(patterns)} names in {field}")
+    matched = _matching(planes, patterns[0], field)
+    if len(matched) == 1:
+        return [matched[0]] * len(images)
+    by_subject = [
+        [plane for plane in matched if subject_of(plane.name) == subject_of(image.name)]
+        for image in images
+    ]
+    if any(len(found) != 1 for found in by_subject):
+        raise UnusableError(
+            f"has {len(matched)} planes for {patterns[0]!r} ({field}) and {len(images)} images, "
+            f"and their names do not say which belong together: {listed(matched)}"
+        )
+    return [found[0] for found in by_subject]
+
+
+def choose(planes: Sequence[Plane], rules: PlaneRules, sample: SampleFn) -> list[Chosen]:
+    """Decides which planes of a file are images, and which planes belong to them.
+
+    Without `rules.planes`, SCI planes are the images where there are any; else the planes whose
+    names are of no other kind, and among several of these the ones that do not look like flags.
+
+    Args:
+      planes: all planes of two or more axes.
+      rules: the user's choice.
+      sample: reads pixels of a plane, for those whose names say nothing.
+
+    Raises:
+      AmbiguousError: if several planes could be images and `rules.planes` is empty.
+      UnusableError: if a wanted plane is missing or means several.
+    """
+    images = _images(planes, rules, sample)
+    variances = _companions(
+        images, planes, rules.variance_planes, "data.variance_planes", VARIANCES
+    )
+    masks = _companions(images, planes, rules.mask_planes, "data.mask_planes", MASKS)
+    return [Chosen(*planes_of) for planes_of in zip(images, variances, masks, strict=True)]
+
+
+def variance_of(name: str, pixels: np.ndarray) -> np.ndarray:
+    """The variance that a plane states, by its kind; infinite where it states none.
+
+    Args:
+      name: of the plane. Standard deviations are squared, weights inverted; a plane whose name
+        says nothing holds variances.
+      pixels: of the plane, any shape.
+    """
+    kind = kind_of(name)
+    with np.errstate(all="ignore"):
+        variance = np.asarray(pixels, np.float64)
+        if kind == "standard deviation":
+            variance = np.where(variance > 0, np.square(variance), 0)
+        elif kind in ("inverse variance", "weight"):
+            variance = np.where(variance > 0, 1 / variance, np.inf)
+        variance = variance.astype(np.float32)
+    return np.where(np.isfinite(variance) & (variance > 0), variance, np.float32(np.inf))
+
+
+def mask_of(name: str, pixels: np.ndarray, bits: int) -> np.ndarray:
+    """The pixels that a mask marks as bad, bool.
+
+    Args:
+      name: of the plane; a map of good pixels marks the others.
+      pixels: of the plane, any shape.
+      bits: that count; 0 for any.
+    """
+    if kind_of(name) == "map of good pixels":
+        return ~(pixels > 0)
+    finite = np.isfinite(pixels)
+    if not bits:
+        return ~finite | (pixels != 0)
+    values = np.where(finite, pixels, 0).astype(np.int64)
+    return ~finite | ((values & bits) != 0)
+
+
+def _same_shape(image: FileImage, other: FileImage, name: Any) -> None:
+    if other.pixels.shape != image.pixels.shape:
+        raise UnusableError(
+            f"has {'x'.join(map(str, other.pixels.shape[:2]))} pixels in {name}, but "
+            f"{'x'.join(map(str, image.pixels.shape[:2]))} in {image.plane or 'the image'}"
+        )
+
+
+def _completed(parts: Sequence[FileImage | None], chosen: Chosen, rules: PlaneRules) -> FileImage:
+    """An image with its variance and its mask."""
+    image, variance, mask = parts
+    assert image is not None
+    changes: dict[str, Any] = {}
+    bad = np.zeros(image.pixels.shape, bool)
+    if variance is not None and chosen.variance is not None:
+        _same_shape(image, variance, chosen.variance)
+        changes["variance"] = variance_of(chosen.variance.name, variance.pixels)
+        bad |= ~np.isfinite(changes["variance"])
+    if mask is not None and chosen.mask is not None:
+        _same_shape(image, mask, chosen.mask)
+        bad |= mask_of(chosen.mask.name, mask.pixels, rules.mask_bits)
+    if changes or mask is not None:
+        changes["mask"] = bad
+    return dataclasses.replace(image, plane=chosen.image.name, **changes)
+
+
+ReadFn = Callable[[Plane], Iterator[FileImage]]
+
+
+def _zipped(streams: Sequence[Iterator[Any]], names: Sequence[object]) -> Iterator[tuple]:
+    """Items of several planes side by side; raises where one plane has more than another."""
+    end = object()
+    for items in itertools.zip_longest(*streams, fillvalue=end):
+        if end in items:
+            raise UnusableError(f"has different numbers of images in {', '.join(map(str, names))}")
+        yield items
+
+
+def read_chosen(chosen: Sequence[Chosen], rules: PlaneRules, read: ReadFn) -> Iterator[FileImage]:
+    """Reads the chosen planes of a file.
+
+    Args:
+      chosen: from `choose`.
+      rules: the user's choice.
+      read: reads the images of one plane.
+
+    Yields:
+      One image after the other; with `bands=channels` one of all planes.
+    """
+
+    def completed(one: Chosen) -> Iterator[FileImage]:
+        used = [plane for plane in one if plane is not None]
+        for parts in _zipped([read(plane) for plane in used], used):
+            found = iter(parts)
+            whole = [next(found) if plane is not None else None for plane in one]
+            yield _completed(whole, one, rules)
+
+    if rules.bands == "channels" and rules.planes:
+        streams = [completed(one) for one in chosen]
+        for images in _zipped(streams, [one.image for one in chosen]):
+            yield as_channels(images, band_names(rules.planes, [one.image.name for one in chosen]))
+        return
+    for one in chosen:
+        for image in completed(one):
+            where = f"{one.image} {image.place}".rstrip()
+            yield image if len(chosen) == 1 else dataclasses.replace(image, place=where)
+
+
+def band_names(patterns: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """The names of bands: as the user wrote them, or the plane's own where that is a pattern."""
+    return tuple(
+        name if name and (pattern.isdecimal() or set(pattern) & set("*?[")) else pattern
+        for pattern, name in zip(patterns, names, strict=True)
+    )
+
+
+def offset_pixels(first: Any, other: Any, shape: tuple[int, int]) -> float:
+    """The largest distance in pixels between two world coordinate systems over an image.
+
+    Args:
+      first: astropy's celestial WCS.
+      other: another.
+      shape: `(H, W)`.
+    """
+    height, width = shape
+    x, y = np.array([0, 0, width - 1, width - 1]), np.array([0, height - 1, 0, height - 1])
+    there = other.wcs_world2pix(*first.wcs_pix2world(x, y, 0), 0)
+    distance = np.hypot(there[0] - x, there[1] - y)
+    return float(np.max(np.where(np.isfinite(distance), distance, np.inf)))
+
+
+def _check_bands(images: Sequence[FileImage], names: Sequence[str]) -> None:
+    """Checks that images of one object can be channels of one image."""
+    first = images[0]
+    for image, name in zip(images, names, strict=True):
+        if image.pixels.shape[-1] != 1:
+            raise UnusableError(
+                f"has {image.pixels.shape[-1]} channels in band {name}; allowed with "
+                "data.bands=channels: one"
+            )
+        if image.pixels.shape != first.pixels.shape:
+            raise UnusableError(
+                f"has {'x'.join(map(str, image.pixels.shape[:2]))} pixels in band {name}, but "
+                f"{'x'.join(map(str, first.pixels.shape[:2]))} in band {names[0]}; resample them "
+                "to one grid"
+            )
+        if first.wcs is not None and image.wcs is not None:
+            offset = offset_pixels(first.wcs, image.wcs, first.pixels.shape[:2])
+            if not offset <= _MAX_OFFSET_PIXELS:
+                raise UnusableError(
+                    f"shows another place of the sky in band {name} than in band {names[0]}: "
+                    f"{offset:.3g} pixels apart by their WCS (allowed: {_MAX_OFFSET_PIXELS}); "
+                    "resample them to one grid"
+                )
+        for what in ("class_name", "flux_unit"):
+            if getattr(image, what) != getattr(first, what):
+                raise UnusableError(
+                    f"has the {what.replace('_', ' ')} {getattr(image, what) or 'none'} in band "
+                    f"{name}, but {getattr(first, what) or 'none'} in band {names[0]}"
+                )
+        if (image.variance is None) != (first.variance is None):
+            raise UnusableError(f"has a variance in only one of the bands {names[0]} and {name}")
+
+
+def _common(values: Iterable[float | None]) -> float | None:
+    distinct = set(values)
+    return distinct.pop() if len(distinct) == 1 else None
+
+
+def _parameters(images: Sequence[FileImage], names: Sequence[str]) -> Mapping[str, float]:
+    """Parameters that all bands share under their own names, others with the band's name."""
+    merged: dict[str, float] = {}
+    for parameter in sorted(set().union(*(image.parameters for image in images))):
+        values = [image.parameters.get(parameter) for image in images]
+        if len(set(values)) == 1 and values[0] is not None:
+            merged[parameter] = values[0]
+            continue
+        for name, value in zip(names, values, strict=True):
+            if value is not None:
+                merged[f"{parameter}_{name}"] = value
+    return merged
+
+
+def _joined(arrays: Sequence[np.ndarray | None], missing: np.ndarray) -> np.ndarray | None:
+    if all(array is None for array in arrays):
+        return None
+    return np.concatenate([missing if array is None else array for array in arrays], axis=-1)
+
+
+def as_channels(images: Sequence[FileImage], names: Sequence[str]) -> FileImage:
+    """Makes one image of several bands of an object.
+
+    Args:
+      images: of one channel each, in the order of the channels.
+      names: of the bands.
+
+    Raises:
+      UnusableError: for images of different size, place on the sky (by more than a tenth of a
+        pixel), unit or class.
+    """
+    _check_bands(images, names)
+    first = images[0]
+    return dataclasses.replace(
+        first,
+        pixels=np.concatenate([image.pixels for image in images], axis=-1),
+        variance=_joined([image.variance for image in images], first.pixels),
+        mask=_joined([image.mask for image in images], np.zeros(first.pixels.shape, bool)),
+        parameters=_parameters(images, names),
+        pixel_scale_arcsec=_common(image.pixel_scale_arcsec for image in images)
+        if not any(image.wcs for image in images)
+        else first.pixel_scale_arcsec,
+        psf_fwhm_arcsec=_common(image.psf_fwhm_arcsec for image in images),
+        integer=all(image.integer for image in images),
+        band_names=tuple(names),
+        plane="+".join(names),
+    )
