@@ -49,7 +49,8 @@ class ModelConfig:
       preconditioning: `none`; `input` divides x_t by its standard deviation; `edm` also scales the
         output, which is then x0.
       dtype: data type of the computation; parameters are always float32.
-      patch_size: side of a patch in pixels; ResCNN: stride of the first convolution.
+      patch_size: side of a patch in pixels, which need not divide the sides of the images: they are
+        padded inside the network. ResCNN: stride of the first convolution.
       width: transformers: size of a token.
       depth: transformers: number of blocks.
       num_heads: transformers: number of attention heads; must divide `width`.
@@ -172,16 +173,15 @@ def check_image_size(model: ModelConfig, height: int, width: int) -> None:
       width: columns of pixels of the images.
 
     Raises:
-      ConfigError: for patches that do not divide the sides, images of a single patch where one must
-        be hidden, rows that no level of a UNet has, or channels that their heads do not divide.
+      ConfigError: for patches wider than the images, images of a single patch where one must be
+        hidden, rows that no level of a UNet has, or channels that their heads do not divide.
     """
     patch = model.patch_size
-    if model.name in TRANSFORMERS and (height % patch or width % patch):
+    if model.name in TRANSFORMERS and patch > max(height, width):
         raise ConfigError(
             "model.patch_size",
             patch,
-            f"allowed: a divisor of both sides of the images, {height}x{width} pixels "
-            "(model.name=unet, cnn, rescnn and resnet18 take any)",
+            f"allowed: at most the longer side of the images, {height}x{width} pixels",
         )
     if model.name == "mae" and patch >= max(height, width):
         raise ConfigError(

@@ -275,7 +275,7 @@ class ViT(nn.Module):
     """A vision transformer (Dosovitskiy et al. 2021, arXiv:2010.11929) with the mean of its tokens.
 
     Attributes:
-      patch_size: side of a patch in pixels; divides H and W.
+      patch_size: side of a patch in pixels; see `vit.to_patches` for sides that it does not divide.
       width: size of a token; a multiple of 4 and of `num_heads`.
       depth: number of blocks.
       num_heads: attention heads.

@@ -62,7 +62,8 @@ class DiT(nn.Module):
     """The denoiser; its output is zero at the start.
 
     Attributes:
-      patch_size: side of a patch in pixels; divides H and W.
+      patch_size: side of a patch in pixels; see `layers.pad_to_multiple` for sides that it does
+        not divide.
       width: size of a token; a multiple of 4 and of `num_heads`.
       depth: number of blocks.
       num_heads: attention heads.
@@ -95,7 +96,7 @@ class DiT(nn.Module):
         Returns:
           float32 `[B, H, W, C]`.
         """
-        channels = x.shape[-1]
+        _, height, width, channels = x.shape
         patches = space_to_depth(x, self.patch_size)
         rows, columns = patches.shape[1:3]
         tokens = patches.reshape(x.shape[0], rows * columns, -1)
@@ -121,4 +122,4 @@ class DiT(nn.Module):
         tokens = modulate(_layer_norm(jnp.float32)(tokens), shift, scale)
         patches = dense(self.patch_size**2 * channels, name="patches_out")(tokens)
         patches = patches.reshape(x.shape[0], rows, columns, -1)
-        return depth_to_space(patches, self.patch_size)
+        return depth_to_space(patches, self.patch_size)[:, :height, :width]

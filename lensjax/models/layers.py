@@ -73,8 +73,17 @@ def modulate(x: Array, shift: Array, scale: Array) -> Array:
     return x * (1 + scale.reshape(shape)) + shift.reshape(shape)
 
 
+def pad_to_multiple(x: Array, multiple: int) -> Array:
+    """Pads images `[B, H, W, C]` with zeros at their lower right to multiples of `multiple`."""
+    _, height, width, _ = x.shape
+    if height % multiple == width % multiple == 0:
+        return x
+    return jnp.pad(x, ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)))
+
+
 def space_to_depth(x: Array, patch_size: int) -> Array:
-    """Turns `[B, H, W, C]` into `[B, H / p, W / p, p p C]`; p divides H and W."""
+    """Turns `[B, H, W, C]` into `[B, ceil(H / p), ceil(W / p), p p C]`, see `pad_to_multiple`."""
+    x = pad_to_multiple(x, patch_size)
     batch, height, width, channels = x.shape
     rows, columns = height // patch_size, width // patch_size
     x = x.reshape(batch, rows, patch_size, columns, patch_size, channels)
@@ -82,7 +91,7 @@ def space_to_depth(x: Array, patch_size: int) -> Array:
 
 
 def depth_to_space(x: Array, patch_size: int) -> Array:
-    """Undoes `space_to_depth`: `[B, h, w, p p C]` becomes `[B, h p, w p, C]`."""
+    """Undoes `space_to_depth`: `[B, h, w, p p C]` becomes `[B, h p, w p, C]`, padding included."""
     batch, rows, columns, depth = x.shape
     channels = depth // patch_size**2
     x = x.reshape(batch, rows, columns, patch_size, patch_size, channels)

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from lensjax.models.layers import position_embedding, xavier
-from lensjax.models.vit import Block, Encoder, to_patches
+from lensjax.models.vit import Block, Encoder, patch_grid
 
 _STABLE = 1e-6  # added to the variance of a patch
 
@@ -21,7 +22,8 @@ class MaskedOutput(NamedTuple):
     """The output of the autoencoder.
 
     Attributes:
-      patches: the estimate of every patch, float32 `[B, T, p p C]`.
+      patches: the estimate of every patch, float32 `[B, T, p p C]`; pixels beyond the image, see
+        `vit.pixels_inside`, mean nothing.
       seen: whether the encoder saw a patch, bool `[B, T]`.
     """
 
@@ -44,18 +46,34 @@ def num_seen(num_patches: int, mask_share: float) -> int:
     return min(num_patches - 1, max(1, round(num_patches * (1 - mask_share))))
 
 
-def normalised(patches: Array) -> Array:
-    """Patches `[..., p p C]` with mean 0 and variance 1 each."""
-    mean = jnp.mean(patches, axis=-1, keepdims=True)
-    variance = jnp.var(patches, axis=-1, keepdims=True)
+def normalised(patches: Array, inside: np.ndarray | None = None) -> Array:
+    """Patches `[..., T, p p C]` with mean 0 and variance 1 each.
+
+    Args:
+      patches: the pixels.
+      inside: the pixels that count, bool `[T, p p C]`, see `vit.pixels_inside`; None for all.
+    """
+    mean, variance = _moments(patches, inside)
     return (patches - mean) / jnp.sqrt(variance + _STABLE)
+
+
+def denormalised(estimate: Array, patches: Array, inside: np.ndarray | None = None) -> Array:
+    """Gives an estimate of normalised patches the mean and variance of the patches themselves."""
+    mean, variance = _moments(patches, inside)
+    return mean + estimate * jnp.sqrt(variance)
+
+
+def _moments(patches: Array, inside: np.ndarray | None) -> tuple[Array, Array]:
+    where = None if inside is None else jnp.broadcast_to(inside, patches.shape)
+    mean = jnp.mean(patches, axis=-1, keepdims=True, where=where)
+    return mean, jnp.var(patches, axis=-1, keepdims=True, where=where)
 
 
 class MAE(nn.Module):
     """The autoencoder.
 
     Attributes:
-      patch_size: side of a patch in pixels; divides H and W.
+      patch_size: side of a patch in pixels; see `vit.to_patches` for sides that it does not divide.
       width: size of a token of the encoder; a multiple of 4 and of `num_heads`.
       depth: number of its blocks.
       num_heads: its attention heads.
@@ -88,7 +106,7 @@ class MAE(nn.Module):
           images: as above.
           keys: typed keys, `[B]`; which patches are seen is a function of an example's own key.
         """
-        rows, columns = (side // self.patch_size for side in images.shape[1:3])
+        rows, columns = patch_grid(images.shape[1], images.shape[2], self.patch_size)
         num_patches = rows * columns
         order = draw_order(keys, num_patches)
         visible = order[:, : num_seen(num_patches, self.mask_share)]
@@ -121,7 +139,7 @@ class MAE(nn.Module):
                 name=f"decoder_block_{index}",
             )(filled)
         filled = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="decoder_norm")(filled)
-        size = to_patches(images, self.patch_size).shape[-1]
+        size = self.patch_size**2 * images.shape[-1]
         patches = nn.Dense(size, dtype=self.dtype, kernel_init=xavier, name="patches_out")(filled)
         is_seen = jnp.zeros((len(images), num_patches), bool).at[examples, visible].set(True)
         return MaskedOutput(patches.astype(jnp.float32), is_seen)

@@ -19,6 +19,7 @@ from lensjax.models.layers import (
     SelfAttention,
     depth_to_space,
     modulate,
+    pad_to_multiple,
     position_embedding,
     space_to_depth,
 )
@@ -201,7 +202,7 @@ class UNet(nn.Module):
             head_width=self.attention_head_width,
         )
         multiple = self.patch_size * 2 ** (len(self.widths) - 1)
-        x = jnp.pad(x, ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)))
+        x = pad_to_multiple(x, multiple)
         vector = ConditionEmbedding(
             self.condition_width, self.num_classes, self.dtype, name="condition"
         )(t, condition)

@@ -1,10 +1,12 @@
 """The encoder of a vision transformer, for classifiers and masked autoencoders."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from lensjax.models.layers import SelfAttention, position_embedding, space_to_depth, xavier
@@ -40,17 +42,41 @@ class Block(nn.Module):
         return x + dense(width, name="mlp_out")(nn.gelu(h, approximate=False))
 
 
+def patch_grid(height: int, width: int, patch_size: int) -> tuple[int, int]:
+    """The rows and columns of the patches that cover an image; the last may reach beyond it."""
+    return -(-height // patch_size), -(-width // patch_size)
+
+
 def to_patches(images: Array, patch_size: int) -> Array:
-    """Turns `[B, H, W, C]` into the pixels of patches `[B, T, p p C]`, row-major."""
+    """Turns `[B, H, W, C]` into the pixels of patches `[B, T, p p C]`, row-major.
+
+    Pixels of a patch beyond the image are 0.
+    """
     patches = space_to_depth(images, patch_size)
     return patches.reshape(len(images), -1, patches.shape[-1])
+
+
+def pixels_inside(image_shape: Sequence[int], patch_size: int) -> np.ndarray | None:
+    """Which pixels of the patches belong to the image, bool `[T, p p C]`; None if all do.
+
+    Args:
+      image_shape: `(H, W, C)`.
+      patch_size: side of a patch in pixels.
+    """
+    height, width, channels = image_shape
+    rows, columns = patch_grid(height, width, patch_size)
+    if (rows * patch_size, columns * patch_size) == (height, width):
+        return None
+    inside = np.zeros((rows, patch_size, columns, patch_size, channels), bool)
+    inside.reshape(rows * patch_size, columns * patch_size, channels)[:height, :width] = True
+    return inside.transpose(0, 2, 1, 3, 4).reshape(rows * columns, -1)
 
 
 class Encoder(nn.Module):
     """Patches to tokens.
 
     Attributes:
-      patch_size: side of a patch in pixels; divides H and W.
+      patch_size: side of a patch in pixels; see `to_patches` for sides that it does not divide.
       width: size of a token; a multiple of 4 and of `num_heads`.
       depth: number of blocks.
       num_heads: attention heads.
@@ -78,7 +104,7 @@ class Encoder(nn.Module):
         Returns:
           Normalised tokens `[B, T or K, width]`.
         """
-        rows, columns = (side // self.patch_size for side in images.shape[1:3])
+        rows, columns = patch_grid(images.shape[1], images.shape[2], self.patch_size)
         tokens = nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier, name="patches_in")(
             to_patches(images, self.patch_size)
         )

@@ -11,7 +11,7 @@ from jax import Array
 from lensjax.interfaces import Batch, LossFn, Places
 from lensjax.models.classifiers import ClassifierOutput
 from lensjax.models.mae import MaskedOutput, normalised
-from lensjax.models.vit import to_patches
+from lensjax.models.vit import pixels_inside, to_patches
 
 # (params, images [B, H, W, C], keys [B] or None) -> output.
 ClassifyFn = Callable[[Any, Array, Array | None], ClassifierOutput]
@@ -63,6 +63,8 @@ def masked_errors(
 ) -> Array:
     """The mean squared error over the unseen patches of each image, float32 `[B]`.
 
+    Pixels of a patch beyond the image do not count; a patch weighs as much as its other pixels.
+
     Args:
       apply_fn: the autoencoder.
       params: its parameters.
@@ -72,11 +74,15 @@ def masked_errors(
       normalise: whether each target patch has mean 0 and variance 1.
     """
     target = to_patches(images, patch_size)
+    inside = pixels_inside(images.shape[1:], patch_size)
     if normalise:
-        target = normalised(target)
+        target = normalised(target, inside)
     output = apply_fn(params, images, keys)
-    errors = jnp.mean(jnp.square(output.patches - target), axis=-1)
-    return jnp.mean(errors, axis=1, where=~output.seen)
+    squares, unseen = jnp.square(output.patches - target), ~output.seen
+    if inside is not None:
+        counted = unseen[..., None] & inside[None]
+        return jnp.mean(squares, axis=(1, 2), where=counted)
+    return jnp.mean(jnp.mean(squares, axis=-1), axis=1, where=unseen)
 
 
 def make_masked_loss_fn(apply_fn: MaskedFn, patch_size: int, normalise: bool) -> LossFn:

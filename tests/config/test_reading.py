@@ -130,7 +130,7 @@ OTHERS: dict[str, tuple[tuple, tuple]] = {
     ),
     "model.num_classes": ((2,), ()),
     "model.dtype": (("float16", "float64"), ("float32", "bfloat16")),
-    "model.patch_size": ((3,), ()),
+    "model.patch_size": ((65,), (3, 64)),
     "model.width": ((0, -8, 10, 6), (8, 12)),
     "model.num_heads": ((3, 16), ()),
     "model.widths": (((), (0,), (8, -1)), ((1,), (8, 8, 8))),
@@ -415,7 +415,7 @@ def test_the_limits_of_the_transformer_do_not_bind_the_unet():
 
 
 def test_the_patch_is_compared_with_the_side_of_the_set_itself():
-    for patch_size, fits in ((2, True), (25, True), (4, False), (64, False)):
+    for patch_size, fits in ((2, True), (25, True), (64, True), (150, True), (151, False)):
         text = said_of({"data.name": "deeplense/model_i", "model.patch_size": patch_size})
         assert not text if fits else "150x150" in text
 
@@ -517,7 +517,7 @@ DECODER = {"model.decoder_width": 8, "model.decoder_heads": 2}
 REFUSED: tuple[tuple[dict[str, Any], str, str], ...] = (
     (VIT | {"model.num_heads": 3}, "model.num_heads", "model.width, 8"),
     (VIT | {"model.width": 6, "model.num_heads": 1}, "model.width", "multiple of 4"),
-    (MAE | {"model.patch_size": 5}, "model.patch_size", "64x64"),
+    (MAE | {"model.patch_size": 65}, "model.patch_size", "64x64"),
     (MAE | {"model.patch_size": 64}, "model.patch_size", "something to find"),
     (MAE | DECODER | {"model.decoder_heads": 3}, "model.decoder_heads", "model.decoder_width, 8"),
     (MAE | DECODER | {"model.decoder_width": 6}, "model.decoder_width", "multiple of 4"),
