@@ -96,7 +96,8 @@ def show(prepared: PreparedSet) -> tuple[str, pathlib.Path]:
     split = prepared.open_split("train")
     names = (split.info.class_names or ("unlabelled",))[:_ROWS]
     path = prepared.folder / CONTACT_SHEET
-    picture = contact_sheet(first_of_each_class(split, _COLUMNS)[:_ROWS], names)
+    images = first_of_each_class(split, _COLUMNS)[:_ROWS]
+    picture = contact_sheet(images, names, split.info.bands)
     try:
         save_png(path, picture)
     except FileError as error:

@@ -52,6 +52,6 @@ def _write(
     write_array(target / "labels.npy", labels)
     names = generator.class_names or ("images",)
     rows = [images[index :: len(names)][: sample.grid_columns] for index in range(len(names))]
-    save_png(target / "grid.png", lens_grid(rows, names))
+    save_png(target / "grid.png", lens_grid(rows, names, bands=generator.band_names))
     write_json(target / "meta.json", describe(generator, sample))
     logging.info("wrote %s", target / "images.npy")

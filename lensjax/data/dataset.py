@@ -59,6 +59,16 @@ class DatasetInfo:
         """Number of classes, 0 for an unlabelled set; it is also the null label."""
         return len(self.class_names)
 
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """A name for each of the C bands, see `band_labels`."""
+        return band_labels(self.image_shape[-1], self.band_names)
+
+
+def band_labels(num_bands: int, names: Sequence[str] = ()) -> tuple[str, ...]:
+    """A name for each band: those that are known, else `band 1` and so on."""
+    return tuple(names) or tuple(f"band {number}" for number in range(1, num_bands + 1))
+
 
 class Examples(NamedTuple):
     """A few examples of a split.

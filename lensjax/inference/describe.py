@@ -49,6 +49,7 @@ def describe(generator: LensGenerator, sample: SampleConfig) -> dict[str, Any]:
         "batch_size": sample.batch_size,
         "num_images": sample.num_images,
         "class_names": list(generator.class_names),
+        **({"band_names": list(generator.band_names)} if generator.band_names else {}),
         "flux_unit": generator.flux_unit,
         "pixel_scale_arcsec": generator.pixel_scale_arcsec,
         "psf_fwhm_arcsec": generator.psf_fwhm_arcsec,

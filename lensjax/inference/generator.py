@@ -62,9 +62,10 @@ class LensGenerator:
         self.image_shape: tuple[int, int, int] = tuple(dataset["image_shape"])
         self.flux_unit: str = dataset["flux_unit"]
         self.pixel_scale_arcsec: float | None = dataset["pixel_scale_arcsec"]
-        # Not every program that writes a `dataset.json` writes these two.
+        # Not every program that writes a `dataset.json` writes these three.
         self.psf_fwhm_arcsec: float | None = dataset.get("psf_fwhm_arcsec")
         self.zero_point_mag: float | None = dataset.get("zero_point_mag")
+        self.band_names: tuple[str, ...] = tuple(dataset.get("band_names", ()))
         self.data_name: str = dataset["name"]
         self.data_fingerprint: str = dataset["fingerprint"]
         self.scaling = Scaling(**dataset["scaling"])
@@ -312,6 +313,8 @@ def _check_guide(generator: LensGenerator, guide: LensGenerator, folder: str) ->
         "scaling": (guide.scaling, generator.scaling),
         "path": (guide.config.path, generator.config.path),
     }
+    if guide.band_names and generator.band_names:  # else nothing is known about them
+        pairs["bands"] = guide.band_names, generator.band_names
     for name, (its, own) in pairs.items():
         if its != own:
             raise ConfigError(

@@ -22,8 +22,9 @@ from lensjax.devices.chunks import map_chunks
 from lensjax.devices.mesh import on_each_device, put, replicated, rows_of_a_turn
 from lensjax.metrics.classification import fit_temperature
 from lensjax.models.layers import depth_to_space
-from lensjax.models.vit import to_patches
-from lensjax.run.figures import flux_rows
+from lensjax.models.mae import denormalised
+from lensjax.models.vit import patch_grid, pixels_inside, to_patches
+from lensjax.run.figures import Row, flux_rows
 from lensjax.run.networks import make_image_fn
 from lensjax.run.selection import VALIDATION_LOSS
 from lensjax.run.task_losses import cross_entropy, masked_errors
@@ -121,6 +122,7 @@ class PretrainingWatch:
         self._config, self._scaling, self._mesh = config, data.scaling, mesh
         self._images = _validation_images(config, data)
         self._names = data.train.info.class_names or ("images",)
+        self._bands = data.train.info.bands
         self._turn = rows_of_a_turn(mesh, len(self._images.labels), _MAX_BATCH)
         self._apply = make_image_fn(config)
         self._errors_fn = on_each_device(self._errors, mesh)
@@ -143,27 +145,29 @@ class PretrainingWatch:
         images, keys = self._prepared(flux, numbers)
         model = self._config.model
         output = self._apply(params, images, keys)
-        patches = to_patches(images, model.patch_size)
         estimate = output.patches
         if model.normalise_patches:  # brightness and contrast are those of the true patch
-            mean = jnp.mean(patches, axis=-1, keepdims=True)
-            estimate = mean + estimate * jnp.std(patches, axis=-1, keepdims=True)
-        is_visible = output.seen[..., None]
-        black = jnp.full_like(patches, jnp.min(images))
-        rows, columns = (side // model.patch_size for side in images.shape[1:3])
+            patches = to_patches(images, model.patch_size)
+            estimate = denormalised(
+                estimate, patches, pixels_inside(images.shape[1:], model.patch_size)
+            )
+        height, width = images.shape[1:3]
+        rows, columns = patch_grid(height, width, model.patch_size)
 
-        def to_flux(values: Array) -> Array:
+        def to_pixels(values: Array) -> Array:
             grid = values.reshape(len(values), rows, columns, -1)
-            return self._scaling.to_flux(depth_to_space(grid, model.patch_size))
+            return depth_to_space(grid, model.patch_size)[:, :height, :width]
 
-        visible = jnp.where(is_visible, patches, black)
-        reconstructed = jnp.where(is_visible, patches, estimate)
-        return to_flux(visible), to_flux(reconstructed)
+        is_visible = to_pixels(jnp.broadcast_to(output.seen[..., None], estimate.shape))
+        black = jnp.min(images, axis=(0, 1, 2), keepdims=True)  # of each band
+        visible = jnp.where(is_visible, images, black)
+        reconstructed = jnp.where(is_visible, images, to_pixels(estimate))
+        return self._scaling.to_flux(visible), self._scaling.to_flux(reconstructed)
 
     def draw(self, params: Any) -> Draw:
         """Draws rows of true images, of their visible patches, and of reconstructions."""
         columns = self._config.sample.grid_columns
-        rows: list[tuple[str, np.ndarray]] = []
+        rows: list[Row] = []
         for label, name in enumerate(self._names):
             places = np.flatnonzero(self._images.labels == label)[:columns]
             flux = self._images.images[places]
@@ -171,11 +175,11 @@ class PretrainingWatch:
             reconstruct_fn = functools.partial(self._reconstruct_fn, params)
             visible, reconstructed = map_chunks(reconstruct_fn, turn, flux, places.astype(np.int32))
             rows += [
-                (f"{name}\nreal", flux),
-                (f"{name}\nseen", visible),
-                (f"{name}\nfound", reconstructed),
+                Row(name, "real", flux),
+                Row(name, "seen", visible),
+                Row(name, "found", reconstructed),
             ]
-        return flux_rows(rows, float(np.nanmax(self._images.images))), {}
+        return flux_rows(rows, [self._images.images], self._bands), {}
 
     def validate(self, step: int, params: Any) -> Mapping[str, float]:
         """Measures the scalars of a validation and logs them."""

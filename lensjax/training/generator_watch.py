@@ -40,6 +40,7 @@ class Samples:
             for images in first_of_each_class(data.train, self._per_class)
         ]
         self._names = data.train.info.class_names or ("images",)
+        self._bands = data.train.info.bands
         sample_fn = make_sample_fn(config, data.scaling, data.image_shape, self._sample)
         self._drawing = Drawing(sample_fn, mesh)
 
@@ -58,13 +59,13 @@ class Samples:
         generated = np.split(images, len(self._names))
         real = self._real
         shown = [[rows[:columns] for rows in by_class] for by_class in (generated, real)]
-        picture = lens_grid(shown[0], self._names, shown[1])
+        picture = lens_grid(shown[0], self._names, shown[1], self._bands)
         if not self._judged:
             return picture, {}
         ours, theirs = (
             [rows[: self._judged] for rows in by_class] for by_class in (generated, real)
         )
-        return picture, light_scores(ours, theirs, self._names, self._data_name)
+        return picture, light_scores(ours, theirs, self._names, self._data_name, self._bands)
 
 
 class GeneratorWatch:

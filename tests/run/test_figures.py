@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from lensjax.run import figures
-from lensjax.run.figures import lens_grid, save_png, training_curves
+from lensjax.run.figures import contact_sheet, lens_grid, save_png, training_curves
 
 NAMES = ("axion", "cdm", "no_sub")
 SIDE = 16
@@ -116,10 +116,68 @@ def test_classes_may_have_fewer_images_or_none():
     assert np.array_equal(panels[4, 0], white)
 
 
-def test_only_the_first_channel_is_drawn():
-    image = np.concatenate([_flat(1.0), _flat(0.0)], axis=-1)
-    one = lens_grid([image], ["a"], [image])
-    assert np.array_equal(one, lens_grid([_flat(1.0)], ["a"], [_flat(1.0)]))
+def test_each_band_has_a_row_and_a_scale_of_its_own_that_real_and_generated_share():
+    def pair(first: float, second: float) -> np.ndarray:
+        return np.concatenate([_flat(first), _flat(second)], axis=-1)
+
+    real, generated = [pair(1.0, 50.0), pair(0.5, 100.0)], [pair(0.2, 60.0), pair(0.1, 2.0)]
+    panels = _panels(lens_grid(generated, NAMES[:2], real, ("g", "r")), rows=8, columns=2)
+    # Class by class, band by band, real above generated.
+    for row, share in enumerate((1.0, 0.2, 0.5, 0.6, 0.5, 0.1, 1.0, 0.02)):
+        assert _close(panels[row], share), row
+
+
+def _labels(monkeypatch, draw) -> list[str]:
+    from matplotlib.figure import Figure
+
+    seen: list[str] = []
+    render = figures.pixels_of
+
+    def look(figure: Figure):
+        seen.extend(text.get_text() for axis in figure.axes for text in axis.texts)
+        return render(figure)
+
+    monkeypatch.setattr(figures, "pixels_of", look)
+    draw()
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("num", "bands", "parts"),
+    [
+        (1, ("F814W",), []),
+        (2, (), ["band 1", "band 2"]),
+        (3, ("g", "r", "i"), ["colour", "g", "r", "i"]),
+        (4, tuple("griz"), ["colour", *"griz"]),
+        (11, (), ["colour", *(f"band {n}" for n in (1, 3, 5, 7, 9, 11))]),
+    ],
+)
+def test_rows_are_named_after_class_band_and_kind(monkeypatch, num, bands, parts):
+    images = [np.random.default_rng(0).random((1, 8, 8, num), np.float32)]
+    expected = [f"a\n{part}\n{kind}" for part in parts for kind in ("real", "generated")]
+    drawn = _labels(monkeypatch, lambda: lens_grid(images, ("a",), images, bands))
+    assert drawn == (expected or ["a\nreal", "a\ngenerated"])
+    drawn = _labels(monkeypatch, lambda: contact_sheet(images, ("a",), bands))
+    assert drawn[-max(1, len(parts)) :] == ([f"a\n{part}" for part in parts] or ["a"])
+
+
+@pytest.mark.parametrize("draw", ["grid", "sheet"])
+def test_bands_without_a_measurement_are_green(draw):
+    image = np.random.default_rng(0).random((1, 8, 8, 3), np.float32)
+    image[..., 1] = np.nan
+    images = [image, image]
+    if draw == "sheet":
+        panels = _panels(contact_sheet(images, ("a", "b"), ("g", "r", "i")), rows=8, columns=1)
+    else:
+        panels = _panels(lens_grid(images, ("a", "b")), rows=8, columns=1)
+    green = np.array([0, 128, 0])
+    assert [bool((panel == green).all()) for panel in panels] == [True, False, True, False] * 2
+
+
+def test_a_canvas_is_never_longer_than_matplotlib_can_draw(monkeypatch):
+    monkeypatch.setattr(figures, "_MOST_LINES", 4)
+    image = np.ones((1, 8, 8, 3), np.float32)
+    assert lens_grid([image] * 3, NAMES).shape[0] == round((4 * 1.02 + 0.1) * 100)
 
 
 def test_a_png_is_whole_holds_the_picture_and_leaves_nothing_else(tmp_path):

@@ -123,11 +123,17 @@ def tiny_config(**sections: dict[str, Any]) -> configuration.Config:
     return configuration.from_config_dict(nested(tiny_values(parts | changes)))
 
 
-def tiny_split(num: int = 24, seed: int = 0, class_names: tuple[str, ...] = CLASS_NAMES) -> Any:
+def tiny_split(
+    num: int = 24,
+    seed: int = 0,
+    class_names: tuple[str, ...] = CLASS_NAMES,
+    shape: tuple[int, int, int] = (SIDE, SIDE, 1),
+    band_names: tuple[str, ...] = (),
+) -> Any:
     """Returns a split of random images, brighter with each class."""
     rng = np.random.default_rng(seed)
     labels = np.arange(num, dtype=np.int32) % max(1, len(class_names))
-    images = rng.gamma(2.0, 1.0, (num, SIDE, SIDE, 1)) * (1 + labels.reshape(-1, 1, 1, 1))
+    images = rng.gamma(2.0, 1.0, (num, *shape)) * (1 + labels.reshape(-1, 1, 1, 1))
     images = images.astype(np.float32)
     info = DatasetInfo(
         name=MINI_SET,
@@ -135,11 +141,12 @@ def tiny_split(num: int = 24, seed: int = 0, class_names: tuple[str, ...] = CLAS
         class_names=class_names,
         parameter_names=(),
         split_sizes={"train": num},
-        image_shape=(SIDE, SIDE, 1),
+        image_shape=shape,
         flux_unit="counts",
         minimum=float(images.min()),
         maximum=float(images.max()),
         pixel_scale_arcsec=0.1,
+        band_names=band_names,
     )
     return LensSplit(images, labels, np.zeros((num, 0), np.float32), info)
 

@@ -55,9 +55,9 @@ def finished(tmp_path_factory):
     """A run of 12 steps that nothing disturbed: workdir, state and log."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
 
-    def grid(generated, names, real):
+    def grid(generated, names, real, bands):
         SHOWN.update(generated=generated, real=real, names=names)
-        return lens_grid(generated, names, real)
+        return lens_grid(generated, names, real, bands)
 
     with pytest.MonkeyPatch.context() as patch, captured_log() as log:
         patch.setattr(generator_watch, "lens_grid", grid)

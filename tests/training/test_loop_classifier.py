@@ -25,6 +25,7 @@ from lensjax.data.dataset import LensSplit
 from lensjax.data.subset import divide
 from lensjax.errors import CheckpointError, ConfigError, DataError, WorkdirError
 from lensjax.run import writers
+from lensjax.run.figures import Row
 from lensjax.run.learning import abstract_state
 from lensjax.run.selection import VALIDATION_LOSS, restore_best
 from lensjax.training import class_watch, monitor, tasks
@@ -284,9 +285,9 @@ def probing_config(start_from: pathlib.Path, model: Any = None, **classify: Any)
 def pretrained(tmp_path_factory):
     """Workdir and state of a masked autoencoder, and the rows of its last picture."""
     workdir = tmp_path_factory.mktemp("pretrained") / "run"
-    rows: list[tuple[str, np.ndarray]] = []
+    rows: list[Row] = []
 
-    def keep(found: list[tuple[str, np.ndarray]], brightest: float) -> np.ndarray:
+    def keep(found: list[Row], *settings: Any) -> np.ndarray:
         rows.extend(found)
         return BLANK
 
@@ -306,9 +307,10 @@ def test_an_autoencoder_trains_and_shows_what_it_finds(pretrained):
     assert np.isfinite(lines[-1][VALIDATION_LOSS])
     assert not (workdir / "best").exists()
     kinds = ("real", "seen", "found")
-    names = [f"{name}\n{kind}" for name in ("axion", "cdm", "no_sub") for kind in kinds]
-    assert [name for name, _ in rows] == names
-    for (_, real), (_, seen), (_, found) in zip(rows[::3], rows[1::3], rows[2::3], strict=True):
+    names = [(name, kind) for name in ("axion", "cdm", "no_sub") for kind in kinds]
+    assert [row[:2] for row in rows] == names
+    images = [row.images for row in rows]
+    for real, seen, found in zip(images[::3], images[1::3], images[2::3], strict=True):
         assert real.shape == seen.shape == found.shape == (1, *SHAPE)
         patches = [one.reshape(1, 2, 8, 2, 8).swapaxes(2, 3) for one in (real, seen, found)]
         same = np.isclose(patches[0], patches[1], rtol=1e-3).all(axis=(-1, -2))
