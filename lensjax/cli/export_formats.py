@@ -1,5 +1,8 @@
 """Images of a split as npy, FITS or HDF5 files, with all facts about them.
 
+Images of one band are `[H, W]` in npy and FITS files. Of several bands, npy files have
+`[H, W, C]`, and FITS files an extension for each band behind an empty primary unit.
+
 Rows run upwards in y in every format, as in `LensSplit`; FITS readers draw them so, and most others
 need `origin="lower"`.
 """
@@ -8,8 +11,9 @@ import csv
 import dataclasses
 import math
 import pathlib
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +30,7 @@ _BLOCK = 1024  # images in memory besides the split itself
 # FITS's names for our units; a unit of the user's own files is written as it was read.
 _FITS_UNITS = {"counts/s": "count/s", "counts": "count"}
 _NO_UNITS = ("arbitrary", "unknown")
+_LONGEST_EXTNAME = 60  # letters: a text in one card has 68, and some are for a number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,8 +171,8 @@ def _ascii(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode()
 
 
-def _common_cards(description: Description, image_shape: tuple[int, int, int]) -> list[Any]:
-    """The header cards that all images share."""
+def _fact_cards(description: Description) -> list[Any]:
+    """The header cards that all images share, without those about axes."""
     facts = description.facts()
     cards: list[Any] = [
         ("DATASET", _ascii(facts["data_set"])),
@@ -186,12 +191,19 @@ def _common_cards(description: Description, image_shape: tuple[int, int, int]) -
         if name in facts:
             cards.append((keyword, facts[name], comment))
     pixel = description.info.pixel_scale_arcsec
-    if pixel is None:
-        return cards
-    cards.append(("PIXSCALE", pixel, "[arcsec] side of a pixel"))
+    if pixel is not None:
+        cards.append(("PIXSCALE", pixel, "[arcsec] side of a pixel"))
+    return cards
+
+
+def _axis_cards(info: DatasetInfo) -> list[Any]:
+    """The header cards of the axes of an image; none where the side of a pixel is not known."""
+    height, width = info.image_shape[:2]
+    pixel = info.pixel_scale_arcsec
+    cards: list[Any] = []
     # Offsets from the lens along plain axes: these lenses lie nowhere on the sky, so that a
     # projection such as RA---TAN would claim a place and a direction that they do not have.
-    for axis, name, size in ((1, "x", image_shape[1]), (2, "y", image_shape[0])):
+    for axis, name, size in ((1, "x", width), (2, "y", height)) if pixel is not None else ():
         cards += [
             (f"CTYPE{axis}", "LINEAR"),
             (f"CNAME{axis}", name),
@@ -203,19 +215,40 @@ def _common_cards(description: Description, image_shape: tuple[int, int, int]) -
     return cards
 
 
+def extension_names(band_names: Sequence[str]) -> list[str]:
+    """The FITS extension of each band: its name in letters that every reader takes.
+
+    A name of which nothing is left becomes `BAND2` for the second band; one that readers, which
+    ignore case, could not tell from an earlier one gets its number.
+    """
+    names: list[str] = []
+    taken = {"PRIMARY"}
+    for number, band in enumerate(band_names, start=1):
+        name = re.sub(r"[^A-Za-z0-9.+-]+", "_", band).strip("_")[:_LONGEST_EXTNAME]
+        name = name or f"BAND{number}"
+        while name.upper() in taken:
+            name += f"_{number}"
+        taken.add(name.upper())
+        names.append(name)
+    return names
+
+
 def _fits_writer(
     split: LensSplit, description: Description
 ) -> Callable[[pathlib.Path, np.ndarray, int], None]:
+    """Makes the function that writes an image: one band as the primary image, else by extension."""
     from astropy.io import fits
 
-    common = [fits.Card(*card) for card in _common_cards(description, split.info.image_shape)]
+    facts = [fits.Card(*card) for card in _fact_cards(description)]
+    axes = [fits.Card(*card) for card in _axis_cards(description.info)]
+    extensions = extension_names(split.info.band_names or [""] * split.info.image_shape[-1])
     names = split.info.parameter_names
     class_names = _class_names(split)
     exposure = names.index("exposure_time_s") if "exposure_time_s" in names else None
 
     def write(path: pathlib.Path, image: np.ndarray, index: int) -> None:
         label, vector = split.labels[index], split.parameters[index]
-        cards = [*common, fits.Card("LABEL", int(label))]
+        cards = [fits.Card("LABEL", int(label))]
         if class_names[label]:
             cards.append(fits.Card("CLASS", _ascii(class_names[label])))
         if exposure is not None and np.isfinite(vector[exposure]):
@@ -226,9 +259,17 @@ def _fits_writer(
             for name, value in zip(names, vector, strict=True)
             if np.isfinite(value)
         ]
-        plane = image[..., 0] if image.shape[-1] == 1 else np.moveaxis(image, -1, 0)
-        unit = fits.PrimaryHDU(np.ascontiguousarray(plane), fits.Header(cards))
-        unit.writeto(path, output_verify="exception")
+        planes = [np.ascontiguousarray(plane) for plane in np.moveaxis(image, -1, 0)]
+        if len(planes) == 1:
+            units = [fits.PrimaryHDU(planes[0], fits.Header([*facts, *axes, *cards]))]
+        else:
+            units = [fits.PrimaryHDU(None, fits.Header([*facts, *cards]))]
+            for plane, band, name in zip(planes, split.info.bands, extensions, strict=True):
+                # As a card, because astropy's own argument writes capitals.
+                own = [fits.Card("EXTNAME", name), fits.Card("BAND", _ascii(band))]
+                header = fits.Header([*facts, *axes, *cards, *own])
+                units.append(fits.ImageHDU(plane, header))
+        fits.HDUList(units).writeto(path, output_verify="exception")
 
     return write
 
@@ -248,7 +289,8 @@ def write_hdf5(
     """Writes one HDF5 file of a split.
 
     Datasets: `images` float32 `[N, H, W, C]`, `labels` int32 `[N]`, `class_names`, `parameters`
-    float32 `[N, P]`, `parameter_names`. Facts about all images are attributes.
+    float32 `[N, P]`, `parameter_names`, and `band_names` where they are known. Facts about all
+    images are attributes.
 
     Args:
       split: the images.
@@ -284,6 +326,8 @@ def write_hdf5(
             advance(len(block))
         file.create_dataset("labels", data=np.asarray(split.labels, np.int32))
         file.create_dataset("class_names", data=list(info.class_names), dtype=text)
+        if info.band_names:
+            file.create_dataset("band_names", data=list(info.band_names), dtype=text)
         file.create_dataset("parameters", data=np.asarray(split.parameters, np.float32))
         file.create_dataset("parameter_names", data=list(info.parameter_names), dtype=text)
         file.attrs.update(description.facts())

@@ -109,6 +109,7 @@ def _generated_source(workdir: pathlib.Path) -> Source:
         | {
             "class_names": tuple(dataset["class_names"]),
             "parameter_names": (),
+            "band_names": tuple(dataset.get("band_names", ())),
             "split_sizes": {GENERATED_PART: len(images)},
             "image_shape": shape,
         }
@@ -186,6 +187,7 @@ def _record(config: Config, source: Source, patterns: list[str]) -> dict[str, An
         **source.description(config.export.scale).facts(),
         "class_names": list(source.info.class_names),
         "image_shape": list(source.info.image_shape),
+        "band_names": list(source.info.band_names),
         "num_images": {name: source.info.split_sizes[name] for name in source.readers},
         "versions": provenance.versions(),
         "git_revision": provenance.git_revision(),

@@ -39,7 +39,9 @@ META = {
 }
 
 
-def make_split(name="train", shape=(16, 16, 1), class_names=CLASS_NAMES, seed=0) -> LensSplit:
+def make_split(
+    name="train", shape=(16, 16, 1), class_names=CLASS_NAMES, seed=0, band_names=()
+) -> LensSplit:
     """Random images with negative zeros, tiny numbers and missing parameters."""
     num = SIZES[name]
     rng = np.random.default_rng([seed, num])
@@ -59,6 +61,7 @@ def make_split(name="train", shape=(16, 16, 1), class_names=CLASS_NAMES, seed=0)
         published_scale=2.0,
         psf_fwhm_arcsec=0.16,
         zero_point_mag=24.0,
+        band_names=band_names,
     )
     labels = np.arange(num, dtype=np.int32) % max(1, len(class_names))
     return LensSplit(images, labels, parameters, info)
@@ -148,9 +151,11 @@ def test_each_file_holds_its_image_bit_for_bit(set_up, source, file_format, scal
             plane = image[..., 0] if shape[-1] == 1 else image
             if file_format == "npy":
                 found = np.load(folder / row["file"], allow_pickle=False)
-            else:
+            elif shape[-1] == 1:
                 found = fits.getdata(folder / row["file"])
-                plane = plane if shape[-1] == 1 else plane.transpose(2, 0, 1)
+            else:
+                with fits.open(folder / row["file"]) as units:
+                    found = np.stack([unit.data for unit in units[1:]], axis=-1)
             assert found.shape == plane.shape
             assert found.dtype.newbyteorder("=") == np.float32
             assert found.astype("=f4").tobytes() == np.ascontiguousarray(plane).tobytes()
@@ -212,6 +217,45 @@ def test_fits_headers_pass_the_verification_and_say_what_is_known(set_up, source
                     assert header[keyword] == float(values[0])
                 else:
                     assert keyword not in header
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    ("band_names", "extensions"),
+    [
+        (("g", "r", "i"), ("g", "r", "i")),
+        ((), ("BAND1", "BAND2", "BAND3")),
+        (("I", "i", "β/2"), ("I", "i_2", "2")),
+        (("primary", "日本", "BAND2"), ("primary_1", "BAND2", "BAND2_3")),
+    ],
+)
+def test_each_band_is_an_extension_with_all_facts(set_up, source, band_names, extensions):
+    workdir = set_up(shape=(16, 12, 3), band_names=band_names)
+    run(workdir, source=source, format="fits", split="test")
+    folder = workdir / "export" if source == "generated" else workdir / "export" / "test"
+    with fits.open(folder / "axion" / "000000.fits") as units:
+        units.verify("exception")
+        assert [unit.header.get("EXTNAME") for unit in units] == [None, *extensions]
+        assert units[0].data is None
+        assert "CTYPE1" not in units[0].header
+        for unit in units:
+            assert unit.header["CLASS"] == "axion"
+            assert unit.header["MAGZERO"] == 24.0
+            assert unit.header["DATAFP"] == make_split().info.fingerprint
+        for number, unit in enumerate(units[1:], start=1):
+            band = band_names[number - 1] if band_names else f"band {number}"
+            assert unit.header["BAND"] == band.encode("ascii", "backslashreplace").decode()
+            assert units[extensions[number - 1]].data is unit.data  # found by its name
+            assert (unit.header["CDELT1"], unit.header["CRPIX2"]) == (0.1, 8.5)
+    record = json.loads((workdir / "export" / EXPORT_FILE).read_text())
+    assert record["band_names"] == list(band_names)
+
+
+def test_hdf5_names_the_bands(set_up):
+    workdir = set_up(shape=(16, 12, 2), band_names=("g", "β"))
+    run(workdir, format="hdf5", split="test")
+    with h5py.File(workdir / "export" / "test.h5") as file:
+        assert file["band_names"].asstr()[()].tolist() == ["g", "β"]
 
 
 def test_the_fits_coordinates_are_offsets_in_arcsec_that_grow_with_row_and_column(set_up):
