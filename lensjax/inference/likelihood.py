@@ -213,7 +213,7 @@ def log_volume(scaling: Scaling, flux: np.ndarray) -> np.ndarray:
     """Log |d to_model / d flux| summed over the pixels of each image, float64 `[N]`.
 
     Args:
-      scaling: the map from flux to the model's range.
+      scaling: the map from flux to the model's range; its constants may differ by channel.
       flux: `[N, H, W, C]`; above 0 for `sqrt`.
 
     Raises:
@@ -228,10 +228,10 @@ def log_volume(scaling: Scaling, flux: np.ndarray) -> np.ndarray:
             )
         slopes = -np.log(2 * np.sqrt(flux))
     elif scaling.kind == "asinh":
-        slopes = -np.log(np.hypot(flux, scaling.softening))
+        slopes = -np.log(np.hypot(flux, np.asarray(scaling.softening)))
     else:
         slopes = np.zeros_like(flux)
-    return np.sum(slopes - math.log(scaling.spread), axis=(1, 2, 3))
+    return np.sum(slopes - np.log(np.asarray(scaling.spread)), axis=(1, 2, 3))
 
 
 def check_images(images: Any, image_shape: tuple[int, int, int]) -> np.ndarray:

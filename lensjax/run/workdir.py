@@ -8,7 +8,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lensjax.config import (
@@ -20,6 +20,7 @@ from lensjax.config import (
     to_dict,
 )
 from lensjax.data.dataset import DatasetInfo
+from lensjax.data.flux_range import FEATURES, is_flux_range
 from lensjax.data.scaling import SCALINGS, Scaling
 from lensjax.errors import ConfigError, WorkdirError
 from lensjax.files.atomic import write_json
@@ -72,10 +73,29 @@ def _is_scaling(value: Any) -> bool:
         isinstance(value, dict)
         and needed <= value.keys() <= {field.name for field in fields}
         and value["kind"] in SCALINGS
-        and all(_is_number(constant) for name, constant in value.items() if name != "kind")
-        and value["spread"] > 0
-        and value.get("softening", 1.0) > 0
     )
+
+
+def _is_constant(value: Any, channels: int, *, positive: bool) -> bool:
+    """Whether a value is a number, or a list with one for each channel."""
+    numbers = value if isinstance(value, list) else [value] * channels
+    return len(numbers) == channels and all(
+        _is_number(number) and (number > 0 or not positive) for number in numbers
+    )
+
+
+def _check_scaling(path: pathlib.Path, scaling: Mapping[str, Any], channels: int) -> None:
+    """Raises `WorkdirError` for a constant that does not fit images of so many channels."""
+    for name in sorted(scaling.keys() - {"kind"}):
+        positive = name != "shift"
+        if not _is_constant(scaling[name], channels, positive=positive):
+            words = "a finite number" + (" above 0" if positive else "")
+            if channels > 1:
+                words += f", or {channels} of them, one for each channel of image_shape"
+            raise WorkdirError(
+                f"{path}: scaling.{name} is {str(scaling[name])[:80]}; allowed: {words}. It was "
+                "not written by lensjax, or is damaged"
+            )
 
 
 # The fields that `dataset.json` must hold: a check of each, and its description.
@@ -88,8 +108,18 @@ _DATASET_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: isinstance(v, list) and len(v) == 3 and all(type(n) is int and n > 0 for n in v),
         "three positive integers",
     ),
-    "scaling": (_is_scaling, "a scaling with finite numbers"),
+    "scaling": (_is_scaling, f"kind (one of {', '.join(SCALINGS)}), shift, spread, softening"),
 }
+
+
+def _check_flux_ranges(path: pathlib.Path, ranges: Any, channels: int) -> None:
+    """Raises `WorkdirError` for ranges of flux that do not fit images of so many channels."""
+    if not isinstance(ranges, list) or not all(is_flux_range(one, channels) for one in ranges):
+        raise WorkdirError(
+            f"{path}: flux_ranges is {str(ranges)[:80]}; allowed: a list of ranges, each with "
+            f"lowest and highest values of {channels} channels under {', '.join(FEATURES)}. It was "
+            "not written by lensjax, or is damaged"
+        )
 
 
 # Defaults of the fields that it may lack, as in files of other programs.
@@ -115,6 +145,10 @@ def read_dataset(workdir: pathlib.Path) -> dict[str, Any]:
                 f"{path}: {name} is {str(content.get(name))[:80]}; allowed: {words}. It was not "
                 "written by lensjax, or is damaged"
             )
+    channels = content["image_shape"][2]
+    _check_scaling(path, content["scaling"], channels)
+    # Older runs and other programs do not write them; an empty list says nothing.
+    _check_flux_ranges(path, content.setdefault("flux_ranges", []), channels)
     for name, default in _DATASET_DEFAULTS.items():
         value = content.setdefault(name, default)
         if not (_is_number(value) or (value is None and default is None)):

@@ -4,15 +4,22 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from lensjax.config import DataConfig
-from lensjax.data.catalogue import is_same_content
+from lensjax import prng
+from lensjax.config import Config, DataConfig
+from lensjax.data.augmentation import central_cut_out, make_observe_fn
+from lensjax.data.catalogue import SIMULATED_SETS, is_same_content
 from lensjax.data.dataset import Split
+from lensjax.data.flux_range import FluxRange, fit_flux_range
 from lensjax.data.scaling import Scaling, fit_scaling, num_reference_images
 from lensjax.errors import ConfigError
 from lensjax.files.atomic import write_json
 from lensjax.run import workdir as files
+
+_MOST_IN_RANGES = 1024  # images from which the ranges of flux are found
 
 
 class TrainingData(NamedTuple):
@@ -40,7 +47,35 @@ def scaling_of_images(split: Split, data: DataConfig) -> Scaling:
     info = split.info
     count = min(num_reference_images(info.image_shape), len(split))
     reference = split.examples(np.arange(count)).images
-    return fit_scaling(data.scaling, data.model_std, reference, info.minimum, masked=info.masked)
+    return fit_scaling(
+        data.scaling,
+        data.model_std,
+        reference,
+        info.minimum,
+        masked=info.masked,
+        band_names=info.band_names,
+    )
+
+
+def flux_ranges(split: Split, image_shape: tuple[int, int, int], config: Config) -> list[FluxRange]:
+    """Finds the ranges of flux of each kind of training images: without noise, and with it.
+
+    Args:
+      split: the images to train on.
+      image_shape: `(H, W, C)` of the network's input.
+      config: says how many images get noise, and which.
+    """
+    info, classify = split.info, config.classify
+    count = min(_MOST_IN_RANGES, num_reference_images(info.image_shape), len(split))
+    images = split.examples(np.arange(count)).images
+    images = central_cut_out(images, (info.image_shape[0] - image_shape[0]) // 2)
+    kinds = [images] if classify.noise_share < 1 else []
+    if classify.noise_share > 0:
+        survey = SIMULATED_SETS[config.data.name].survey
+        observe = make_observe_fn(survey, 1.0, classify.noise_magnitudes)
+        keys = prng.keys(prng.key(0, "flux_range"), jnp.arange(count))
+        kinds.append(np.asarray(jax.jit(jax.vmap(observe))(keys, images)))
+    return [fit_flux_range(kind) for kind in kinds]
 
 
 def claim_dataset(
@@ -48,6 +83,7 @@ def claim_dataset(
     split: Split,
     image_shape: tuple[int, int, int],
     make_scaling: Callable[[Split], Scaling],
+    config: Config | None = None,
 ) -> Scaling:
     """Writes `dataset.json`, or checks that a resumed run has the data that it began with.
 
@@ -56,6 +92,7 @@ def claim_dataset(
       split: the images to train on.
       image_shape: `(H, W, C)` of the network's input.
       make_scaling: makes the scaling of a run that begins.
+      config: says which noise the network sees; None for none.
 
     Returns:
       The scaling of the run.
@@ -75,7 +112,8 @@ def claim_dataset(
             )
         return Scaling(**begun_with["scaling"])
     scaling = make_scaling(split)
-    write_json(path, _describe(split, scaling, image_shape))
+    ranges = flux_ranges(split, image_shape, config or Config())
+    write_json(path, {**_describe(split, scaling, image_shape), "flux_ranges": ranges})
     return scaling
 
 

@@ -7,11 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lensjax.data.arrays import simulate
+from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.scaling import (
     NUM_REFERENCE_IMAGES,
     Scaling,
     fit_scaling,
     num_reference_images,
+    usual_range,
 )
 from lensjax.errors import DataError
 
@@ -152,3 +155,135 @@ def test_pixels_without_a_measurement_do_not_count(kind):
     assert found.spread == pytest.approx(expected.spread, rel=1e-6)
     with pytest.raises(DataError, match="not finite"):
         fit_scaling(kind, 0.5, masked, 0.0)
+
+
+# Images whose constants are known: mostly faint pixels, fluxes as those of a survey.
+SURVEY = np.random.default_rng(1).gamma(0.3, size=(1000, 8, 8, 1)).astype(np.float32)
+SURVEY *= np.random.default_rng(2).lognormal(0.0, 1.0, (1000, 1, 1, 1)).astype(np.float32)
+
+
+def with_bright_pixels(images: np.ndarray, num: int, value: float = 1e6) -> np.ndarray:
+    """The images with one pixel each in the first `num` that no lens has."""
+    hit = images.copy()
+    hit[:num, 3, 3, 0] = value
+    return hit
+
+
+def all_pixels_formula(kind: str, images: np.ndarray) -> Scaling:
+    """The constants with every pixel, as each set had them before bright pixels were left out."""
+    softening = 1.0
+    if kind == "asinh":
+        softening = 0.01 * float(np.max(np.abs(images)))
+        images = np.arcsinh(images / softening)
+    elif kind == "sqrt":
+        images = np.sqrt(images)
+    std = float(images.std(dtype=np.float64))
+    return Scaling(kind, float(images.mean(dtype=np.float64)), std / 0.5, softening)
+
+
+@each_kind
+@pytest.mark.parametrize(
+    ("num_images", "num", "value"),
+    [(1000, 12, 1e6), (100, 12, 1e6), (12, 2, 1e6), (4, 1, 1e6), (1000, 12, -1e6)],
+)
+def test_a_few_bright_pixels_do_not_set_the_scale(kind, num_images, num, value):
+    value = abs(value) if kind == "sqrt" else value
+    images = SURVEY[:num_images]
+    found = fitted(kind, with_bright_pixels(images, num, value))
+    model = np.asarray(found.to_model(jnp.asarray(images)), np.float64)
+    assert model.std() == pytest.approx(0.5, rel=0.05)
+    assert abs(model.mean()) < 0.02
+    assert found.softening == pytest.approx(fitted(kind, images).softening, rel=0.4)
+
+
+@each_kind
+def test_a_sky_that_was_not_subtracted_hides_no_bright_pixel(kind):
+    images = SURVEY + np.float32(5000)
+    found = fitted(kind, with_bright_pixels(images, 12))
+    # The sky leaves float32 few digits for the lenses.
+    assert np.asarray(found.to_model(jnp.asarray(images))).std() == pytest.approx(0.5, rel=0.05)
+
+
+@each_kind
+def test_an_image_thirty_times_as_bright_is_not_clipped(kind):
+    scaling = fitted(kind, SURVEY)
+    bright = SURVEY[:4] / SURVEY[:4].max() * 30 * np.median(SURVEY.max(axis=(1, 2, 3)))
+    # float32 keeps fewer digits of a flux the steeper its map back is.
+    for images, tolerance in ((bright, 1e-6), (1000 * bright, 4e-6)):
+        there_and_back = np.asarray(scaling.to_flux(scaling.to_model(jnp.asarray(images))))
+        assert np.max(np.abs(there_and_back - images)) <= tolerance * images.max()
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", sorted(SIMULATED_SETS))
+def test_simulated_sets_keep_their_constants_bit_for_bit(name):
+    class_names = ("axion", "cdm", "no_sub")
+    images = np.concatenate([simulate(name, label, 100, seed=3)[0] for label in class_names])
+    for kind in KINDS:
+        if kind != "sqrt" or images.min() >= 0:
+            assert fitted(kind, images) == all_pixels_formula(kind, images)
+    low, high = usual_range(images[..., 0])
+    assert low / 15 < images.min() < images.max() < high / 15
+
+
+@each_kind
+def test_a_set_without_bright_pixels_keeps_its_constants_bit_for_bit(kind):
+    assert fitted(kind, SURVEY) == all_pixels_formula(kind, SURVEY)
+
+
+@each_kind
+def test_each_band_has_its_own_constants(kind):
+    bands = np.concatenate([SURVEY, 100 * SURVEY[::-1], 1e-3 * SURVEY], axis=-1)
+    scaling = fitted(kind, bands)
+    model = np.asarray(jax.jit(scaling.to_model)(jnp.asarray(bands)), np.float64)
+    np.testing.assert_allclose(model.std(axis=(0, 1, 2)), 0.5, rtol=1e-4)
+    np.testing.assert_allclose(model.mean(axis=(0, 1, 2)), 0.0, atol=1e-4)
+    for channel in range(3):
+        alone = fitted(kind, bands[..., channel : channel + 1])
+        for name in ("shift", "spread", "softening"):
+            assert getattr(scaling, name)[channel] == pytest.approx(getattr(alone, name), rel=1e-6)
+    there_and_back = np.asarray(scaling.to_flux(jnp.asarray(model, jnp.float32)))
+    error = np.max(np.abs(there_and_back - bands), axis=(0, 1, 2))
+    assert np.all(error <= 2e-6 * bands.max(axis=(0, 1, 2)))
+
+
+def test_constants_of_bands_are_hashed_and_survive_json():
+    scaling = fitted("asinh", np.concatenate([SURVEY, 7 * SURVEY], axis=-1))
+    again = Scaling(**json.loads(json.dumps(scaling.to_dict())))
+    assert again == scaling
+    assert hash(again) == hash(scaling)
+    assert all(isinstance(value, list) for value in list(scaling.to_dict().values())[1:])
+
+
+@each_kind
+def test_numbers_serve_all_bands_as_in_older_files(kind):
+    one = Scaling(kind, 0.5, 2.0, 0.1)
+    three = Scaling(kind, (0.5,) * 3, (2.0,) * 3, (0.1,) * 3)
+    images = jnp.asarray(np.repeat(SURVEY[:3], 3, axis=-1))
+    np.testing.assert_allclose(one.to_model(images), three.to_model(images), rtol=1e-6)
+    np.testing.assert_allclose(one.to_flux(images), three.to_flux(images), rtol=1e-6)
+
+
+def test_a_band_without_contrast_is_named():
+    bands = np.concatenate([SURVEY, np.ones_like(SURVEY)], axis=-1)
+    with pytest.raises(DataError, match="all pixels of channel 1 of the training images are equal"):
+        fitted("linear", bands)
+    with pytest.raises(DataError, match=r"channel 1 \(i\) of"):
+        fit_scaling("linear", 0.5, bands, 0.0, band_names=("g", "i"))
+
+
+@each_kind
+def test_masked_pixels_and_bright_ones_are_left_out_together(kind):
+    images = with_bright_pixels(SURVEY, 12)
+    images[20:60, :4] = np.nan
+    images[60] = np.nan
+    found = fit_scaling(kind, 0.5, images, 0.0, masked=True)
+    kept = SURVEY[61:]
+    assert np.asarray(found.to_model(jnp.asarray(kept))).std() == pytest.approx(0.5, rel=0.05)
+
+
+def test_infinite_pixels_are_refused_though_a_set_is_masked():
+    images = SURVEY[:5].copy()
+    images[0, 0, 0] = np.inf
+    with pytest.raises(DataError, match="not finite"):
+        fit_scaling("linear", 0.5, images, 0.0, masked=True)

@@ -99,7 +99,7 @@ CASES: dict[str, tuple[str, Callable[[pathlib.Path], object], tuple[str, ...], s
         "generator",
         _changed("dataset.json", scaling={"kind": "linear", "shift": 0, "spread": float("nan")}),
         ("--mode=sample",),
-        "scaling with finite numbers",
+        "scaling.spread is nan; allowed: a finite number above 0",
     ),
     "no classes": (
         "generator",
