@@ -112,7 +112,7 @@ def begin(
     cleanup.enter_context(_claimed(workdir, config, task, image_shape))
     train, validation = task.divide(split, test)
     scaling = hosts.main_first(
-        lambda: claim_dataset(workdir, train, image_shape, task.first_scaling)
+        lambda: claim_dataset(workdir, train, image_shape, task.first_scaling, config)
     )
     data = TrainingData(train, validation, image_shape, scaling)
     checkpoints = Checkpoints(
