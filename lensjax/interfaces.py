@@ -14,11 +14,16 @@ class Batch(NamedTuple):
       image: the model's range, float32 `[B, H, W, C]`.
       label: int32 `[B]`; `num_classes` is the null label.
       measured: bool `[B, H, W, C]`, False where a pixel is not a measurement; None if all are.
+      weight: weight of each pixel in the loss, float32 `[B, H, W, C]`; None for equal weights.
+      variance: flux squared, float32 `[B, H, W, C]`, before the batch is in the model's range; None
+        if the loss needs none.
     """
 
     image: Array
     label: Array
     measured: Array | None = None
+    weight: Array | None = None
+    variance: Array | None = None
 
 
 class Places(NamedTuple):

@@ -74,12 +74,15 @@ class Examples(NamedTuple):
     """A few examples of a split.
 
     Attributes:
-      images: float32 `[B, H, W, C]`, flux per pixel.
+      images: float32 `[B, H, W, C]`, flux per pixel; NaN where a mask says so.
       labels: int32 `[B]`.
+      variance: float32 `[B, H, W, C]`, flux squared, infinite where nothing was measured; None for
+        a set without variances.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    variance: np.ndarray | None = None
 
 
 class Split(Protocol):
@@ -121,12 +124,17 @@ class LensSplit:
       parameters: float32 `[N, P]`, columns named by `info.parameter_names`; NaN where a class has
         no such parameter.
       info: the description of the whole set.
+      variance: float32 `[N, H, W, C]`, see `Examples`; None for a set without variances.
+      mask: bool `[N, H, W, C]`, True for pixels that are not to be used; None for a set without
+        masks.
     """
 
     images: np.ndarray
     labels: np.ndarray
     parameters: np.ndarray
     info: DatasetInfo
+    variance: np.ndarray | None = None
+    mask: np.ndarray | None = None
 
     def __len__(self) -> int:
         """The number of images."""
@@ -134,7 +142,8 @@ class LensSplit:
 
     def examples(self, indices: np.ndarray) -> Examples:
         """The examples at the given places, integers `[B]`."""
-        return Examples(self.images[indices], self.labels[indices])
+        variance = None if self.variance is None else self.variance[indices]
+        return Examples(self.images[indices], self.labels[indices], variance)
 
     def parameter_columns(self, names: Sequence[str]) -> np.ndarray:
         """Some parameters of every image, float32 `[N, len(names)]`, in that order."""

@@ -98,10 +98,17 @@ class DeviceFeed:
       seed: the run's seed.
       spread: the devices, each of which needs all of the arrays, and images per step.
       steps_per_dispatch: steps that are made without the host.
+      variance: whether the step needs the variance of each pixel.
     """
 
     def __init__(
-        self, split: LensSplit, seed: int, spread: Spread, steps_per_dispatch: int = 1
+        self,
+        split: LensSplit,
+        seed: int,
+        spread: Spread,
+        steps_per_dispatch: int = 1,
+        *,
+        variance: bool = False,
     ) -> None:
         self.spread = spread
         self._steps_per_dispatch = steps_per_dispatch
@@ -111,22 +118,24 @@ class DeviceFeed:
         self._sharding = replicated(spread.mesh)
         self._images = put(split.images, self._sharding)
         self._labels = put(split.labels, self._sharding)
+        self._variance = (put(split.variance, self._sharding),) if variance else ()
         self._epoch = -1
         self._order: EpochOrder | None = None
 
     def arguments(self, step: int) -> tuple[Any, ...]:
-        """Gives images `[N, H, W, C]`, labels `[N]` and the `EpochOrder` of the step."""
+        """Gives images `[N, H, W, C]`, labels `[N]`, `EpochOrder` of the step, any variances."""
         epoch = epoch_of(step, self._batch_size, self._num_examples)
         if epoch != self._epoch:
             order = epoch_order(self._seed, epoch, self._batch_size, self._num_examples)
             self._order, self._epoch = put(order, self._sharding), epoch
-        return self._images, self._labels, self._order
+        return self._images, self._labels, self._order, *self._variance
 
     def batch(self, step: Array, places: Places, *arguments: Any) -> Batch:
         """Gathers the step's examples, in flux units."""
-        images, labels, order = arguments
+        images, labels, order, *variances = arguments
         indices = batch_indices(order, step, places)
-        return Batch(images[indices], labels[indices])
+        variance = variances[0][indices] if variances else None
+        return Batch(images[indices], labels[indices], variance=variance)
 
     def stack(self, step_fn: StepFn) -> StepFn:
         """Joins the steps of a dispatch, which share all arguments."""
@@ -184,13 +193,21 @@ class StreamFeed:
       seed: the run's seed.
       spread: how a batch lies on the devices, and images per step.
       steps_per_dispatch: steps that are made without the host.
+      variance: whether the step needs the variance of each pixel.
     """
 
     def __init__(
-        self, split: Split, seed: int, spread: Spread, steps_per_dispatch: int = 1
+        self,
+        split: Split,
+        seed: int,
+        spread: Spread,
+        steps_per_dispatch: int = 1,
+        *,
+        variance: bool = False,
     ) -> None:
         import grain
 
+        self._num_arrays = 3 if variance else 2
         self.spread = spread.for_rows()
         self._steps_per_dispatch = steps_per_dispatch
         own = own_places(spread.mesh, spread.batch_size)
@@ -215,14 +232,16 @@ class StreamFeed:
             if self._iterator is None or step != self._step + 1:
                 self.close()
                 self._iterator = iter(self._batches[step:].to_iter_dataset(self._options))
-            self._newest = self.spread.put_rows(tuple(next(self._iterator)))
+            examples = tuple(next(self._iterator))[: self._num_arrays]
+            self._newest = self.spread.put_rows(examples)
             self._step = step
         return self._newest
 
     def batch(self, step: Array, places: Places, *arguments: Any) -> Batch:
         """Takes the arguments of one step as a batch, in flux units."""
         del step, places
-        return Batch(*arguments)
+        image, label, *variances = arguments
+        return Batch(image, label, variance=variances[0] if variances else None)
 
     def stack(self, step_fn: StepFn) -> StepFn:
         """Joins the steps of a dispatch, each of which has its own arguments."""
@@ -261,15 +280,18 @@ def _memory_bytes(mesh: jax.sharding.Mesh) -> tuple[int | None, str]:
     return memory_bytes(), "the machine"
 
 
-def choose_kind(info: DatasetInfo, num_images: int, mesh: jax.sharding.Mesh) -> Choice:
+def choose_kind(
+    info: DatasetInfo, num_images: int, mesh: jax.sharding.Mesh, *, variance: bool = False
+) -> Choice:
     """`device` where the images take little of the memory, else `stream`.
 
     Args:
       info: the description of the set.
       num_images: images of the split.
       mesh: the devices; each would hold the whole split.
+      variance: whether the variance of each pixel would be held too.
     """
-    size = 4 * num_images * int(np.prod(info.image_shape))
+    size = 4 * num_images * int(np.prod(info.image_shape)) * (1 + variance)
     memory, owner = _memory_bytes(mesh)
     if memory is None:
         return Choice("stream", f"{owner} does not say how much memory it has")
@@ -288,7 +310,13 @@ def check_batch_size(batch_size: int, info: DatasetInfo, num_images: int) -> Non
 
 
 def open_feed(
-    split: Split, name: str, seed: int, spread: Spread, steps_per_dispatch: int = 1
+    split: Split,
+    name: str,
+    seed: int,
+    spread: Spread,
+    steps_per_dispatch: int = 1,
+    *,
+    variance: bool = False,
 ) -> Feed:
     """Opens the feed of the training images.
 
@@ -298,14 +326,17 @@ def open_feed(
       seed: the run's seed.
       spread: the devices, and images per step.
       steps_per_dispatch: steps that are made without the host.
+      variance: whether the step needs the variance of each pixel.
 
     Raises:
       DataError: for a batch larger than the split.
     """
     check_batch_size(spread.batch_size, split.info, len(split))
     if name == "auto":
-        name, reason = from_main(lambda: list(choose_kind(split.info, len(split), spread.mesh)))
+        name, reason = from_main(
+            lambda: list(choose_kind(split.info, len(split), spread.mesh, variance=variance))
+        )
         logging.info("data.placement=auto: %s, because %s", name, reason)
     if name == "device":
-        return DeviceFeed(split.in_memory(), seed, spread, steps_per_dispatch)
-    return StreamFeed(split, seed, spread, steps_per_dispatch)
+        return DeviceFeed(split.in_memory(), seed, spread, steps_per_dispatch, variance=variance)
+    return StreamFeed(split, seed, spread, steps_per_dispatch, variance=variance)

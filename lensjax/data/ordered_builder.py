@@ -28,22 +28,40 @@ def record_bytes(num_pixels: int, num_parameters: int) -> int:
 
 
 def record_features(
-    image_shape: tuple[int, int, int], class_names: tuple[str, ...], num_parameters: int
+    image_shape: tuple[int, int, int],
+    class_names: tuple[str, ...],
+    num_parameters: int,
+    *,
+    variance: bool = False,
+    mask: bool = False,
 ) -> tfds.features.FeaturesDict:
-    """TFDS's description of a record, which `records.decode_record` reads."""
+    """TFDS's description of a record, which `records.decode_record` reads.
+
+    Args:
+      image_shape: `(H, W, C)`.
+      class_names: of the labels; empty for an unlabelled set.
+      num_parameters: numbers that belong to each image.
+      variance: whether a record holds the variance of each pixel.
+      mask: whether it holds a mask, 1 where a pixel is not to be used.
+    """
     as_bytes = tfds.features.Encoding.BYTES
     label: tfds.features.FeatureConnector = tfds.features.Scalar(np.int64)
     if class_names:
         label = tfds.features.ClassLabel(names=class_names)
-    return tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Tensor(shape=image_shape, dtype=np.float32, encoding=as_bytes),
-            "label": label,
-            "parameters": tfds.features.Tensor(
-                shape=(num_parameters,), dtype=np.float32, encoding=as_bytes
-            ),
-        }
-    )
+
+    def numbers(shape: tuple[int, ...], dtype: type) -> tfds.features.Tensor:
+        return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=as_bytes)
+
+    features: dict[str, tfds.features.FeatureConnector] = {
+        "image": numbers(image_shape, np.float32),
+        "label": label,
+        "parameters": numbers((num_parameters,), np.float32),
+    }
+    if variance:
+        features["variance"] = numbers(image_shape, np.float32)
+    if mask:
+        features["mask"] = numbers(image_shape, np.uint8)
+    return tfds.features.FeaturesDict(features)
 
 
 class OrderedBuilder(

@@ -81,6 +81,25 @@ def to_batch(scaling: Scaling, image: Array, label: Array) -> Batch:
     return Batch(jnp.where(measured, scaling.to_model(image), 0.0), label, measured)
 
 
+MAX_WEIGHT = 10.0  # of a pixel; one of hardly any variance would be all that counts
+
+
+def pixel_weights(variance: Array, measured: Array) -> Array:
+    """`min(median variance / variance, 10)` of each pixel, float32 `[B, H, W, C]`.
+
+    The median is that of the image and band, so that no image counts more than another: a network
+    that learns deep images above all draws too few shallow ones.
+
+    Args:
+      variance: flux squared, `[B, H, W, C]`.
+      measured: bool `[B, H, W, C]`; other pixels get no weight.
+    """
+    usable = measured & jnp.isfinite(variance) & (variance > 0)
+    median = jnp.nanmedian(jnp.where(usable, variance, jnp.nan), axis=(1, 2), keepdims=True)
+    weights = jnp.minimum(median / jnp.where(usable, variance, 1.0), MAX_WEIGHT)
+    return jnp.where(usable, weights, 0.0)
+
+
 def make_batch_fn(
     gather_fn: Callable[..., Batch],
     scaling: Scaling,
@@ -102,9 +121,15 @@ def make_batch_fn(
     def batch_fn(step: Array, places: Places, *arguments: Any) -> Batch:
         examples = gather_fn(step, places, *arguments)
         keys = prng.keys(prng.key(seed, "augmentation", step), places.indices)
-        image = jax.vmap(augment_fn)(keys, examples.image)
-        if masked:
-            return to_batch(scaling, image, examples.label)
-        return Batch(scaling.to_model(image), examples.label)
+        if examples.variance is None:
+            image = jax.vmap(augment_fn)(keys, examples.image)
+            if masked:
+                return to_batch(scaling, image, examples.label)
+            return Batch(scaling.to_model(image), examples.label)
+        # A variance turns with its image, as further channels of it.
+        both = jnp.concatenate([examples.image, examples.variance], axis=-1)
+        image, variance = jnp.split(jax.vmap(augment_fn)(keys, both), 2, axis=-1)
+        batch = to_batch(scaling, image, examples.label)
+        return batch._replace(weight=pixel_weights(variance, jnp.isfinite(image)))
 
     return batch_fn

@@ -128,9 +128,14 @@ class PreparedSet:
             )
         return RecordSplit(info, split, builder.info.splits[split].filepaths, self._remedy)
 
-    def read(self, split: str) -> LensSplit:
-        """Reads a split into memory; errors as for `open_split`."""
-        return self.open_split(split).in_memory()
+    def read(self, split: str, *, masked_values: bool = False) -> LensSplit:
+        """Reads a split into memory; errors as for `open_split`.
+
+        Args:
+          split: `train` or `test`.
+          masked_values: see `RecordSplit.in_memory`.
+        """
+        return self.open_split(split).in_memory(masked_values=masked_values)
 
     def build_once(self, bytes_needed: float, advice: str, build: Callable[[], None]) -> None:
         """Builds the set unless it is there; a second process waits for the first.

@@ -54,11 +54,15 @@ class SubsetSplit:
         """Reads the part, without ever holding the whole split."""
         images = np.empty((len(self), *self.info.image_shape), np.float32)
         labels = np.empty((len(self),), np.int32)
+        variance = np.empty_like(images) if self.info.has_variance else None
         for start in range(0, len(self), _READ_BATCH):
             rows = slice(start, start + _READ_BATCH)
-            images[rows], labels[rows] = self._split.examples(self._indices[rows])
+            examples = self._split.examples(self._indices[rows])
+            images[rows], labels[rows] = examples.images, examples.labels
+            if variance is not None and examples.variance is not None:
+                variance[rows] = examples.variance
         parameters = self.parameter_columns(self.info.parameter_names)
-        return LensSplit(images, labels, parameters, self.info)
+        return LensSplit(images, labels, parameters, self.info, variance)
 
 
 def without_disc(split: Split, disc: Sequence[float]) -> Split:

@@ -104,6 +104,7 @@ def squared_error(
     eps: Array,
     t: Array,
     measured: Array | None = None,
+    pixel_weight: Array | None = None,
 ) -> Array:
     """The weighted mean squared error of each example, float32 `[B]`.
 
@@ -115,9 +116,16 @@ def squared_error(
       eps: noise, `[B, H, W, C]`.
       t: times, `[B]`.
       measured: bool `[B, H, W, C]`, the pixels that count; None for all.
+      pixel_weight: `[B, H, W, C]`, 0 for pixels that do not count; None for equal weights. The
+        mean is divided by their sum.
     """
     error = output - paths.target(path, settings.prediction, x0, eps, t)
-    squares = jnp.mean(jnp.square(error), axis=range(1, error.ndim), where=measured)
+    axes = tuple(range(1, error.ndim))
+    if pixel_weight is None:
+        squares = jnp.mean(jnp.square(error), axis=axes, where=measured)
+    else:
+        total = jnp.maximum(jnp.sum(pixel_weight, axis=axes), np.finfo(np.float32).tiny)
+        squares = jnp.sum(pixel_weight * jnp.square(error), axis=axes) / total
     factor = paths.error_factor(path, settings.prediction, settings.space, t, settings.min_sigma)
     return error_weight(path, settings, t) * jnp.square(factor) * squares
 
@@ -138,7 +146,9 @@ def make_error_fn(apply_fn: ApplyFn, path: paths.Path, settings: LossSettings) -
     def error_fn(params: object, batch: Batch, t: Array, eps: Array, label: Array) -> Array:
         x_t = paths.interpolate(path, batch.image, eps, t)
         output = apply_fn(params, x_t, t, {"label": label})
-        return squared_error(path, settings, output, batch.image, eps, t, batch.measured)
+        return squared_error(
+            path, settings, output, batch.image, eps, t, batch.measured, batch.weight
+        )
 
     return error_fn
 

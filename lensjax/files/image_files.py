@@ -30,6 +30,7 @@ __all__ = [
     "PlaneRules",
     "is_image_file",
     "read_images",
+    "stem_of",
 ]
 
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".fits", ".fit", ".fts", ".fits.gz", ".fits.fz")
@@ -41,6 +42,12 @@ _USUAL_LIMITS = Limits()
 def _suffix_of(path: str | os.PathLike[str]) -> str:
     name = os.path.basename(path).lower()
     return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
+
+
+def stem_of(path: str | os.PathLike[str]) -> str:
+    """The name of a file without its suffix, of which `.fits.gz` is one."""
+    name = os.path.basename(path)
+    return name[: len(name) - len(_suffix_of(path))]
 
 
 def is_image_file(path: str | os.PathLike[str]) -> bool:

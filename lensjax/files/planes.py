@@ -64,9 +64,9 @@ class Plane(NamedTuple):
 
     def described(self) -> str:
         """Its name, shape, and kind where the name tells it."""
-        kind = kind_of(self.name)
-        shape = "x".join(map(str, self.shape))
-        return f"{self} ({shape}{', ' + kind if kind else ''})"
+        facts = ["x".join(map(str, self.shape)), kind_of(self.name)]
+        said = ", ".join(fact for fact in facts if fact)
+        return f"{self} ({said})" if said else str(self)
 
 
 class Chosen(NamedTuple):
@@ -147,7 +147,7 @@ def _images(planes: Sequence[Plane], rules: PlaneRules, sample: SampleFn) -> lis
         raise AmbiguousError(
             f"has {len(candidates)} planes that could be images: {listed(candidates)}; set "
             "data.planes to those that are, and data.bands=channels if they are bands of one image",
-            tuple(plane.described() for plane in candidates),
+            tuple(plane.described() for plane in planes),
         )
     return candidates
 

@@ -1,11 +1,12 @@
 """Builds and reads every data set, simulated or a user's own folder, by its configuration."""
 
 import dataclasses
-from typing import Any
+from typing import Literal, TypedDict, Unpack, overload
 
 import numpy as np
 
 from lensjax.config import DataConfig
+from lensjax.config.data import check_data
 from lensjax.config.fields import read_section
 from lensjax.data import deeplense
 from lensjax.data.catalogue import FOLDER_SET, SIMULATED_SETS, full_name
@@ -13,6 +14,15 @@ from lensjax.data.dataset import SPLITS
 from lensjax.data.prepared import PreparedSet
 from lensjax.data.tables import parameter_table
 from lensjax.errors import DataError
+from lensjax.files.limits import Limits
+from lensjax.files.planes import PlaneRules
+
+
+def rules_of(data: DataConfig) -> PlaneRules:
+    """Which planes of a file the `data` section wants."""
+    return PlaneRules(
+        data.planes, data.variance_planes, data.mask_planes, data.mask_bits, data.bands
+    )
 
 
 def prepare(data: DataConfig) -> PreparedSet:
@@ -26,11 +36,64 @@ def prepare(data: DataConfig) -> PreparedSet:
     """
     if data.name == FOLDER_SET:
         from lensjax.data.folder import folder_set
-        from lensjax.data.folder.scan import Reading
+        from lensjax.data.folder.reading import Reading
 
-        reading = Reading(data.layout, data.nan_policy, data.on_bad_file, data.test_share)
+        reading = Reading(
+            data.layout,
+            data.nan_policy,
+            data.on_bad_file,
+            data.test_share,
+            data.files,
+            data.folders,
+            data.group,
+            rules_of(data),
+            Limits(data.file_memory_gib, data.file_seconds),
+        )
         return folder_set.prepare(data.folder or "", reading, data.directory)
     return deeplense.prepare(data.name, data.directory)
+
+
+class ReadingOptions(TypedDict, total=False):
+    """How the files of a folder are read: fields of `data`, see `DataConfig`."""
+
+    layout: str
+    nan_policy: str
+    on_bad_file: str
+    test_share: float
+    files: str | None
+    folders: str
+    group: str | None
+    planes: tuple[str, ...]
+    variance_planes: tuple[str, ...]
+    mask_planes: tuple[str, ...]
+    mask_bits: int
+    bands: str
+    file_memory_gib: float
+    file_seconds: float
+
+
+@overload
+def load_data(
+    name: str,
+    split: str,
+    directory: str | None = None,
+    folder: str | None = None,
+    *,
+    with_planes: Literal[False] = False,
+    **options: Unpack[ReadingOptions],
+) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+@overload
+def load_data(
+    name: str,
+    split: str,
+    directory: str | None = None,
+    folder: str | None = None,
+    *,
+    with_planes: Literal[True],
+    **options: Unpack[ReadingOptions],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]: ...
 
 
 def load_data(
@@ -39,11 +102,9 @@ def load_data(
     directory: str | None = None,
     folder: str | None = None,
     *,
-    layout: str = "auto",
-    nan_policy: str = "refuse",
-    on_bad_file: str = "refuse",
-    test_share: float = 0.1,
-) -> tuple[np.ndarray, np.ndarray]:
+    with_planes: bool = False,
+    **options: Unpack[ReadingOptions],
+) -> tuple[np.ndarray | None, ...]:
     """Reads one split of a set, which is built first where it is missing.
 
     Args:
@@ -52,15 +113,17 @@ def load_data(
       split: `train` or `test`.
       directory: where data sets live; None for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
       folder: the folder of your own files.
-      layout: the axes of an array in these files, see `data.layout`.
-      nan_policy: see `data.nan_policy`.
-      on_bad_file: see `data.on_bad_file`.
-      test_share: see `data.test_share`.
+      with_planes: whether variances and masks are returned too.
+      **options: how your own files are read: fields of `data`, such as
+        `planes=("VIS", "NIR_Y"), bands="channels"`; see `ReadingOptions`.
 
     Returns:
       Images, float32 `[N, H, W, C]`, flux per pixel (counts for `model_i_noisy`), row 0 at the
       lowest y, in the order of the set; and the table of labels and parameters, see
-      `lensjax.data.tables.make_table`.
+      `lensjax.data.tables.make_table`. Pixels that a mask marks as bad are NaN. With `with_planes`
+      the images have there what the files hold, and two more arrays follow: the variance, float32
+      `[N, H, W, C]`, flux squared, infinite where nothing was measured, None for a set without
+      variances; and the mask, bool `[N, H, W, C]`, True for bad pixels, None where there are none.
 
     Raises:
       lensjax.errors.ConfigError: for a field of `data` that is not allowed.
@@ -72,13 +135,11 @@ def load_data(
         raise DataError(f"split: got {split!r}; allowed: {', '.join(SPLITS)}")
     if (full == FOLDER_SET) != (folder is not None):
         raise DataError(f"folder: got {folder!r}; allowed: a folder for {FOLDER_SET}, else None")
-    fields: dict[str, Any] = {
-        "name": full,
-        "directory": directory,
-        "folder": folder,
-        "layout": layout,
-    }
-    fields |= {"nan_policy": nan_policy, "on_bad_file": on_bad_file, "test_share": test_share}
+    fields = {"name": full, "directory": directory, "folder": folder, **options}
     data = read_section(DataConfig, dataclasses.asdict(DataConfig()) | fields, "data.")
-    loaded = prepare(data).read(split)
-    return loaded.images, parameter_table(loaded)
+    check_data(data)
+    loaded = prepare(data).read(split, masked_values=with_planes)
+    table = parameter_table(loaded)
+    if with_planes:
+        return loaded.images, table, loaded.variance, loaded.mask
+    return loaded.images, table

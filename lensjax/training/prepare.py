@@ -144,7 +144,12 @@ def get_ready(run: Begun, cleanup: contextlib.ExitStack, *, quiet: bool = False)
         if run.start == 0:
             _write_parameters(run.workdir, run.state)
     feed = open_feed(
-        train, config.data.placement, config.seed, run.spread, config.train.steps_per_dispatch
+        train,
+        config.data.placement,
+        config.seed,
+        run.spread,
+        config.train.steps_per_dispatch,
+        variance=config.loss.weighting == "inverse_variance",
     )
     cleanup.callback(feed.close)
     step_fn = compile_step(run, feed)

@@ -12,7 +12,7 @@ from run_support import DATA, TINY, metrics_of, run_commands
 
 import lensjax
 from lensjax.data.folder import folder_set
-from lensjax.data.folder.scan import Reading
+from lensjax.data.folder.reading import Reading
 from lensjax.data.scaling import Scaling
 from lensjax.inference.describe import weights_hash
 

@@ -12,7 +12,8 @@ import numpy as np
 from lensjax.data.folder import folder_set
 from lensjax.data.folder import scan as folder_scan
 from lensjax.data.folder.listing import list_files
-from lensjax.data.folder.scan import Reading, Scan
+from lensjax.data.folder.reading import Reading
+from lensjax.data.folder.scan import Scan
 from lensjax.data.prepared import PreparedSet
 
 SIDE = 12
@@ -122,7 +123,8 @@ def prepare(root: pathlib.Path, sets: pathlib.Path, **reading: Any) -> PreparedS
 
 def scan(root: pathlib.Path, **reading: Any) -> Scan:
     """Reads and checks a folder."""
-    return folder_scan.scan(list_files(root), Reading(**reading), lambda: None)
+    chosen = Reading(**reading)
+    return folder_scan.scan(list_files(root, chosen), chosen, lambda: None)
 
 
 def class_of_pixels(prepared: PreparedSet) -> dict[bytes, str]:

@@ -10,13 +10,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from lensjax.data.dataset import SPLITS
-from lensjax.data.folder.image import ScannedImage, examine
-from lensjax.data.folder.listing import FolderFile
+from lensjax.data.folder.entries import FolderFile
+from lensjax.data.folder.image import ScannedImage, StoredPlanes, examine, read_unit
 from lensjax.data.folder.scan import Scan
 from lensjax.data.ordered_builder import OrderedBuilder, record_bytes, record_features
 from lensjax.errors import DataError
 from lensjax.files.file_image import FileImage
-from lensjax.files.image_files import read_images
 
 VERSION = "1.0.0"
 
@@ -38,17 +37,18 @@ def _changed(path: os.PathLike[str]) -> DataError:
 
 def _check_untouched(file: FolderFile) -> None:
     """Raises where a file has changed since it was listed, such as a stack that grew."""
-    try:
-        status = os.stat(file.path)
-    except OSError:
-        raise _changed(file.path) from None
-    if (status.st_size, status.st_mtime_ns) != (file.size, file.modified_ns):
-        raise _changed(file.path)
+    for member in file.members.values() if file.members else (file,):
+        try:
+            status = os.stat(member.path)
+        except OSError:
+            raise _changed(member.path) from None
+        if (status.st_size, status.st_mtime_ns) != (member.size, member.modified_ns):
+            raise _changed(member.path)
 
 
 def _reread(
     scan: Scan, images: list[ScannedImage]
-) -> Iterator[tuple[ScannedImage, np.ndarray, FileImage]]:
+) -> Iterator[tuple[ScannedImage, StoredPlanes, FileImage]]:
     """Yields images with their pixels in the order of the files, each file opened once.
 
     Raises:
@@ -61,13 +61,13 @@ def _reread(
         file = scan.listing.files[index]
         _check_untouched(file)
         left = len(wanted)
-        for number, image in enumerate(read_images(file.path, scan.reading.layout)):
+        for number, image in enumerate(read_unit(file, scan.reading)):
             if number not in wanted:
                 continue
-            rescanned, pixels = examine(index, number, file, image, scan.reading.nan_policy)
+            rescanned, planes = examine(index, number, file, image, scan.reading.nan_policy)
             if rescanned._replace(split=wanted[number].split) != wanted[number]:
                 raise _changed(file.path)
-            yield wanted[number], pixels, image
+            yield wanted[number], planes, image
             left -= 1
             if not left:
                 break
@@ -77,7 +77,7 @@ def _reread(
 
 def _in_turn(
     scan: Scan, images: list[ScannedImage]
-) -> Iterator[tuple[ScannedImage, np.ndarray, FileImage]]:
+) -> Iterator[tuple[ScannedImage, StoredPlanes, FileImage]]:
     """Yields the images so that any first part of them has the class shares of the whole."""
     by_class: dict[str | None, list[ScannedImage]] = collections.defaultdict(list)
     for image in images:
@@ -105,7 +105,10 @@ class DeeplenseFolder(OrderedBuilder):
     def bytes_per_image(self) -> int:
         """The size of one record before compression."""
         scan = self.builder_config.scan
-        return record_bytes(int(np.prod(scan.image_shape)), len(scan.parameter_names))
+        num_pixels = int(np.prod(scan.image_shape))
+        return record_bytes(num_pixels * (1 + scan.has_variance), len(scan.parameter_names)) + (
+            num_pixels if scan.has_mask else 0
+        )
 
     def _info(self) -> tfds.core.DatasetInfo:
         scan = self.builder_config.scan
@@ -113,7 +116,13 @@ class DeeplenseFolder(OrderedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description=__doc__,
-            features=record_features(scan.image_shape, scan.class_names, len(scan.parameter_names)),
+            features=record_features(
+                scan.image_shape,
+                scan.class_names,
+                len(scan.parameter_names),
+                variance=scan.has_variance,
+                mask=scan.has_mask,
+            ),
             metadata=tfds.core.MetadataDict(
                 fingerprint=scan.fingerprint,
                 class_names=list(scan.class_names),
@@ -123,8 +132,13 @@ class DeeplenseFolder(OrderedBuilder):
                 flux_unit=scan.flux_unit,
                 zero_point_mag=scan.zero_point_mag,
                 integer=scan.integer,
-                masked=scan.reading.nan_policy == "mask"
-                and any(image.not_finite for image in scan.images),
+                masked=any(image.masked for image in scan.images)
+                or (
+                    scan.reading.nan_policy == "mask"
+                    and any(image.not_finite for image in scan.images)
+                ),
+                band_names=list(scan.band_names),
+                has_variance=scan.has_variance,
                 minimum=min(image.minimum for image in train),
                 maximum=max(image.maximum for image in train),
             ),
@@ -138,12 +152,16 @@ class DeeplenseFolder(OrderedBuilder):
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yields examples with the classes in turn."""
         scan = self.builder_config.scan
-        for key, (scanned, pixels, image) in enumerate(_in_turn(scan, scan.of_split(split))):
+        for key, (scanned, planes, image) in enumerate(_in_turn(scan, scan.of_split(split))):
             label = scan.class_names.index(scanned.class_name) if scanned.class_name else 0
             vector = [image.parameters.get(name, np.nan) for name in scan.parameter_names]
             example = {
-                "image": pixels,
+                "image": planes.pixels,
                 "label": label,
                 "parameters": np.asarray(vector, np.float32),
             }
+            if scan.has_variance:
+                example["variance"] = planes.variance
+            if scan.has_mask:
+                example["mask"] = np.asarray(planes.mask, np.uint8)
             yield key, example

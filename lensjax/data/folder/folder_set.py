@@ -18,8 +18,11 @@ from absl import logging
 from lensjax.data.catalogue import FOLDER_SET
 from lensjax.data.dataset import SPLITS
 from lensjax.data.folder.builder import VERSION, DeeplenseFolder, FolderConfig
-from lensjax.data.folder.listing import Listing, list_files
-from lensjax.data.folder.scan import READER_VERSION, Reading, Scan, scan
+from lensjax.data.folder.entries import Listing
+from lensjax.data.folder.grouping import TABLE
+from lensjax.data.folder.listing import list_files
+from lensjax.data.folder.reading import Reading
+from lensjax.data.folder.scan import READER_VERSION, Scan, objects_of, scan
 from lensjax.data.prepared import PreparedSet, root_of
 from lensjax.devices.progress import progress_bar
 from lensjax.errors import DataError, FileError, printable
@@ -37,11 +40,13 @@ def _located(fingerprint: str, root: pathlib.Path, directory: str | None) -> Pre
 
 def _listing_digest(listing: Listing, reading: Reading) -> str:
     """A digest that changes when a file of the folder is changed, added, removed or renamed."""
-    digest = hashlib.sha256(repr((READER_VERSION, reading)).encode())
+    digest = hashlib.sha256(f"({READER_VERSION}, {reading.identity})".encode())
     for file in listing.files:
         where = os.path.relpath(file.path, listing.root)
-        stamps = (file.size, file.modified_ns, file.changed_ns, file.class_name)
-        digest.update(repr((where, *stamps)).encode())
+        digest.update(repr((where, *file.stamps, file.class_name)).encode())
+    if reading.has_group_column and (listing.root / TABLE).is_file():
+        status = (listing.root / TABLE).stat()
+        digest.update(repr((status.st_size, status.st_mtime_ns, status.st_ctime_ns)).encode())
     said = [repr(str(error)) for error in listing.bad]
     digest.update(repr((said, sorted(listing.ignored.items()))).encode())
     return digest.hexdigest()
@@ -49,7 +54,8 @@ def _listing_digest(listing: Listing, reading: Reading) -> str:
 
 def _memory_of(listing: Listing, reading: Reading, directory: str | None) -> pathlib.Path:
     """The file that remembers which set a folder became, and the report on it."""
-    name = hashlib.sha256(repr((str(listing.root.resolve()), reading)).encode()).hexdigest()[:16]
+    said = f"({str(listing.root.resolve())!r}, {reading.identity})"
+    name = hashlib.sha256(said.encode()).hexdigest()[:16]
     return root_of(directory) / DeeplenseFolder.name / ".known" / f"{name}.json"
 
 
@@ -84,8 +90,16 @@ def report_of(folder_scan: Scan) -> dict[str, Any]:
         for split in SPLITS
         if (chosen := folder_scan.of_split(split))
     }
+    objects = dict(zip(objects_of(images), images, strict=True))
     return {
         "files": len(folder_scan.listing.files),
+        "objects": dict(sorted(collections.Counter(i.split for i in objects.values()).items())),
+        "folders_are_objects": folder_scan.listing.objects,
+        "planes": dict(collections.Counter(image.plane for image in images if image.plane)),
+        "band_names": list(folder_scan.band_names),
+        "has_variance": folder_scan.has_variance,
+        "share_masked": sum(image.masked for image in images) / pixels,
+        "warnings": list(folder_scan.warnings),
         "images": {split: dict(sorted(number.items())) for split, number in counts.items()},
         "image_shape": list(folder_scan.image_shape),
         "flux_unit": folder_scan.flux_unit,
@@ -120,7 +134,7 @@ def prepare(folder: str, reading: Reading, directory: str | None = None) -> Prep
         lies in the folder.
     """
     root = expanded(folder, "data.folder")
-    listing = list_files(root)
+    listing = list_files(root, reading)
     _check_apart(root, directory)
     digest = _listing_digest(listing, reading)
     memory = _memory_of(listing, reading, directory)

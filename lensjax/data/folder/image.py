@@ -1,13 +1,19 @@
 """The record of an image of a user's folder, and its pixels as they are stored."""
 
+import dataclasses
 import hashlib
+import sys
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from lensjax.data.folder.listing import FolderFile, class_name_of, is_class_name
-from lensjax.errors import BadFileError
+from lensjax.data.folder.entries import FolderFile, class_name_of, is_class_name
+from lensjax.data.folder.reading import Reading
+from lensjax.errors import BadFileError, UnusableError
 from lensjax.files.file_image import FileImage
+from lensjax.files.image_files import read_images
+from lensjax.files.planes import Plane, read_chosen
 
 _DIGEST_BYTES = 16
 _LARGEST_INTEGER = 2**24  # float32 holds every integer up to here
@@ -22,6 +28,7 @@ class Statement(NamedTuple):
       psf_fwhm_arcsec: width of the point-spread function.
       zero_point_mag: magnitude of one flux unit.
       parameter_names: names of its parameters, sorted.
+      band_names: the bands of its channels; empty where they have no names.
     """
 
     flux_unit: str | None
@@ -29,6 +36,11 @@ class Statement(NamedTuple):
     psf_fwhm_arcsec: float | None
     zero_point_mag: float | None
     parameter_names: tuple[str, ...]
+    band_names: tuple[str, ...] = ()
+
+
+class BlankImageError(BadFileError):
+    """An image of which a channel has the same value everywhere; only this image is left out."""
 
 
 class ScannedImage(NamedTuple):
@@ -48,6 +60,13 @@ class ScannedImage(NamedTuple):
       is_integer: whether all finite pixels are whole numbers.
       statement: the facts that the file states about it.
       parameters_digest: identifies the values of its parameters; empty where it has none.
+      row: which image of a stack it is.
+      object_name: the object that it shows; None for one of its own, that of its file and row.
+      flux: sum of the measured pixels of each channel.
+      brightest: place of the pixel that is farthest from 0, of all `H W C`.
+      masked: pixels that a mask or a variance marks as bad.
+      planes_digest: identifies its variance and its mask; empty where it has none.
+      plane: which plane of its file it is; empty for a file with one image or stack.
     """
 
     file: int
@@ -63,6 +82,66 @@ class ScannedImage(NamedTuple):
     is_integer: bool
     statement: Statement
     parameters_digest: bytes
+    row: int = 0
+    object_name: str | None = None
+    flux: tuple[float, ...] = ()
+    brightest: int = 0
+    masked: int = 0
+    planes_digest: bytes = b""
+    plane: str = ""
+
+
+class StoredPlanes(NamedTuple):
+    """An image as it is stored.
+
+    Attributes:
+      pixels: float32 `[H, W, C]`; NaN where nothing was measured.
+      variance: float32 `[H, W, C]`, infinite where nothing was measured; None without variances.
+      mask: bool `[H, W, C]`, True for pixels that are not to be used; None without a mask.
+    """
+
+    pixels: np.ndarray
+    variance: np.ndarray | None
+    mask: np.ndarray | None
+
+
+def read_unit(file: FolderFile, reading: Reading) -> Iterator[FileImage]:
+    """Reads the images of one file, or of the files of one object together.
+
+    Raises:
+      BadFileError: while reading, for files that cannot be used.
+    """
+    if not file.chosen:
+        yield from read_images(file.path, reading.layout, reading.rules, reading.limits)
+        return
+
+    def read(plane: Plane) -> Iterator[FileImage]:
+        path = file.members[plane.number].path
+        yield from read_images(path, reading.layout, limits=reading.limits)
+
+    try:
+        for image in read_chosen(file.chosen, reading.rules, read):
+            # Each of the files is one plane: where it lies in its file says nothing.
+            yield dataclasses.replace(image, place=f"[{image.row}]" if image.row else "")
+    except UnusableError as error:
+        raise BadFileError(file.path, f"(object {file.object_name}) {error}") from error
+
+
+def _object_of(file: FolderFile, image: FileImage) -> str | None:
+    """The object that an image shows, where a name or a table says so.
+
+    Raises:
+      ValueError: for an image that the table has no line for.
+    """
+    if file.row_names:
+        if image.row >= len(file.row_names):
+            raise ValueError(
+                f"has more images than the {len(file.row_names)} lines that the table has for it"
+            )
+        return file.row_names[image.row]
+    if file.object_name is not None and file.chosen:
+        return f"{file.object_name} [{image.row}]"  # rows of stacks of bands are objects
+    return file.object_name
 
 
 def prepare_pixels(image: FileImage, nan_policy: str) -> np.ndarray:
@@ -78,17 +157,19 @@ def prepare_pixels(image: FileImage, nan_policy: str) -> np.ndarray:
     """
     pixels = image.pixels
     finite = np.isfinite(pixels)
+    usable = finite if image.mask is None else finite & ~image.mask
+    if not usable.any():
+        raise ValueError("has no finite pixel" + (" that is not masked" if finite.any() else ""))
     if finite.all():
         return pixels
-    count = pixels.size - int(finite.sum())
-    if count == pixels.size:
-        raise ValueError("has no finite pixel")
-    if nan_policy == "refuse":
+    # A pixel that is masked anyhow may hold anything.
+    count = int((~finite if image.mask is None else ~finite & ~image.mask).sum())
+    if nan_policy == "refuse" and count:
         raise ValueError(
             f"has {count} of {pixels.size} pixels that are NaN or infinite; data.nan_policy=mask "
             "leaves them out of the loss, fill replaces them by the median of the image"
         )
-    value = np.nan if nan_policy == "mask" else np.median(pixels[finite])
+    value = np.median(pixels[usable]) if nan_policy == "fill" else np.nan
     return np.where(finite, pixels, np.float32(value))
 
 
@@ -107,6 +188,7 @@ def _statement_of(image: FileImage) -> Statement:
         image.psf_fwhm_arcsec,
         image.parameters.get("zero_point_mag"),
         tuple(sorted(image.parameters)),
+        image.band_names,
     )
 
 
@@ -136,10 +218,32 @@ def _is_integer(pixels: np.ndarray) -> bool:
     return bool(np.abs(pixels).max() <= _LARGEST_INTEGER and (pixels == np.rint(pixels)).all())
 
 
+def _planes_digest(planes: StoredPlanes) -> bytes:
+    if planes.variance is None and planes.mask is None:
+        return b""
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for plane, dtype in ((planes.variance, "<f4"), (planes.mask, "u1")):
+        digest.update(b"-" if plane is None else np.ascontiguousarray(plane, dtype).tobytes())
+    return digest.digest()
+
+
+def _check_not_blank(pixels: np.ndarray, measured: np.ndarray, band_names: Sequence[str]) -> None:
+    """Raises ValueError for a channel without measured pixels, or with one value in all of them."""
+    for channel in range(pixels.shape[-1]):
+        values = pixels[..., channel][measured[..., channel]]
+        if values.size and values.min() < values.max():
+            continue
+        where = ""
+        if pixels.shape[-1] > 1:
+            where = f" in band {band_names[channel] if band_names else channel + 1}"
+        value = f"every pixel is {values[0]:g}" if values.size else "no pixel was measured"
+        raise ValueError(f"is blank: {value}{where}")
+
+
 def examine(
     number: int, place: int, file: FolderFile, image: FileImage, nan_policy: str
-) -> tuple[ScannedImage, np.ndarray]:
-    """The record of an image, and its pixels as they are stored.
+) -> tuple[ScannedImage, StoredPlanes]:
+    """The record of an image, and its planes as they are stored.
 
     Args:
       number: index of the file in the listing.
@@ -149,19 +253,27 @@ def examine(
       nan_policy: see `prepare_pixels`.
 
     Raises:
-      BadFileError: for an image that cannot be used.
+      BlankImageError: for an image with a channel of one value.
+      BadFileError: for another image that cannot be used.
     """
+    where = f" in {image.place}" if image.place else ""
     try:
         pixels = prepare_pixels(image, nan_policy)
-        class_name = _class_of(file, image)
+        class_name, object_name = _class_of(file, image), _object_of(file, image)
     except ValueError as error:
-        where = f" in {image.place}" if image.place else ""
         raise BadFileError(file.path, f"{error}{where}") from None
-    finite = pixels
-    not_finite = 0
-    if pixels is not image.pixels:
-        finite = image.pixels[np.isfinite(image.pixels)]
-        not_finite = pixels.size - finite.size
+    measured = np.isfinite(image.pixels)
+    not_finite = pixels.size - int(measured.sum())
+    if image.mask is not None:
+        measured &= ~image.mask
+    try:
+        _check_not_blank(image.pixels, measured, image.band_names)
+    except ValueError as error:
+        raise BlankImageError(file.path, f"{error}{where}") from None
+    values = filled = image.pixels
+    if not measured.all():
+        values, filled = values[measured], np.where(measured, values, np.float32(0))
+    planes = StoredPlanes(pixels, image.variance, image.mask)
     scanned = ScannedImage(
         file=number,
         number=place,
@@ -169,12 +281,19 @@ def examine(
         split=file.split,
         class_name=class_name,
         shape=(pixels.shape[0], pixels.shape[1], pixels.shape[2]),
-        minimum=float(finite.min()),
-        maximum=float(finite.max()),
-        zeros=finite.size - int(np.count_nonzero(finite)),
+        minimum=float(values.min()),
+        maximum=float(values.max()),
+        zeros=values.size - int(np.count_nonzero(values)),
         not_finite=not_finite,
-        is_integer=_is_integer(finite),
+        is_integer=_is_integer(values),
         statement=_statement_of(image),
         parameters_digest=_parameters_digest(image),
+        row=image.row,
+        object_name=object_name,
+        flux=tuple(filled.sum((0, 1), np.float64).tolist()),
+        brightest=int(np.abs(filled).argmax()),
+        masked=0 if image.mask is None else int(image.mask.sum()),
+        planes_digest=_planes_digest(planes),
+        plane=sys.intern(image.place.partition(" [")[0]) if image.place[:1] != "[" else "",
     )
-    return scanned, pixels
+    return scanned, planes

@@ -1,68 +1,25 @@
-"""A user's folder of image files: the path, split and class of each file."""
+"""A user's folder of image files: the path, split, class and object of each file."""
 
 import collections
-import dataclasses
 import os
 import pathlib
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from lensjax.data.dataset import SPLITS
+from lensjax.data.folder.entries import (
+    CLASS_ALIASES,
+    FolderFile,
+    Listing,
+    class_name_of,
+    is_class_name,
+)
+from lensjax.data.folder.objects import FEW_NAMES, are_objects
+from lensjax.data.folder.reading import Reading
+from lensjax.data.folder.splits import LAYOUTS, looks_like_split, split_of
 from lensjax.errors import BadFileError, DataError
 from lensjax.files.image_files import SUFFIXES, is_image_file
-
-# Older sets have other names for the three classes of DeepLense.
-CLASS_ALIASES = {"vort": "axion", "sphere": "cdm", "no": "no_sub"}
-_SPLIT_NAMES = {"train": "train", "test": "test", "val": "test", "validation": "test"}
-
-
-@dataclasses.dataclass(frozen=True)
-class FolderFile:
-    """One file of a folder.
-
-    Attributes:
-      path: the file.
-      split: `train` or `test`; None if there are no folders for splits.
-      class_name: the class by the folder that it lies in; None in a flat folder.
-      size: bytes.
-      modified_ns: time of the last change of its content.
-      changed_ns: time of the last change of its content or permissions, which no program can set.
-    """
-
-    path: pathlib.Path
-    split: str | None
-    class_name: str | None
-    size: int
-    modified_ns: int
-    changed_ns: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Listing:
-    """The files of a folder.
-
-    Attributes:
-      root: the folder.
-      files: its image files in the order of their names.
-      ignored: number of other files by suffix.
-      bad: links and folders that cannot be followed or read.
-    """
-
-    root: pathlib.Path
-    files: tuple[FolderFile, ...]
-    ignored: Mapping[str, int]
-    bad: tuple[BadFileError, ...]
-
-
-def class_name_of(folder_name: str) -> str:
-    """The class that a folder's name stands for, `vort` for example for `axion`."""
-    class_names = {**CLASS_ALIASES, **{name: name for name in CLASS_ALIASES.values()}}
-    return class_names.get(folder_name.lower(), folder_name)
-
-
-def is_class_name(name: str) -> bool:
-    """Whether TFDS can keep a class of this name, a line of a text file."""
-    return name.isprintable() and name == name.strip() and bool(name)
 
 
 def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
@@ -72,17 +29,36 @@ def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
     return sorted(visible, key=lambda entry: entry.name)
 
 
-class _Walk:
-    """Finds the files below a folder; links are followed, but not in a circle."""
+class _Found(NamedTuple):
+    """A file before anything is known about it."""
 
-    def __init__(self) -> None:
+    path: pathlib.Path
+    status: os.stat_result
+
+
+class _Walk:
+    """Finds the files below a folder; links are followed, but not in a circle.
+
+    Args:
+      root: the user's folder.
+      pattern: which files are wanted; None for all.
+    """
+
+    def __init__(self, root: pathlib.Path, pattern: str | None = None) -> None:
         self.ignored: collections.Counter[str] = collections.Counter()
         self.bad: list[BadFileError] = []
         self.circles: set[pathlib.Path] = set()
+        self.root = root
+        self._pattern = pattern
 
     def refusal(self, text: str) -> DataError:
         """The error for a structure that is not allowed, with a bad file that may explain it."""
+        if self._pattern is not None:
+            text += f" (data.files={self._pattern})"
         return DataError(f"data.folder: {text}" + (f"; {self.bad[0]}" if self.bad else ""))
+
+    def _is_wanted(self, path: pathlib.Path) -> bool:
+        return self._pattern is None or path.relative_to(self.root).match(self._pattern)
 
     def files(
         self,
@@ -90,7 +66,7 @@ class _Walk:
         above: frozenset[tuple[int, int]] = frozenset(),
         *,
         recursive: bool = True,
-    ) -> Iterator[tuple[pathlib.Path, os.stat_result]]:
+    ) -> Iterator[_Found]:
         """Yields the image files of a folder and, if `recursive`, of the folders in it."""
         try:
             status = folder.stat()
@@ -114,10 +90,12 @@ class _Walk:
             if is_folder:
                 if recursive:
                     yield from self.files(path, above)
-            elif is_image_file(entry.name):
-                yield path, file_status
-            else:
+            elif not is_image_file(entry.name):
                 self.ignored[path.suffix.lower() or "no suffix"] += 1
+            elif self._is_wanted(path):
+                yield _Found(path, file_status)
+            else:
+                self.ignored["image files that data.files leaves out"] += 1
 
 
 def _subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -127,6 +105,14 @@ def _subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
         raise DataError(f"data.folder: {folder} cannot be read: {error.strerror}") from None
 
 
+def _readable_subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The folders in a folder; none where it cannot be read, of which the walk tells later."""
+    try:
+        return _subfolders(folder)
+    except DataError:
+        return []
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -134,27 +120,106 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _split_folders(walk: _Walk, root: pathlib.Path) -> list[tuple[str | None, pathlib.Path]]:
-    """The folders of the splits; the root alone where it has none."""
-    named = [(folder, folder.name.lower()) for folder in _subfolders(root)]
-    splits = [(folder, _SPLIT_NAMES[name]) for folder, name in named if name in _SPLIT_NAMES]
-    if not splits:
-        return [(None, root)]
-    misplaced = [folder.name for folder, name in named if name not in _SPLIT_NAMES]
-    misplaced += [path.name for path, _ in walk.files(root, recursive=False)]
+class _Place(NamedTuple):
+    """A folder of images of one split, or of all.
+
+    Attributes:
+      split: `train` or `test`; None for the whole set.
+      class_name: the class of all images in it; None where folders in it are classes.
+      folder: the folder.
+    """
+
+    split: str | None
+    class_name: str | None
+    folder: pathlib.Path
+
+
+def _places(walk: _Walk, root: pathlib.Path) -> list[_Place]:
+    """The folders of the splits, in their order; the root alone where it has none."""
+    folders = _subfolders(root)
+    places = [_place(folder) for folder in folders]
+    if not any(place.split for place in places):
+        places = _inner_places(walk, folders)
+        if not places:
+            _check_no_other_splits(folders)
+            return [_Place(None, None, root)]
+    misplaced = [place.folder.name for place in places if place.split is None]
+    misplaced += [found.path.name for found in walk.files(root, recursive=False)]
     if misplaced:
+        first = next(place.folder for place in places if place.split)
         raise DataError(
-            f"data.folder: {root} has folders of splits ({splits[0][0].name}) and beside them "
-            f"{_some(misplaced)}; move that into one of them or elsewhere"
+            f"data.folder: {root} has folders of splits ({first.name}) and beside them "
+            f"{_some(misplaced)}; move that into one of them or elsewhere. Allowed: {LAYOUTS}"
         )
-    for split in SPLITS:
-        folders = [folder.name for folder, name in splits if name == split]
-        if len(folders) != 1:
+    _check_splits(root, places)
+    return sorted(places, key=lambda place: (place.split or "", place.folder))
+
+
+def _place(folder: pathlib.Path) -> _Place:
+    split, rest = split_of(folder.name)
+    return _Place(split, class_name_of(rest) if split and rest else None, folder)
+
+
+def _inner_places(walk: _Walk, folders: Sequence[pathlib.Path]) -> list[_Place]:
+    """The folders of splits in folders of classes; empty where there are none."""
+    places = []
+    for folder in folders:
+        inner = [(path, *split_of(path.name)) for path in _readable_subfolders(folder)]
+        if not any(split and not rest for _, split, rest in inner):
+            continue
+        beside = [path.name for path, split, rest in inner if not split or rest]
+        beside += [found.path.name for found in walk.files(folder, recursive=False)]
+        if beside:
             raise DataError(
-                f"data.folder: {root} has {', '.join(folders) or 'no folder'} for the {split} "
-                f"split; allowed: one folder for train and one for test (or val)"
+                f"data.folder: {folder} has folders of splits and beside them {_some(beside)}. "
+                f"Allowed: {LAYOUTS}"
             )
-    return sorted((split, folder) for folder, split in splits)
+        name = class_name_of(folder.name)
+        places += [_Place(split, name, path) for path, split, _ in inner]
+    with_splits = {place.folder.parent for place in places}
+    without = [folder.name for folder in folders if folder not in with_splits]
+    if places and without:
+        raise DataError(
+            f"data.folder: {sorted(with_splits)[0]} has folders of splits, but {_some(without)} "
+            f"beside it has none. Allowed: {LAYOUTS}"
+        )
+    return places
+
+
+def _check_no_other_splits(folders: Sequence[pathlib.Path]) -> None:
+    """Checks that no folder is called like a split that is not understood."""
+    for folder in folders:
+        for path in (folder, *_readable_subfolders(folder)):
+            if looks_like_split(path.name):
+                raise DataError(
+                    f"data.folder: {path} is called like a split, in a way that is not understood. "
+                    f"Allowed: {LAYOUTS}"
+                )
+
+
+def _check_splits(root: pathlib.Path, places: Sequence[_Place]) -> None:
+    """Checks that both splits are there, one folder a class, with classes for all or none."""
+    for split in SPLITS:
+        names = [place.folder.name for place in places if place.split == split]
+        if not names:
+            raise DataError(
+                f"data.folder: {root} has no folder for the {split} split. Allowed: {LAYOUTS}"
+            )
+    if len({place.class_name is None for place in places}) > 1:
+        raise DataError(
+            f"data.folder: {root} has folders of splits with and without a class: "
+            f"{_some([place.folder.name for place in places])}. Allowed: {LAYOUTS}"
+        )
+    words = collections.Counter(
+        (place.split, place.class_name, split_of(place.folder.name)[1]) for place in places
+    )
+    train = [key for key, number in words.items() if number > 1 and key[0] == "train"]
+    if train:
+        names = [place.folder.name for place in places if place.split == "train"]
+        raise DataError(
+            f"data.folder: {root} has {', '.join(names)} for the train split; allowed: one folder, "
+            "or one for each class"
+        )
 
 
 def _some(names: Sequence[str]) -> str:
@@ -173,34 +238,49 @@ def _check_one_folder_a_class(folder: pathlib.Path, inside: list[pathlib.Path]) 
         names[name] = class_folder.name
 
 
-def _check_class(folder: pathlib.Path, files: list[tuple[pathlib.Path, os.stat_result]]) -> None:
-    """Checks the name of a class folder, and that no splits or other classes are hidden in it."""
-    own = class_name_of(folder.name)
+def _check_class(folder: pathlib.Path, own: str, files: list[_Found]) -> None:
+    """Checks the name of a class, and that no splits or other classes are hidden in its folder."""
     if not is_class_name(own):
         raise DataError(
             f"data.folder: {str(folder)!r} is not a valid class name; allowed: printable text "
             "without blanks around it"
         )
-    for parent in {path.parent for path, _ in files} - {folder}:
+    for parent in {found.path.parent for found in files} - {folder}:
         for name in parent.relative_to(folder).parts:
             inner = class_name_of(name)
-            if name.lower() in _SPLIT_NAMES or (inner in CLASS_ALIASES.values() and inner != own):
+            if looks_like_split(name) or (inner in CLASS_ALIASES.values() and inner != own):
                 raise DataError(
-                    f"data.folder: {parent} is inside {folder}, whose files are all of one class; "
-                    "allowed: [train|test/]CLASS/FILE below data.folder"
+                    f"data.folder: {parent} is inside {folder}, whose files are all of one class. "
+                    f"Allowed: {LAYOUTS}"
                 )
 
 
-def _list_split(
-    walk: _Walk, folder: pathlib.Path, split: str | None, above: frozenset[tuple[int, int]]
-) -> list[FolderFile]:
-    """The files of one split: flat, or in a folder for each class."""
+def _identity(folder: pathlib.Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _folder_file(
+    found: _Found, split: str | None, class_name: str | None, object_name: str | None = None
+) -> FolderFile:
+    path, status = found
+    stamps = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return FolderFile(path, split, class_name, *stamps, object_name)
+
+
+def _by_class(walk: _Walk, place: _Place, above: frozenset[tuple[int, int]]) -> list[FolderFile]:
+    """The files of a place: flat, or in a folder for each class."""
+    folder, split = place.folder, place.split
+    if place.class_name is not None:
+        files = list(walk.files(folder, above))
+        _check_class(folder, place.class_name, files)
+        return [_folder_file(found, split, place.class_name) for found in files]
     direct = list(walk.files(folder, above, recursive=False))
     above = above | {_identity(folder)}
     by_folder = {inner: list(walk.files(inner, above)) for inner in _subfolders(folder)}
     classes = [inner for inner, files in by_folder.items() if files]
     if not classes:
-        return [_folder_file(path, status, split, None) for path, status in direct]
+        return [_folder_file(found, split, None) for found in direct]
     empty = [
         inner.name for inner in by_folder if inner not in classes and inner not in walk.circles
     ]
@@ -212,29 +292,58 @@ def _list_split(
     if direct:
         raise walk.refusal(
             f"{folder} has both class folders ({classes[0].name}) and files beside them "
-            f"({direct[0][0].name}); allowed: one or the other"
+            f"({direct[0].path.name}); allowed: one or the other"
         )
     _check_one_folder_a_class(folder, classes)
     for inner in classes:
-        _check_class(inner, by_folder[inner])
+        _check_class(inner, class_name_of(inner.name), by_folder[inner])
     return [
-        _folder_file(path, status, split, class_name_of(inner.name))
+        _folder_file(found, split, class_name_of(inner.name))
         for inner in classes
-        for path, status in by_folder[inner]
+        for found in by_folder[inner]
     ]
 
 
-def _identity(folder: pathlib.Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
+def _by_object(walk: _Walk, place: _Place, above: frozenset[tuple[int, int]]) -> list[FolderFile]:
+    """The files of a place where each folder is an object, perhaps in a folder of its class."""
+    files = []
+    for found in walk.files(place.folder, above):
+        *folders, _ = found.path.relative_to(place.folder).parts
+        class_name = place.class_name
+        if not folders:
+            raise walk.refusal(
+                f"{found.path} lies beside folders of objects (data.folders=objects); put it into "
+                "the folder of its object"
+            )
+        if class_name is None and len(folders) > 1:
+            class_name = class_name_of(folders[0])
+        name = "/".join([place.folder.name, *folders])
+        files.append(_folder_file(found, place.split, class_name, name))
+    with_class = {file.class_name is not None for file in files}
+    if len(with_class) > 1:
+        raise walk.refusal(
+            f"{place.folder} has folders of objects both in folders of classes and beside them"
+        )
+    return files
 
 
-def _folder_file(
-    path: pathlib.Path, status: os.stat_result, split: str | None, class_name: str | None
-) -> FolderFile:
-    return FolderFile(
-        path, split, class_name, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    )
+def _are_objects(walk: _Walk, places: Sequence[_Place], reading: Reading) -> bool:
+    """Whether the folders that hold the files are objects."""
+    if reading.folders != "auto":
+        return reading.folders == "objects"
+    looking = _Walk(walk.root, reading.files)  # so that nothing is counted twice
+    names: dict[str, list[str]] = collections.defaultdict(list)
+    distinct: set[str] = set()
+    for place in places:
+        for found in looking.files(place.folder):
+            names[os.fspath(found.path.parent)].append(found.path.name)
+            distinct.add(found.path.name)
+            if found.path.parent == place.folder or len(distinct) > FEW_NAMES:
+                return False
+    known = {*CLASS_ALIASES, *CLASS_ALIASES.values()}
+    if any(pathlib.Path(folder).name.lower() in known for folder in names):
+        return False
+    return are_objects(names)
 
 
 def _check_root(root: pathlib.Path) -> None:
@@ -249,28 +358,35 @@ def _check_root(root: pathlib.Path) -> None:
         raise DataError(f"data.folder: got {str(root)!r}; that is a file, not a folder")
 
 
-def list_files(root: pathlib.Path) -> Listing:
+def list_files(root: pathlib.Path, reading: Reading = Reading()) -> Listing:  # noqa: B008
     """Finds the image files of a folder without opening them.
 
-    `<root>/[train|test/][CLASS/]FILE`: with or without folders for the splits (`val` counts as
-    `test`), with a folder for each class or flat and unlabelled. Older names of the classes are
-    known (`CLASS_ALIASES`); hidden files are skipped.
+    With or without folders for the splits and for the classes, see `splits.LAYOUTS`; or with a
+    folder for each object, see `objects.are_objects`. Older names of the classes are known
+    (`CLASS_ALIASES`); hidden files are skipped.
 
     Args:
       root: the folder.
+      reading: `files` and `folders` decide what is found.
 
     Raises:
       DataError: for a folder that is not there or cannot be read, has no image files, an empty
         class, or another structure.
     """
     _check_root(root)
-    walk = _Walk()
-    splits = _split_folders(walk, root)
-    above = frozenset({_identity(root)} if splits[0][0] else ())
-    files = {split: _list_split(walk, folder, split, above) for split, folder in splits}
-    for split, folder in splits:
-        if not files[split]:
-            raise walk.refusal(f"{folder} has no image file; looked for {', '.join(SUFFIXES)}")
+    walk = _Walk(root, reading.files)
+    places = _places(walk, root)
+    objects = _are_objects(walk, places, reading)
+    list_place = _by_object if objects else _by_class
+    above = frozenset({_identity(root)} if places[0].split else ())
+    files: dict[str | None, list[FolderFile]] = collections.defaultdict(list)
+    for place in places:
+        in_place = list_place(walk, place, above)
+        if not in_place:
+            raise walk.refusal(
+                f"{place.folder} has no image file; looked for {', '.join(SUFFIXES)}"
+            )
+        files[place.split] += in_place
     classes = [{file.class_name for file in split_files} for split_files in files.values()]
     if any(names != classes[0] for names in classes):
         only = sorted(str(name) for name in classes[0] ^ classes[-1])
@@ -279,4 +395,4 @@ def list_files(root: pathlib.Path) -> Listing:
             f"{', '.join(only)}"
         )
     all_files = tuple(file for split_files in files.values() for file in split_files)
-    return Listing(root, all_files, dict(walk.ignored), tuple(walk.bad))
+    return Listing(root, all_files, dict(walk.ignored), tuple(walk.bad), objects)

@@ -4,33 +4,25 @@ import collections
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from absl import logging
 
 from lensjax.data.dataset import SPLITS
-from lensjax.data.folder.image import ScannedImage, Statement, examine
-from lensjax.data.folder.listing import FolderFile, Listing
-from lensjax.errors import BadFileError, DataError
-from lensjax.files.image_files import read_images
+from lensjax.data.folder.entries import FolderFile, Listing
+from lensjax.data.folder.findings import warnings_of
+from lensjax.data.folder.grouping import check_names, grouped
+from lensjax.data.folder.image import (
+    BlankImageError,
+    ScannedImage,
+    Statement,
+    examine,
+    read_unit,
+)
+from lensjax.data.folder.reading import Reading
+from lensjax.errors import AmbiguousFileError, BadFileError, DataError, printable_name
 
 _SHOWN = 10  # files that a message lists
-
-
-class Reading(NamedTuple):
-    """How a user wants the files read; the fields of `data` of the same names.
-
-    Attributes:
-      layout: the axes of an array.
-      nan_policy: `refuse`, `mask` or `fill`.
-      on_bad_file: `refuse` or `skip`.
-      test_share: share of the images that becomes the test split where there is none.
-    """
-
-    layout: str = "auto"
-    nan_policy: str = "refuse"
-    on_bad_file: str = "refuse"
-    test_share: float = 0.1
+_PLANES = 30  # planes that a question lists
 
 
 def _common(values: set[float | None]) -> float | None:
@@ -59,6 +51,10 @@ class Scan:
       zero_point_mag: magnitude of one flux unit, where all images agree.
       integer: whether every pixel of every image is a whole number.
       fingerprint: identifies the images that are taken, and how they are read.
+      band_names: the bands of the channels; empty where they have no names.
+      has_variance: whether every pixel has a variance.
+      has_mask: whether images have masks.
+      warnings: what a user should look at, a line each.
     """
 
     listing: Listing
@@ -74,6 +70,10 @@ class Scan:
     zero_point_mag: float | None
     integer: bool
     fingerprint: str
+    band_names: tuple[str, ...] = ()
+    has_variance: bool = False
+    has_mask: bool = False
+    warnings: tuple[str, ...] = ()
 
     def of_split(self, split: str) -> list[ScannedImage]:
         """The images of a split."""
@@ -112,26 +112,53 @@ class _BadFiles:
 def _read_all(
     listing: Listing, reading: Reading, bad: _BadFiles, advance: Callable[[], object]
 ) -> list[ScannedImage]:
-    """Reads every file once. A stack with one bad image is left out whole."""
+    """Reads every file once. A stack with one bad image is left out whole, a blank one alone."""
     for error in listing.bad:
         bad.add(error)
     statements: dict[Statement, Statement] = {}
 
     def examined(number: int, file: FolderFile) -> Iterator[ScannedImage]:
-        for place, image in enumerate(read_images(file.path, reading.layout)):
-            scanned, _ = examine(number, place, file, image, reading.nan_policy)
+        for place, image in enumerate(read_unit(file, reading)):
+            try:
+                scanned, _ = examine(number, place, file, image, reading.nan_policy)
+            except BlankImageError as error:
+                bad.add(error)
+                continue
             # Equal statements share one object, since there may be very many images.
             statement = statements.setdefault(scanned.statement, scanned.statement)
             yield scanned._replace(statement=statement)
 
     images: list[ScannedImage] = []
+    questions: list[AmbiguousFileError] = []
     for number, file in enumerate(listing.files):
         try:
             images.extend(list(examined(number, file)))
+        except AmbiguousFileError as error:
+            questions.append(error)
         except BadFileError as error:
             bad.add(error)
         advance()
+    if questions:
+        raise _planes_question(questions)
     return images
+
+
+def _planes_question(questions: Sequence[AmbiguousFileError]) -> DataError:
+    """Asks which planes are images, with all that the files have."""
+    counts = collections.Counter(plane for error in questions for plane in error.planes)
+    lines = [f"  {plane} in {number:,} files" for plane, number in counts.most_common(_PLANES)]
+    if len(counts) > _PLANES:
+        lines.append(f"  and {len(counts) - _PLANES} more")
+    first = questions[0]
+    return DataError(
+        f"data.folder: {len(questions):,} files have several planes that could be images, such as "
+        f"{printable_name(first.path)}. The planes of these files:\n"
+        + "\n".join(lines)
+        + "\nSet data.planes to the names of those that are images, such as data.planes=('SCI',) "
+        "or ('*_BGSUB',); each is then an image of the same object, or, with data.bands=channels, "
+        "a channel of one image. data.variance_planes and data.mask_planes name planes of errors "
+        "and of flags"
+    )
 
 
 def _odd_shapes(images: Iterable[ScannedImage]) -> tuple[tuple[int, int, int], dict[int, str]]:
@@ -141,7 +168,8 @@ def _odd_shapes(images: Iterable[ScannedImage]) -> tuple[tuple[int, int, int], d
     usual = "x".join(map(str, common))
     wrong = {
         image.file: f"has an image of {'x'.join(map(str, image.shape))} pixels (rows, columns, "
-        f"channels); {number} of {counts.total()} images have {usual}"
+        f"channels){' in ' * bool(image.plane)}{image.plane}; {number} of {counts.total()} images "
+        f"have {usual}"
         for image in images
         if image.shape != common
     }
@@ -177,16 +205,52 @@ def _rank(digest: bytes) -> float:
     return int.from_bytes(digest[:6], "little") / 2**48
 
 
+# Names an object, or one image of a stack that is an object of its own.
+_Key = tuple[int, int] | str
+
+
+def _key_of(image: ScannedImage) -> _Key:
+    return image.object_name if image.object_name is not None else (image.file, image.row)
+
+
+def objects_of(images: Sequence[ScannedImage]) -> list[bytes]:
+    """Identifies the object of each image by content: equal images belong to one object.
+
+    The object of a single image has that image's digest.
+    """
+    parents: dict[_Key | bytes, _Key | bytes] = {}
+
+    def find(node: _Key | bytes) -> _Key | bytes:
+        root = node
+        while parents.setdefault(root, root) != root:
+            root = parents[root]
+        while parents[node] != root:
+            parents[node], node = root, parents[node]
+        return root
+
+    for image in images:
+        parents[find(_key_of(image))] = find(image.digest)
+    members: dict[_Key | bytes, set[bytes]] = collections.defaultdict(set)
+    roots = [find(image.digest) for image in images]
+    for root, image in zip(roots, images, strict=True):
+        members[root].add(image.digest)
+    digests = {
+        root: next(iter(held))
+        if len(held) == 1
+        else hashlib.blake2b(b"".join(sorted(held)), digest_size=16).digest()
+        for root, held in members.items()
+    }
+    return [digests[root] for root in roots]
+
+
 def _assign_splits(
     images: list[ScannedImage], share: float, listing: Listing, bad: _BadFiles
 ) -> list[ScannedImage]:
-    """Splits each class by the content of its images, with one at least on either side.
-
-    Copies of an image have one digest, so that they come to lie on one side.
-    """
+    """Splits each class by the content of its objects, with one object at least on either side."""
+    objects = objects_of(images)
     by_class: dict[str | None, dict[bytes, ScannedImage]] = collections.defaultdict(dict)
-    for image in images:
-        by_class[image.class_name][image.digest] = image
+    for image, digest in zip(images, objects, strict=True):
+        by_class[image.class_name][digest] = image
     test: set[bytes] = set()
     for name, by_digest in by_class.items():
         if len(by_digest) < 2:
@@ -194,31 +258,47 @@ def _assign_splits(
             raise DataError(
                 f"data.folder: {'class ' + name if name else 'the set'} has only one image (not "
                 f"counting copies), in {listing.files[only.file].path}; the training and test "
-                f"splits need at least two{bad.explanation()}"
+                f"splits need at least two objects; planes of a file are one object, and so are "
+                f"images of one data.group; if the folders are objects and not classes, set "
+                f"data.folders=objects{bad.explanation()}"
             )
         lowest, *_, highest = sorted(by_digest, key=_rank)
         chosen = {digest for digest in by_digest if _rank(digest) < share}
         test |= (chosen or {lowest}) - {highest}
-    return [image._replace(split="test" if image.digest in test else "train") for image in images]
+    return [
+        image._replace(split="test" if digest in test else "train")
+        for image, digest in zip(images, objects, strict=True)
+    ]
 
 
 def _without_leaks(
     images: list[ScannedImage], listing: Listing, bad: _BadFiles
 ) -> list[ScannedImage]:
-    """The images without those training images that the test split has too."""
-    test = {image.digest: image for image in images if image.split == "test"}
+    """The images without training images of objects that the test split has too.
+
+    Such copies are no fault of a file: they are left out and listed, whatever the policy.
+    """
+    objects = objects_of(images)
+    in_test = {
+        digest: image
+        for image, digest in zip(images, objects, strict=True)
+        if image.split == "test"
+    }
     num_of_file = collections.Counter(image.file for image in images)
     remaining = []
-    for image in images:
-        if image.split != "train" or image.digest not in test:
+    for image, digest in zip(images, objects, strict=True):
+        if image.split != "train" or digest not in in_test:
             remaining.append(image)
             continue
         place = f"in [{image.number}] " if num_of_file[image.file] > 1 else ""
-        test_file = listing.files[test[image.digest].file].path
+        other = in_test[digest]
+        test_file = listing.files[other.file].path
+        what = "an image" if image.digest == other.digest else "an image of an object"
         reason = (
-            f"has {place}an image of the test split, {test_file}; testing on it would prove nothing"
+            f"has {place}{what} of the test split, {test_file}; testing on it would prove nothing, "
+            "so it is left out of training"
         )
-        bad.add(BadFileError(listing.files[image.file].path, reason))
+        bad.errors.append(BadFileError(listing.files[image.file].path, reason))
     return remaining
 
 
@@ -231,8 +311,11 @@ def _fingerprint(images: Iterable[ScannedImage], class_names: Sequence[str]) -> 
     digest = hashlib.sha256(repr((READER_VERSION, tuple(class_names))).encode())
     for image in images:
         digest.update(image.digest)
-        said = (image.split, image.class_name, *image.statement, image.parameters_digest)
+        *facts, band_names = image.statement
+        said = (image.split, image.class_name, *facts, image.parameters_digest)
         digest.update(repr(said).encode())
+        if band_names or image.planes_digest:  # as in version 0.2 without them
+            digest.update(repr((band_names, image.planes_digest)).encode())
     return digest.hexdigest()[:16]
 
 
@@ -253,6 +336,10 @@ def scan(listing: Listing, reading: Reading, advance: Callable[[], object]) -> S
         a set that has no image left, a class of one image, or images with different flux units.
     """
     bad = _BadFiles(reading)
+    check_names(listing, reading)
+    listing, left_out = grouped(listing, reading)
+    for error in left_out:
+        bad.add(error)
     images = _read_all(listing, reading, bad, advance)
     if not images:
         raise DataError(f"data.folder: no image of {listing.root} can be used{bad.explanation()}")
@@ -267,7 +354,10 @@ def scan(listing: Listing, reading: Reading, advance: Callable[[], object]) -> S
     unit = _one_unit(images, listing)
     for error in bad.errors:
         logging.warning("left out: %s", error)
-    return _scan_of(listing, reading, _in_order(images), bad.errors, shape, unit)
+    folder_scan = _scan_of(listing, reading, _in_order(images), bad.errors, shape, unit)
+    for line in folder_scan.warnings:
+        logging.warning("%s", line)
+    return folder_scan
 
 
 def _scan_of(
@@ -296,6 +386,10 @@ def _scan_of(
         zero_point_mag=_common({statement.zero_point_mag for statement in statements}),
         integer=all(image.is_integer for image in images),
         fingerprint=_fingerprint(images, names),
+        band_names=next(iter({statement.band_names for statement in statements})),
+        has_variance=bool(reading.rules.variance_planes),
+        has_mask=bool(reading.rules.variance_planes or reading.rules.mask_planes),
+        warnings=warnings_of(images, listing, statements),
     )
 
 

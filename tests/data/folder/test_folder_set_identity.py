@@ -23,7 +23,7 @@ from folder_support import (
 )
 
 from lensjax.data.folder import builder, folder_set
-from lensjax.data.folder.scan import Reading
+from lensjax.data.folder.reading import Reading
 from lensjax.errors import ConfigError, DataError
 
 

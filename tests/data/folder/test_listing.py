@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from folder_support import CLASSES, pixels, write, write_classes, write_flat
 
-from lensjax.data.folder.listing import class_name_of, is_class_name, list_files
+from lensjax.data.folder.entries import class_name_of, is_class_name
+from lensjax.data.folder.listing import list_files
 from lensjax.errors import DataError
 
 OLD_NAMES = ("vort", "sphere", "no")
@@ -168,9 +169,24 @@ def _train_alone(root: pathlib.Path) -> None:
     write_classes(root / "train", num=1)
 
 
-def _two_tests(root: pathlib.Path) -> None:
-    for split in ("train", "test", "val"):
+def _two_trains(root: pathlib.Path) -> None:
+    for split in ("train", "test", "Training"):
         write_classes(root / split, num=1)
+
+
+def _unknown_split(root: pathlib.Path) -> None:
+    for split in ("trainset", "holdout"):
+        write_flat(root / split, 1)
+
+
+def _half_of_the_splits(root: pathlib.Path) -> None:
+    for folder in ("lenses/train", "lenses/test", "others"):
+        write_flat(root / folder, 1)
+
+
+def _split_and_class_mixed(root: pathlib.Path) -> None:
+    for folder in ("train", "test", "test_lenses"):
+        write_flat(root / folder, 1)
 
 
 def _empty_test(root: pathlib.Path) -> None:
@@ -201,12 +217,6 @@ def _splits_too_deep(root: pathlib.Path) -> None:
         write_classes(root / "Model_II" / split, num=1)
 
 
-def _splits_in_classes(root: pathlib.Path) -> None:
-    for name in CLASSES:
-        write_flat(root / name / "Train", 1)
-        write_flat(root / name / "val", 1)
-
-
 def _line_break(root: pathlib.Path) -> None:
     write_classes(root, ("axion", "two\nlines"), 1)
 
@@ -233,15 +243,17 @@ REFUSED = {
     _files_beside_classes: ("stray.npy", "one or the other"),
     _files_beside_splits: ("beside them stray.npy",),
     _folder_beside_splits: ("beside them plots",),
-    _train_alone: ("no folder for the test split", "for train and one for test"),
-    _two_tests: ("test, val for the test split",),
+    _train_alone: ("no folder for the test split", "train_CLASS/FILES and test_CLASS/FILES"),
+    _two_trains: ("Training, train for the train split",),
+    _unknown_split: ("holdout is called like a split", "CLASS/train/FILES"),
+    _half_of_the_splits: ("others beside it has none", "train/CLASS/FILES"),
+    _split_and_class_mixed: ("with and without a class",),
     _empty_test: ("test has no image file",),
     _classes_differ: ("only one of them has cdm, no_sub",),
     _classes_and_flat: ("different classes",),
     _two_names_for_a_class: ("axion and vort for the same class axion",),
     _one_folder_too_high: ("Model_II/", "of one class", "CLASS/FILE"),
     _splits_too_deep: ("Model_II/", "of one class"),
-    _splits_in_classes: ("of one class",),
     _line_break: ("two\\nlines", "not a valid class name"),
     _blank_behind: ("cdm ", "not a valid class name"),
     _other_encoding: ("not a valid class name",),
