@@ -123,6 +123,7 @@ def _protocol(origin: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
         "real": "the first images of each class of the test split",
         "data": info.name,
         "data_fingerprint": info.fingerprint,
+        "bands": list(info.bands),
         "images_per_class": setting.per_class,
         "comparable_with_the_headline": setting.per_class == HEADLINE_IMAGES,
         "image_scale": setting.settings.image_scale,

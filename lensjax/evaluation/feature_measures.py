@@ -303,12 +303,14 @@ def protocol_of_classes(setting: Setting) -> dict[str, Any]:
 def protocol_of_inception(setting: Setting) -> dict[str, Any]:
     """The settings that the numbers of `inception` depend on."""
     network = _inception(setting.settings.inception_weights, setting.flux_limit)
+    several = setting.info.image_shape[-1] > 1
+    channels = "the bands as red, green and blue" if several else "grey repeated to three channels"
     return {
         "extractor": network.name,
         "layer": network.layer,
         "sha256": network.hash,
-        "map": f"0 to {setting.flux_limit:g} {setting.info.flux_unit} to 0..255, rounded; grey "
-        "repeated to three channels",
+        "map": f"0 to {setting.flux_limit:g} {setting.info.flux_unit} to 0..255, rounded; "
+        f"{channels}",
         "resize": "299x299 as TensorFlow 1",
         **_protocol_of_distances(setting),
     }

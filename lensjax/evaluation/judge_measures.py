@@ -50,7 +50,7 @@ def c2st(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     scores: dict[str, Any] = {}
     for level, magnitude in levels(setting).items():
         originals, images, controls = (
-            with_noise(compared, magnitude)[..., 0] for compared in (real, row, control)
+            with_noise(compared, magnitude) for compared in (real, row, control)
         )
         result = two_sample_test(
             originals, images[row_places], controls[places], setting.settings.seed

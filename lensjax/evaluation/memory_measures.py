@@ -48,25 +48,44 @@ def _scores(test: NeighbourTest, count: int) -> dict[str, Any]:
 
 
 def _train_of(group: str, setting: Setting) -> np.ndarray:
-    """The training images of a group in the scale of the rows, `[T, H, W]`."""
+    """The training images of a group in the scale of the rows, `[T, H, W, C]`."""
     train = setting.train(setting.settings.train_images)
-    return train.images[..., 0] if group == ALL else train.of(group)
+    return train.images if group == ALL else train.of(group)
+
+
+def _balanced(images: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Images `[N, H, W, C]` with each band divided by its RMS in reference images.
+
+    Otherwise the brightest band, or the one with the smallest unit, alone would decide how near
+    images are. A single band stays as it is: the distance ignores a common factor.
+    """
+    if images.shape[-1] == 1:
+        return images
+    rms = np.sqrt(np.mean(np.square(reference, dtype=np.float64), axis=(0, 1, 2)))
+    return images / np.where(rms > 0, rms, 1).astype(np.float32)
 
 
 def _planted(train: np.ndarray, row: Row) -> np.ndarray | None:
     """Copies as imperfect as the generator's images; None if its error is unknown."""
     if row.setting.survey is None or "no_sub" not in row.groups:
         return None
-    return planted_copies(train, row.residuals("no_sub"), _NUM_PLANTED, row.setting.settings.seed)
+    errors = row.residuals("no_sub").reshape(-1, *train.shape[1:])
+    return planted_copies(train, errors, _NUM_PLANTED, row.setting.settings.seed)
+
+
+def _of_bands(setting: Setting) -> str:
+    """The words on several bands in the description of a distance."""
+    return ", each band divided by its RMS" if setting.info.image_shape[-1] > 1 else ""
 
 
 def copies(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     """For each group, how often images are as near to training images as copies are."""
     results = {}
     for group in row.groups:
-        test = real_of(real, group)
         train = _train_of(group, setting)
-        result = neighbour_test(row.of(group), train, test, _planted(train, row))
+        images, test = (_balanced(x, train) for x in (row.of(group), real_of(real, group)))
+        train = _balanced(train, train)
+        result = neighbour_test(images, train, test, _planted(train, row))
         results[group] = _scores(result, len(row.of(group)))
     return results
 
@@ -77,14 +96,15 @@ def twins(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     for group in row.groups:
         originals = real_of(real, group)
         if row is not real and min(len(row.of(group)), len(originals)) >= _LEAST_TWINS:
-            results[group] = twin_test(row.of(group), originals)._asdict()
+            images = _balanced(row.of(group), originals)
+            results[group] = twin_test(images, _balanced(originals, originals))._asdict()
     return results
 
 
 def protocol_of_twins(setting: Setting) -> dict[str, Any]:
     """The settings that the numbers of `twins` depend on."""
     return {
-        "distance": "between images of norm 1",
+        "distance": f"between images of norm 1{_of_bands(setting)}",
         "num_twins": "images nearer to another image than any two of as many real images",
         "p": "2^-(half of the twins)",
     }
@@ -121,6 +141,6 @@ def protocol_of_neighbours(setting: Setting) -> dict[str, Any]:
         "test": "real images of the same number",
         "near": f"nearer to a training image than {LEVEL:.0%} of the test images are",
         "isolated": "the same for that distance over the distance to the second nearest",
-        "distance": "between images of norm 1, also turned by 180 degrees",
+        "distance": f"between images of norm 1{_of_bands(setting)}, also turned by 180 degrees",
         "p": "exact probability of the share if nothing was remembered (beta-binomial)",
     }

@@ -32,7 +32,7 @@ def smooth_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     """The residuals of the best lens without sub-structure, by group."""
     scores: dict[str, Any] = {}
     for group in row.groups:
-        fit, images = row.smooth(group), row.of(group)
+        fit, images = row.smooth(group), row.planes(group)
         score: dict[str, Any] = {"num_images": len(images), **_percentiles(fit.ratio)}
         if group == "no_sub":
             score |= {
@@ -51,7 +51,7 @@ def smooth_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
 
 def axion_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     """The share of axion images that a vortex of allowed mass explains."""
-    images, survey = row.of("axion"), setting.survey
+    images, survey = row.planes("axion"), setting.survey
     assert survey is not None
     if not len(images):
         return {}
@@ -82,7 +82,7 @@ def potential_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     seed = setting.settings.seed
     return {
         "cdm": {
-            "num_images": len(row.of("cdm")),
+            "num_images": len(row.planes("cdm")),
             **_percentiles(ratio),
             "against_real": beside_real(real_ratio, ratio, seed),
             "residual_power": vectors_beside_real(real_powers, powers, seed),
@@ -100,7 +100,7 @@ def free_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
 
     scores: dict[str, Any] = {}
     for group in row.groups:
-        fit = share_rows(fit_fn, row.of(group), row.smooth(group))
+        fit = share_rows(fit_fn, row.planes(group), row.smooth(group))
         score: dict[str, Any] = {"num_images": len(fit.ratio), **_percentiles(fit.ratio)}
         for name, truth in TRUTH.items():
             values = getattr(fit, name)

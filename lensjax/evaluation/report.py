@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from lensjax.evaluation.checks import Check
 from lensjax.evaluation.measures import MEASURES
 from lensjax.evaluation.page import Picture, write_page
 from lensjax.evaluation.rows import ALL, Row, Setting
-from lensjax.evaluation.shape_measures import real_of
+from lensjax.evaluation.shape_measures import by_band, colours_of, real_of
 from lensjax.evaluation.tables import Table, plain, tables_of
 from lensjax.metrics.shapes import measure_shapes
 from lensjax.metrics.spectra import power_spectra, radial_profiles
+from lensjax.run.composites import composite_bands
 from lensjax.run.figures import lens_grid
 
 _WORST = 8
@@ -36,7 +37,8 @@ def grid(subject: Row, real: Row) -> np.ndarray:
     """The picture of real images above generated ones for each group."""
     names = list(subject.groups)
     shown = [real.images[:_GRID_COLUMNS] if n == ALL else _first(real, n) for n in names]
-    return lens_grid([_first(subject, name) for name in names], names, shown)
+    bands = subject.setting.info.bands
+    return lens_grid([_first(subject, name) for name in names], names, shown, bands)
 
 
 def _first(row: Row, group: str) -> np.ndarray:
@@ -44,25 +46,41 @@ def _first(row: Row, group: str) -> np.ndarray:
     return row.images[places[:_GRID_COLUMNS]]
 
 
-def _histograms(subject: Row, real: Row, group: str, setting: Setting) -> Picture:
+def _pairs_of_bands(
+    subject: Row, real: Row, group: str, setting: Setting
+) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    """Yields the end of the names of each band, and its real and generated images `[n, H, W]`."""
+    sets = (by_band(images, setting) for images in (real_of(real, group), subject.of(group)))
+    for (end, originals), (_, images) in zip(*sets, strict=True):
+        yield end, (originals, images)
+
+
+def _histograms(subject: Row, real: Row, group: str, setting: Setting) -> Iterator[Picture]:
+    """Yields the distributions of shapes of each band, and those of colours."""
     scale = setting.info.pixel_scale_arcsec or 1.0
-    sets = (real_of(real, group), subject.of(group))
-    real_shapes, shapes = (measure_shapes(images, scale) for images in sets)
-    panels = {name.replace("_", " "): (real_shapes[name], shapes[name]) for name in real_shapes}
-    logarithmic: list[str] = []
-    if setting.survey is not None and group in real.groups:
-        panels["ratio of the smooth fit"] = (real.smooth(group).ratio, subject.smooth(group).ratio)
-        logarithmic.append("ratio of the smooth fit")
-    return Picture.of(
-        f"Distributions: {group}",
-        pictures.histograms(panels, logarithmic),
-        "Grey: real; red: generated. The tables below give the distances and their floors.",
+    caption = "Grey: real; red: generated. The tables below give the distances and their floors."
+    for end, sets in _pairs_of_bands(subject, real, group, setting):
+        real_shapes, shapes = (measure_shapes(images, scale) for images in sets)
+        panels = {name.replace("_", " "): (real_shapes[name], shapes[name]) for name in real_shapes}
+        logarithmic: list[str] = []
+        if setting.survey is not None and group in real.groups:
+            ratios = (real.smooth(group).ratio, subject.smooth(group).ratio)
+            panels["ratio of the smooth fit"] = ratios
+            logarithmic.append("ratio of the smooth fit")
+        picture = pictures.histograms(panels, logarithmic)
+        yield Picture.of(f"Distributions: {group}{end}", picture, caption)
+    originals = real_of(real, group)
+    theirs, ours = (
+        colours_of(images, originals, setting) for images in (originals, subject.of(group))
     )
+    if ours:
+        picture = pictures.histograms({name: (theirs[name], ours[name]) for name in ours})
+        yield Picture.of(f"Colours: {group}", picture, caption)
 
 
-def _curves(subject: Row, real: Row, group: str, setting: Setting) -> Picture:
+def _curves(title: str, sets: tuple[np.ndarray, np.ndarray], setting: Setting) -> Picture:
+    """Draws profiles and spectra of real and generated images `[n, H, W]`."""
     scale = setting.info.pixel_scale_arcsec or 1.0
-    sets = (real_of(real, group), subject.of(group))
     (radii, real_profiles), (_, profiles) = (radial_profiles(images, scale) for images in sets)
     real_spectra, spectra = (power_spectra(images) for images in sets)
     unit = "arcsec" if setting.info.pixel_scale_arcsec else "pixels"
@@ -76,12 +94,12 @@ def _curves(subject: Row, real: Row, group: str, setting: Setting) -> Picture:
         ),
     ]
     caption = "Median and range of 68 % of the images. Grey: real; red: generated."
-    return Picture.of(f"Profile and spectrum: {group}", pictures.curves(panels), caption)
+    return Picture.of(title, pictures.curves(panels), caption)
 
 
 def _worst(subject: Row, group: str) -> Picture:
     fit = subject.smooth(group)
-    picture = pictures.worst_fits(subject.of(group), fit.image, fit.ratio, _WORST)
+    picture = pictures.worst_fits(subject.planes(group), fit.image, fit.ratio, _WORST)
     return Picture.of(
         f"The worst residuals: {group}",
         picture,
@@ -90,19 +108,31 @@ def _worst(subject: Row, group: str) -> Picture:
     )
 
 
+def _grid_caption(bands: Sequence[str]) -> str:
+    if len(bands) == 1:
+        return "Square root of flux; the brightest real pixel sets the scale of all images."
+    caption = "Square root of flux; the brightest real pixel of a band sets the scale of that band."
+    chosen = composite_bands(len(bands))
+    if chosen is None:
+        return caption
+    red, green, blue = (bands[band] for band in chosen)
+    return f"{caption} Colour: {red} is red, {green} green and {blue} blue (Lupton et al. 2004)."
+
+
 def _pictures(subject: Row, real: Row, setting: Setting) -> list[Picture]:
     report_pictures = [
         Picture.of(
             "Real above generated",
             grid(subject, real),
-            "Square root of flux; the brightest real pixel sets the scale of all images.",
+            _grid_caption(setting.info.bands),
         )
     ]
     for group in subject.groups:
         if setting.survey is not None:
             report_pictures.append(_worst(subject, group))
-        report_pictures.append(_histograms(subject, real, group, setting))
-        report_pictures.append(_curves(subject, real, group, setting))
+        report_pictures.extend(_histograms(subject, real, group, setting))
+        for end, sets in _pairs_of_bands(subject, real, group, setting):
+            report_pictures.append(_curves(f"Profile and spectrum: {group}{end}", sets, setting))
     return report_pictures
 
 
@@ -150,6 +180,8 @@ def _domain(content: Mapping[str, Any], setting: Setting) -> list[str]:
         f"image scale {setting.settings.image_scale}"
         + ("" if setting.in_flux else ": flux is not tested"),
     ]
+    if len(setting.info.bands) > 1:
+        lines.append(f"{len(setting.info.bands)} bands: {', '.join(setting.info.bands)}")
     if setting.survey is None:
         lines.append("no exact forward model: only the tests that need no ground truth are run")
     return lines

@@ -113,8 +113,14 @@ class Row:
         return {name: places for name, places in groups.items() if len(places)}
 
     def of(self, group: str) -> np.ndarray:
-        """The first channel of a group's images, `[n, H, W]`; empty for a group without images."""
-        return self.images[self.groups.get(group, np.empty(0, int)), ..., 0]
+        """A group's images, `[n, H, W, C]`; empty for a group without images."""
+        return self.images[self.groups.get(group, np.empty(0, int))]
+
+    def planes(self, group: str) -> np.ndarray:
+        """The only band of a group's images, `[n, H, W]`, which the forward model has."""
+        images = self.of(group)
+        assert images.shape[-1] == 1  # as in every simulated set
+        return images[..., 0]
 
     def smooth(self, group: str) -> SmoothFit:
         """The fits of the lens without sub-structure to a group's images; cached."""
@@ -123,7 +129,7 @@ class Row:
             assert survey is not None  # the measures that ask for fits have checked it
             free = not self.setting.in_flux
             fit = functools.partial(fit_smooth, survey=survey, free_amplitude=free)
-            self._fits[group] = share_rows(fit, self.of(group))
+            self._fits[group] = share_rows(fit, self.planes(group))
         return self._fits[group]
 
     def potential_ratio(self, group: str) -> np.ndarray:
@@ -132,7 +138,7 @@ class Row:
             survey = self.setting.survey
             assert survey is not None
             free = not self.setting.in_flux
-            images, smooth = self.of(group), self.smooth(group)
+            images, smooth = self.planes(group), self.smooth(group)
 
             def ratios(images: np.ndarray, smooth: SmoothFit) -> np.ndarray:
                 return fit_potential(images, survey, smooth, free_amplitude=free).ratio
@@ -142,4 +148,4 @@ class Row:
 
     def residuals(self, group: str) -> np.ndarray:
         """The residuals of the smooth fit to a group's images, float32 `[n, H, W]`."""
-        return (self.of(group) - self.smooth(group).image).astype(np.float32)
+        return (self.planes(group) - self.smooth(group).image).astype(np.float32)

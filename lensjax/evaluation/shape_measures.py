@@ -1,11 +1,21 @@
-"""Fluxes, shapes, profiles and spectra compared with real images, without a lens model."""
+"""Fluxes, shapes, profiles, spectra and colours compared with real images, without a lens model.
 
-from collections.abc import Mapping
+Of images of several bands, each band is measured by itself: the names of its quantities end with
+its name in brackets.
+"""
+
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from lensjax.evaluation.rows import ALL, Row, Setting
+from lensjax.metrics.colours import (
+    APERTURE_SHARE,
+    LEAST_SOFTENING,
+    measure_colours,
+    softenings,
+)
 from lensjax.metrics.shapes import FRAME_SHARE, REGION_THRESHOLD, measure_shapes
 from lensjax.metrics.spectra import power_spectra, radial_profiles
 from lensjax.metrics.two_sample import (
@@ -76,11 +86,18 @@ def log_spectra(images: np.ndarray) -> np.ndarray:
 
 
 def real_of(real: Row, group: str) -> np.ndarray:
-    """The real images that a group is compared with, `[N, H, W]`."""
-    return real.images[..., 0] if group == ALL else real.of(group)
+    """The real images that a group is compared with, `[N, H, W, C]`."""
+    return real.images if group == ALL else real.of(group)
 
 
-def _quantities(images: np.ndarray, setting: Setting) -> Mapping[str, np.ndarray]:
+def by_band(images: np.ndarray, setting: Setting) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields each band of images `[N, H, W, C]` as `[N, H, W]`, with the end of its names."""
+    bands = setting.info.bands
+    for number, band in enumerate(bands):
+        yield f" ({band})" if len(bands) > 1 else "", images[..., number]
+
+
+def _quantities_of_band(images: np.ndarray, setting: Setting) -> Mapping[str, np.ndarray]:
     scale = setting.info.pixel_scale_arcsec or 1.0
     measured = measure_shapes(images, scale)
     skipped = () if setting.in_flux else _OF_FLUX
@@ -91,6 +108,36 @@ def _quantities(images: np.ndarray, setting: Setting) -> Mapping[str, np.ndarray
     }
 
 
+def colours_of(
+    images: np.ndarray, originals: np.ndarray, setting: Setting
+) -> dict[str, np.ndarray]:
+    """The colours of images by name, `[N]` each; {} for one band or where flux has lost its zero.
+
+    Args:
+      images: `[N, H, W, C]`.
+      originals: the real images that they are compared with.
+      setting: shared by all rows.
+    """
+    if images.shape[-1] < 2 or setting.settings.image_scale == "minmax":
+        return {}
+    bands, values = setting.info.bands, measure_colours(images, softenings(originals))
+    return {
+        f"colour ({bands[number]} - {bands[number + 1]})": column
+        for number, column in enumerate(values.T)
+    }
+
+
+def _quantities(
+    images: np.ndarray, originals: np.ndarray, setting: Setting
+) -> Mapping[str, np.ndarray]:
+    quantities = {
+        f"{name}{end}": values
+        for end, plane in by_band(images, setting)
+        for name, values in _quantities_of_band(plane, setting).items()
+    }
+    return quantities | colours_of(images, originals, setting)
+
+
 def shapes(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     """For each group and quantity, its distribution compared with that of real images."""
     comparisons: dict[str, Any] = {}
@@ -98,9 +145,9 @@ def shapes(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
         images, originals = row.of(group), real_of(real, group)
         if min(len(images), len(originals)) < MIN_COUNT:
             continue
-        theirs = _quantities(originals, setting)
+        theirs = _quantities(originals, originals, setting)
         comparisons[group] = {}
-        for name, values in _quantities(images, setting).items():
+        for name, values in _quantities(images, originals, setting).items():
             compare_fn = vectors_beside_real if values.ndim == 2 else beside_real
             comparisons[group][name] = compare_fn(theirs[name], values, setting.settings.seed)
     return comparisons
@@ -109,6 +156,12 @@ def shapes(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
 def protocol(setting: Setting) -> dict[str, Any]:
     """The settings that the numbers of `shapes` depend on."""
     unit = "arcsec" if setting.info.pixel_scale_arcsec else "pixels"
+    of_colours = {
+        "bands": list(setting.info.bands),
+        "colour": "difference of asinh magnitudes (Lupton et al. 1999) of neighbouring bands in a "
+        f"circle of {APERTURE_SHARE:g} of the shorter side; softening: noise of that flux in real "
+        f"images, at least {LEAST_SOFTENING:g} of its median",
+    }
     return {
         "before_any_8_bit_map": True,
         "flux": setting.info.flux_unit if setting.in_flux else "not tested",
@@ -118,4 +171,5 @@ def protocol(setting: Setting) -> dict[str, Any]:
         "floor": f"{NUM_SPLITS} disjoint random parts of the real images, scaled to the sizes",
         "p": f"{NUM_PERMUTATIONS} permutations of the pooled sample",
         "z": "(Wasserstein distance - floor mean) / floor s.d.",
+        **(of_colours if len(setting.info.bands) > 1 else {}),
     }

@@ -175,8 +175,8 @@ def judge(real: np.ndarray, other: np.ndarray, seed: int) -> tuple[Accuracy, np.
     """Trains and judges one network, without a control.
 
     Args:
-      real: finite flux per pixel, float32 `[n, H, W]`.
-      other: images to be told from the real images, in the same form, `[m, H, W]`.
+      real: finite flux per pixel, float32 `[n, H, W]` or `[n, H, W, C]`.
+      other: images to be told from the real images, in the same form.
       seed: for halves, first parameters and batches.
 
     Returns:
@@ -184,8 +184,8 @@ def judge(real: np.ndarray, other: np.ndarray, seed: int) -> tuple[Accuracy, np.
     """
     generator = np.random.default_rng(seed)
     count = len(real)
-    rms = float(np.sqrt(np.mean(np.square(real, dtype=np.float64))))
-    median = max(float(np.median(np.abs(real))), _LEAST_MEDIAN * rms)
+    real, other = (images.reshape(*images.shape[:3], -1) for images in (real, other))
+    rms, median = _scales(real)
     layer = InputLayer(np.concatenate([real, other]), rms, median)
     orders = generator.permutation(count), count + generator.permutation(len(other))
     halves = [[order[fold::_FOLDS] for order in orders] for fold in range(_FOLDS)]
@@ -217,6 +217,14 @@ def judge(real: np.ndarray, other: np.ndarray, seed: int) -> tuple[Accuracy, np.
     return _accuracy(logits[:count], logits[count:]), logits
 
 
+def _scales(real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """RMS and median absolute pixel of each channel of images, float32 `[C]`; 1 for a black one."""
+    rms = np.sqrt(np.mean(np.square(real, dtype=np.float64), axis=(0, 1, 2)))
+    rms = np.where(rms > 0, rms, 1.0)
+    median = np.maximum(np.median(np.abs(real), axis=(0, 1, 2)), _LEAST_MEDIAN * rms)
+    return rms.astype(np.float32), median.astype(np.float32)
+
+
 def _accuracy(real_logits: np.ndarray, other_logits: np.ndarray) -> Accuracy:
     shares = [float(np.mean(real_logits < 0)), float(np.mean(other_logits > 0))]
     counts = len(real_logits), len(other_logits)
@@ -234,18 +242,22 @@ def c2st(real: np.ndarray, generated: np.ndarray, control: np.ndarray, seed: int
     the real images, the control and the seed, not on the generated images.
 
     Args:
-      real: flux per pixel, `[n, H, W]`, at least 50, which the generator never saw.
-      generated: `[m, H, W]`, in the same proportion of classes.
-      control: real lenses with a 30 % wider point-spread function, `[m, H, W]`; other
-        lenses than those of `real`.
+      real: flux per pixel, `[n, H, W]` or `[n, H, W, C]`, at least 50, which the generator never
+        saw.
+      generated: m images in the same form and in the same proportion of classes.
+      control: m real lenses with a 30 % wider point-spread function; other lenses than those of
+        `real`.
       seed: for halves, first parameters and batches.
 
     Raises:
       MeasureError: for too few images, sizes that differ, or values that are not finite.
     """
     sets = {"real": real, "generated": generated, "control": control}
+    channels = real.shape[3:4]
     arrays = {
-        name: check_images(images, f"{name} images", min_count=MIN_COUNT)
+        name: check_images(
+            images, f"{name} images", shape=(None, None, *channels), min_count=MIN_COUNT
+        )
         for name, images in sets.items()
     }
     real, generated, control = arrays.values()

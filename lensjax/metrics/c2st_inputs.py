@@ -2,7 +2,8 @@
 
 A few hundred images do not teach a network good filters. The first layer is therefore made, not
 trained: the power in bands of frequency, and coordinates along principal components. Both are taken
-of the flux itself, for the ring, and of its logarithm (as `asinh`), for the background.
+of the flux itself, for the ring, and of its logarithm (as `asinh`), for the background. Principal
+components are those of all channels together.
 """
 
 import functools
@@ -62,6 +63,15 @@ def log_band_powers(images: np.ndarray) -> np.ndarray:
     return map_chunks(_log_power_chunk, _CHUNK, images)
 
 
+def _powers_of_channels(images: np.ndarray) -> np.ndarray:
+    """The powers of each channel, and of the differences of neighbouring channels.
+
+    The powers of channels alone do not show that two of them do not belong together.
+    """
+    planes = np.concatenate([images, np.diff(images, axis=-1)], axis=-1)
+    return np.concatenate([log_band_powers(plane) for plane in np.moveaxis(planes, -1, 0)], axis=1)
+
+
 @functools.partial(jax.jit, static_argnames="num_components")
 def _project(basis_images: Array, images: Array, num_components: int) -> Array:
     """Coordinates `[N, num_components]` along the principal components of `basis_images`."""
@@ -85,21 +95,22 @@ class InputLayer:
     """The network's inputs for a set of images, standardised on the training images.
 
     Attributes:
-      flux: images divided by the RMS of the real images, float32 `[N, H, W]`.
+      flux: images divided by the RMS of the real images, float32 `[N, H, W, C]`.
       stretched: asinh of the images divided by the median absolute pixel of the real images.
     """
 
-    def __init__(self, images: np.ndarray, rms: float, median: float):
+    def __init__(self, images: np.ndarray, rms: np.ndarray, median: np.ndarray):
         """Computes the powers, which do not depend on the choice of training images.
 
         Args:
-          images: float32 `[N, H, W]`.
-          rms: RMS of the real images.
-          median: median of the real images' absolute pixels; the stretch is linear below it.
+          images: float32 `[N, H, W, C]`.
+          rms: RMS of the real images in each channel, float32 `[C]`.
+          median: median of the real images' absolute pixels in each channel, float32 `[C]`; the
+            stretch is linear below it.
         """
         self.flux = (images / rms).astype(np.float32)
         self.stretched = np.arcsinh(images / median).astype(np.float32)
-        self._powers = [log_band_powers(self.flux), log_band_powers(self.stretched)]
+        self._powers = [_powers_of_channels(self.flux), _powers_of_channels(self.stretched)]
 
     def groups(self, real_train: np.ndarray, other_train: np.ndarray) -> list[np.ndarray]:
         """The groups of inputs of all images, float32 `[N, D]` each.

@@ -200,7 +200,7 @@ def azimuthal_modes(images: Array, region: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnames="pixel_scale_arcsec")
 def _measure_chunk(images: Array, pixel_scale_arcsec: float) -> dict[str, Array]:
-    frame = _frame(images.shape[-2:])
+    frame = outer_frame(images.shape[-2:])
     region = ring_region(images)
     radius, width = ring_radius_and_width(images, region)
     centre_x, centre_y, e1, e2 = centroid_and_ellipticity(images, region)
@@ -223,7 +223,7 @@ def _measure_chunk(images: Array, pixel_scale_arcsec: float) -> dict[str, Array]
     }
 
 
-def _frame(shape: tuple[int, ...]) -> np.ndarray:
+def outer_frame(shape: tuple[int, ...]) -> np.ndarray:
     """The outer frame, bool `[1, H, W]`, a sixteenth of the shorter side wide."""
     width = max(1, round(min(shape) * FRAME_SHARE))
     frame = np.ones((1, *shape), bool)

@@ -42,8 +42,8 @@ def twin_test(generated: np.ndarray, real: np.ndarray) -> TwinTest:
     side are compared, the first of each.
 
     Args:
-      generated: images of one class, float32 `[N, H, W]`, finite.
-      real: images of the same class that are not copies of each other, `[M, H, W]`.
+      generated: images of one class, float32 `[N, H, W]` or `[N, H, W, C]`, finite.
+      real: images of the same class that are not copies of each other, of the same size.
 
     Raises:
       MeasureError: for fewer than three images, or sizes that differ.

@@ -150,22 +150,35 @@ def test_components_are_those_of_a_singular_value_decomposition():
     np.testing.assert_allclose(abs(np.asarray(found)), abs(expected), atol=1e-3)
 
 
-def test_inputs_are_standardised_on_the_training_part():
+@pytest.mark.parametrize("channels", [1, 3])
+def test_inputs_are_standardised_on_the_training_part(channels):
     random = np.random.default_rng(2)
-    images = random.exponential(size=(120, 16, 16)).astype(np.float32)
-    layer = c2st_inputs.InputLayer(images, 1.0, 0.5)
+    images = random.exponential(size=(120, 16, 16, channels)).astype(np.float32)
+    scales = np.ones(channels, np.float32), np.full(channels, 0.5, np.float32)
+    layer = c2st_inputs.InputLayer(images, *scales)
     real, other = np.arange(0, 50), np.arange(60, 110)
     groups = layer.groups(real, other)
-    assert [group.shape[1] for group in groups] == [9 + 15, 25, 9 + 15, 25]
+    powers = (9 + 15) * (2 * channels - 1)  # of channels and of neighbours' differences
+    assert [group.shape[1] for group in groups] == [powers, 25, powers, 25]
     train = np.concatenate([real, other])
     for group in groups:
         np.testing.assert_allclose(group[train].mean(axis=0), 0, atol=1e-3)
         np.testing.assert_allclose(group[train].std(axis=0), 1, atol=1e-3)
     changed = images.copy()
     changed[115] *= 5  # an image that is judged
-    others = c2st_inputs.InputLayer(changed, 1.0, 0.5).groups(real, other)
+    others = c2st_inputs.InputLayer(changed, *scales).groups(real, other)
     for before, after in zip(groups, others, strict=True):
         np.testing.assert_allclose(after[:115], before[:115], atol=1e-4)
+
+
+def test_each_channel_has_scales_of_its_own_and_one_channel_is_the_image_itself():
+    random = np.random.default_rng(3)
+    images = random.exponential(size=(60, 16, 16, 2)).astype(np.float32) * np.float32([1, 1e4])
+    rms, median = c2st._scales(images)
+    np.testing.assert_allclose(rms, np.sqrt((images**2).mean(axis=(0, 1, 2))), rtol=1e-5)
+    np.testing.assert_allclose(median, np.median(images, axis=(0, 1, 2)), rtol=1e-5)
+    black = np.zeros_like(images)
+    assert all(np.isfinite(scale).all() and (scale > 0).all() for scale in c2st._scales(black))
 
 
 @pytest.mark.parametrize(
