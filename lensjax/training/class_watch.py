@@ -85,7 +85,7 @@ class ClassifierWatch:
 
     def validate(self, step: int, params: Any) -> Mapping[str, float]:
         """Measures the scalars of a validation and logs them."""
-        images, labels = self._images
+        images, labels = self._images.images, self._images.labels
         params = put(params, replicated(self._mesh))  # gathered once, if they are divided
         logits = map_chunks(
             lambda *rows: self._logits_fn(params, *rows), self._turn, images, labels

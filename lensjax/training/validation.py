@@ -137,7 +137,7 @@ class Validation:
             bins = [self._losses_fn((params, np.int32(t_bin)), *rows) for t_bin in range(NUM_BINS)]
             return np.stack(bins, axis=1)
 
-        losses = map_chunks(losses_in_bins, self._turn, *examples, numbers)
+        losses = map_chunks(losses_in_bins, self._turn, examples.images, examples.labels, numbers)
         return losses.astype(np.float64)
 
     def run(self, params: Any) -> Report:
