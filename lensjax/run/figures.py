@@ -158,10 +158,10 @@ def _lines(
         parts.append((_COMPOSITE, list(composite), composite_style(composite)))
     drawn = np.linspace(0, num_bands - 1, min(num_bands, MOST_BANDS)).round().astype(int)
     parts += [(names[band] if num_bands > 1 else "", int(band), band_style(band)) for band in drawn]
+    by_class = [list(group) for _, group in itertools.groupby(rows, key=lambda row: row.name)]
     return [
-        _Line("\n".join(filter(None, (name, part, row.kind))), row.images[..., chosen], style)
-        for name, of_class in itertools.groupby(rows, key=lambda row: row.name)
-        for of_class in [list(of_class)]
+        _Line("\n".join(filter(None, (row.name, part, row.kind))), row.images[..., chosen], style)
+        for of_class in by_class
         for part, chosen, style in parts
         for row in of_class
     ]
