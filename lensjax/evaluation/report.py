@@ -136,26 +136,31 @@ def _pictures(subject: Row, real: Row, setting: Setting) -> list[Picture]:
     return report_pictures
 
 
-def _shape_tables(rows: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """One number for each quantity: its Wasserstein distance in s.d. above the floor."""
-    short = {
-        row: {
-            group: {name: shape["z"] if shape else None for name, shape in quantities.items()}
-            for group, quantities in groups.items()
-        }
-        for row, groups in rows.items()
-    }
+def _shape_tables(rows: Mapping[str, Mapping[str, Any]], bands: Sequence[str]) -> list[Table]:
+    """One number for each quantity: its Wasserstein distance in s.d. above the floor.
+
+    Each band has a table of its own; what belongs to no band, such as a colour, is in the group's.
+    """
+    ends = [f" ({band})" for band in bands] if len(bands) > 1 else []
+    short: dict[str, dict[str, dict[str, float | None]]] = {row: {} for row in rows}
+    for row, groups in rows.items():
+        for group, quantities in groups.items():
+            for name, shape in quantities.items():
+                end = next((end for end in ends if name.endswith(end)), "")
+                table = short[row].setdefault(f"{group}{end}", {})
+                table[name.removesuffix(end)] = shape["z"] if shape else None
     return tables_of(short)
 
 
-def _sections(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _sections(results: Mapping[str, Any], bands: Sequence[str]) -> list[dict[str, Any]]:
     sections = []
     for measure in MEASURES:
         result = results[measure.name]
         rows = result.get("rows")
         tables: Sequence[Table] = ()
         if rows:
-            tables = _shape_tables(rows) if measure.name == "shapes" else tables_of(rows)
+            is_shapes = measure.name == "shapes"
+            tables = _shape_tables(rows, bands) if is_shapes else tables_of(rows)
         protocol = result.get("protocol")
         sections.append(
             {
@@ -222,7 +227,7 @@ def write(
         checks=checks,
         checks_note=_CHECKS_NOTE,
         pictures=_pictures(subject, real, setting),
-        sections=_sections(content["measures"]),
+        sections=_sections(content["measures"], setting.info.bands),
         domain=_domain(content, setting),
         not_for=_NOT_FOR,
         protocol=json.dumps(plain(content["protocol"]), indent=2),

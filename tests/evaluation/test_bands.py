@@ -231,7 +231,7 @@ def test_a_report_names_the_bands(tmp_path, monkeypatch, capsys):
     assert any("(r)" in line for line in capsys.readouterr().out.splitlines())
     assert "(r)" in content["verdict"][-1]
     page = (tmp_path / "run" / "evaluation" / "report.html").read_text()
-    for words in ("3 bands: g, r, i", "total flux (r)", "colour (r - i)", "Distributions: a (g)"):
+    for words in ("3 bands: g, r, i", "a (r)", "colour (r - i)", "Distributions: a (g)"):
         assert words in page, words
     assert "Profile and spectrum: b (i)" in page
     assert "i is red, r green and g blue" in page
