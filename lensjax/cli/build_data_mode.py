@@ -35,9 +35,36 @@ def _per_cent(share: float) -> str:
     return f"{100 * share:.2f} %" if share == 0 or share >= 5e-5 else f"{100 * share:.1g} %"
 
 
+def _taken(report: Mapping[str, Any]) -> list[str]:
+    """The lines about planes, bands and objects; older reports have none of these."""
+    lines = []
+    objects = report.get("objects", {})
+    if objects and objects != {
+        split: sum(counts.values()) for split, counts in report["images"].items()
+    }:
+        number = ", ".join(f"{split} {count:,}" for split, count in objects.items())
+        lines.append(f"  objects: {number}; the images of an object are on one side of the split")
+    if report.get("folders_are_objects"):
+        lines.append("  each folder is an object (data.folders)")
+    if report.get("planes"):
+        planes = ", ".join(f"{name} {number:,}" for name, number in report["planes"].items())
+        lines.append(f"  images by plane: {planes}")
+    if report.get("unread_planes"):
+        unread = list(report["unread_planes"].items())
+        shown = ", ".join(f"{name} in {number:,} files" for name, number in unread[:_SHOWN])
+        more = f" and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else ""
+        lines.append(f"  planes not read: {shown}{more}")
+    if report.get("has_variance"):
+        lines.append("  each pixel has a variance")
+    if report.get("share_masked"):
+        lines.append(f"  {_per_cent(report['share_masked'])} of the pixels are masked")
+    return lines
+
+
 def _findings(report: Mapping[str, Any]) -> list[str]:
     """The lines about a user's files that only their report has."""
-    lines = [
+    lines = _taken(report)
+    lines += [
         f"  {_per_cent(report['share_of_zeros'])} of the pixels are exactly 0, "
         f"{_per_cent(report['share_not_finite'])} were not finite",
         f"  {report['copies']:,} images are copies of others; {report['copies_across_splits']:,} "
@@ -52,11 +79,19 @@ def _findings(report: Mapping[str, Any]) -> list[str]:
         other_files = ", ".join(
             f"{number} {kind}" for kind, number in report["other_files"].items()
         )
-        lines.append(f"  not image files: {other_files}")
+        lines.append(f"  not read: {other_files}")
     named = [f"    {error}" for error in report["left_out_files"][:_SHOWN]]
     if report["left_out"] > len(named):
         named.append(f"    and {report['left_out'] - len(named):,} more")
-    return lines + named
+    warnings = [f"  look at this: {warning}" for warning in report.get("warnings", ())]
+    return lines + named + warnings
+
+
+def _channels(info: DatasetInfo) -> str:
+    """The number of channels and the names of bands."""
+    channels = info.image_shape[2]
+    names = f" ({', '.join(info.band_names)})" if info.band_names else ""
+    return f"{channels} channel{'s' if channels > 1 else ''}{names}"
 
 
 def describe(info: DatasetInfo, report: Mapping[str, Any] | None) -> str:
@@ -66,7 +101,7 @@ def describe(info: DatasetInfo, report: Mapping[str, Any] | None) -> str:
       info: the description of the set.
       report: on the reading of a user's files; None for a simulated set.
     """
-    height, width, channels = info.image_shape
+    height, width, _ = info.image_shape
     calibration = [
         f"pixel {info.pixel_scale_arcsec:g} arcsec" if info.pixel_scale_arcsec else "",
         f"PSF {info.psf_fwhm_arcsec:g} arcsec" if info.psf_fwhm_arcsec else "",
@@ -75,7 +110,7 @@ def describe(info: DatasetInfo, report: Mapping[str, Any] | None) -> str:
     lines = [
         f"{info.name}, fingerprint {info.fingerprint}",
         *_counts(info, report),
-        f"  {height}x{width} pixels, {channels} channel{'s' if channels > 1 else ''}"
+        f"  {height}x{width} pixels, {_channels(info)}"
         + "".join(f", {fact}" for fact in calibration if fact),
         f"  values {info.minimum:.6g} to {info.maximum:.6g} in the training images, flux unit "
         f"{info.flux_unit}",

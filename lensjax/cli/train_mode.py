@@ -55,6 +55,8 @@ def train_mode(config: Config, workdir: pathlib.Path) -> int:
     _check_apart(workdir, config)
     files.check_free(workdir, config)  # before a build that may take minutes
     prepared = datasets.prepare(config.data)
+    for warning in (prepared.report or {}).get("warnings", ()):
+        logging.warning("data.folder: %s", warning)
     stop = StopRequest()
     splits = prepared.open_split("train"), prepared.open_split("test")
     state = train(config, workdir, *splits, mesh=mesh, stop=stop)

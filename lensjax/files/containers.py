@@ -17,7 +17,7 @@ from lensjax.files.file_image import (
     stack_shape,
 )
 from lensjax.files.limits import Limits
-from lensjax.files.planes import Plane, PlaneRules, choose, read_chosen
+from lensjax.files.planes import Plane, PlaneRules, read_planes
 
 # The usual names of the array of images, the first ones first.
 IMAGE_NAMES = ("images", "image", "arr_0")
@@ -212,7 +212,7 @@ def read_container(
         with contextlib.closing(read(plane)) as images:
             return next(images).pixels
 
-    yield from read_chosen(choose(planes, rules, sample), rules, read)
+    yield from read_planes(planes, rules, read, sample)
 
 
 def _held(container: Container) -> str:

@@ -56,6 +56,7 @@ class FileImage:
       mask: bool `[H, W, C]`, True for pixels that are not to be used; None for no mask.
       band_names: the bands of the channels where they come from several planes; else empty.
       wcs: astropy's world coordinate system of the pixels; None if there is none.
+      unread: descriptions of the planes of its file that belong to no image.
     """
 
     pixels: np.ndarray
@@ -72,6 +73,7 @@ class FileImage:
     mask: np.ndarray | None = None
     band_names: tuple[str, ...] = ()
     wcs: Any = None
+    unread: tuple[str, ...] = ()
 
 
 def check_beginning(head: bytes, suffix: str) -> None:

@@ -23,7 +23,7 @@ from lensjax.files.file_image import (
 )
 from lensjax.files.limits import Limits
 from lensjax.files.packages import require_packages
-from lensjax.files.planes import Plane, PlaneRules, choose, read_chosen
+from lensjax.files.planes import Plane, PlaneRules, read_planes
 
 _ZERO_POINTS = ("MAGZERO", "MAGZPT", "ZEROPT", "ZP", "PHOTZP", "MAGZP")
 _EXPOSURES = ("EXPTIME", "EXPOSURE", "TEXPTIME")
@@ -276,4 +276,4 @@ def read_fits(
         def sample(plane: Plane) -> np.ndarray:
             return next(read(plane)).pixels
 
-        yield from read_chosen(choose(list(by_plane), rules, sample), rules, read)
+        yield from read_planes(list(by_plane), rules, read, sample)

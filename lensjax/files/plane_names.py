@@ -52,7 +52,7 @@ def _kind_of_piece(piece: str) -> str | None:
     if piece in _KIND_OF_WORD:
         return _KIND_OF_WORD[piece]
     for word, kind in _KIND_OF_WORD.items():
-        if len(word) > 2 and re.fullmatch(f"{_BEFORE}{word}{_BEHIND}", piece):
+        if re.fullmatch(f"{_BEFORE}{word}{_BEHIND}", piece):
             return "inverse variance" if piece.startswith("INV") and kind == "variance" else kind
     return None
 
@@ -67,15 +67,16 @@ def _names_image(piece: str) -> bool:
 
 def _found(pieces: list[str]) -> Iterator[tuple[int, int, str]]:
     """Yields the kinds that the parts name: place, number of parts, and kind."""
-    for place in range(len(pieces)):
-        for length in (2, 1):  # STDEV may be written stDev, and BADPIX as bad_pix
-            joined = "".join(pieces[place : place + length])
-            if len(pieces) < place + length or (length == 2 and joined not in _KIND_OF_WORD):
-                continue
-            kind = _kind_of_piece(joined)
-            if kind is not None and not _names_image(joined):
-                yield place, length, kind
-                break
+    place = 0
+    while place < len(pieces):
+        joined = "".join(pieces[place : place + 2])
+        # STDEV may be written stDev, and INVVAR as InvVar: two parts, one word.
+        length = 2 if place + 2 <= len(pieces) and joined in _KIND_OF_WORD else 1
+        word = joined if length == 2 else pieces[place]
+        kind = _kind_of_piece(word)
+        if kind is not None and not _names_image(word):
+            yield place, length, kind
+        place += length
 
 
 def kind_of(name: str) -> str | None:
@@ -96,7 +97,9 @@ def kind_of(name: str) -> str | None:
         before = pieces[place - 1] if place else ""
         word = "".join(pieces[place : place + length])
         numbered = word in _NUMBERED and _NUMERAL.fullmatch(behind)
-        if not (_UNDONE.fullmatch(behind) or numbered or before in _NEGATED):
+        if _UNDONE.fullmatch(behind) or numbered or before in _NEGATED:
+            continue
+        if not (found == "standard deviation" and kind in VARIANCES):  # VAR_RNOISE is a variance
             kind = found
     return kind
 

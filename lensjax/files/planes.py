@@ -301,17 +301,29 @@ def _zipped(streams: Sequence[Iterator[Any]], names: Sequence[object]) -> Iterat
         yield items
 
 
-def read_chosen(chosen: Sequence[Chosen], rules: PlaneRules, read: ReadFn) -> Iterator[FileImage]:
-    """Reads the chosen planes of a file.
+def read_planes(
+    planes: Sequence[Plane], rules: PlaneRules, read: ReadFn, sample: SampleFn
+) -> Iterator[FileImage]:
+    """Reads the images of a file with several planes.
 
     Args:
-      chosen: from `choose`.
+      planes: all planes of two or more axes.
       rules: the user's choice.
       read: reads the images of one plane.
+      sample: see `choose`.
 
     Yields:
       One image after the other; with `bands=channels` one of all planes.
     """
+    chosen = choose(planes, rules, sample)
+    used = {plane for one in chosen for plane in one}
+    unread = tuple(plane.described() for plane in planes if plane not in used)
+    for image in read_chosen(chosen, rules, read):
+        yield dataclasses.replace(image, unread=unread) if unread else image
+
+
+def read_chosen(chosen: Sequence[Chosen], rules: PlaneRules, read: ReadFn) -> Iterator[FileImage]:
+    """Reads planes that are chosen already; see `read_planes`."""
 
     def completed(one: Chosen) -> Iterator[FileImage]:
         used = [plane for plane in one if plane is not None]

@@ -96,6 +96,7 @@ def report_of(folder_scan: Scan) -> dict[str, Any]:
         "objects": dict(sorted(collections.Counter(i.split for i in objects.values()).items())),
         "folders_are_objects": folder_scan.listing.objects,
         "planes": dict(collections.Counter(image.plane for image in images if image.plane)),
+        "unread_planes": dict(folder_scan.unread),
         "band_names": list(folder_scan.band_names),
         "has_variance": folder_scan.has_variance,
         "share_masked": sum(image.masked for image in images) / pixels,

@@ -55,6 +55,7 @@ class Scan:
       has_variance: whether every pixel has a variance.
       has_mask: whether images have masks.
       warnings: what a user should look at, a line each.
+      unread: planes of files that belong to no image, by number of files.
     """
 
     listing: Listing
@@ -74,6 +75,7 @@ class Scan:
     has_variance: bool = False
     has_mask: bool = False
     warnings: tuple[str, ...] = ()
+    unread: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def of_split(self, split: str) -> list[ScannedImage]:
         """The images of a split."""
@@ -84,12 +86,12 @@ class _BadFiles:
     """Files that cannot be used: the first of them raises, or all are left out and listed."""
 
     def __init__(self, reading: Reading) -> None:
-        self._skip = reading.on_bad_file == "skip"
+        self.skip = reading.on_bad_file == "skip"
         self.errors: list[BadFileError] = []
 
     def add(self, error: BadFileError) -> None:
         """Raises the error, or keeps it."""
-        if not self._skip:
+        if not self.skip:
             reason = f"{error.reason} (data.on_bad_file=skip leaves such files out)"
             raise BadFileError(error.path, reason) from error
         self.errors.append(error)
@@ -110,9 +112,16 @@ class _BadFiles:
 
 
 def _read_all(
-    listing: Listing, reading: Reading, bad: _BadFiles, advance: Callable[[], object]
+    listing: Listing,
+    reading: Reading,
+    bad: _BadFiles,
+    unread: collections.Counter[str],
+    advance: Callable[[], object],
 ) -> list[ScannedImage]:
-    """Reads every file once. A stack with one bad image is left out whole, a blank one alone."""
+    """Reads every file once. A stack with one bad image is left out whole, a blank one alone.
+
+    `unread` gets the planes that belong to no image, by number of files.
+    """
     for error in listing.bad:
         bad.add(error)
     statements: dict[Statement, Statement] = {}
@@ -122,8 +131,12 @@ def _read_all(
             try:
                 scanned, _ = examine(number, place, file, image, reading.nan_policy)
             except BlankImageError as error:
-                bad.add(error)
+                if not bad.skip:
+                    raise
+                bad.errors.append(error)
                 continue
+            if place == 0:
+                unread.update(image.unread)
             # Equal statements share one object, since there may be very many images.
             statement = statements.setdefault(scanned.statement, scanned.statement)
             yield scanned._replace(statement=statement)
@@ -340,7 +353,8 @@ def scan(listing: Listing, reading: Reading, advance: Callable[[], object]) -> S
     listing, left_out = grouped(listing, reading)
     for error in left_out:
         bad.add(error)
-    images = _read_all(listing, reading, bad, advance)
+    unread: collections.Counter[str] = collections.Counter()
+    images = _read_all(listing, reading, bad, unread, advance)
     if not images:
         raise DataError(f"data.folder: no image of {listing.root} can be used{bad.explanation()}")
     shape, wrong = _odd_shapes(images)
@@ -354,10 +368,7 @@ def scan(listing: Listing, reading: Reading, advance: Callable[[], object]) -> S
     unit = _one_unit(images, listing)
     for error in bad.errors:
         logging.warning("left out: %s", error)
-    folder_scan = _scan_of(listing, reading, _in_order(images), bad.errors, shape, unit)
-    for line in folder_scan.warnings:
-        logging.warning("%s", line)
-    return folder_scan
+    return _scan_of(listing, reading, _in_order(images), bad.errors, shape, unit, unread)
 
 
 def _scan_of(
@@ -367,6 +378,7 @@ def _scan_of(
     bad: list[BadFileError],
     shape: tuple[int, int, int],
     unit: str,
+    unread: Mapping[str, int],
 ) -> Scan:
     names = tuple(sorted({image.class_name for image in images if image.class_name}))
     statements = {image.statement for image in images}
@@ -390,6 +402,7 @@ def _scan_of(
         has_variance=bool(reading.rules.variance_planes),
         has_mask=bool(reading.rules.variance_planes or reading.rules.mask_planes),
         warnings=warnings_of(images, listing, statements),
+        unread=dict(unread),
     )
 
 
