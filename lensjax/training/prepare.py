@@ -1,6 +1,7 @@
 """All work before the first step: the run is begun or restored, then the step made ready."""
 
 import contextlib
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -109,7 +110,8 @@ def begin(
     spread, task = build_spread(config, mesh), task_of(config)
     split = without_disc(split, config.data.exclude_source_disc)
     image_shape, augment_fn = _check_images(config, task, split.info, len(split))
-    cleanup.enter_context(_claimed(workdir, config, task, image_shape))
+    check = functools.partial(task.check_start, image_shape, split.info.band_names)
+    cleanup.enter_context(_claimed(workdir, config, check))
     train, validation = task.divide(split, test)
     scaling = hosts.main_first(
         lambda: claim_dataset(workdir, train, image_shape, task.first_scaling, config)
@@ -161,15 +163,21 @@ def get_ready(run: Begun, cleanup: contextlib.ExitStack, *, quiet: bool = False)
 
 @contextlib.contextmanager
 def _claimed(
-    workdir: pathlib.Path, config: Config, task: Task, image_shape: tuple[int, int, int]
+    workdir: pathlib.Path, config: Config, check_start: Callable[[], None]
 ) -> Iterator[None]:
-    """Makes a workdir this run's own, and keeps other runs out while it is open."""
+    """Makes a workdir this run's own, and keeps other runs out while it is open.
+
+    Args:
+      workdir: the run's folder.
+      config: its configuration.
+      check_start: checks a run that is begun for the first time.
+    """
     hosts.check_shared(workdir)
     if not hosts.is_main():
         yield
         return
     if not files.is_begun(workdir):
-        task.check_start(image_shape)
+        check_start()
     files.claim(workdir, config)
     with files.training_lock(workdir):
         yield

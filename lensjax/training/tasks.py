@@ -51,7 +51,7 @@ class Task:
         settings = self.config.classify
         return divide(split, self.config.seed, settings.validation_share, settings.label_share)
 
-    def check_start(self, image_shape: tuple[int, int, int]) -> None:
+    def check_start(self, image_shape: tuple[int, int, int], band_names: tuple[str, ...]) -> None:
         """Checks the other run whose weights this run begins with, if there is one."""
 
     def first_scaling(self, train: Split) -> Scaling:
@@ -136,9 +136,9 @@ class Classify(Task):
 class ClassifyWithEncoder(Classify):
     """A classifier that begins with the encoder of another run, `classify.start_from`."""
 
-    def check_start(self, image_shape: tuple[int, int, int]) -> None:
-        """Checks that the other run has this encoder and was trained on images of this shape."""
-        check_start(self.config, image_shape)
+    def check_start(self, image_shape: tuple[int, int, int], band_names: tuple[str, ...]) -> None:
+        """Checks that the other run has this encoder and was trained on such images."""
+        check_start(self.config, image_shape, band_names)
 
     def first_scaling(self, train: Split) -> Scaling:
         """Takes the scaling that the encoder was trained with."""

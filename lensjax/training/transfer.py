@@ -24,15 +24,18 @@ def _folder(config: Config) -> pathlib.Path:
     return expanded(config.classify.start_from, "classify.start_from")
 
 
-def check_start(config: Config, image_shape: tuple[int, int, int]) -> None:
+def check_start(
+    config: Config, image_shape: tuple[int, int, int], band_names: tuple[str, ...] = ()
+) -> None:
     """Checks that the run of `classify.start_from` has the encoder of this configuration.
 
     Args:
       config: the configuration.
       image_shape: `(H, W, C)` of the network's input.
+      band_names: names of its C bands; () if they are not known.
 
     Raises:
-      ConfigError: for another network, or one that saw images of another shape.
+      ConfigError: for another network, or one that saw images of another shape or other bands.
       lensjax.errors.WorkdirError: if the folder is not a run's.
     """
     folder = _folder(config)
@@ -50,12 +53,20 @@ def check_start(config: Config, image_shape: tuple[int, int, int]) -> None:
                 getattr(model, name),
                 f"allowed: {getattr(theirs, name)}, as in classify.start_from={folder}",
             )
-    shape = tuple(files.read_dataset(folder)["image_shape"])
+    dataset = files.read_dataset(folder)
+    shape, their_bands = tuple(dataset["image_shape"]), tuple(dataset.get("band_names", ()))
     if shape != image_shape:
         raise ConfigError(
             "classify.start_from",
             str(folder),
             f"allowed: a run that saw images of shape {image_shape}; this one saw {shape}",
+        )
+    if band_names and their_bands and their_bands != band_names:
+        raise ConfigError(
+            "classify.start_from",
+            str(folder),
+            f"allowed: a run that saw the bands {', '.join(band_names)} in this order; it saw "
+            f"{', '.join(their_bands)}",
         )
 
 

@@ -11,6 +11,7 @@ from run_support import OWN_SET, metrics_of, tiny_config, tiny_split
 
 import lensjax
 from lensjax.data.dataset import LensSplit
+from lensjax.errors import ConfigError
 from lensjax.run import writers
 from lensjax.training import class_watch, monitor
 from lensjax.training.loop import train
@@ -30,8 +31,12 @@ def split_of(num: int = 24, seed: int = 0) -> LensSplit:
 def config_of(name: str, **model: Any):
     """A run of two steps on patches of 8 pixels, with a validation and a picture behind them."""
     every = dict.fromkeys(("sample_every", "evaluate_every", "checkpoint_every"), 2)
-    parts = {} if name == "dit" else {"classify": {"validation_share": 0.25}}
     settings = {"name": name, "patch_size": 8, **model}
+    parts = (
+        {"sample": {"grid_columns": 1}}
+        if name == "dit"
+        else {"classify": {"validation_share": 0.25}}
+    )
     return tiny_config(data=OWN_SET, model=settings, train={"num_steps": 2, **every}, **parts)
 
 
@@ -57,14 +62,9 @@ def test_a_generator_is_trained_and_draws(tmp_path):
     assert {f"score/cdm_{band}_flux" for band in BANDS} <= set(lines[-1])
     assert rows_of(tmp_path / "run") == pytest.approx(24, abs=0.1)  # 3 classes x (1 + 3) x 2
     assert json.loads((tmp_path / "run" / "dataset.json").read_text())["band_names"] == [*BANDS]
-    generator = lensjax.load(tmp_path / "run")
-    assert generator.band_names == BANDS
-    images = generator.generate(num=2, steps=1)
-    assert images.shape == (2, *SHAPE)
-    assert np.isfinite(images).all()
 
 
-def test_an_autoencoder_is_trained_and_its_encoder_begins_a_classifier(tmp_path, monkeypatch):
+def test_an_autoencoder_is_trained_and_shows_whole_patches(tmp_path, monkeypatch):
     shown: list[tuple[Any, ...]] = []
 
     def keep(*arguments: Any) -> np.ndarray:
@@ -83,10 +83,31 @@ def test_an_autoencoder_is_trained_and_its_encoder_begins_a_classifier(tmp_path,
     assert 0 < kept.mean() < 1
     np.testing.assert_allclose(found[kept], real[kept], rtol=1e-3)
     assert (kept[:, :8, :8] == kept[:, :1, :1]).all()  # patches are seen as a whole
+
+
+def test_a_classifier_is_trained(tmp_path):
+    train(config_of("vit"), tmp_path / "vit", split_of())
+    line = metrics_of(tmp_path / "vit")[-1]
+    assert np.isfinite([line["loss"], line["validation/loss"]]).all()
+
+
+@pytest.mark.nightly
+def test_a_generator_draws_and_an_encoder_begins_a_classifier(tmp_path):
+    train(config_of("dit"), tmp_path / "dit", split_of())
+    generator = lensjax.load(tmp_path / "dit")
+    assert generator.band_names == BANDS
+    images = generator.generate(num=2, steps=1)
+    assert images.shape == (2, *SHAPE)
+    assert np.isfinite(images).all()
+    train(config_of("mae"), tmp_path / "mae", split_of())
     config = config_of("vit")
     start = dataclasses.replace(config.classify, start_from=str(tmp_path / "mae"))
     train(dataclasses.replace(config, classify=start), tmp_path / "vit", split_of())
     assert np.isfinite(metrics_of(tmp_path / "vit")[-1]["validation/loss"])
+    swapped = dataclasses.replace(split_of().info, band_names=("i", "r", "g"))
+    other = dataclasses.replace(split_of(), info=swapped)
+    with pytest.raises(ConfigError, match="the bands i, r, g in this order; it saw g, r, i"):
+        train(dataclasses.replace(config, classify=start), tmp_path / "other", other)
     classifier = lensjax.load(tmp_path / "vit")
     classes = classifier.classify(split_of(4).images)
     assert classes.probabilities.shape == (4, 3)
