@@ -84,10 +84,11 @@ def _class_network(setting: Setting) -> LensExtractor | GivenClassifier:
 
 
 @functools.lru_cache(maxsize=1)
-def _inception(path: str | None, flux_limit: float) -> InceptionExtractor:
+def _inception(path: str | None, flux_limits: tuple[float, ...]) -> InceptionExtractor:
     weights_path = search_weights(path, download=False).path
     assert weights_path is not None  # inception_missing has checked it
-    return InceptionExtractor(load_inception(weights_path), flux_limit)
+    limit = flux_limits[0] if len(flux_limits) == 1 else flux_limits
+    return InceptionExtractor(load_inception(weights_path), limit)
 
 
 def _by_group(features: np.ndarray, row: Row) -> dict[str, np.ndarray]:
@@ -221,7 +222,7 @@ def lens_features(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
 
 def inception(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     """Distances in the features of Inception, by group."""
-    extractor = _inception(setting.settings.inception_weights, setting.flux_limit)
+    extractor = _inception(setting.settings.inception_weights, setting.flux_limits)
     return _scores(extractor, row, real, {AS_THEY_ARE: None}, setting)
 
 
@@ -302,15 +303,15 @@ def protocol_of_classes(setting: Setting) -> dict[str, Any]:
 
 def protocol_of_inception(setting: Setting) -> dict[str, Any]:
     """The settings that the numbers of `inception` depend on."""
-    network = _inception(setting.settings.inception_weights, setting.flux_limit)
+    network = _inception(setting.settings.inception_weights, setting.flux_limits)
+    limits = " and ".join(f"{limit:g}" for limit in setting.flux_limits)
     several = setting.info.image_shape[-1] > 1
     channels = "the bands as red, green and blue" if several else "grey repeated to three channels"
     return {
         "extractor": network.name,
         "layer": network.layer,
         "sha256": network.hash,
-        "map": f"0 to {setting.flux_limit:g} {setting.info.flux_unit} to 0..255, rounded; "
-        f"{channels}",
+        "map": f"0 to {limits} {setting.info.flux_unit} to 0..255, rounded; {channels}",
         "resize": "299x299 as TensorFlow 1",
         **_protocol_of_distances(setting),
     }

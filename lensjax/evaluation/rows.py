@@ -70,9 +70,10 @@ class Setting:
         return self.settings.image_scale == "flux"
 
     @functools.cached_property
-    def flux_limit(self) -> float:
-        """Largest pixel of the real images: the upper end of the map to 8 bits."""
-        return float(rescale(self.real_images.test.images, self.settings.image_scale).max())
+    def flux_limits(self) -> tuple[float, ...]:
+        """Largest pixel of each band of the real images: the upper end of the map to 8 bits."""
+        images = rescale(self.real_images.test.images, self.settings.image_scale)
+        return tuple(map(float, images.max(axis=(0, 1, 2))))
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 (lives as long as one evaluation)
     def train(self, per_class: int) -> "Row":

@@ -20,6 +20,8 @@ from lensjax.models.inception import (
 )
 from lensjax.models.inception_blocks import weight_shapes
 
+# The flux that becomes 255: of all channels, or of each.
+FluxLimit = float | tuple[float, ...]
 # Counts the changes, here or in the network, that alter a feature.
 MAP_VERSION = 1
 _LARGEST = 255
@@ -30,17 +32,18 @@ def _features(weights: Mapping[str, Folded], images: Array, layer: int) -> Array
     return inception_features(weights, images, (layer,))[layer]
 
 
-def to_bytes(images: np.ndarray, flux_limit: float) -> np.ndarray:
+def to_bytes(images: np.ndarray, flux_limit: FluxLimit) -> np.ndarray:
     """Maps flux to eight bits: 0 to `flux_limit` becomes 0 to 255, rounded and clipped.
 
     Args:
-      images: finite flux per pixel, of any shape.
-      flux_limit: the flux that becomes 255; the same for all images that are compared.
+      images: finite flux per pixel, of any shape; channels, if they have limits, are last.
+      flux_limit: the flux that becomes 255, or that of each channel; the same for all images that
+        are compared.
 
     Returns:
       uint8 of the same shape; halves are rounded to even.
     """
-    scaled = np.asarray(images, np.float64) * (_LARGEST / flux_limit)
+    scaled = np.asarray(images, np.float64) * (_LARGEST / np.asarray(flux_limit))
     return np.clip(np.rint(scaled), 0, _LARGEST).astype(np.uint8)
 
 
@@ -51,12 +54,13 @@ class InceptionExtractor:
       name: `inception`.
       layer: such as `pool 2048`, after the number of features.
       num_features: the number of features.
-      flux_limit: the flux that becomes 255.
+      flux_limit: the flux that becomes 255, or that of each channel.
       hash: SHA-256 of the weights and of every setting that the features depend on.
 
     Args:
       weights: from `load_inception`.
-      flux_limit: positive; flux at and above it becomes 255, flux at and below 0 becomes 0.
+      flux_limit: positive, one for all channels or one for each; flux at and above it becomes 255,
+        flux at and below 0 becomes 0.
       layer: 64, 192, 768 or 2048.
       batch_size: images that are computed together; the last batch is padded.
 
@@ -69,11 +73,12 @@ class InceptionExtractor:
     def __init__(
         self,
         weights: Mapping[str, np.ndarray],
-        flux_limit: float,
+        flux_limit: FluxLimit,
         layer: int = 2048,
         batch_size: int = 16,
     ) -> None:
-        if not (np.isfinite(flux_limit) and flux_limit > 0):
+        limits = np.asarray(flux_limit)
+        if not (np.isfinite(limits).all() and (limits > 0).all()):
             raise MeasureError(f"flux_limit must be finite and positive; got {flux_limit}")
         if layer not in LAYERS:
             raise MeasureError(f"layer must be one of {LAYERS}; got {layer}")
@@ -81,7 +86,9 @@ class InceptionExtractor:
             raise MeasureError(f"batch_size must be 1 or more; got {batch_size}")
         self._weights = jax.device_put(prepare_weights(weights))
         self._batch_size = batch_size
-        self.flux_limit = float(flux_limit)
+        self.flux_limit: FluxLimit = (
+            tuple(map(float, flux_limit)) if isinstance(flux_limit, tuple) else float(flux_limit)
+        )
         self.layer = f"pool {layer}"
         self.num_features = layer
         self.hash = self._hash(weights)

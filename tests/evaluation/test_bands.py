@@ -20,6 +20,7 @@ from lensjax.evaluation.judge_measures import c2st
 from lensjax.evaluation.real import RealImages, first_places
 from lensjax.evaluation.rows import Row, Setting
 from lensjax.evaluation.taught_measures import Lesson, taught
+from lensjax.metrics.inception_features import to_bytes
 from lensjax.run import datasets
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -200,6 +201,10 @@ def test_inception_takes_three_bands_as_colours_and_no_other_number(tmp_path, mo
     network = types.SimpleNamespace(name="inception", layer="pool", hash="0")
     monkeypatch.setattr(feature_measures, "_inception", lambda *arguments: network)
     assert "red, green and blue" in feature_measures.protocol_of_inception(setting)["map"]
+    # Each band fills the eight bits, or a faint one would be black.
+    np.testing.assert_allclose(setting.flux_limits, TEST.images.max(axis=(0, 1, 2)))
+    pixels = to_bytes(TEST.images, setting.flux_limits)
+    np.testing.assert_array_equal(pixels.max(axis=(0, 1, 2)), 255)
 
 
 def test_a_report_names_the_bands(tmp_path, monkeypatch, capsys):
