@@ -219,14 +219,25 @@ def test_fits_headers_pass_the_verification_and_say_what_is_known(set_up, source
                     assert keyword not in header
 
 
-@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(
-    ("band_names", "extensions"),
+    ("bands", "names"),
     [
-        (("g", "r", "i"), ("g", "r", "i")),
-        ((), ("BAND1", "BAND2", "BAND3")),
-        (("I", "i", "β/2"), ("I", "i_2", "2")),
-        (("primary", "日本", "BAND2"), ("primary_1", "BAND2", "BAND2_3")),
+        (("g", "r", "i"), ["g", "r", "i"]),
+        (("", "", ""), ["BAND1", "BAND2", "BAND3"]),
+        (("I", "i", "β/2"), ["I", "i_2", "2"]),
+        (("primary", "日本", "BAND2"), ["primary_1", "BAND2", "BAND2_3"]),
+        (("x" * 99, "x" * 98), ["x" * 60, "x" * 60 + "_2"]),
+    ],
+)
+def test_extensions_are_named_after_bands_and_differ_for_readers_that_ignore_case(bands, names):
+    assert export_formats.extension_names(bands) == names
+
+
+@pytest.mark.parametrize(
+    ("source", "band_names", "extensions"),
+    [
+        ("data", ("I", "i", "β/2"), ("I", "i_2", "2")),
+        ("generated", (), ("BAND1", "BAND2", "BAND3")),
     ],
 )
 def test_each_band_is_an_extension_with_all_facts(set_up, source, band_names, extensions):
