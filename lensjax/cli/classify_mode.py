@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-import os
 import pathlib
 from collections import Counter
 from collections.abc import Iterator
@@ -11,44 +10,14 @@ import numpy as np
 from absl import logging
 
 from lensjax.config import Config
-from lensjax.errors import ConfigError, DataError, RequestError, printable_name
+from lensjax.errors import ConfigError, DataError, RequestError
 from lensjax.files.atomic import replacing
-from lensjax.files.image_files import SUFFIXES, FileImage, is_image_file, read_images
+from lensjax.files.file_image import FileImage
+from lensjax.files.foreign import read_foreign
 from lensjax.inference.classifier import LensClassifier, load_classifier
 
 CSV_FILE = "classified.csv"
 _LINES_SHOWN = 20
-
-
-def _files(path: pathlib.Path) -> list[pathlib.Path]:
-    """A file, or all image files below a folder, by name."""
-    if not path.exists():
-        raise DataError(f"--images={path} does not exist; allowed: a file or a folder of images")
-    if not path.is_dir():
-        return [path]
-    files = sorted(
-        pathlib.Path(folder) / name
-        for folder, _, names in os.walk(path)
-        for name in names
-        if is_image_file(name) and not name.startswith(".")
-    )
-    if not files:
-        raise DataError(
-            f"--images={path} holds no images; allowed: files with one of the suffixes "
-            f"{', '.join(SUFFIXES)}, in this folder or below it"
-        )
-    return files
-
-
-def _images(path: pathlib.Path, layout: str) -> Iterator[tuple[str, FileImage]]:
-    """Yields the images of all files and where each lies."""
-    for file in _files(path):
-        name = printable_name(file.relative_to(path) if path.is_dir() else file.name)
-        try:
-            for image in read_images(file, layout):
-                yield f"{name}{image.place and ' '}{image.place}", image
-        except DataError as error:  # the reader names the field of data sets
-            raise DataError(str(error).replace("data.layout", "classify.layout")) from None
 
 
 def _chunks(
@@ -57,21 +26,23 @@ def _chunks(
     """Yields names and pixels `[B, H, W, C]` of images of one shape, in their order."""
     settings = config.classify
     scale = classifier.published_scale if settings.image_scale == "published" else 1.0
+    scale *= settings.image_factor
     for _, group in itertools.groupby(images, key=lambda pair: pair[1].pixels.shape):
         while chunk := list(itertools.islice(group, settings.batch_size)):
             names = [name for name, _ in chunk]
             yield names, np.stack([image.pixels for _, image in chunk]) / np.float32(scale)
 
 
-def _row(name: str, label: str, probabilities: np.ndarray) -> list[str]:
+def _row(name: str, label: str, probabilities: np.ndarray, outside: str) -> list[str]:
     values = [f"{value:.6f}" for value in (probabilities.max(), *probabilities)]
-    return [name, label, *values]
+    return [name, label, *values, outside]
 
 
 def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | None) -> None:
     """Classifies images; prints a table and writes it as a CSV file in the workdir.
 
-    A row has the image, its class, the probability of this class, and that of each class.
+    A row has the image, its class, the probability of this class, that of each class, and by which
+    number the image is unlike the training images, if by any.
 
     Args:
       config: the configuration of the run; `classify.*` says how images are taken.
@@ -91,25 +62,39 @@ def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | N
     classifier = load_classifier(folder, config)
     path, counts = folder / CSV_FILE, Counter[str]()
     shown: list[list[str]] = []
+    num_strange, first_strange = 0, ""
     header = ["image", "class", "probability", *(f"p_{name}" for name in classifier.class_names)]
+    header.append("outside")
+    given = read_foreign(images, layout=config.classify.layout, layout_field="classify.layout")
     with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
-        for names, pixels in _chunks(_images(images, config.classify.layout), classifier, config):
+        for names, pixels in _chunks(given, classifier, config):
             try:
-                classified = classifier.classify(pixels, resize=config.classify.resize)
+                classified = classifier.classify(pixels, resize=config.classify.resize, warn=False)
+                outside = classifier.outside(pixels, resize=config.classify.resize)
             except RequestError as error:
                 raise DataError(f"--images={images}, {names[0]}: {error}") from None
             rows = [
                 _row(*cells)
                 for cells in zip(
-                    names, classified.class_name, classified.probabilities, strict=True
+                    names, classified.class_name, classified.probabilities, outside, strict=True
                 )
             ]
             writer.writerows(rows)
             counts.update(classified.class_name)
             shown += rows[: _LINES_SHOWN - len(shown)]
+            for name, reason in zip(names, outside, strict=True):
+                num_strange += bool(reason)
+                first_strange = first_strange or (reason and f"{name}: {reason}")
     print(_text(shown, counts, classifier.class_names), flush=True)
+    if num_strange:
+        print(
+            f"{num_strange} of {counts.total()} images are unlike the training images (column "
+            f"outside), so their classes mean little; the first is {first_strange}. Are they in "
+            f"{classifier.flux_unit}? If not: classify.image_scale, classify.image_factor",
+            flush=True,
+        )
     logging.info("all %d rows: %s", counts.total(), path)
 
 
@@ -117,7 +102,10 @@ def _text(rows: list[list[str]], counts: Counter[str], class_names: tuple[str, .
     """The first rows and the number of images of each class for a screen."""
     width = max((len(row[0]) for row in rows), default=5)
     lines = [f"{'image':<{width}}  class (probability)"]
-    lines += [f"{name:<{width}}  {label} ({float(value):.3f})" for name, label, value, *_ in rows]
+    lines += [
+        f"{name:<{width}}  {label} ({float(value):.3f}){' outside' if reason else ''}"
+        for name, label, value, *_, reason in rows
+    ]
     if counts.total() > len(rows):
         lines.append(f"... {counts.total() - len(rows)} more")
     total = ", ".join(f"{name} {counts[name]}" for name in class_names)

@@ -59,6 +59,8 @@ class ClassifyConfig:
       layout: the axes of an array in a file of `--images`; `auto` infers them from its shape.
       image_scale: scale of `--images`: `flux`, in the units of the data set, or `published`, that
         of published files, whose factor is divided out.
+      image_factor: `--images` are this many times that, and are divided by it; below 0 for
+        negatives.
       resize: whether images of another size are resized, keeping their flux.
       batch_size: images that are classified together.
     """
@@ -79,6 +81,14 @@ class ClassifyConfig:
     train_encoder: bool = plain(True, only_for=_CLASSIFIERS)
     layout: str = choice("auto", LAYOUTS, only_for=_CLASSIFIERS, resumable=True)
     image_scale: str = choice("flux", ("flux", "published"), only_for=_CLASSIFIERS, resumable=True)
+    image_factor: float = make_field(
+        1.0,
+        bool,
+        "a finite number other than 0",
+        only_for=_CLASSIFIERS,
+        resumable=True,
+        since="0.3.0",
+    )
     resize: bool = plain(False, only_for=_CLASSIFIERS, resumable=True)
     batch_size: int = count(128, only_for=_CLASSIFIERS, resumable=True)
 

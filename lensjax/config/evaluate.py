@@ -53,7 +53,11 @@ class EvaluateConfig:
         test split has, at most 1,000. Only scores at the same number can be compared; headline
         scores are taken at 5,000.
       image_scale: scale of `--images`: `flux`, in the units of the data set; `max` for images that
-        were each divided by their maximum; `minmax` for images that were each mapped to 0..1.
+        were each divided by their maximum; `minmax` for images that were each mapped to 0..1 or
+        another interval.
+      image_factor: `--images` are this many times the flux, and are divided by it; below 0 for
+        negatives. None is 1, and images that are plainly in other units are refused; 1 judges them
+        as they are.
       labels: file of the labels of `--images`, integers `[N]`; None for `labels.npy` beside it, if
         there is one; without it the images have no labels.
       measures: `all`, `none`, or comma-separated names of `config.evaluate.MEASURES`.
@@ -75,6 +79,9 @@ class EvaluateConfig:
 
     num_images: int | None = count(None, least=2)
     image_scale: str = choice("flux", ("flux", "max", "minmax"))
+    image_factor: float | None = make_field(
+        None, bool, "None, or a finite number other than 0", since="0.3.0"
+    )
     labels: str | None = optional_name("file")
     measures: str = _measures("all")
     require: str = _measures("none")

@@ -199,7 +199,7 @@ def usual_range(images: np.ndarray) -> tuple[float, float]:
     axes = (1, 2)
     measured = np.isfinite(images)
     count = measured.sum(axis=axes)
-    total = np.sum(images, axis=axes, dtype=np.float64, where=measured)
+    total = np.asarray(np.sum(images, axis=axes, dtype=np.float64, where=measured))
     if not count.any():
         return -math.inf, math.inf
     sky = float(np.median(total[count > 0] / count[count > 0]))

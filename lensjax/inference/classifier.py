@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax import Array
 
 from lensjax.config import Config
 from lensjax.config.model import CLASSIFY
+from lensjax.data.flux_range import outside
 from lensjax.data.pipeline import to_batch
 from lensjax.devices.chunks import map_chunks
 from lensjax.errors import RequestError, WorkdirError
@@ -93,6 +95,8 @@ class LensClassifier:
         self.pixel_scale_arcsec: float | None = dataset["pixel_scale_arcsec"]
         self.data_name: str = dataset["name"]
         self.data_fingerprint: str = dataset["fingerprint"]
+        self._flux_ranges = dataset.get("flux_ranges", [])
+        self._said_unchecked = False
 
     @functools.cached_property
     def _apply(self) -> Any:
@@ -137,7 +141,53 @@ class LensClassifier:
             )
         return resize(images, height, width)
 
-    def predict(self, images: np.ndarray, *, resize: bool = False) -> Prediction:
+    def outside(self, images: np.ndarray, *, resize: bool = False) -> list[str]:
+        """Says of each image by which number it is unlike the training images.
+
+        Compared are mean, brightest and faintest pixel, standard deviation and noise. They tell
+        images in another unit or scale, and many of another telescope; not a galaxy that is no
+        lens.
+
+        Args:
+          images: see `predict`.
+          resize: see `predict`.
+
+        Returns:
+          A text for each image, empty for one like the training images; all are empty for a run of
+          an older lensjax, which does not say what its images were like.
+
+        Raises:
+          RequestError: see `predict`.
+        """
+        return self._outside(self._checked(images, resize))
+
+    def _outside(self, images: np.ndarray) -> list[str]:
+        if self._flux_ranges:
+            return outside(self._flux_ranges, images)
+        if not self._said_unchecked:
+            logging.info(
+                "%s was trained by an older lensjax and does not say what its images were like; "
+                "whether these images are like them is not checked",
+                self.folder or "this classifier",
+            )
+            self._said_unchecked = True
+        return [""] * len(images)
+
+    def _warn(self, images: np.ndarray) -> None:
+        reasons = self._outside(images)
+        strange = [index for index, reason in enumerate(reasons) if reason]
+        if strange:
+            logging.warning(
+                "%d of %d images are unlike the training images in %s, so their classes mean "
+                "little; the first is number %d: its %s",
+                len(strange),
+                len(reasons),
+                self.flux_unit,
+                strange[0],
+                reasons[strange[0]],
+            )
+
+    def predict(self, images: np.ndarray, *, resize: bool = False, warn: bool = True) -> Prediction:
         """Features, logits and probabilities.
 
         Images are computed in chunks of `classify.batch_size`, the last chunk padded; the output
@@ -146,11 +196,14 @@ class LensClassifier:
         Args:
           images: flux per pixel in `flux_unit`, `[N, H, W, C]`, `[N, H, W]` or one image.
           resize: whether images of another size are resized.
+          warn: whether to log a warning for images unlike the training images; see `outside`.
 
         Raises:
           RequestError: for images of another shape or with pixels that are not finite.
         """
         images = self._checked(images, resize)
+        if warn:
+            self._warn(images)
         size = self.config.classify.batch_size
         asked = images if len(images) else np.zeros((1, *self.image_shape), np.float32)
         # For the same features on every device: accelerators would round products to fewer bits.
@@ -167,17 +220,20 @@ class LensClassifier:
             return Prediction(features, logits, logits)
         return Prediction(features, logits, softmax(logits, self.temperature))
 
-    def classify(self, images: np.ndarray, *, resize: bool = False) -> Classification:
+    def classify(
+        self, images: np.ndarray, *, resize: bool = False, warn: bool = True
+    ) -> Classification:
         """The most probable class of each image.
 
         Args:
           images: flux per pixel in `flux_unit`, `[N, H, W, C]`, `[N, H, W]` or one image.
           resize: whether images of another size are resized, keeping their flux.
+          warn: whether to log a warning for images unlike the training images; see `outside`.
 
         Raises:
           RequestError: for images of another shape or with pixels that are not finite.
         """
-        probabilities = self.predict(images, resize=resize).probabilities
+        probabilities = self.predict(images, resize=resize, warn=warn).probabilities
         label = probabilities.argmax(axis=1).astype(np.int32)
         names = tuple(self.class_names[index] for index in label)
         return Classification(label, names, probabilities.max(axis=1), probabilities)

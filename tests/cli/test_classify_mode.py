@@ -91,6 +91,31 @@ def test_published_files_are_divided_by_their_factor(trained, tmp_path):
         assert float(one["probability"]) == pytest.approx(float(other["probability"]), abs=1e-5)
 
 
+def test_a_factor_is_divided_out(trained, tmp_path):
+    np.save(tmp_path / "stack.npy", IMAGES)
+    np.save(tmp_path / "scaled.npy", -1000 * IMAGES)
+    plain = rows_of(trained, tmp_path / "stack.npy")
+    scaled = rows_of(trained, tmp_path / "scaled.npy", image_factor=-1000.0)
+    for one, other in zip(plain, scaled, strict=True):
+        assert float(one["probability"]) == pytest.approx(float(other["probability"]), abs=1e-4)
+
+
+def test_images_unlike_the_training_images_are_said_to_be(trained, tmp_path, capsys):
+    images = IMAGES.copy()
+    images[7] *= 1e4
+    images[8] = 0
+    np.save(tmp_path / "stack.npy", images)
+    rows = rows_of(trained, tmp_path / "stack.npy")
+    assert [index for index, row in enumerate(rows) if row["outside"]] == [7, 8]
+    assert "in training" in rows[7]["outside"]
+    printed = capsys.readouterr().out
+    assert printed.count(") outside") == 2
+    warning = printed.splitlines()[-1]
+    assert warning.startswith("2 of 10 images are unlike the training images (column outside)")
+    assert "the first is stack.npy [7]: " in warning
+    assert "classify.image_factor" in warning
+
+
 def test_images_of_another_size_are_offered_a_resize(trained, tmp_path):
     larger = np.kron(IMAGES[:5], np.ones((2, 2), np.float32)) / 4  # the same flux
     np.save(tmp_path / "larger.npy", larger)

@@ -160,6 +160,8 @@ OTHERS: dict[str, tuple[tuple, tuple]] = {
         ((), (20.0,), (20.0, 21.0, 22.0), (23.0, 20.0), (-0.1, 20.0), (20.0, 40.1), (20, math.nan)),
         ((0.0, 40.0), (21.0, 21.0)),
     ),
+    "classify.image_factor": ((0.0, math.inf, math.nan), (-1.0, 1e-9, 1e9)),
+    "evaluate.image_factor": ((0.0, math.inf, math.nan), (None, -1.0, 1e-9, 1e9)),
     "evaluate.measures": (
         ("", "fid", "shapes,fid", "shapes,shapes", "all,shapes"),
         ("all", "none", "shapes", "shapes, c2st"),
@@ -491,6 +493,7 @@ READERS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "classify.patience": (2, ("cnn", "rescnn", "resnet18", "vit")),
     "classify.start_from": ("runs/mae", ("vit",)),
     "classify.image_scale": ("published", ("cnn", "rescnn", "resnet18", "vit")),
+    "classify.image_factor": (2.0, ("cnn", "rescnn", "resnet18", "vit")),
     "classify.layout": ("NHW", ("cnn", "rescnn", "resnet18", "vit")),
     "classify.resize": (True, ("cnn", "rescnn", "resnet18", "vit")),
     "classify.batch_size": (7, ("cnn", "rescnn", "resnet18", "vit")),
@@ -615,7 +618,7 @@ def test_default_config_takes_a_value_of_each_field_and_no_other_field():
         *sections, leaf = path.split(".")
         owner = owner[sections[0]] if sections else owner
         kind, optional = _kind(path)
-        value = {int: 1, str: "text"}[kind] if optional else default
+        value = {int: 1, float: 1.5, str: "text"}[kind] if optional else default
         setattr(owner, leaf, value)
         assert getattr(owner, leaf) == value
         with pytest.raises((AttributeError, KeyError)):

@@ -38,6 +38,7 @@ RESUMABLE = {
     "data.placement",
     "classify.layout",
     "classify.image_scale",
+    "classify.image_factor",
     "classify.resize",
     "classify.batch_size",
 }

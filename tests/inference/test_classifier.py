@@ -348,3 +348,28 @@ def test_classes_of_a_split_of_its_own(tmp_path):
     message = r"got shape \(3, 16, 12\); allowed: \[N, 16, 12, 2\]$"
     with pytest.raises(RequestError, match=message):
         classifier.classify(images[:3, ..., 0])
+
+
+def test_images_unlike_the_training_images_are_warned_of(classifier, caplog):
+    inside = tiny_split(60, seed=4).images
+    assert classifier.outside(inside) == [""] * 60
+    classifier.classify(inside)
+    assert not caplog.records
+    strange = np.stack([inside[0], 0 * inside[1], 1e3 * inside[2], inside[3] - 50])
+    reasons = classifier.outside(strange)
+    assert [bool(reason) for reason in reasons] == [False, True, True, True]
+    classifier.classify(strange, warn=False)
+    assert not caplog.records
+    classifier.classify(strange)
+    (record,) = caplog.records
+    assert "3 of 4 images are unlike the training images in counts" in record.getMessage()
+    assert f"the first is number 1: its {reasons[1]}" in record.getMessage()
+
+
+def test_a_run_of_an_older_version_cannot_say_what_its_images_were_like(workdir, caplog):
+    older = lensjax.load(workdir)
+    older._flux_ranges = []
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            assert older.outside(1e9 * IMAGES) == [""] * 10
+    assert [record.getMessage().count("is not checked") for record in caplog.records] == [1]
