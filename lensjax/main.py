@@ -42,10 +42,10 @@ _MODE = flags.DEFINE_enum(
 _IMAGES = flags.DEFINE_string(
     "images",
     None,
-    "For --mode=evaluate: a .npy file of images from any generator, [N, H, W] or [N, H, W, C], "
-    "with labels.npy beside it or --config.evaluate.labels=FILE; without --images, images are "
-    "drawn from the run. For --mode=classify: a file or a folder of .npy, .npz, HDF5 or FITS "
-    "files, each with one image or a stack.",
+    "A file or a folder of .npy, .npz, HDF5 or FITS files, each with one image or a stack. For "
+    "--mode=evaluate: images from any generator, with labels.npy beside them or "
+    "--config.evaluate.labels=FILE; without --images, images are drawn from the run. For "
+    "--mode=classify: the images to be classified.",
 )
 
 
