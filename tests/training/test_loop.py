@@ -471,7 +471,7 @@ def test_classes_that_the_set_does_not_have_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"patch_size": 5}, r"model\.patch_size: got 5; .* both sides of the images, 12x12 pixels"),
+        ({"patch_size": 13}, r"model\.patch_size: got 13; .* side of the images, 12x12 pixels"),
         (
             {"name": "unet", "patch_size": 2, "widths": (8, 8), "attention_resolutions": (8, 4)},
             r"model\.attention_resolutions: got \(8, 4\); .*, 6, 3 for images of 12 rows",
