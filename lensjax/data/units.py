@@ -83,10 +83,10 @@ def _scaled_one_by_one(given: Summary) -> Suspicion | None:
         # Other ends may be those of a generator that clips.
         usual = any(abs(high - end) <= _EQUAL * size for end in _USUAL_ENDS)
         certain = usual and low in (0.0, -high)
-        words = f"each scaled to {low:.4g}..{high:.4g}"
+        words = f"as if each was scaled to {low:.4g}..{high:.4g}"
         return Suspicion(words, "image_scale=minmax", certain)
     if abs(high - 1) <= _EQUAL:
-        return Suspicion("each divided by its maximum", "image_scale=max", certain=True)
+        return Suspicion("as if each was divided by its maximum", "image_scale=max", certain=True)
     return None
 
 
@@ -110,11 +110,13 @@ def _scaled_together(given: Summary, real: Summary) -> Suspicion | None:
     if lowest >= 0:
         factor = 1 / float(real.highest.max())
         return Suspicion(
-            "scaled to 0..1 all together", f"image_factor={_short(factor)}", certain=True
+            "as if all were scaled to 0..1 together", f"image_factor={_short(factor)}", certain=True
         )
     _, sky, peak = real.medians
     if lowest >= -1 - _EQUAL and np.median(given.lowest) < -0.8 and sky > -0.2 * peak:
-        return Suspicion("scaled to -1..1 all together", "image_scale=minmax", certain=True)
+        return Suspicion(
+            "as if all were scaled to -1..1 together", "image_scale=minmax", certain=True
+        )
     return None
 
 

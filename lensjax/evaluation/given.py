@@ -218,7 +218,7 @@ def _check_units(
 _REMEDIES = {
     "image_scale": "after which fluxes are not tested, or evaluate.image_factor=FACTOR if you know "
     "how many times the flux they are",
-    "image_factor": "by which they are then divided",
+    "image_factor": "or to the exact factor, by which they are then divided",
 }
 
 

@@ -24,16 +24,16 @@ LOW, HIGH = GIVEN.min(axis=AXES, keepdims=True), GIVEN.max(axis=AXES, keepdims=T
 UNIT = (GIVEN - LOW) / (HIGH - LOW)
 TOGETHER = np.clip(GIVEN, 0, None) / GIVEN.max()
 WRONG = {
-    "each scaled to 0..255": (np.round(255 * UNIT), "image_scale=minmax"),
+    "each was scaled to 0..255": (np.round(255 * UNIT), "image_scale=minmax"),
     "like 8-bit pictures: whole numbers from 0 to 255": (
         np.round(255 * TOGETHER),
         "image_scale=minmax",
     ),
-    "each scaled to 0..1": (UNIT, "image_scale=minmax"),
-    "each scaled to -1..1": (2 * UNIT - 1, "image_scale=minmax"),
-    "each divided by its maximum": (GIVEN / HIGH, "image_scale=max"),
-    "scaled to 0..1 all together": (TOGETHER, "image_factor="),
-    "scaled to -1..1 all together": (2 * TOGETHER - 1, "image_scale=minmax"),
+    "each was scaled to 0..1": (UNIT, "image_scale=minmax"),
+    "each was scaled to -1..1": (2 * UNIT - 1, "image_scale=minmax"),
+    "each was divided by its maximum": (GIVEN / HIGH, "image_scale=max"),
+    "all were scaled to 0..1 together": (TOGETHER, "image_factor="),
+    "all were scaled to -1..1 together": (2 * TOGETHER - 1, "image_scale=minmax"),
     "like the negative of lenses": (-GIVEN, "image_factor=-1"),
     "times as bright as those of the set": (1000 * GIVEN, "image_factor="),
 }

@@ -229,7 +229,7 @@ def test_a_factor_is_divided_out(tmp_path):
 
 def test_a_maximum_of_one_is_no_flux_but_what_max_says(tmp_path):
     path = save(tmp_path, IMAGES / IMAGES.max(axis=(1, 2, 3), keepdims=True))
-    with pytest.raises(DataError, match=r"each divided by its maximum.*image_scale=max"):
+    with pytest.raises(DataError, match=r"each was divided by its maximum.*image_scale=max"):
         read_images(path, EvaluateConfig(), INFO, REAL)
     assert len(read_images(path, EvaluateConfig(image_scale="max"), INFO, REAL)[0]) == 7
 
@@ -238,7 +238,7 @@ def test_images_from_minus_one_to_one_are_not_what_max_says(tmp_path):
     low, high = (f(IMAGES, axis=(1, 2, 3), keepdims=True) for f in (np.min, np.max))
     path = save(tmp_path, 2 * (IMAGES - low) / (high - low) - 1)
     with pytest.raises(
-        DataError, match=r"each scaled to -1\.\.1, not like evaluate.image_scale=max"
+        DataError, match=r"each was scaled to -1\.\.1, not like evaluate.image_scale=max"
     ):
         read_images(path, EvaluateConfig(image_scale="max"), INFO, REAL)
 
