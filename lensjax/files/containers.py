@@ -24,7 +24,8 @@ IMAGE_NAMES = ("images", "image", "arr_0")
 _LABEL_NAMES = ("labels", "label")
 _OTHER_NAMES = (*_LABEL_NAMES, "class_names", "parameters", "parameter_names")
 MAX_SIDE_BYTES = 2**28  # of labels, names and parameters
-_MAX_NAME = 200  # letters of the name of a class or parameter
+MAX_NAME = 200  # letters of the name of a class or parameter
+_LETTER_BYTES = 4
 _MAX_NAMES = 10_000  # classes or parameters
 
 
@@ -88,10 +89,10 @@ def _texts(name: str, values: np.ndarray) -> list[str]:
         text = value.decode() if isinstance(value, bytes) else value
         if not isinstance(text, str) or not text.strip():
             raise UnusableError(f"has an array {name!r} with an element that is empty or not text")
-        if len(text) > _MAX_NAME:
+        if len(text) > MAX_NAME:
             raise UnusableError(
                 f"has an array {name!r} with a text of {len(text)} letters; allowed: at most "
-                f"{_MAX_NAME}"
+                f"{MAX_NAME}"
             )
         texts.append(text.strip())
     if len(set(texts)) > _MAX_NAMES:
@@ -226,4 +227,9 @@ def check_side_bytes(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None
     if num_bytes > MAX_SIDE_BYTES:
         raise UnusableError(
             f"has an array {name!r} of {num_bytes} bytes; allowed: at most {MAX_SIDE_BYTES}"
+        )
+    if dtype.kind in "SU" and dtype.itemsize > _LETTER_BYTES * MAX_NAME:
+        raise UnusableError(
+            f"has an array {name!r} of texts of {dtype.itemsize} bytes; allowed: at most "
+            f"{MAX_NAME} letters"
         )

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from lensjax.errors import UnusableError
-from lensjax.files.containers import Container, Facts, check_side_bytes, read_container
+from lensjax.files.containers import MAX_NAME, Container, Facts, check_side_bytes, read_container
 from lensjax.files.file_image import BLOCK_BYTES, FileImage, images_per_block
 from lensjax.files.limits import Limits
 from lensjax.files.packages import require_packages
 from lensjax.files.planes import PlaneRules
 
+_LETTER_BYTES = 4
+_TEXTS_AT_ONCE = 16
 _COPIES_OF_CHUNK = 3  # that HDF5 has in memory while it reads one
 
 
@@ -115,7 +117,19 @@ class Hdf5Container(Container):
             )
         check_side_bytes(name, dataset.shape, dataset.dtype)
         self.check_stored(name)
-        return np.asarray(dataset[()])
+        if dataset.dtype.kind != "O" or len(dataset.shape) != 1:
+            return np.asarray(dataset[()])
+        # Texts of any length, of which many may point to one long text in the file.
+        values: list[Any] = []
+        for start in range(0, dataset.shape[0], _TEXTS_AT_ONCE):
+            values += dataset[start : start + _TEXTS_AT_ONCE].tolist()
+            longest = max(map(len, values[start:]))
+            if longest > _LETTER_BYTES * MAX_NAME:
+                raise UnusableError(
+                    f"has an array {name!r} with a text of {longest} bytes; allowed: at most "
+                    f"{MAX_NAME} letters"
+                )
+        return np.asarray(values, object)
 
     def blocks(self, name: str, shape: tuple[int, ...]) -> Generator[np.ndarray, None, None]:
         """Reads a numeric dataset as a stack of this shape, in blocks `[n, ...]`."""

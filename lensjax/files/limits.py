@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -48,20 +48,26 @@ class Limits(NamedTuple):
         """Checks that one image fits, as it is stored and as float32 `[H, W, C]`."""
         self.check(math.prod(shape) * (dtype.itemsize + 4), "has images that take")
 
-    def timed(self, items: Iterator[Item]) -> Iterator[Item]:
+    def timed(
+        self, items: Iterator[Item], clock: Callable[[], float] = time.monotonic
+    ) -> Iterator[Item]:
         """Passes items on while the time that they take to make is not used up.
+
+        Args:
+          items: made by the reader.
+          clock: seconds.
 
         Raises:
           UnusableError: after `seconds`, of which the caller's own work is no part.
         """
         spent = 0.0
         while True:
-            start = time.monotonic()
+            start = clock()
             try:
                 item = next(items)
             except StopIteration:
                 return
-            spent += time.monotonic() - start
+            spent += clock() - start
             if spent > self.seconds:
                 raise UnusableError(
                     f"takes more than {self.seconds:g} s to read (data.file_seconds)"
