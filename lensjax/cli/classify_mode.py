@@ -15,6 +15,7 @@ from lensjax.files.atomic import replacing
 from lensjax.files.file_image import FileImage
 from lensjax.files.foreign import read_foreign
 from lensjax.inference.classifier import LensClassifier, load_classifier
+from lensjax.run.datasets import rules_of
 
 CSV_FILE = "classified.csv"
 _LINES_SHOWN = 20
@@ -65,7 +66,8 @@ def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | N
     num_strange, first_strange = 0, ""
     header = ["image", "class", "probability", *(f"p_{name}" for name in classifier.class_names)]
     header.append("outside")
-    given = read_foreign(images, layout=config.classify.layout, layout_field="classify.layout")
+    rules = rules_of(config.data, config.classify.planes)
+    given = read_foreign(images, "classify", layout=config.classify.layout, rules=rules)
     with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)

@@ -3,7 +3,7 @@
 import dataclasses
 
 from lensjax.config.data import DataConfig
-from lensjax.config.fields import between, choice, count, make_field, optional_name, plain
+from lensjax.config.fields import between, choice, count, make_field, optional_name, plain, texts
 from lensjax.config.model import CLASSIFIERS, CLASSIFY, TASKS, ModelConfig
 from lensjax.data.catalogue import FOLDER_SET, SIMULATED_SETS
 from lensjax.errors import ConfigError
@@ -56,6 +56,8 @@ class ClassifyConfig:
       start_step: checkpoint of that run; None for the newest, or for the best of a classifier.
       train_encoder: whether the encoder is trained; False trains only the last layer (a linear
         probe).
+      planes: which planes of a file of `--images` are images, see `data.planes`; () for those of
+        the data set.
       layout: the axes of an array in a file of `--images`; `auto` infers them from its shape.
       image_scale: scale of `--images`: `flux`, in the units of the data set, or `published`, that
         of published files, whose factor is divided out.
@@ -79,6 +81,9 @@ class ClassifyConfig:
     start_from: str | None = optional_name("workdir", only_for={"model.name": ("vit",)})
     start_step: int | None = count(None, only_for=_CLASSIFIERS)
     train_encoder: bool = plain(True, only_for=_CLASSIFIERS)
+    planes: tuple[str, ...] = texts(
+        "names or patterns, such as ('SCI',)", only_for=_CLASSIFIERS, resumable=True
+    )
     layout: str = choice("auto", LAYOUTS, only_for=_CLASSIFIERS, resumable=True)
     image_scale: str = choice("flux", ("flux", "published"), only_for=_CLASSIFIERS, resumable=True)
     image_factor: float = make_field(

@@ -58,11 +58,11 @@ class DataConfig:
         object with files of its own; `auto` decides by the names, and asks where it cannot.
       group: which files or rows show one object, which lies on one side of the split as a whole: a
         regular expression with one group, searched in a file's path below `folder`, such as
-        `(.*)_[gri]\\.npy`, or the name of a column of `parameters.csv` in that folder; None for one
+        `(.*)_[gri]`, or the name of a column of `parameters.csv` in that folder; None for one
         object a file, or one for each image of a stack.
       planes: which planes of a file are images: names of FITS extensions or of arrays in .npz and
-        HDF5 files, patterns such as `*_SCI`, or extension numbers; with `bands=channels` and
-        `group`, which file of a group shows which band. () if each file has one.
+        HDF5 files, patterns such as `*_SCI`, or extension numbers; with `group` or folders of
+        objects, which file of an object is which plane. () if each file has one.
       variance_planes: the planes with the variance of each of `planes`, in their order, or one
         pattern; `auto` finds them by name. Standard deviations (RMS, ERR) are squared, and weights
         (WHT, IVAR) inverted. () for none.
@@ -71,6 +71,7 @@ class DataConfig:
         every value but 0 does.
       bands: whether several `planes` are images of their own (`images`) or the channels of one
         (`channels`).
+      layout: the axes of an array in a file; `auto` infers them from its shape.
       nan_policy: what to do with pixels that are not finite: `refuse`, `mask` (leave them out of
         the loss), or `fill` (with the median of their image).
       on_bad_file: what to do with a file that cannot be used: `refuse`, or `skip` and list it.

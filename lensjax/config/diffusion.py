@@ -85,8 +85,8 @@ class LossConfig:
       min_sigma: lower bound of sigma where an error is divided by sigma.
       weight: weight of that error: `uniform`; `min_snr` or `edm`, for `space` `x0`.
       min_snr_gamma: gamma of `min_snr`.
-      weighting: weight of each pixel: `uniform`, or `inverse_variance`, which is the median variance
-        of its image and band over its own, at most 10, for sets with `data.variance_planes`.
+      weighting: weight of each pixel: `uniform`, or `inverse_variance`, the median variance of its
+        image and band over its own, at most 10; for sets with `data.variance_planes`.
       time_distribution: `uniform`, `logit_normal`, or `log_normal_sigma`.
       time_mean: mean of logit(t) for `logit_normal`, of log(sigma / alpha) for `log_normal_sigma`.
       time_std: standard deviation of the same quantity.

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from lensjax.config.fields import choice, count, make_field, optional_name, plain
+from lensjax.config.fields import choice, count, make_field, optional_name, plain, texts
 from lensjax.prng import MAX_SEED
 
 # The measures of `--mode=evaluate`, in the order of the report.
@@ -58,6 +58,8 @@ class EvaluateConfig:
       image_factor: `--images` are this many times the flux, and are divided by it; below 0 for
         negatives. None is 1, and images that are plainly in other units are refused; 1 judges them
         as they are.
+      planes: which planes of a file of `--images` are images, see `data.planes`; () for those of
+        the data set.
       labels: file of the labels of `--images`, integers `[N]`; None for `labels.npy` beside it, if
         there is one; without it the images have no labels.
       measures: `all`, `none`, or comma-separated names of `config.evaluate.MEASURES`.
@@ -82,6 +84,7 @@ class EvaluateConfig:
     image_factor: float | None = make_field(
         None, bool, "None, or a finite number other than 0", since="0.3.0"
     )
+    planes: tuple[str, ...] = texts("names or patterns, such as ('SCI',)")
     labels: str | None = optional_name("file")
     measures: str = _measures("all")
     require: str = _measures("none")

@@ -7,6 +7,7 @@ are raised as `ConfigError`.
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -129,7 +130,10 @@ def _converted(kind: Any, value: Any) -> Any:
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (tuple, list)):
             raise TypeError
-        return tuple(_converted(_element_of(kind), element) for element in value)
+        elements = [_converted(_element_of(kind), element) for element in value]
+        if _element_of(kind) is str:  # the command line makes one text of VIS,NIR_Y
+            elements = [piece.strip() for text in elements for piece in text.split(",")]
+        return tuple(elements)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
@@ -238,6 +242,13 @@ def _elements(text: str) -> list[str]:
     return inside.removesuffix(",").split(",")
 
 
+def _is_one_text(element: str) -> bool:
+    """Whether an element of a tuple of texts is not empty, and has blanks only in quotes."""
+    text = element.strip()
+    quoted = len(text) > 2 and text[0] == text[-1] and text[0] in "'\""
+    return quoted or (bool(text) and not re.search(r"[\s'\"()]", text))
+
+
 def _check_text(kind: Any, name: str, text: str) -> None:
     elements, leaf = [text], kind
     if typing.get_origin(kind) is tuple:
@@ -246,6 +257,8 @@ def _check_text(kind: Any, name: str, text: str) -> None:
         if text.lower() not in ("true", "false", "1", "0"):
             raise ConfigError(name, text, "allowed: True or False")
         return
+    if kind is not str and leaf is str and not all(map(_is_one_text, elements)):
+        raise ConfigError(name, text, f"allowed: {_describe(kind)}")
     number = {int: int, float: float, str: str}[leaf]
     try:
         for element in elements:

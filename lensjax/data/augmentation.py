@@ -124,7 +124,8 @@ def make_augment_fn(
         shift_key, symmetry_key = jax.random.split(key)
         if margin:
             row, column = jax.random.randint(shift_key, (2,), 0, 2 * margin + 1)
-            image = jax.lax.dynamic_slice(image, (row, column, 0), shape)
+            # An image may have its variance behind it, as further channels.
+            image = jax.lax.dynamic_slice(image, (row, column, 0), (*shape[:2], image.shape[2]))
         if len(symmetries) > 1:
             index = jax.random.randint(symmetry_key, (), 0, len(symmetries))
             image = _apply(image, *flags[index])

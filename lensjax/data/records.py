@@ -63,7 +63,14 @@ class _Arrays(NamedTuple):
 
     def rows(self, start: int, stop: int) -> "_Arrays":
         """Views of some examples."""
-        return _Arrays(*(None if array is None else array[start:stop] for array in self))
+        rows = slice(start, stop)
+        return _Arrays(
+            self.images[rows],
+            self.labels[rows],
+            self.parameters[rows],
+            None if self.variance is None else self.variance[rows],
+            None if self.mask is None else self.mask[rows],
+        )
 
     def with_nan(self) -> "_Arrays":
         """The same with NaN in the images where the mask says so; the images are changed."""

@@ -97,4 +97,11 @@ def given_classifier(setting: Setting) -> GivenClassifier | None:
         raise ConfigError(
             _FIELD, folder, f"it takes images of {theirs}; allowed: {ours}, those of {info.name}"
         )
+    if classifier.band_names and info.band_names and classifier.band_names != info.band_names:
+        raise ConfigError(
+            _FIELD,
+            folder,
+            f"it takes the bands {', '.join(classifier.band_names)}; allowed: those of {info.name} "
+            f"in their order, {', '.join(info.band_names)}",
+        )
     return GivenClassifier(classifier)

@@ -16,9 +16,9 @@ from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.dataset import LensSplit, Split
 from lensjax.data.subset import SubsetSplit
 from lensjax.devices.hosts import is_main, share_rows
-from lensjax.errors import DataError
 from lensjax.evaluation import classifier_pictures as pictures
 from lensjax.evaluation.cache import cached_json
+from lensjax.evaluation.filling import fill_masked
 from lensjax.evaluation.noise_levels import AS_THEY_ARE, MAGNITUDES, behind_noise
 from lensjax.evaluation.page import Picture, write_page
 from lensjax.evaluation.real import first_places
@@ -91,18 +91,14 @@ def _first_images(split: Split, per_class: int | None, margin: int) -> LensSplit
     """The first images of each class, all images for None, cropped as for the network."""
     chosen = split if per_class is None else SubsetSplit(split, first_places(split, per_class))
     loaded = chosen.in_memory()
-    return dataclasses.replace(loaded, images=central_cut_out(loaded.images, margin))
+    images, _ = fill_masked(central_cut_out(loaded.images, margin))
+    return dataclasses.replace(loaded, images=images)
 
 
 def _levels(config: Config) -> list[Level]:
     """The test split as it is and, where possible, with noise and of the conserved set."""
     name, per_class = config.data.name, config.evaluate.num_images
     test = datasets.prepare(config.data).open_split("test")
-    if test.info.masked:
-        raise DataError(
-            f"{name} has pixels without a measurement, which classifiers cannot take; allowed for "
-            "--mode=evaluate: data.nan_policy=fill"
-        )
     own = _first_images(test, per_class, config.data.shift_pixels)
     levels = [Level(name, own, None)]
     simulated = SIMULATED_SETS.get(name)

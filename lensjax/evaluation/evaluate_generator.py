@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from lensjax.config import Config
+from lensjax.config import Config, DataConfig
 from lensjax.config.evaluate import measure_names
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.devices.hosts import gather_texts, is_main
@@ -57,9 +57,11 @@ def make_setting(config: Config, real: RealImages, *, labelled: bool = True) -> 
     )
 
 
-def _read_row(path: pathlib.Path, setting: Setting) -> Row:
+def _read_row(path: pathlib.Path, setting: Setting, data: DataConfig) -> Row:
     """A row of the images of a file, as many as are judged."""
-    images, labels = read_images(path, setting.settings, setting.info)
+    real = setting.real_images.test.images
+    rules = datasets.rules_of(data, setting.settings.planes)
+    images, labels = read_images(path, setting.settings, setting.info, real, rules)
     label_values = np.unique(labels)
     per_label = setting.per_class
     if label_values.tolist() == [setting.info.num_classes]:  # images of any class
@@ -90,7 +92,7 @@ def _subjects(
 ) -> tuple[list[Row], dict[str, Any]]:
     """The rows to be judged, and the settings that their images depend on."""
     if images is not None:
-        return [_read_row(images, setting)], {"images": str(images)}
+        return [_read_row(images, setting, config.data)], {"images": str(images)}
     generator = generator or load_generator(folder, config)
     drawn = folder / files.EVALUATION / _DRAWN
     guidance = config.sample.guidance
@@ -127,6 +129,8 @@ def _protocol(origin: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
         "images_per_class": setting.per_class,
         "comparable_with_the_headline": setting.per_class == HEADLINE_IMAGES,
         "image_scale": setting.settings.image_scale,
+        "image_factor": setting.settings.image_factor,
+        "share_of_masked_pixels_filled": setting.real_images.share_filled,
         "seed": setting.settings.seed,
         "excluded_source_disc": list(setting.disc),
         "versions": provenance.versions(),
@@ -195,7 +199,7 @@ def _write(
     """Writes numbers and report into a folder, and prints the verdict."""
     survey = setting.survey.name if setting.survey else None
     checks = {row.name: check_row(results, row.name, survey) for row in subjects}
-    verdict = judge(results, GENERATED, checks[GENERATED], survey)
+    verdict = judge(results, GENERATED, checks[GENERATED], survey, trained="images" not in origin)
     content = {
         "verdict": list(verdict.sentences),
         "passed": verdict.passed,

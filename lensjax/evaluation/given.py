@@ -13,8 +13,11 @@ from lensjax.data.units import Suspicion, evidence, summarise, suspicion
 from lensjax.errors import ConfigError, DataError, printable_name
 from lensjax.files.array_file import read_array
 from lensjax.files.foreign import read_foreign
+from lensjax.files.planes import PlaneRules
 from lensjax.files.user_paths import expanded
 from lensjax.metrics import image_input
+
+_THE_ONLY_IMAGE = PlaneRules()
 
 
 def check_images(images: np.ndarray, info: DatasetInfo, origin: str) -> np.ndarray:
@@ -96,6 +99,7 @@ def read_images(
     settings: EvaluateConfig,
     info: DatasetInfo,
     real: np.ndarray | None = None,
+    rules: PlaneRules = _THE_ONLY_IMAGE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads images and labels of any generator, as many as an evaluation can use.
 
@@ -106,6 +110,7 @@ def read_images(
         the images are, and `num_images` how many are used.
       info: the data set that they are compared with.
       real: some of its images, flux `[M, H, W, C]`; None checks no units.
+      rules: which planes of the files are images.
 
     Returns:
       Images, float32 `[N, H, W, C]` divided by `image_factor`, and labels, int32 `[N]`: the null
@@ -124,7 +129,7 @@ def read_images(
     if source is not None and info.num_classes:
         name = "labels" if settings.labels is None else "evaluate.labels"
         labels = read_array(source, name)
-    images, places, num_images = _read(_images_file(path), source, settings, info, labels)
+    images, places, num_images = _read(_images_file(path), source, settings, info, labels, rules)
     if labels is None:
         labels = np.full(num_images, info.num_classes, np.int32)
     else:
@@ -142,6 +147,7 @@ def _read(
     settings: EvaluateConfig,
     info: DatasetInfo,
     labels: np.ndarray | None,
+    rules: PlaneRules,
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Reads all images and keeps those that an evaluation can use.
 
@@ -159,7 +165,9 @@ def _read(
     places: list[int] = []
     index = -1
     leave_out = [path / "labels.npy", *([labels_at] if labels_at else [])]
-    images = read_foreign(path, image_shape=info.image_shape, leave_out=leave_out)
+    images = read_foreign(
+        path, "evaluate", image_shape=info.image_shape, leave_out=leave_out, rules=rules
+    )
     for index, (name, image) in enumerate(images):
         _check_image(image.pixels, info, name)
         label = int(groups[index]) if index < len(groups) else 0

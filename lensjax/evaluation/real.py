@@ -12,6 +12,7 @@ from lensjax.data.dataset import LensSplit, Split
 from lensjax.data.prepared import PreparedSet
 from lensjax.data.subset import SubsetSplit
 from lensjax.errors import ConfigError, DataError
+from lensjax.evaluation.filling import fill_masked
 
 _CHUNK = 1024
 
@@ -44,20 +45,16 @@ class RealImages:
       prepared: the data set.
 
     Raises:
-      DataError: for a set with pixels that were not measured.
+      DataError: for a class with fewer than two test images.
       ConfigError: for more images than the test split has.
     """
 
     def __init__(self, config: Config, prepared: PreparedSet) -> None:
         self._prepared = prepared
         self._margin = config.data.shift_pixels
+        self.share_filled = 0.0  # of the pixels, which were not measured
         test = prepared.open_split("test")
         self.info = test.info
-        if self.info.masked:
-            raise DataError(
-                f"{self.info.name} has pixels without a measurement, which the measures cannot "
-                "take; allowed for --mode=evaluate: data.nan_policy=fill"
-            )
         asked = config.evaluate.num_images
         candidates = SubsetSplit(test, first_places(test, asked or MOST_IMAGES_UNASKED)).in_memory()
         num_classes = max(1, self.info.num_classes)
@@ -78,7 +75,9 @@ class RealImages:
         self.test = self._cut(SubsetSplit(candidates, places).in_memory())
 
     def _cut(self, split: LensSplit) -> LensSplit:
-        return dataclasses.replace(split, images=central_cut_out(split.images, self._margin))
+        images, share = fill_masked(central_cut_out(split.images, self._margin))
+        self.share_filled = max(self.share_filled, share)
+        return dataclasses.replace(split, images=images)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 (lives as long as one evaluation)
     def train(self, per_class: int) -> LensSplit:

@@ -185,6 +185,13 @@ def _domain(content: Mapping[str, Any], setting: Setting) -> list[str]:
         f"image scale {setting.settings.image_scale}"
         + ("" if setting.in_flux else ": flux is not tested"),
     ]
+    if setting.settings.image_factor is not None:
+        lines.append(f"images divided by {setting.settings.image_factor:g} first")
+    if setting.real_images.share_filled:
+        lines.append(
+            f"{100 * setting.real_images.share_filled:.2g} % of the real pixels were not measured "
+            "and have the mean of those around them"
+        )
     if len(setting.info.bands) > 1:
         lines.append(f"{len(setting.info.bands)} bands: {', '.join(setting.info.bands)}")
     if setting.survey is None:

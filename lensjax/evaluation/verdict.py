@@ -37,13 +37,13 @@ def picture_failures(no_sub: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _judge_as_pictures(no_sub: Mapping[str, float], signal: float) -> tuple[bool, str]:
+def _judge_as_pictures(
+    no_sub: Mapping[str, float], signal: float, *, trained: bool
+) -> tuple[bool, str]:
     failed = picture_failures(no_sub)
     if failed:
-        return False, (
-            f"FAILED as pictures of lenses: for no_sub {'; '.join(failed)}. Train longer or on an "
-            "accelerator."
-        )
+        advice = " Train longer or on an accelerator." if trained else ""
+        return False, f"FAILED as pictures of lenses: for no_sub {'; '.join(failed)}.{advice}"
     median = no_sub["ratio_p50"]
     if median > signal:
         meaning = f"the median error, {median:.3f}, exceeds the cdm signal, {signal:.3f}"
@@ -71,7 +71,14 @@ def _goals_in_words(checks: Sequence[Check]) -> str:
     )
 
 
-def judge(results: Results, row: str, checks: Sequence[Check], survey: str | None) -> Verdict:
+def judge(
+    results: Results,
+    row: str,
+    checks: Sequence[Check],
+    survey: str | None,
+    *,
+    trained: bool = True,
+) -> Verdict:
     """The verdict on a row.
 
     Args:
@@ -79,6 +86,7 @@ def judge(results: Results, row: str, checks: Sequence[Check], survey: str | Non
       row: the name of the row.
       checks: the checks of this row.
       survey: the DeepLense model; None for the user's own images.
+      trained: whether the images are those of a run here, which could be trained longer.
     """
     sentences = []
     passed = bool(checks) and all(check.outcome != "missed" for check in checks)
@@ -86,6 +94,6 @@ def judge(results: Results, row: str, checks: Sequence[Check], survey: str | Non
         results.get("smooth_fit", {}).get("rows", {}).get(row, {}).get("no_sub")
     )
     if no_sub is not None:
-        passed, sentence = _judge_as_pictures(no_sub, cdm_signal(results, survey))
+        passed, sentence = _judge_as_pictures(no_sub, cdm_signal(results, survey), trained=trained)
         sentences.append(sentence)
     return Verdict(passed, (*sentences, _goals_in_words(checks)))

@@ -201,7 +201,7 @@ def read_container(
         )
     rules = usual_images(planes, rules)
 
-    def read(plane: Plane) -> Iterator[FileImage]:
+    def read(plane: Plane) -> Generator[FileImage, None, None]:
         try:
             yield from _read_array(container, plane, layout, limits)
         except UnusableError as error:

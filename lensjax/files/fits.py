@@ -7,7 +7,7 @@ import math
 import pathlib
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -267,13 +267,14 @@ def read_fits(
             hdus = stack.enter_context(fits.open(file, memmap=False))
         by_plane = {_plane(number, hdu): hdu for number, hdu in _image_hdus(fits, hdus)}
 
-        def read(plane: Plane) -> Iterator[FileImage]:
+        def read(plane: Plane) -> Generator[FileImage, None, None]:
             try:
                 yield from _read_hdu(by_plane[plane], hdus[0].header, layout, size, limits)
             except UnusableError as error:
                 raise UnusableError(f"({plane}) {error}") from error
 
         def sample(plane: Plane) -> np.ndarray:
-            return next(read(plane)).pixels
+            with contextlib.closing(read(plane)) as images:
+                return next(images).pixels
 
         yield from read_planes(list(by_plane), rules, read, sample)

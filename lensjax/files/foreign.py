@@ -9,10 +9,13 @@ from collections.abc import Collection, Iterator
 from lensjax.errors import BadFileError, DataError, printable_name
 from lensjax.files.file_image import LAYOUTS, FileImage
 from lensjax.files.image_files import SUFFIXES, is_image_file, read_images
+from lensjax.files.planes import PlaneRules
 
-# What the reader of data sets says of the field that settles a doubtful shape.
+# What the reader of data sets says of the fields that settle a doubtful shape or choose planes.
 _SHAPE = "has the shape"
 _ADVICE = re.compile(r"; (if it is one, )?set data\.layout.*")
+_BANDS = ", and data.bands=channels if they are bands of one image"
+_THE_ONLY_IMAGE = PlaneRules()
 
 
 def _files(path: pathlib.Path, leave_out: Collection[pathlib.Path]) -> list[pathlib.Path]:
@@ -40,20 +43,22 @@ def _files(path: pathlib.Path, leave_out: Collection[pathlib.Path]) -> list[path
 
 def read_foreign(
     path: pathlib.Path,
+    section: str,
     *,
-    layout: str = "auto",
-    layout_field: str = "",
+    layout: str | None = None,
     image_shape: tuple[int, int, int] | None = None,
     leave_out: Collection[pathlib.Path] = (),
+    rules: PlaneRules = _THE_ONLY_IMAGE,
 ) -> Iterator[tuple[str, FileImage]]:
     """Reads the images of a file, or of all files below a folder in the order of their names.
 
     Args:
       path: the file or folder.
-      layout: which axis is which, one of `LAYOUTS`.
-      layout_field: the field that has it, for messages; empty if there is none.
+      section: of the configuration that says how they are read, `evaluate` or `classify`.
+      layout: its field `layout`, one of `LAYOUTS`; None for a section without one.
       image_shape: `(H, W, C)` that is expected; settles which axis is which where `auto` cannot.
       leave_out: files of the folder that hold no images.
+      rules: which planes of a file are images.
 
     Yields:
       The name of an image in messages, such as `b/deep.npz [3]`, and the image.
@@ -65,26 +70,28 @@ def read_foreign(
     for file in _files(path, leave_out):
         name = printable_name(file.relative_to(path) if path.is_dir() else file.name)
         try:
-            for image in _images(file, layout, image_shape):
+            for image in _images(file, layout or "auto", image_shape, rules):
                 yield f"{name}{image.place and ' '}{image.place}", image
         except DataError as error:
-            if layout_field:
-                message = str(error).replace("data.layout", layout_field)
-            else:
-                message = _ADVICE.sub("", str(error))
-            raise DataError(message) from None
+            message = str(error) if layout is not None else _ADVICE.sub("", str(error))
+            for field in ("layout", "planes"):
+                message = message.replace(f"data.{field}", f"{section}.{field}")
+            raise DataError(message.replace(_BANDS, "")) from None
 
 
 def _images(
-    file: pathlib.Path, layout: str, image_shape: tuple[int, int, int] | None
+    file: pathlib.Path,
+    layout: str,
+    image_shape: tuple[int, int, int] | None,
+    rules: PlaneRules,
 ) -> Iterator[FileImage]:
     """The images of one file, with the axes that give them the expected shape, if any do."""
     if image_shape is None or layout != "auto":
-        return read_images(file, layout)
+        return read_images(file, layout, rules)
     errors = []
     fallback: Iterator[FileImage] | None = None
     for candidate in LAYOUTS:  # `auto` is the first
-        images = read_images(file, candidate)
+        images = read_images(file, candidate, rules)
         try:
             first = next(images, None)
         except BadFileError as error:

@@ -90,6 +90,7 @@ class LensClassifier:
         self.scaling = trained.scaling
         self.class_names: tuple[str, ...] = tuple(dataset["class_names"])
         self.image_shape: tuple[int, int, int] = tuple(dataset["image_shape"])
+        self.band_names: tuple[str, ...] = tuple(dataset.get("band_names", ()))
         self.flux_unit: str = dataset["flux_unit"]
         self.published_scale: float = dataset["published_scale"]
         self.pixel_scale_arcsec: float | None = dataset["pixel_scale_arcsec"]

@@ -1,6 +1,7 @@
 """Builds and reads every data set, simulated or a user's own folder, by its configuration."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal, TypedDict, Unpack, overload
 
 import numpy as np
@@ -18,11 +19,16 @@ from lensjax.files.limits import Limits
 from lensjax.files.planes import PlaneRules
 
 
-def rules_of(data: DataConfig) -> PlaneRules:
-    """Which planes of a file the `data` section wants."""
-    return PlaneRules(
-        data.planes, data.variance_planes, data.mask_planes, data.mask_bits, data.bands
-    )
+def rules_of(data: DataConfig, planes: Sequence[str] = ()) -> PlaneRules:
+    """Which planes of files of `--images` are images; their variances and masks are not read.
+
+    Args:
+      data: the `data` section of the run.
+      planes: `evaluate.planes` or `classify.planes`; () for those of the data set.
+    """
+    if planes:
+        return PlaneRules(tuple(planes), bands=data.bands)
+    return PlaneRules(data.planes, bands=data.bands)
 
 
 def prepare(data: DataConfig) -> PreparedSet:
@@ -46,7 +52,9 @@ def prepare(data: DataConfig) -> PreparedSet:
             data.files,
             data.folders,
             data.group,
-            rules_of(data),
+            PlaneRules(
+                data.planes, data.variance_planes, data.mask_planes, data.mask_bits, data.bands
+            ),
             Limits(data.file_memory_gib, data.file_seconds),
         )
         return folder_set.prepare(data.folder or "", reading, data.directory)

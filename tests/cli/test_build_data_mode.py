@@ -50,7 +50,7 @@ def test_every_fact_is_counted(tmp_path):
     assert lines[6] == "0 images are copies of others; 0 across the splits, 0 across classes"
     assert lines[7] == "25 image files; 3 files or images left out"
     assert lines[8] == "parameters: log10_axion_mass"
-    assert lines[9] == "not image files: 2 .txt"
+    assert lines[9] == "not read: 2 .txt"
     assert len(lines) == 13
     assert sum("an image of the test split" in line for line in lines[10:]) == 2
     assert sum("bad.npy: is text" in line for line in lines[10:]) == 1
@@ -131,7 +131,7 @@ def test_the_sheet_is_beside_the_set(tmp_path, num_classes):
         write_classes(tmp_path / "root", tuple(f"class {i}" for i in range(num_classes)), 2)
     else:
         write_flat(tmp_path / "root", 4)
-    prepared = prepare(tmp_path / "root", tmp_path / "sets")
+    prepared = prepare(tmp_path / "root", tmp_path / "sets", folders="classes")
     _, path = build_data_mode.show(prepared)
     assert path == prepared.folder / "contact_sheet.png"
     picture = np.asarray(Image.open(path))

@@ -57,7 +57,7 @@ INTEGERS = _by_name(
         (0, None): """
             data.shift_pixels optim.warmup_steps classify.patience evaluate.while_training
             parallel.process_id""",
-        (0, 2**31 - 1): "seed sample.seed evaluate.seed",
+        (0, 2**31 - 1): "seed sample.seed evaluate.seed data.mask_bits",
         (1, None): """
             model.depth model.mlp_ratio model.blocks model.condition_width
             model.attention_head_width model.num_features model.cells model.decoder_depth
@@ -80,7 +80,7 @@ NUMBERS = _by_name(
             data.model_std loss.min_sigma loss.min_snr_gamma loss.time_std optim.learning_rate
             optim.clip_norm optim.eps optim.ema_half_life_images path.beta_max path.sigma_max
             sample.shift sample.churn sample.churn_noise parallel.start_timeout_s
-            parallel.heartbeat_timeout_s""",
+            parallel.heartbeat_timeout_s data.file_memory_gib data.file_seconds""",
         (0, math.inf, "[)"): "optim.weight_decay",
         (0, 1000, "[]"): "sample.guidance",
         (-math.inf, math.inf, "()"): "loss.time_mean",
@@ -103,7 +103,8 @@ WORDS = _by_name(
         None: """
             data.layout data.nan_policy data.on_bad_file data.placement data.scaling model.name
             model.prediction model.attention model.preconditioning model.stem path.name path.betas
-            loss.space loss.weight loss.time_distribution sample.sampler sample.time_grid
+            loss.space loss.weight loss.weighting loss.time_distribution sample.sampler
+            sample.time_grid data.folders data.bands
             classify.layout classify.image_scale evaluate.image_scale export.source export.format
             export.split export.scale parallel.strategy parallel.hosts"""
     }
@@ -111,7 +112,7 @@ WORDS = _by_name(
 TEXTS = _by_name(
     {
         None: """
-            data.folder sample.guide_workdir classify.start_from evaluate.labels
+            data.folder data.files sample.guide_workdir classify.start_from evaluate.labels
             evaluate.classifier evaluate.inception_weights evaluate.cache export.folder"""
     }
 )
@@ -120,6 +121,10 @@ TEXTS = _by_name(
 OTHERS: dict[str, tuple[tuple, tuple]] = {
     "data.name": (("", "model_ii", "deeplense/model_iv", "deeplense/model_ii_tiny"), ()),
     "data.augmentation": (("", "flip", "rotate_180;flip_x", "all"), ("none", "rotate_180")),
+    "data.group": (("", "  ", "(a)(b)", "(", "a(?:b)"), (None, "lens", "(.*)_[gri]")),
+    "data.planes": ((("",), ("VIS", ""), ("VIS,",)), ((), ("VIS",), ("*_SCI", "1"))),
+    "data.variance_planes": ((("",), ("A", "B")), ((), ("auto",))),
+    "data.mask_planes": ((("",), ("A", "B")), ((), ("auto",))),
     "data.exclude_source_disc": (
         (
             *((0.1,), (0.1, 0.1), (0.1, 0.1, 0.1, 0.1), (0.1, 0.1, 0.0), (0.1, 0.1, -0.1)),
@@ -160,6 +165,8 @@ OTHERS: dict[str, tuple[tuple, tuple]] = {
         ((), (20.0,), (20.0, 21.0, 22.0), (23.0, 20.0), (-0.1, 20.0), (20.0, 40.1), (20, math.nan)),
         ((0.0, 40.0), (21.0, 21.0)),
     ),
+    "classify.planes": ((("",),), ((), ("SCI",))),
+    "evaluate.planes": ((("",),), ((), ("SCI",))),
     "classify.image_factor": ((0.0, math.inf, math.nan), (-1.0, 1e-9, 1e9)),
     "evaluate.image_factor": ((0.0, math.inf, math.nan), (None, -1.0, 1e-9, 1e9)),
     "evaluate.measures": (
@@ -180,6 +187,16 @@ WITHOUT_LIMITS = {"data.directory"} | {path for path, (kind, _) in FIELDS.items(
 # What only a user's own files have, with a value beside the default.
 OF_FOLDERS = {
     "data.folder": "skip",
+    "data.files": "*/data.fits",
+    "data.folders": "objects",
+    "data.group": "(.*)_[gri]",
+    "data.planes": ("VIS",),
+    "data.variance_planes": ("auto",),
+    "data.mask_planes": ("auto",),
+    "data.mask_bits": 3,
+    "data.bands": "channels",
+    "data.file_memory_gib": 2.0,
+    "data.file_seconds": 60.0,
     "data.layout": "HW",
     "data.nan_policy": "fill",
     "data.on_bad_file": "skip",
@@ -195,6 +212,9 @@ VP = {"path.name": "vp"}
 EDM = {"model.preconditioning": "input", "model.prediction": "x0"}
 # What a field, or one of its words, has to stand beside.
 NEEDED: dict[str, dict[str, Any]] = {
+    "data.mask_bits": {"data.mask_planes": ("DQ",)},
+    "data.bands channels": {"data.planes": ("VIS", "NIR_Y")},
+    "loss.weighting inverse_variance": FOLDER | {"data.variance_planes": ("auto",)},
     "parallel.mesh": {"parallel.num_devices": None},
     "parallel.num_processes": {"parallel.process_id": 0},
     "parallel.process_id": {"parallel.num_processes": 2},
@@ -631,6 +651,10 @@ OF_TYPES: dict[Any, tuple[tuple[str, ...], tuple[str, ...]]] = {
     float: (("3", "1e-3", "inf"), ("", "x", "1,5")),
     bool: (("True", "false", "1", "0"), ("", "maybe", "2")),
     str: (("", "anything"), ()),
+    tuple[str, ...]: (
+        ("VIS", "VIS,NIR_Y", "('VIS', 'NIR_Y')", "()", "('a b',)", "*_SCI"),
+        ("", " ", ",", "VIS,,H", "VIS H", "(VIS"),
+    ),
     tuple[int, ...]: (
         ("8", "8,16", "8,", "(8,)", "(8, 16)", "()"),
         ("", " ", ",", "8,x", "8.5", "8,,8", "(8", "None"),

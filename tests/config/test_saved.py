@@ -36,13 +36,16 @@ RESUMABLE = {
     "data.folder",
     "data.directory",
     "data.placement",
+    "data.file_memory_gib",
+    "data.file_seconds",
     "classify.layout",
+    "classify.planes",
     "classify.image_scale",
     "classify.image_factor",
     "classify.resize",
     "classify.batch_size",
 }
-# Fields that runs of before the first release lack.
+# Fields that runs of older versions lack.
 YOUNGER = {
     "data.exclude_source_disc",
     "model.attention",
@@ -53,6 +56,9 @@ YOUNGER = {
     *(f"model.decoder_{name}" for name in ("width", "depth", "heads")),
     "model.normalise_patches",
     *(path for path in DEFAULTS if path.startswith("classify.")),
+    *(f"data.{name}" for name in ("files", "folders", "group", "bands", "mask_bits")),
+    *(f"data.{name}" for name in ("planes", "variance_planes", "mask_planes")),
+    "loss.weighting",
 }
 
 

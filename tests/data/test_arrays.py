@@ -168,7 +168,7 @@ def test_load_data_builds_a_missing_set_and_returns_it(tmp_path, monkeypatch):
 def test_a_folder_of_files_is_loaded_as_it_is_read_elsewhere(tmp_path):
     for index in range(6):
         image = np.full((8, 9), index, np.float64)
-        image[0, 0] = np.nan
+        image[0, :2] = np.nan, -1
         np.save(tmp_path / f"{index}.npy", image)
     (tmp_path / "words.npy").write_text("words")
     folder, sets = str(tmp_path), str(tmp_path.parent / "sets")

@@ -51,7 +51,8 @@ def test_the_search_reads_no_further_than_it_must(monkeypatch):
 
 def test_a_split_in_memory_gives_its_examples():
     split = split_of(6)
-    images, labels = split.examples(np.array([4, 0, 4]))
+    images, labels, variance = split.examples(np.array([4, 0, 4]))
+    assert variance is None
     np.testing.assert_array_equal(images, split.images[[4, 0, 4]])
     np.testing.assert_array_equal(labels, split.labels[[4, 0, 4]])
     assert split.in_memory() is split

@@ -1,5 +1,6 @@
 """Both feeds give the same batches, from any step on."""
 
+import dataclasses
 import logging as std_logging
 from typing import Any
 
@@ -21,8 +22,8 @@ def make_feed(request):
     """Makes feeds of one kind and closes them."""
     made = []
 
-    def make(split, seed, batch_size):
-        made.append(FEEDS[request.param](split, seed, single_device(batch_size)))
+    def make(split, seed, batch_size, **options):
+        made.append(FEEDS[request.param](split, seed, single_device(batch_size), **options))
         return made[-1]
 
     yield make
@@ -37,12 +38,23 @@ def test_feed_gives_the_examples_of_the_order(make_feed, num, batch_size):
     shapes = set()
     for step in steps_of(num, batch_size):
         shapes.add(str(jax.tree.map(jnp.shape, feed.arguments(step))))
-        image, label, measured = batch_at(feed, batch_size, step)
+        image, label, *others = batch_at(feed, batch_size, step)
         expected = stream[step * batch_size : (step + 1) * batch_size]
         np.testing.assert_array_equal(image, split.images[expected])
         np.testing.assert_array_equal(label, split.labels[expected])
-        assert measured is None
+        assert others == [None, None, None]
     assert len(shapes) == 1
+
+
+def test_variances_go_with_their_images(make_feed):
+    split = split_of(12)
+    variance = np.asarray(1 + split.images**2)
+    split = dataclasses.replace(split, variance=variance)
+    feed = make_feed(split, 5, 5, variance=True)
+    for step in (0, 1, 2, 7):
+        batch = batch_at(feed, 5, step)
+        np.testing.assert_array_equal(batch.variance, 1 + np.asarray(batch.image) ** 2)
+    assert batch_at(make_feed(split, 5, 5), 5, 0).variance is None  # the step needs none
 
 
 def test_feed_may_start_anywhere(make_feed):
@@ -59,7 +71,7 @@ def test_steps_may_repeat_and_jump(make_feed):
     split, stream = split_of(12), all_examples(0, 12)
     feed = make_feed(split, 0, 5)
     for step in (3, 3, 4, 2, 7, 8, 0):
-        image, _, _ = batch_at(feed, 5, step)
+        image = batch_at(feed, 5, step).image
         np.testing.assert_array_equal(image, split.images[stream[5 * step : 5 * step + 5]])
 
 

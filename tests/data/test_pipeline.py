@@ -10,8 +10,16 @@ from pipeline_support import all_examples, permutation, single_device, split_of,
 
 from lensjax.data.augmentation import make_augment_fn
 from lensjax.data.feed import DeviceFeed
-from lensjax.data.pipeline import batch_indices, epoch_of, epoch_order, make_batch_fn, to_batch
+from lensjax.data.pipeline import (
+    batch_indices,
+    epoch_of,
+    epoch_order,
+    make_batch_fn,
+    pixel_weights,
+    to_batch,
+)
 from lensjax.data.scaling import Scaling
+from lensjax.interfaces import Batch
 
 SIZES = (7, 12)
 CASES = [(n, batch) for n in SIZES for batch in (1, 2, 3, 5, n - 1, n)]
@@ -73,3 +81,32 @@ def test_pixels_without_a_measurement_become_the_mean_and_are_marked():
     expected = (image - 3) / 7
     np.testing.assert_array_equal(batch.measured, ~np.isnan(image))
     np.testing.assert_allclose(batch.image, np.where(np.isnan(image), 0, expected), rtol=1e-6)
+
+
+def test_weights_are_the_median_variance_over_the_own_one_up_to_ten():
+    variance = np.random.default_rng(0).gamma(0.3, 1.0, (3, 9, 8, 2)).astype(np.float32)
+    measured = np.random.default_rng(1).random(variance.shape) > 0.2
+    variance[0, 0, 0], variance[1, 2, 3] = np.inf, 0.0
+    found = np.asarray(pixel_weights(jnp.asarray(variance), jnp.asarray(measured)))
+    usable = measured & np.isfinite(variance) & (variance > 0)
+    for image, channel in np.ndindex(3, 2):
+        use, own = usable[image, ..., channel], variance[image, ..., channel]
+        expected = np.where(use, np.minimum(np.median(own[use]) / np.where(use, own, 1), 10), 0)
+        np.testing.assert_allclose(found[image, ..., channel], expected, 1e-6)
+    assert found.max() == 10
+
+
+def test_variances_turn_with_their_images():
+    images = np.random.default_rng(0).random((6, 8, 8, 2)).astype(np.float32) + 0.5
+    variance = images**2
+
+    def gather(step, places):
+        return Batch(jnp.asarray(images), jnp.zeros(6, jnp.int32), variance=jnp.asarray(variance))
+
+    augment = make_augment_fn("all", 1, (8, 8, 2))
+    batch_fn = make_batch_fn(gather, Scaling("linear", 0.0, 1.0), augment, 0, masked=False)
+    batch = batch_fn(jnp.int32(3), whole(6))
+    assert batch.variance is None
+    expected = pixel_weights(jnp.square(batch.image), jnp.ones(batch.image.shape, bool))
+    np.testing.assert_allclose(batch.weight, expected, 1e-5)
+    assert batch.image.shape == (6, 6, 6, 2)

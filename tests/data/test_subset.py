@@ -53,7 +53,7 @@ def test_images_in_the_disc_are_left_out_and_counted():
         part = without_disc(whole, DISC)
     assert len(part) == len(kept)
     assert f"{40 - len(kept)} of the 40 training images have their source within 0.15" in log[-1]
-    images, labels = part.examples(np.array([3, 0, 3]))
+    images, labels, _ = part.examples(np.array([3, 0, 3]))
     np.testing.assert_array_equal(images, whole.images[kept[[3, 0, 3]]])
     np.testing.assert_array_equal(labels, whole.labels[kept[[3, 0, 3]]])
     loaded = part.in_memory()

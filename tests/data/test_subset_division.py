@@ -36,7 +36,7 @@ def test_the_parts_are_disjoint_and_together_the_whole():
     assert sorted(found) == list(range(160))
     for part in (train, validation):
         assert places(part) == sorted(places(part))  # disks read forwards
-        images, labels = part.examples(np.arange(len(part)))
+        images, labels, _ = part.examples(np.arange(len(part)))
         np.testing.assert_array_equal(images, split.images[places(part)])
         np.testing.assert_array_equal(labels, split.labels[places(part)])
         np.testing.assert_array_equal(part.all_labels(), labels)

@@ -10,6 +10,8 @@ from scipy.special import logit
 from support import loss_settings
 
 from lensjax import prng
+from lensjax.data.pipeline import make_batch_fn
+from lensjax.data.scaling import Scaling
 from lensjax.diffusion import paths
 from lensjax.diffusion.losses import (
     LOSS_SPACES,
@@ -21,7 +23,7 @@ from lensjax.diffusion.losses import (
 )
 from lensjax.diffusion.paths import PREDICTIONS
 from lensjax.diffusion.schedules import TablePath, ddpm_betas
-from lensjax.interfaces import Batch
+from lensjax.interfaces import Batch, Places
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 FLOW = paths.FlowPath()
@@ -115,6 +117,63 @@ def test_pixels_that_are_no_measurement_carry_no_loss():
     expected = [np.mean(np.square(one[kept])) for one, kept in zip(error, measured, strict=True)]
     found = squared_error(FLOW, loss_settings(), output, x0, eps, t, jnp.asarray(measured))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_weights_of_pixels_against_the_weighted_mean():
+    x0, eps, output = drawn()
+    t = jnp.linspace(0.1, 0.9, len(x0))
+    weight = np.random.default_rng(1).gamma(1.0, 1.0, SHAPE) * (
+        np.random.default_rng(2).random(SHAPE) < 0.7
+    )
+    error = np.square(np.asarray(output - (eps - x0), np.float64))
+    expected = (weight * error).sum((1, 2, 3)) / weight.sum((1, 2, 3))
+    settings = loss_settings()
+    found = squared_error(FLOW, settings, output, x0, eps, t, None, jnp.asarray(weight))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    # Equal weights are no weights, and an image without any weight has no loss.
+    alike = squared_error(FLOW, settings, output, x0, eps, t, None, jnp.full(SHAPE, 3.0))
+    np.testing.assert_allclose(alike, squared_error(FLOW, settings, output, x0, eps, t), rtol=1e-5)
+    nothing = squared_error(FLOW, settings, output, x0, eps, t, None, jnp.zeros(SHAPE))
+    np.testing.assert_array_equal(nothing, 0)
+
+
+def test_an_image_with_a_noisy_half_is_learned_from_the_other():
+    """Ten times the noise in the right half: the best brightness of each row, in closed form."""
+    rows, columns, num = 6, 16, 40
+    rng = np.random.default_rng(0)
+    truth = rng.random(rows)
+    sigma = np.where(np.arange(columns) < columns // 2, 0.1, 1.0)
+    images = truth[:, None] + sigma * rng.normal(size=(num, rows, columns))
+    flux = jnp.asarray(images[..., None], jnp.float32)
+    variance = jnp.broadcast_to(jnp.asarray(sigma[:, None] ** 2, jnp.float32), flux.shape)
+
+    def gather(step, places):
+        return Batch(flux, jnp.zeros(num, jnp.int32), variance=variance)
+
+    batch_fn = make_batch_fn(
+        gather, Scaling("linear", 0.0, 1.0), lambda key, image: image, 0, masked=False
+    )
+    weighted = batch_fn(jnp.int32(0), Places(jnp.arange(num), num))
+
+    def apply(params, x, t, condition):  # it predicts one brightness for each row
+        return jnp.broadcast_to(params[:, None, None], x.shape)
+
+    loss_fn = make_loss_fn(apply, FLOW, loss_settings(prediction="x0", space="x0"))
+
+    def learned(batch: Batch) -> np.ndarray:
+        start = jnp.zeros(rows)
+        gradient = jax.grad(loss_fn)(start, batch, example_keys(num))
+        curvature = jax.hessian(loss_fn)(start, batch, example_keys(num))
+        return np.asarray(start - jnp.linalg.solve(curvature, gradient))
+
+    # The median variance lies between both halves; the weight of the quiet one stops at 10.
+    weight = np.minimum((0.1**2 + 1.0**2) / 2 / sigma**2, 10)
+    expected = (weight * images).sum((0, 2)) / (num * weight.sum())
+    np.testing.assert_allclose(learned(weighted), expected, atol=1e-4)
+    error = np.abs(learned(weighted) - truth).mean()
+    without = np.abs(learned(Batch(flux, weighted.label)) - truth).mean()
+    quiet_half = np.abs(images[..., : columns // 2].mean((0, 2)) - truth).mean()
+    assert error < 1.5 * quiet_half < 0.4 * without
 
 
 # Weights.

@@ -66,8 +66,8 @@ def _unusual_fluxes(images: Sequence[ScannedImage], names: _Names) -> Iterator[s
     centre = np.median(asinh, axis=0)
     sigma = np.maximum(_NORMAL_MAD * np.median(np.abs(asinh - centre), axis=0), _LEAST_SIGMA)
     away = np.abs(asinh - centre) / sigma
-    unusual = np.flatnonzero((away > _SIGMAS).any(axis=1))
-    if not len(unusual):
+    unusual = np.flatnonzero((away > _SIGMAS).any(axis=1)).tolist()
+    if not unusual:
         return
     lines = []
     for index in sorted(unusual, key=lambda index: -away[index].max()):

@@ -22,7 +22,8 @@ from lensjax.data.folder.entries import Listing
 from lensjax.data.folder.grouping import TABLE
 from lensjax.data.folder.listing import list_files
 from lensjax.data.folder.reading import Reading
-from lensjax.data.folder.scan import READER_VERSION, Scan, objects_of, scan
+from lensjax.data.folder.scan import READER_VERSION, Scan, scan
+from lensjax.data.folder.splitting import objects_of
 from lensjax.data.prepared import PreparedSet, root_of
 from lensjax.devices.progress import progress_bar
 from lensjax.errors import DataError, FileError, printable
@@ -68,6 +69,17 @@ def _recall(memory: pathlib.Path, digest: str) -> tuple[str, dict[str, Any]] | N
     except (OSError, ValueError, KeyError, TypeError):
         pass  # the folder is read again
     return None
+
+
+def _recall_as_classes(
+    root: pathlib.Path, reading: Reading, directory: str | None
+) -> tuple[str, dict[str, Any]] | None:
+    """The set that version 0.2 made of folders of objects, which it took for classes."""
+    try:
+        listing = list_files(root, reading._replace(folders="classes"))
+    except DataError:
+        return None
+    return _recall(_memory_of(listing, reading, directory), _listing_digest(listing, reading))
 
 
 def _remember(memory: pathlib.Path, digest: str, fingerprint: str, report: dict[str, Any]) -> None:
@@ -140,6 +152,8 @@ def prepare(folder: str, reading: Reading, directory: str | None = None) -> Prep
     digest = _listing_digest(listing, reading)
     memory = _memory_of(listing, reading, directory)
     recalled = _recall(memory, digest)
+    if recalled is None and listing.objects and reading.folders == "auto":
+        recalled = _recall_as_classes(root, reading, directory)
     if recalled is not None:
         fingerprint, report = recalled
         recalled_set = _located(fingerprint, root, directory)

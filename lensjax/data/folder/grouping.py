@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from lensjax.data.folder.entries import FolderFile, Listing
+from lensjax.data.folder.objects import FEW_NAMES, may_be_objects
 from lensjax.data.folder.reading import Reading
 from lensjax.errors import BadFileError, ConfigError, DataError, UnusableError
 from lensjax.files.image_files import stem_of
@@ -55,6 +56,8 @@ def check_names(listing: Listing, reading: Reading) -> None:
         if listing.objects and reading.folders == "auto" and reading.group is None:
             _ask_about_objects(listing.files)
     if reading.files is None and reading.group is None and not listing.objects:
+        if reading.folders == "auto":
+            _ask_about_folders(listing.files)
         _ask_about_variants(listing.files)
 
 
@@ -87,6 +90,24 @@ def _ask_about_objects(files: Sequence[FolderFile]) -> None:
         "data.bands=channels for the bands of one image; or data.folders=objects, and all of them "
         "are images of the object; or data.folders=classes, if the folders are classes"
     )
+
+
+def _ask_about_folders(files: Sequence[FolderFile]) -> None:
+    """Asks where many folders have the same few numbered names: objects, or small classes."""
+    names: dict[str, list[str]] = collections.defaultdict(list)
+    for file in files:
+        if file.class_name is None:
+            return
+        names[str(file.path.parent)].append(file.path.name)
+        if len(names[str(file.path.parent)]) > FEW_NAMES:
+            return
+    if may_be_objects(names):
+        shared = sorted({name for held in names.values() for name in held})
+        raise DataError(
+            f"data.folder: {len(names)} folders have the same file names ({_some(shared)}); set "
+            "data.folders=classes if each is a class of images, or data.folders=objects if each "
+            "is one object"
+        )
 
 
 def _variant(stem: str) -> tuple[str, str] | None:

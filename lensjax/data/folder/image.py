@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -115,7 +115,7 @@ def read_unit(file: FolderFile, reading: Reading) -> Iterator[FileImage]:
         yield from read_images(file.path, reading.layout, reading.rules, reading.limits)
         return
 
-    def read(plane: Plane) -> Iterator[FileImage]:
+    def read(plane: Plane) -> Generator[FileImage, None, None]:
         path = file.members[plane.number].path
         yield from read_images(path, reading.layout, limits=reading.limits)
 

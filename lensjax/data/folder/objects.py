@@ -13,21 +13,32 @@ def _stem(name: str) -> str:
     return name.split(".", 1)[0]
 
 
+def _share_names(names: Mapping[str, Collection[str]]) -> bool:
+    """Whether most folders have the same few names."""
+    distinct = {name for folder_names in names.values() for name in folder_names}
+    if not 0 < len(distinct) <= FEW_NAMES or len(names) < _LEAST_FOLDERS:
+        return False
+    most = max(sum(name in folder_names for folder_names in names.values()) for name in distinct)
+    return most >= 0.8 * len(names) and len(names) > len(distinct)
+
+
+def _are_numbered(names: Mapping[str, Collection[str]]) -> bool:
+    return any(_NUMBERED.fullmatch(_stem(name)) for held in names.values() for name in held)
+
+
 def are_objects(names: Mapping[str, Collection[str]]) -> bool:
     """Whether many folders have the same few file names in each, as folders of objects do.
-
-    Folders of classes have files that differ, or that are numbered: with numbers in the names it
-    takes far more folders than names.
 
     Args:
       names: the names of the image files in each folder.
     """
-    distinct = {name for folder_names in names.values() for name in folder_names}
-    if len(distinct) > FEW_NAMES or len(names) < _LEAST_FOLDERS:
-        return False
-    most = max(sum(name in folder_names for folder_names in names.values()) for name in distinct)
-    if most < 0.8 * len(names):
-        return False
-    if any(_NUMBERED.fullmatch(_stem(name)) for name in distinct):
-        return len(names) >= max(_MANY_FOLDERS, 5 * len(distinct))
-    return len(names) > len(distinct)
+    return _share_names(names) and not _are_numbered(names)
+
+
+def may_be_objects(names: Mapping[str, Collection[str]]) -> bool:
+    """Whether the same is true, but with numbers in the names, as small classes have them too.
+
+    Args:
+      names: the names of the image files in each folder.
+    """
+    return _share_names(names) and len(names) >= _MANY_FOLDERS and _are_numbered(names)

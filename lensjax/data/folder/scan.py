@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from absl import logging
 
 from lensjax.data.dataset import SPLITS
+from lensjax.data.folder.bad_files import BadFiles
 from lensjax.data.folder.entries import FolderFile, Listing
 from lensjax.data.folder.findings import warnings_of
 from lensjax.data.folder.grouping import check_names, grouped
@@ -19,6 +20,7 @@ from lensjax.data.folder.image import (
     read_unit,
 )
 from lensjax.data.folder.reading import Reading
+from lensjax.data.folder.splitting import assign_splits, without_leaks
 from lensjax.errors import AmbiguousFileError, BadFileError, DataError, printable_name
 
 _SHOWN = 10  # files that a message lists
@@ -82,39 +84,10 @@ class Scan:
         return [image for image in self.images if image.split == split]
 
 
-class _BadFiles:
-    """Files that cannot be used: the first of them raises, or all are left out and listed."""
-
-    def __init__(self, reading: Reading) -> None:
-        self.skip = reading.on_bad_file == "skip"
-        self.errors: list[BadFileError] = []
-
-    def add(self, error: BadFileError) -> None:
-        """Raises the error, or keeps it."""
-        if not self.skip:
-            reason = f"{error.reason} (data.on_bad_file=skip leaves such files out)"
-            raise BadFileError(error.path, reason) from error
-        self.errors.append(error)
-
-    def leave_out(
-        self, images: list[ScannedImage], wrong: Mapping[int, str], listing: Listing
-    ) -> list[ScannedImage]:
-        """Leaves out the images of wrong files; `wrong` has the reasons by file."""
-        for file, reason in wrong.items():
-            self.add(BadFileError(listing.files[file].path, reason))
-        return [image for image in images if image.file not in wrong]
-
-    def explanation(self) -> str:
-        """The end of a message on missing images."""
-        if not self.errors:
-            return ""
-        return f"; {len(self.errors)} bad files were left out, the first is {self.errors[0]}"
-
-
 def _read_all(
     listing: Listing,
     reading: Reading,
-    bad: _BadFiles,
+    bad: BadFiles,
     unread: collections.Counter[str],
     advance: Callable[[], object],
 ) -> list[ScannedImage]:
@@ -213,108 +186,6 @@ def _one_unit(images: Iterable[ScannedImage], listing: Listing) -> str:
     return next(iter(units)) or "unknown"
 
 
-def _rank(digest: bytes) -> float:
-    """A number in [0, 1) that depends on the content alone."""
-    return int.from_bytes(digest[:6], "little") / 2**48
-
-
-# Names an object, or one image of a stack that is an object of its own.
-_Key = tuple[int, int] | str
-
-
-def _key_of(image: ScannedImage) -> _Key:
-    return image.object_name if image.object_name is not None else (image.file, image.row)
-
-
-def objects_of(images: Sequence[ScannedImage]) -> list[bytes]:
-    """Identifies the object of each image by content: equal images belong to one object.
-
-    The object of a single image has that image's digest.
-    """
-    parents: dict[_Key | bytes, _Key | bytes] = {}
-
-    def find(node: _Key | bytes) -> _Key | bytes:
-        root = node
-        while parents.setdefault(root, root) != root:
-            root = parents[root]
-        while parents[node] != root:
-            parents[node], node = root, parents[node]
-        return root
-
-    for image in images:
-        parents[find(_key_of(image))] = find(image.digest)
-    members: dict[_Key | bytes, set[bytes]] = collections.defaultdict(set)
-    roots = [find(image.digest) for image in images]
-    for root, image in zip(roots, images, strict=True):
-        members[root].add(image.digest)
-    digests = {
-        root: next(iter(held))
-        if len(held) == 1
-        else hashlib.blake2b(b"".join(sorted(held)), digest_size=16).digest()
-        for root, held in members.items()
-    }
-    return [digests[root] for root in roots]
-
-
-def _assign_splits(
-    images: list[ScannedImage], share: float, listing: Listing, bad: _BadFiles
-) -> list[ScannedImage]:
-    """Splits each class by the content of its objects, with one object at least on either side."""
-    objects = objects_of(images)
-    by_class: dict[str | None, dict[bytes, ScannedImage]] = collections.defaultdict(dict)
-    for image, digest in zip(images, objects, strict=True):
-        by_class[image.class_name][digest] = image
-    test: set[bytes] = set()
-    for name, by_digest in by_class.items():
-        if len(by_digest) < 2:
-            (only,) = by_digest.values()
-            raise DataError(
-                f"data.folder: {'class ' + name if name else 'the set'} has only one image (not "
-                f"counting copies), in {listing.files[only.file].path}; the training and test "
-                f"splits need at least two objects; planes of a file are one object, and so are "
-                f"images of one data.group; if the folders are objects and not classes, set "
-                f"data.folders=objects{bad.explanation()}"
-            )
-        lowest, *_, highest = sorted(by_digest, key=_rank)
-        chosen = {digest for digest in by_digest if _rank(digest) < share}
-        test |= (chosen or {lowest}) - {highest}
-    return [
-        image._replace(split="test" if digest in test else "train")
-        for image, digest in zip(images, objects, strict=True)
-    ]
-
-
-def _without_leaks(
-    images: list[ScannedImage], listing: Listing, bad: _BadFiles
-) -> list[ScannedImage]:
-    """The images without training images of objects that the test split has too.
-
-    Such copies are no fault of a file: they are left out and listed, whatever the policy.
-    """
-    objects = objects_of(images)
-    in_test = {
-        digest: image
-        for image, digest in zip(images, objects, strict=True)
-        if image.split == "test"
-    }
-    num_of_file = collections.Counter(image.file for image in images)
-    remaining = []
-    for image, digest in zip(images, objects, strict=True):
-        if image.split != "train" or digest not in in_test:
-            remaining.append(image)
-            continue
-        place = f"in [{image.number}] " if num_of_file[image.file] > 1 else ""
-        other = in_test[digest]
-        test_file = listing.files[other.file].path
-        what = "an image" if image.digest == other.digest else "an image of an object"
-        reason = (
-            f"has {place}{what} of the test split, {test_file}; testing on it would prove nothing, "
-            "so it is left out of training"
-        )
-        bad.errors.append(BadFileError(listing.files[image.file].path, reason))
-    return remaining
-
-
 def _in_order(images: Iterable[ScannedImage]) -> list[ScannedImage]:
     """Images by split and class, and by the names of the files within."""
     return sorted(images, key=lambda image: (image.split or "", image.class_name or ""))
@@ -348,7 +219,7 @@ def scan(listing: Listing, reading: Reading, advance: Callable[[], object]) -> S
       DataError: for the first file that cannot be used, unless `reading.on_bad_file` is `skip`; for
         a set that has no image left, a class of one image, or images with different flux units.
     """
-    bad = _BadFiles(reading)
+    bad = BadFiles(reading)
     check_names(listing, reading)
     listing, left_out = grouped(listing, reading)
     for error in left_out:
@@ -361,9 +232,9 @@ def scan(listing: Listing, reading: Reading, advance: Callable[[], object]) -> S
     images = bad.leave_out(images, wrong, listing)
     images = bad.leave_out(images, _mixed_labels(images), listing)
     if any(image.split for image in images):
-        images = _without_leaks(images, listing, bad)
+        images = without_leaks(images, listing, bad)
     else:
-        images = _assign_splits(images, reading.test_share, listing, bad)
+        images = assign_splits(images, reading.test_share, listing, bad)
     _check_classes(images, listing, bad)
     unit = _one_unit(images, listing)
     for error in bad.errors:
@@ -406,7 +277,7 @@ def _scan_of(
     )
 
 
-def _check_classes(images: Iterable[ScannedImage], listing: Listing, bad: _BadFiles) -> None:
+def _check_classes(images: Iterable[ScannedImage], listing: Listing, bad: BadFiles) -> None:
     """Checks that each class of the folder has images in both splits."""
     expected = {file.class_name for file in listing.files} | {image.class_name for image in images}
     if len(expected) > 1:

@@ -141,13 +141,23 @@ def test_several_images_in_folders_of_objects_are_asked_about(tmp_path):
         (3, ("data.fits",), False),
         (12, ("data.fits", "psf.fits"), True),
         (12, ("1.npy", "2.npy", "3.npy"), False),
-        (100, ("1.npy", "2.npy", "3.npy"), True),
+        (100, ("1.npy", "2.npy", "3.npy"), False),
         (10, tuple(f"{n:03d}.npy" for n in range(1000)), False),
         (4, ("a.npy", "b.npy", "c.npy", "d.npy"), False),
     ],
 )
 def test_folders_of_objects_and_of_classes(folders, names, objects):
     assert are_objects({str(number): names for number in range(folders)}) == objects
+
+
+def test_many_folders_with_the_same_few_numbers_are_asked_about(tmp_path):
+    for index in range(20):
+        for number in range(2):
+            write(tmp_path / f"f{index}" / f"{number}.npy", pixels(2 * index + number))
+    with pytest.raises(DataError, match=r"20 folders have the same file names \(0\.npy, 1\.npy\)"):
+        scan(tmp_path)
+    assert len(scan(tmp_path, folders="classes").class_names) == 20
+    assert scan(tmp_path, folders="objects").class_names == ()
 
 
 def test_classes_that_share_no_names_are_no_objects():
