@@ -14,7 +14,7 @@ import pathlib
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -120,6 +120,26 @@ def _image_blocks(split: LensSplit, factor: float) -> Iterator[tuple[int, np.nda
         yield start, _scaled(split.images[start : start + _BLOCK], factor)
 
 
+class _Planes(NamedTuple):
+    """What is known about the pixels of one image, in the scale of the export.
+
+    Attributes:
+      image: float32 `[H, W, C]`.
+      variance: the same; None for a set without variances.
+      mask: uint8 `[H, W, C]`, 1 for pixels that are not to be used; None for a set without masks.
+    """
+
+    image: np.ndarray
+    variance: np.ndarray | None
+    mask: np.ndarray | None
+
+
+def _planes(split: LensSplit, index: int, image: np.ndarray, factor: float) -> _Planes:
+    variance = None if split.variance is None else _scaled(split.variance[index], factor**2)
+    mask = None if split.mask is None else split.mask[index].astype(np.uint8)
+    return _Planes(image, variance, mask)
+
+
 def _write_table(split: LensSplit, path: pathlib.Path, names: list[str]) -> None:
     class_names = _class_names(split)
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -140,6 +160,8 @@ def write_files(
 ) -> None:
     """Writes a file per image and `parameters.csv`.
 
+    Variances and masks are extensions of the FITS file, or `NAME_variance.npy` and `NAME_mask.npy`.
+
     Args:
       split: the images.
       folder: where the files and the classes' folders go.
@@ -157,13 +179,18 @@ def write_files(
     write = _fits_writer(split, description) if file_format == "fits" else _write_npy
     for start, images in _image_blocks(split, description.factor):
         for offset, image in enumerate(images):
-            write(folder / names[start + offset], image, start + offset)
+            index = start + offset
+            planes = _planes(split, index, image, description.factor)
+            write(folder / names[index], planes, index)
             advance(1)
     _write_table(split, folder / TABLE_FILE, names)
 
 
-def _write_npy(path: pathlib.Path, image: np.ndarray, index: int) -> None:
-    np.save(path, image[..., 0] if image.shape[-1] == 1 else image)
+def _write_npy(path: pathlib.Path, planes: _Planes, index: int) -> None:
+    for name, plane in planes._asdict().items():
+        if plane is not None:
+            own = path if name == "image" else path.with_name(f"{path.stem}_{name}.npy")
+            np.save(own, plane[..., 0] if plane.shape[-1] == 1 else plane)
 
 
 def _ascii(text: str) -> str:
@@ -235,8 +262,11 @@ def extension_names(band_names: Sequence[str]) -> list[str]:
 
 def _fits_writer(
     split: LensSplit, description: Description
-) -> Callable[[pathlib.Path, np.ndarray, int], None]:
-    """Makes the function that writes an image: one band as the primary image, else by extension."""
+) -> Callable[[pathlib.Path, _Planes, int], None]:
+    """Makes the function that writes an image: one band as the primary image, else by extension.
+
+    Extensions `VARIANCE` and `MASK`, or those of each band, follow.
+    """
     from astropy.io import fits
 
     facts = [fits.Card(*card) for card in _fact_cards(description)]
@@ -246,7 +276,15 @@ def _fits_writer(
     class_names = _class_names(split)
     exposure = names.index("exposure_time_s") if "exposure_time_s" in names else None
 
-    def write(path: pathlib.Path, image: np.ndarray, index: int) -> None:
+    def further(planes: _Planes, channel: int, band: str) -> Iterator[Any]:
+        for name in ("variance", "mask"):
+            plane = getattr(planes, name)
+            if plane is not None:
+                own = fits.Card("EXTNAME", "_".join(filter(None, (band, name.upper()))))
+                content = np.ascontiguousarray(plane[..., channel])
+                yield fits.ImageHDU(content, fits.Header([*axes, own]))
+
+    def write(path: pathlib.Path, planes: _Planes, index: int) -> None:
         label, vector = split.labels[index], split.parameters[index]
         cards = [fits.Card("LABEL", int(label))]
         if class_names[label]:
@@ -259,16 +297,18 @@ def _fits_writer(
             for name, value in zip(names, vector, strict=True)
             if np.isfinite(value)
         ]
-        planes = [np.ascontiguousarray(plane) for plane in np.moveaxis(image, -1, 0)]
-        if len(planes) == 1:
-            units = [fits.PrimaryHDU(planes[0], fits.Header([*facts, *axes, *cards]))]
+        bands = [np.ascontiguousarray(band) for band in np.moveaxis(planes.image, -1, 0)]
+        if len(bands) == 1:
+            units = [fits.PrimaryHDU(bands[0], fits.Header([*facts, *axes, *cards]))]
+            units += further(planes, 0, "")
         else:
             units = [fits.PrimaryHDU(None, fits.Header([*facts, *cards]))]
-            for plane, band, name in zip(planes, split.info.bands, extensions, strict=True):
+            named = zip(bands, split.info.bands, extensions, strict=True)
+            for channel, (plane, band, name) in enumerate(named):
                 # As a card, because astropy's own argument writes capitals.
                 own = [fits.Card("EXTNAME", name), fits.Card("BAND", _ascii(band))]
                 header = fits.Header([*facts, *axes, *cards, *own])
-                units.append(fits.ImageHDU(plane, header))
+                units += [fits.ImageHDU(plane, header), *further(planes, channel, name)]
         fits.HDUList(units).writeto(path, output_verify="exception")
 
     return write
@@ -276,8 +316,9 @@ def _fits_writer(
 
 def split_bytes(split: LensSplit) -> int:
     """The approximate size of an HDF5 file of a split."""
-    per_image = math.prod(split.info.image_shape) + len(split.info.parameter_names) + 1
-    return 4 * len(split) * per_image + _HDF5_BYTES
+    planes = 1 + (split.variance is not None) + 0.25 * (split.mask is not None)
+    per_image = planes * math.prod(split.info.image_shape) + len(split.info.parameter_names) + 1
+    return math.ceil(4 * len(split) * per_image) + _HDF5_BYTES
 
 
 def write_hdf5(
@@ -289,8 +330,9 @@ def write_hdf5(
     """Writes one HDF5 file of a split.
 
     Datasets: `images` float32 `[N, H, W, C]`, `labels` int32 `[N]`, `class_names`, `parameters`
-    float32 `[N, P]`, `parameter_names`, and `band_names` where they are known. Facts about all
-    images are attributes.
+    float32 `[N, P]`, `parameter_names`, and, where they are known, `band_names`, `variance`
+    (float32) and `mask` (uint8, 1 for pixels that are not to be used), like the images. Facts about
+    all images are attributes.
 
     Args:
       split: the images.
@@ -315,14 +357,21 @@ def write_hdf5(
     with h5py.File(path, "w") as file:
         image_bytes = 4 * math.prod(info.image_shape)
         per_chunk = max(1, min(len(split), _CHUNK_BYTES // image_bytes))
-        images = file.create_dataset(
-            "images",
-            shape=(len(split), *info.image_shape),
-            dtype=np.float32,
-            chunks=(per_chunk, *info.image_shape),
-        )
+
+        def create(name: str, dtype: type) -> Any:
+            shape, chunks = (len(split), *info.image_shape), (per_chunk, *info.image_shape)
+            return file.create_dataset(name, shape=shape, dtype=dtype, chunks=chunks)
+
+        images = create("images", np.float32)
+        variance = None if split.variance is None else create("variance", np.float32)
+        mask = None if split.mask is None else create("mask", np.uint8)
         for start, block in _image_blocks(split, description.factor):
-            images[start : start + len(block)] = block
+            rows = slice(start, start + len(block))
+            images[rows] = block
+            if variance is not None and split.variance is not None:
+                variance[rows] = _scaled(split.variance[rows], description.factor**2)
+            if mask is not None and split.mask is not None:
+                mask[rows] = split.mask[rows]
             advance(len(block))
         file.create_dataset("labels", data=np.asarray(split.labels, np.int32))
         file.create_dataset("class_names", data=list(info.class_names), dtype=text)

@@ -71,7 +71,7 @@ def _data_source(config: Config) -> Source:
     splits = tuple(info.split_sizes) if config.export.split == "all" else (config.export.split,)
 
     def reader(split: str) -> Callable[[], LensSplit]:
-        return lambda: prepared.read(split)
+        return lambda: prepared.read(split, masked_values=True)  # the mask is written too
 
     return Source(info, {split: reader(split) for split in splits})
 
@@ -188,6 +188,8 @@ def _record(config: Config, source: Source, patterns: list[str]) -> dict[str, An
         "class_names": list(source.info.class_names),
         "image_shape": list(source.info.image_shape),
         "band_names": list(source.info.band_names),
+        "variance": source.info.has_variance,
+        "mask": source.info.masked and source.meta is None,
         "num_images": {name: source.info.split_sizes[name] for name in source.readers},
         "versions": provenance.versions(),
         "git_revision": provenance.git_revision(),

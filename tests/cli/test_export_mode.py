@@ -84,7 +84,7 @@ class HandMade:
     def info(self):
         return make_split(**self.changes).info
 
-    def read(self, split):
+    def read(self, split, *, masked_values=False):
         return make_split(split, **self.changes)
 
 
