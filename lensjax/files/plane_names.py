@@ -1,5 +1,6 @@
 """What the name of a plane or of a file says about its content: an image, or errors, a mask ..."""
 
+import functools
 import re
 from collections.abc import Iterator
 
@@ -47,6 +48,7 @@ def _pieces(name: str) -> list[str]:
     return [piece.upper() for piece in _PIECES.findall(name)]
 
 
+@functools.lru_cache(maxsize=4096)
 def _kind_of_piece(piece: str) -> str | None:
     """The kind that one part names, also where a word is joined with others, as RMSMAP."""
     if piece in _KIND_OF_WORD:
@@ -79,6 +81,7 @@ def _found(pieces: list[str]) -> Iterator[tuple[int, int, str]]:
         place += length
 
 
+@functools.lru_cache(maxsize=4096)  # all files of a folder have the same planes
 def kind_of(name: str) -> str | None:
     """The kind of a plane by the parts of its name, whatever their case.
 
@@ -107,6 +110,7 @@ def kind_of(name: str) -> str | None:
 _IMAGE_WORDS = ("SCI", "SCIENCE", "IMAGE", "IMAGES", "IMG", "DATA", "FLUX", "BGSUB", "BKGSUB")
 
 
+@functools.lru_cache(maxsize=4096)
 def subject_of(name: str) -> tuple[str, ...]:
     """The parts of a name that say what a plane belongs to: `VIS` of `VIS_BGSUB` and `VIS_RMS`."""
     pieces = _pieces(name)
