@@ -14,7 +14,12 @@ FAMILY = [
     for _, one in inspect.getmembers(errors, inspect.isclass)
     if one.__module__ == errors.__name__
 ]
-ARGUMENTS = {"ConfigError": ("train.batch_size", 0, "allowed: 1"), "BadFileError": ("a.npy", "cut")}
+ARGUMENTS: dict[str, tuple] = {
+    "ConfigError": ("train.batch_size", 0, "allowed: 1"),
+    "BadFileError": ("a.npy", "cut"),
+    "AmbiguousError": ("two planes", ("A", "B")),
+    "AmbiguousFileError": ("a.fits", "two planes", ("A", "B")),
+}
 
 
 @pytest.mark.parametrize("one", FAMILY, ids=lambda one: one.__name__)

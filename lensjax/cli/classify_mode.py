@@ -10,12 +10,12 @@ import numpy as np
 from absl import logging
 
 from lensjax.config import Config
+from lensjax.config.data import foreign_rules
 from lensjax.errors import ConfigError, DataError, RequestError
 from lensjax.files.atomic import replacing
 from lensjax.files.file_image import FileImage
 from lensjax.files.foreign import read_foreign
 from lensjax.inference.classifier import LensClassifier, load_classifier
-from lensjax.run.datasets import rules_of
 
 CSV_FILE = "classified.csv"
 _LINES_SHOWN = 20
@@ -66,7 +66,7 @@ def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | N
     num_strange, first_strange = 0, ""
     header = ["image", "class", "probability", *(f"p_{name}" for name in classifier.class_names)]
     header.append("outside")
-    rules = rules_of(config.data, config.classify.planes)
+    rules = foreign_rules(config.data, config.classify.planes)
     given = read_foreign(images, "classify", layout=config.classify.layout, rules=rules)
     with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file)

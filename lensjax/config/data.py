@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 from lensjax.config.fields import (
     Facts,
@@ -28,6 +29,7 @@ from lensjax.data.scaling import SCALINGS
 from lensjax.data.simulator import SOURCE_POSITION_LIMIT
 from lensjax.errors import ConfigError
 from lensjax.files.file_image import LAYOUTS
+from lensjax.files.planes import PlaneRules
 
 _OF_FOLDERS = {"data.name": (FOLDER_SET,)}
 _NEW: Facts = {"only_for": _OF_FOLDERS, "since": "0.3.0"}
@@ -132,6 +134,16 @@ class DataConfig:
         "() or (x, y, radius) in arcsec with a radius above 0, such as (0.1, 0.1, 0.1)",
         since="0.1.0",
     )
+
+
+def foreign_rules(data: DataConfig, planes: Sequence[str]) -> PlaneRules:
+    """Which planes of files of `--images` are images; their variances and masks are not read.
+
+    Args:
+      data: the `data` section of the run.
+      planes: `evaluate.planes` or `classify.planes`; () for those of the data set.
+    """
+    return PlaneRules(tuple(planes) or data.planes, bands=data.bands)
 
 
 def check_data(data: DataConfig) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 
 from lensjax.config import Config, DataConfig
+from lensjax.config.data import foreign_rules
 from lensjax.config.evaluate import measure_names
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.devices.hosts import gather_texts, is_main
@@ -60,7 +61,7 @@ def make_setting(config: Config, real: RealImages, *, labelled: bool = True) -> 
 def _read_row(path: pathlib.Path, setting: Setting, data: DataConfig) -> Row:
     """A row of the images of a file, as many as are judged."""
     real = setting.real_images.test.images
-    rules = datasets.rules_of(data, setting.settings.planes)
+    rules = foreign_rules(data, setting.settings.planes)
     images, labels = read_images(path, setting.settings, setting.info, real, rules)
     label_values = np.unique(labels)
     per_label = setting.per_class

@@ -1,7 +1,6 @@
 """Builds and reads every data set, simulated or a user's own folder, by its configuration."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Literal, TypedDict, Unpack, overload
 
 import numpy as np
@@ -17,18 +16,6 @@ from lensjax.data.tables import parameter_table
 from lensjax.errors import DataError
 from lensjax.files.limits import Limits
 from lensjax.files.planes import PlaneRules
-
-
-def rules_of(data: DataConfig, planes: Sequence[str] = ()) -> PlaneRules:
-    """Which planes of files of `--images` are images; their variances and masks are not read.
-
-    Args:
-      data: the `data` section of the run.
-      planes: `evaluate.planes` or `classify.planes`; () for those of the data set.
-    """
-    if planes:
-        return PlaneRules(tuple(planes), bands=data.bands)
-    return PlaneRules(data.planes, bands=data.bands)
 
 
 def prepare(data: DataConfig) -> PreparedSet:
