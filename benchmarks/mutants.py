@@ -219,8 +219,8 @@ MUTANTS = (
         "mask_is_ignored",
         "pixels without a measurement count in the loss",
         "lensjax/diffusion/losses.py",
-        "axis=range(1, error.ndim), where=measured)",
-        "axis=range(1, error.ndim))",
+        "axis=axes, where=measured)",
+        "axis=axes)",
         ("tests/diffusion/test_losses.py",),
     ),
     Mutant(

@@ -77,16 +77,18 @@ class AmbiguousError(UnusableError):
 
     Args:
       reason: what is in the file, and which field decides.
-      planes: descriptions of these planes.
+      planes: descriptions of all planes.
+      names: of those that could be images, as the field takes them.
     """
 
-    def __init__(self, reason: str, planes: tuple[str, ...]) -> None:
+    def __init__(self, reason: str, planes: tuple[str, ...], names: tuple[str, ...]) -> None:
         super().__init__(reason)
         self.planes = planes
+        self.names = names
 
-    def __reduce__(self) -> tuple[type, tuple[str, tuple[str, ...]]]:
+    def __reduce__(self) -> tuple[type, tuple]:
         """Lets the error travel between processes."""
-        return type(self), (str(self), self.planes)
+        return type(self), (str(self), self.planes, self.names)
 
 
 class AmbiguousFileError(BadFileError):
@@ -96,15 +98,23 @@ class AmbiguousFileError(BadFileError):
       path: the file.
       reason: see `AmbiguousError`.
       planes: see `AmbiguousError`.
+      names: see `AmbiguousError`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], reason: str, planes: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        reason: str,
+        planes: tuple[str, ...],
+        names: tuple[str, ...],
+    ) -> None:
         super().__init__(path, reason)
         self.planes = planes
+        self.names = names
 
     def __reduce__(self) -> tuple[type, tuple]:
         """Lets the error travel between processes."""
-        return type(self), (self.path, self.reason, self.planes)
+        return type(self), (self.path, self.reason, self.planes, self.names)
 
 
 class FileError(UserError, OSError):

@@ -17,8 +17,8 @@ FAMILY = [
 ARGUMENTS: dict[str, tuple] = {
     "ConfigError": ("train.batch_size", 0, "allowed: 1"),
     "BadFileError": ("a.npy", "cut"),
-    "AmbiguousError": ("two planes", ("A", "B")),
-    "AmbiguousFileError": ("a.fits", "two planes", ("A", "B")),
+    "AmbiguousError": ("two planes", ("A", "B"), ("A",)),
+    "AmbiguousFileError": ("a.fits", "two planes", ("A", "B"), ("A",)),
 }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lensjax.config import Config
-from lensjax.data.dataset import DatasetInfo, first_of_each_class
+from lensjax.data.dataset import SPLITS, DatasetInfo, first_of_each_class
 from lensjax.data.prepared import PreparedSet
 from lensjax.errors import DataError, FileError, printable
 from lensjax.run import datasets
@@ -39,11 +39,9 @@ def _taken(report: Mapping[str, Any]) -> list[str]:
     """The lines about planes, bands and objects; older reports have none of these."""
     lines = []
     objects = report.get("objects", {})
-    if objects and objects != {
-        split: sum(counts.values()) for split, counts in report["images"].items()
-    }:
-        number = ", ".join(f"{split} {count:,}" for split, count in objects.items())
-        lines.append(f"  objects: {number}; the images of an object are on one side of the split")
+    if objects:
+        number = ", ".join(f"{split} {objects[split]:,}" for split in SPLITS if split in objects)
+        lines.append(f"  objects: {number}; all images of an object are in one split")
     if report.get("folders_are_objects"):
         lines.append("  each folder is an object (data.folders)")
     if report.get("planes"):
@@ -54,8 +52,9 @@ def _taken(report: Mapping[str, Any]) -> list[str]:
         shown = ", ".join(f"{name} in {number:,} files" for name, number in unread[:_SHOWN])
         more = f" and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else ""
         lines.append(f"  planes not read: {shown}{more}")
-    if report.get("has_variance"):
-        lines.append("  each pixel has a variance")
+    if report.get("companion_planes"):
+        planes = ", ".join(report["companion_planes"])
+        lines.append(f"  errors and masks from: {planes}")
     if report.get("share_masked"):
         lines.append(f"  {_per_cent(report['share_masked'])} of the pixels are masked")
     return lines

@@ -66,8 +66,15 @@ def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | N
     num_strange, first_strange = 0, ""
     header = ["image", "class", "probability", *(f"p_{name}" for name in classifier.class_names)]
     header.append("outside")
-    rules = foreign_rules(config.data, config.classify.planes)
-    given = read_foreign(images, "classify", layout=config.classify.layout, rules=rules)
+    rules, fits_rules = foreign_rules(config.data, config.classify.planes)
+    given = read_foreign(
+        images,
+        "classify",
+        layout=config.classify.layout,
+        leave_out=[images / "labels.npy"],
+        rules=rules,
+        fits_rules=fits_rules,
+    )
     with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)

@@ -136,14 +136,18 @@ class DataConfig:
     )
 
 
-def foreign_rules(data: DataConfig, planes: Sequence[str]) -> PlaneRules:
+def foreign_rules(data: DataConfig, planes: Sequence[str]) -> tuple[PlaneRules, PlaneRules]:
     """Which planes of files of `--images` are images; their variances and masks are not read.
 
     Args:
       data: the `data` section of the run.
-      planes: `evaluate.planes` or `classify.planes`; () for those of the data set.
+      planes: `evaluate.planes` or `classify.planes`.
+
+    Returns:
+      The rules for all files, and those for FITS files if `planes` is (): the files of the data set
+      are then like these.
     """
-    return PlaneRules(tuple(planes) or data.planes, bands=data.bands)
+    return PlaneRules(tuple(planes), bands=data.bands), PlaneRules(data.planes, bands=data.bands)
 
 
 def check_data(data: DataConfig) -> None:

@@ -125,15 +125,20 @@ def _describe(kind: Any) -> str:
     return {int: "an integer", float: "a number", bool: "True or False", str: "text"}[kind]
 
 
+def _pieces(text: Any) -> list[Any]:
+    return text.split(",") if isinstance(text, str) else [text]
+
+
 def _converted(kind: Any, value: Any) -> Any:
     """Converts the value to the field's type; raises TypeError if that would change it."""
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (tuple, list)):
             raise TypeError
-        elements = [_converted(_element_of(kind), element) for element in value]
-        if _element_of(kind) is str:  # the command line makes one text of VIS,NIR_Y
-            elements = [piece.strip() for text in elements for piece in text.split(",")]
-        return tuple(elements)
+        if _element_of(kind) is str:  # the command line makes one text of VIS,NIR_Y, a number of 2
+            value = [str(one) if type(one) is int else one for one in value]
+            value = [_converted(str, piece) for text in value for piece in _pieces(text)]
+            return tuple(piece.strip() for piece in value)
+        return tuple(_converted(_element_of(kind), element) for element in value)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:

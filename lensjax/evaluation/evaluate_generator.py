@@ -62,7 +62,7 @@ def _read_row(path: pathlib.Path, setting: Setting, data: DataConfig) -> Row:
     """A row of the images of a file, as many as are judged."""
     real = setting.real_images.test.images
     rules = foreign_rules(data, setting.settings.planes)
-    images, labels = read_images(path, setting.settings, setting.info, real, rules)
+    images, labels = read_images(path, setting.settings, setting.info, real, *rules)
     label_values = np.unique(labels)
     per_label = setting.per_class
     if label_values.tolist() == [setting.info.num_classes]:  # images of any class

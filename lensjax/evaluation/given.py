@@ -100,6 +100,7 @@ def read_images(
     info: DatasetInfo,
     real: np.ndarray | None = None,
     rules: PlaneRules = _THE_ONLY_IMAGE,
+    fits_rules: PlaneRules = _THE_ONLY_IMAGE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads images and labels of any generator, as many as an evaluation can use.
 
@@ -111,6 +112,7 @@ def read_images(
       info: the data set that they are compared with.
       real: some of its images, flux `[M, H, W, C]`; None checks no units.
       rules: which planes of the files are images.
+      fits_rules: the same for FITS files, where `rules` names no plane.
 
     Returns:
       Images, float32 `[N, H, W, C]` divided by `image_factor`, and labels, int32 `[N]`: the null
@@ -129,7 +131,9 @@ def read_images(
     if source is not None and info.num_classes:
         name = "labels" if settings.labels is None else "evaluate.labels"
         labels = read_array(source, name)
-    images, places, num_images = _read(_images_file(path), source, settings, info, labels, rules)
+    images, places, num_images = _read(
+        _images_file(path), source, settings, info, labels, (rules, fits_rules)
+    )
     if labels is None:
         labels = np.full(num_images, info.num_classes, np.int32)
     else:
@@ -147,7 +151,7 @@ def _read(
     settings: EvaluateConfig,
     info: DatasetInfo,
     labels: np.ndarray | None,
-    rules: PlaneRules,
+    rules: tuple[PlaneRules, PlaneRules],
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Reads all images and keeps those that an evaluation can use.
 
@@ -166,7 +170,12 @@ def _read(
     index = -1
     leave_out = [path / "labels.npy", *([labels_at] if labels_at else [])]
     images = read_foreign(
-        path, "evaluate", image_shape=info.image_shape, leave_out=leave_out, rules=rules
+        path,
+        "evaluate",
+        image_shape=info.image_shape,
+        leave_out=leave_out,
+        rules=rules[0],
+        fits_rules=rules[1],
     )
     for index, (name, image) in enumerate(images):
         _check_image(image.pixels, info, name)

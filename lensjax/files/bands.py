@@ -119,4 +119,5 @@ def as_channels(images: Sequence[FileImage], names: Sequence[str]) -> FileImage:
         integer=all(image.integer for image in images),
         band_names=tuple(names),
         plane="+".join(names),
+        companions=tuple(name for image in images for name in image.companions),
     )

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from lensjax.errors import UnusableError
+from lensjax.errors import AmbiguousError, UnusableError
 from lensjax.files.file_image import (
     FileImage,
     check_dtype,
@@ -17,7 +17,8 @@ from lensjax.files.file_image import (
     stack_shape,
 )
 from lensjax.files.limits import Limits
-from lensjax.files.planes import Plane, PlaneRules, read_planes
+from lensjax.files.plane_reading import bad_pixels, read_planes
+from lensjax.files.planes import Flags, Plane, PlaneRules
 
 # The usual names of the array of images, the first ones first.
 IMAGE_NAMES = ("images", "image", "arr_0")
@@ -156,11 +157,12 @@ def _parameters(container: Container, num_images: int) -> tuple[list[str], np.nd
 
 
 def _read_array(
-    container: Container, plane: Plane, layout: str, limits: Limits
+    container: Container, plane: Plane, layout: str, limits: Limits, flags: Flags | None
 ) -> Iterator[FileImage]:
     """Reads one array as images, with the labels and parameters that stand beside it."""
     dtype = container.dtype(plane.name)
-    check_dtype(dtype)
+    if flags is None or dtype.kind != "b":
+        check_dtype(dtype)
     container.check_stored(plane.name)
     layout = resolve_layout(plane.shape, layout)
     stack = stack_shape(plane.shape, layout)
@@ -169,7 +171,8 @@ def _read_array(
     classes = _class_names(container, stack[0])
     integer = dtype.kind in "iu"
     with contextlib.closing(container.blocks(plane.name, stack)) as blocks:  # also after an error
-        images = convert_blocks(blocks, layout, stack[0])
+        stored = (bad_pixels(block, flags) for block in blocks) if flags else blocks
+        images = convert_blocks(stored, layout, stack[0])
         parts = zip(images, classes, values, strict=True)
         for row, ((place, pixels), class_name, numbers) in enumerate(parts):
             parameters = dict(zip(names, numbers.tolist(), strict=True))
@@ -201,19 +204,15 @@ def read_container(
         )
     rules = usual_images(planes, rules)
 
-    def read(plane: Plane) -> Generator[FileImage, None, None]:
+    def read(plane: Plane, flags: Flags | None) -> Generator[FileImage, None, None]:
         try:
-            yield from _read_array(container, plane, layout, limits)
+            yield from _read_array(container, plane, layout, limits, flags or rules.flags)
         except UnusableError as error:
-            if len(planes) == 1:
+            if len(planes) == 1 or isinstance(error, AmbiguousError):
                 raise
             raise UnusableError(f"(array {plane}) {error}") from error
 
-    def sample(plane: Plane) -> np.ndarray:
-        with contextlib.closing(read(plane)) as images:
-            return next(images).pixels
-
-    yield from read_planes(planes, rules, read, sample)
+    yield from read_planes(planes, rules, limits, read)
 
 
 def _held(container: Container) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lensjax.errors import UnusableError
+from lensjax.errors import AmbiguousError, UnusableError
 
 LAYOUTS = ("auto", "HW", "CHW", "HWC", "NHW", "NHWC", "NCHW")
 BLOCK_BYTES = 2**24  # read at a time from a stack
@@ -57,6 +57,7 @@ class FileImage:
       band_names: the bands of the channels where they come from several planes; else empty.
       wcs: astropy's world coordinate system of the pixels; None if there is none.
       unread: descriptions of the planes of its file that belong to no image.
+      companions: descriptions of the planes that its variance and mask come from.
     """
 
     pixels: np.ndarray
@@ -74,6 +75,7 @@ class FileImage:
     band_names: tuple[str, ...] = ()
     wcs: Any = None
     unread: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
 
 
 def check_beginning(head: bytes, suffix: str) -> None:
@@ -121,9 +123,12 @@ def _guess_layout(shape: tuple[int, ...]) -> str:
         if last <= _MAX_CHANNELS < min(shape[:2]):
             return "HWC"
         if first <= _MAX_CHANNELS < min(shape[1:]):
-            raise UnusableError(
+            raise AmbiguousError(
                 f"has the shape {shape}, which may be {first} images or one image of {first} "
-                f"channels; set data.layout=NHW or data.layout=CHW"
+                "channels; set data.layout=CHW (bands of one image) or data.layout=NHW (images of "
+                "their own)",
+                (),
+                (),
             )
         return "NHW"
     if len(shape) == 4 and last <= _MAX_CHANNELS:

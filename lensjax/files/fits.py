@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from lensjax.errors import UnusableError
+from lensjax.errors import AmbiguousError, UnusableError
 from lensjax.files.containers import Facts
 from lensjax.files.file_image import (
     FileImage,
@@ -23,7 +23,8 @@ from lensjax.files.file_image import (
 )
 from lensjax.files.limits import Limits
 from lensjax.files.packages import require_packages
-from lensjax.files.planes import Plane, PlaneRules, read_planes
+from lensjax.files.plane_reading import bad_pixels, read_planes
+from lensjax.files.planes import Flags, Plane, PlaneRules
 
 _ZERO_POINTS = ("MAGZERO", "MAGZPT", "ZEROPT", "ZP", "PHOTZP", "MAGZP")
 _EXPOSURES = ("EXPTIME", "EXPOSURE", "TEXPTIME")
@@ -33,6 +34,9 @@ _PIXEL_SCALES = ("PIXSCALE", "PIXELSCL")
 _LINEAR_WCS = re.compile(r"WCSAXES|(CTYPE|CUNIT|CRVAL|CRPIX|CDELT|CROTA)\d|(CD|PC)\d_\d")
 _SCALING_WCS = re.compile(r"CDELT\d|(CD|PC)\d_\d")
 _GZIP = b"\x1f\x8b"
+# A cube of so many planes is as often one image of many bands as a stack of images.
+_FEWEST, _MOST = 4, 7
+_MOST_HDUS = 1000
 _GZIP_BLOCK = 2**22
 _TILE_BYTES_PER_PIXEL = 24  # of a tile while it is decompressed, measured: at most 20
 
@@ -160,10 +164,28 @@ def _blocks(hdu: Any, shape: tuple[int, ...], blank: int | None) -> Iterator[np.
         yield _blanked(block, blank)
 
 
+def _check_cube(shape: tuple[int, ...], layout: str) -> None:
+    """Asks whether a cube of a few planes has bands or images of their own."""
+    if layout == "auto" and len(shape) == 3 and _FEWEST < shape[0] <= _MOST < min(shape[1:]):
+        raise AmbiguousError(
+            f"has the shape {shape}, which may be one image of {shape[0]} bands or {shape[0]} "
+            "images; set data.layout=CHW (bands of one image) or data.layout=NHW (images of their "
+            "own)",
+            (),
+            (),
+        )
+
+
 def _read_hdu(
-    hdu: Any, primary: Any, layout: str, size: int | None, limits: Limits
+    hdu: Any,
+    primary: Any,
+    layout: str,
+    size: int | None,
+    limits: Limits,
+    flags: Flags | None,
 ) -> Iterator[FileImage]:
     with _quiet():
+        _check_cube(tuple(map(int, hdu.shape)), layout)
         layout = resolve_layout(tuple(map(int, hdu.shape)), layout)
         shape = stack_shape(tuple(map(int, hdu.shape)), layout)
         _check_data(hdu, size, limits)
@@ -176,7 +198,10 @@ def _read_hdu(
         blank = hdu.header.get("BLANK")
         if integer and blank is not None:
             blank = int(blank) + int(hdu.header.get("BZERO", 0))
-    blocks = convert_blocks(_blocks(hdu, shape, blank), layout, shape[0])
+    stored = _blocks(hdu, shape, None if flags else blank)
+    if flags is not None:
+        stored = (bad_pixels(block, flags) for block in stored)
+    blocks = convert_blocks(stored, layout, shape[0])
     for row, (place, pixels) in enumerate(blocks):
         yield FileImage(
             pixels, dict(parameters), class_name, place, *facts, integer, row, wcs=systems[0]
@@ -187,6 +212,8 @@ def _forwards(hdus: Any) -> Iterator[Any]:
     """Yields the HDUs; a forged length would send astropy back to earlier ones without end."""
     last = -1
     for number, hdu in enumerate(hdus):
+        if number >= _MOST_HDUS:
+            raise UnusableError(f"has more than {_MOST_HDUS} HDUs")
         if not hasattr(hdu, "fileinfo"):
             raise UnusableError(f"is damaged: the header of HDU {number} cannot be read")
         start = hdu.fileinfo()["hdrLoc"]
@@ -267,14 +294,14 @@ def read_fits(
             hdus = stack.enter_context(fits.open(file, memmap=False))
         by_plane = {_plane(number, hdu): hdu for number, hdu in _image_hdus(fits, hdus)}
 
-        def read(plane: Plane) -> Generator[FileImage, None, None]:
+        def read(plane: Plane, flags: Flags | None) -> Generator[FileImage, None, None]:
+            flags = flags or rules.flags
+            primary = hdus[0].header
             try:
-                yield from _read_hdu(by_plane[plane], hdus[0].header, layout, size, limits)
+                yield from _read_hdu(by_plane[plane], primary, layout, size, limits, flags)
             except UnusableError as error:
+                if isinstance(error, AmbiguousError):
+                    raise
                 raise UnusableError(f"({plane}) {error}") from error
 
-        def sample(plane: Plane) -> np.ndarray:
-            with contextlib.closing(read(plane)) as images:
-                return next(images).pixels
-
-        yield from read_planes(list(by_plane), rules, read, sample)
+        yield from read_planes(list(by_plane), rules, limits, read)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 
 from lensjax.errors import BadFileError, DataError, printable_name
 from lensjax.files.file_image import LAYOUTS, FileImage
-from lensjax.files.image_files import SUFFIXES, is_image_file, read_images
+from lensjax.files.image_files import SUFFIXES, is_fits, is_image_file, read_images
 from lensjax.files.planes import PlaneRules
 
 # What the reader of data sets says of the fields that settle a doubtful shape or choose planes.
@@ -49,6 +49,7 @@ def read_foreign(
     image_shape: tuple[int, int, int] | None = None,
     leave_out: Collection[pathlib.Path] = (),
     rules: PlaneRules = _THE_ONLY_IMAGE,
+    fits_rules: PlaneRules = _THE_ONLY_IMAGE,
 ) -> Iterator[tuple[str, FileImage]]:
     """Reads the images of a file, or of all files below a folder in the order of their names.
 
@@ -59,6 +60,7 @@ def read_foreign(
       image_shape: `(H, W, C)` that is expected; settles which axis is which where `auto` cannot.
       leave_out: files of the folder that hold no images.
       rules: which planes of a file are images.
+      fits_rules: the same for FITS files, where `rules` names no plane.
 
     Yields:
       The name of an image in messages, such as `b/deep.npz [3]`, and the image.
@@ -70,7 +72,8 @@ def read_foreign(
     for file in _files(path, leave_out):
         name = printable_name(file.relative_to(path) if path.is_dir() else file.name)
         try:
-            for image in _images(file, layout or "auto", image_shape, rules):
+            own = fits_rules if not rules.planes and is_fits(file) else rules
+            for image in _images(file, layout or "auto", image_shape, own):
                 yield f"{name}{image.place and ' '}{image.place}", image
         except DataError as error:
             message = str(error) if layout is not None else _ADVICE.sub("", str(error))

@@ -19,6 +19,7 @@ from lensjax.files.limits import Limits
 from lensjax.files.packages import require_packages
 from lensjax.files.planes import PlaneRules
 
+_MOST_DATASETS = 10_000
 _LETTER_BYTES = 4
 _TEXTS_AT_ONCE = 16
 _COPIES_OF_CHUNK = 3  # that HDF5 has in memory while it reads one
@@ -39,6 +40,8 @@ def _text_fact(attributes: Mapping[str, Any], name: str) -> str | None:
         value = value.decode()
     if value is not None and not isinstance(value, str):
         raise UnusableError(f"has an attribute {name} that is not text")
+    if value and len(value) > MAX_NAME:
+        raise UnusableError(f"has an attribute {name} of {len(value)} letters")
     return value.strip() or None if value else None
 
 
@@ -66,6 +69,8 @@ class Hdf5Container(Container):
     def __init__(self, file: Any, limits: Limits) -> None:
         h5py = _h5py()
         self._limits = limits
+        if len(file) > _MOST_DATASETS:
+            raise UnusableError(f"has {len(file)} entries; allowed: at most {_MOST_DATASETS}")
         self._datasets = {}
         for name in file:
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):

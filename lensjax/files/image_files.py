@@ -28,6 +28,7 @@ __all__ = [
     "FileImage",
     "Limits",
     "PlaneRules",
+    "is_fits",
     "is_image_file",
     "read_images",
     "stem_of",
@@ -42,6 +43,11 @@ _USUAL_LIMITS = Limits()
 def _suffix_of(path: str | os.PathLike[str]) -> str:
     name = os.path.basename(path).lower()
     return max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len, default="")
+
+
+def is_fits(path: str | os.PathLike[str]) -> bool:
+    """Whether a name is that of a FITS file."""
+    return _suffix_of(path).startswith(".f")
 
 
 def stem_of(path: str | os.PathLike[str]) -> str:
@@ -68,7 +74,7 @@ def _read(
     if status.st_size == 0:
         raise UnusableError("is empty: it has 0 bytes")
     if suffix == ".npy":  # sets have many thousands of these, so each is opened once
-        yield from read_npy(path, layout, status.st_size, limits)
+        yield from read_npy(path, layout, status.st_size, limits, rules)
         return
     with open(path, "rb") as file:
         head = file.read(64)
@@ -96,7 +102,8 @@ def _read_or_refuse(
     except DataError:
         raise
     except AmbiguousError as error:
-        raise AmbiguousFileError(path, _reason(str(error)), error.planes) from error
+        reason = _reason(str(error))
+        raise AmbiguousFileError(path, reason, error.planes, error.names) from error
     except UnusableError as error:
         raise BadFileError(path, _reason(str(error))) from error
     except OSError as error:

@@ -30,6 +30,8 @@ from lensjax.files.file_image import (
 from lensjax.files.limits import Limits
 from lensjax.files.pickle_machine import Placeholder
 from lensjax.files.pickles import MAX_PICKLE_BYTES, load_object_array
+from lensjax.files.plane_reading import bad_pixels
+from lensjax.files.planes import PlaneRules
 
 _PREFIX = 12  # the longer of the two prefixes: magic, version, length of the header
 _MAX_HEADER = 10_000  # numpy's own limit
@@ -237,7 +239,25 @@ def read_objects(stream: IO[bytes], header: Header, layout: str, num_bytes: int)
     return FileImage(pixels, parameters, None, "", None, None, None, image.dtype.kind in "iu")
 
 
-def read_npy(path: pathlib.Path, layout: str, size: int, limits: Limits) -> Iterator[FileImage]:
+def check_one_plane(rules: PlaneRules) -> None:
+    """Checks that nobody wants planes of a file that has one.
+
+    Raises:
+      UnusableError: for rules that name any.
+    """
+    for field in ("planes", "variance_planes", "mask_planes"):
+        names = getattr(rules, field)
+        if names:
+            raise UnusableError(
+                f"has one plane, but data.{field} is {names}; planes are FITS extensions and "
+                "arrays of .npz and HDF5 files, or, with data.group or folders of objects, files "
+                "of an object"
+            )
+
+
+def read_npy(
+    path: pathlib.Path, layout: str, size: int, limits: Limits, rules: PlaneRules
+) -> Iterator[FileImage]:
     """Reads the images of a .npy file; see `image_files.read_images`.
 
     Args:
@@ -245,18 +265,24 @@ def read_npy(path: pathlib.Path, layout: str, size: int, limits: Limits) -> Iter
       layout: one of `LAYOUTS`.
       size: size of the file in bytes.
       limits: of memory.
+      rules: a .npy file is one plane, of which only `flags` can say more.
     """
+    check_one_plane(rules)
     with open(path, "rb", buffering=0) as stream:
         header = read_header(stream)
         if header.dtype.hasobject:
             yield read_objects(stream, header, layout, size)
             return
-        check_dtype(header.dtype)
+        if rules.flags is None or header.dtype.kind != "b":
+            check_dtype(header.dtype)
         check_size(header, size)
         layout = resolve_layout(header.shape, layout)
         shape = stack_shape(header.shape, layout)
         limits.check_image(shape[1:], header.dtype)
         integer = header.dtype.kind in "iu"
-        blocks = convert_blocks(read_blocks(stream, header, shape), layout, shape[0])
+        stored = read_blocks(stream, header, shape)
+        if rules.flags is not None:
+            stored = (bad_pixels(block, rules.flags) for block in stored)
+        blocks = convert_blocks(stored, layout, shape[0])
         for row, (place, pixels) in enumerate(blocks):
             yield FileImage(pixels, {}, None, place, None, None, None, integer, row)

@@ -20,6 +20,7 @@ from lensjax.files.file_image import FileImage
 from lensjax.files.limits import Limits
 from lensjax.files.npy import (
     Header,
+    check_one_plane,
     check_size,
     read_blocks,
     read_exactly,
@@ -121,6 +122,7 @@ def read_npz(
             raise UnusableError("holds no array: no member of the zip ends in .npy")
         name = _object_array(container, rules)
         if name is not None:
+            check_one_plane(rules._replace(planes=()))
             yield container.read_objects(name, layout)
             return
         yield from read_container(container, layout, rules, limits)

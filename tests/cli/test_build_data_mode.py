@@ -42,6 +42,7 @@ def test_every_fact_is_counted(tmp_path):
     assert lines[3] == "12x12 pixels, 1 channel"
     info = prepared.info()
     assert lines[4] == (f"values 0 to {info.maximum:.6g} in the training images, flux unit unknown")
+    assert lines.pop(5) == "objects: train 17, test 5; all images of an object are in one split"
     all_pixels = 22 * 144
     assert lines[5] == (
         f"{100 * 72 / all_pixels:.2f} % of the pixels are exactly 0, "

@@ -238,9 +238,16 @@ def test_a_folder_that_is_no_run_is_refused(prepared, tmp_path):
         evaluate_generator(config_with(baselines=False), tmp_path)
 
 
-def test_sets_with_unmeasured_pixels_are_refused(prepared, tmp_path, monkeypatch):
+def test_pixels_of_real_images_that_were_not_measured_are_filled(prepared, tmp_path, monkeypatch):
     split = SPLITS["test"]
-    masked = dataclasses.replace(split, info=dataclasses.replace(split.info, masked=True))
-    monkeypatch.setitem(SPLITS, "test", masked)
-    with pytest.raises(DataError, match=r"data\.nan_policy=fill"):
-        evaluate_generator(config_with(baselines=False), tmp_path, tmp_path / "images.npy")
+    images = split.images.copy()
+    images[::2, 3, 4] = np.nan
+    info = dataclasses.replace(split.info, masked=True)
+    monkeypatch.setitem(SPLITS, "test", dataclasses.replace(split, images=images, info=info))
+    np.save(tmp_path / "images.npy", tiny_split(60, seed=3).images)
+    config = config_with(measures="shapes", baselines=False)
+    evaluate_generator(config, tmp_path, tmp_path / "images.npy")
+    content = metrics_of(tmp_path)
+    assert 0 < content["protocol"]["share_of_masked_pixels_filled"] < 0.01
+    assert content["measures"]["shapes"]["status"] == "measured"
+    assert "real pixels were not measured" in (tmp_path / "evaluation/report.html").read_text()

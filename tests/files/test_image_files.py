@@ -124,8 +124,8 @@ AUTO = {
     (5, 9, 11, 1): "NHWC",
     (5, 1, 9, 11): "NCHW",
     (1, 1, 9, 11): "NCHW",
-    (2, 9, 11): "set data.layout=NHW or data.layout=CHW",
-    (4, 9, 11): "set data.layout=NHW or data.layout=CHW",
+    (2, 9, 11): "set data.layout=CHW (bands of one image) or data.layout=NHW",
+    (4, 9, 11): "set data.layout=CHW (bands of one image) or data.layout=NHW",
     (5, 9, 9, 9): "set data.layout to one of",
     (1, 1, 1, 9, 9): "set data.layout to one of",
     (9,): "at least two axes",
@@ -472,7 +472,7 @@ def test_fits_says_unit_zero_point_exposure_scale_psf_and_class(tmp_path, name):
 
 
 def test_an_extension_takes_from_the_primary_what_it_lacks(tmp_path):
-    stack = np.arange(5 * 99, dtype="i2").reshape(5, 9, 11)
+    stack = np.arange(9 * 99, dtype="i2").reshape(9, 9, 11)
     path = write_fits(
         tmp_path / "a.fits",
         (SMALL, {"MAGZERO": 20.0, "EXPTIME": "unknown"}),
@@ -486,7 +486,7 @@ def test_an_extension_takes_from_the_primary_what_it_lacks(tmp_path):
     first, *others = read(path, rules=PlaneRules(planes=("1", "3")))
     assert first.parameters == {"zero_point_mag": 20.0, "exposure_time_s": 100.0}
     assert (first.place, first.flux_unit, first.pixel_scale_arcsec) == ("HDU 1", "count", 0.1)
-    assert [image.place for image in others] == [f"HDU 3 [{index}]" for index in range(5)]
+    assert [image.place for image in others] == [f"HDU 3 [{index}]" for index in range(9)]
     for image, pixels in zip(others, stack, strict=True):
         assert image.parameters == {"zero_point_mag": 30.0, "exposure_time_s": 100.0}
         assert (image.flux_unit, image.class_name, image.integer) == ("adu", "axion", True)
@@ -732,8 +732,8 @@ def test_errors_travel_between_processes_and_show_no_control_characters(tmp_path
 
 def fuzz_files(folder: pathlib.Path) -> list[pathlib.Path]:
     """A valid file of each kind."""
-    stack = np.random.default_rng(1).normal(size=(6, 9, 11)).astype("f4")
-    beside = {"labels": np.arange(6), "class_names": np.array(list("abcdef"))}
+    stack = np.random.default_rng(1).normal(size=(9, 9, 11)).astype("f4")
+    beside = {"labels": np.arange(9), "class_names": np.array(list("abcdefghi"))}
     np.save(folder / "object.npy", objects(SMALL, 1e-23), allow_pickle=True)
     files = [folder / "object.npy"]
     for name in ("a.npy", "a.npz", "packed.npz", "a.h5", "packed.h5"):

@@ -6,10 +6,11 @@ import pickle
 import numpy as np
 import pytest
 
-from lensjax.errors import AmbiguousFileError, BadFileError
+from lensjax.errors import AmbiguousFileError, BadFileError, UnusableError
 from lensjax.files.file_image import FileImage
-from lensjax.files.image_files import PlaneRules, read_images
-from lensjax.files.planes import mask_of, variance_of
+from lensjax.files.image_files import Limits, PlaneRules, read_images
+from lensjax.files.plane_reading import bad_pixels, variance_of
+from lensjax.files.planes import Flags
 
 fits = pytest.importorskip("astropy.io.fits")
 h5py = pytest.importorskip("h5py")
@@ -70,6 +71,7 @@ def test_several_images_are_asked_about_with_all_planes(tmp_path, name):
     for words in ("VIS_BGSUB", "16x16", "NIR_H_RMS", "standard deviation", "17x17", "mask"):
         assert words in text
     assert "HDU 4" in text or not name.startswith("a.fits")
+    assert sorted(caught.value.names) == ["NIR_H_BGSUB", "VIS_BGSUB"]
     again = pickle.loads(pickle.dumps(caught.value))
     assert (str(again), again.planes) == (str(caught.value), caught.value.planes)
 
@@ -142,7 +144,7 @@ def test_content_decides_where_names_say_nothing(tmp_path):
     planes = {"one": plane(0), "two": objects, "three": np.full((SIDE, SIDE), 2.5)}
     (image,) = read(write(tmp_path / "a.h5", planes))
     np.testing.assert_array_equal(image.pixels[..., 0], planes["one"])
-    # Counts of few photons look like flags: two of them are asked about, one alone is taken.
+    # Two planes of flags are asked about, one alone is taken.
     photons = {"g": objects, "r": objects.T.copy()}
     assert "2 planes that could be images" in refusal(write(tmp_path / "b.npz", photons))
     (image,) = read(write(tmp_path / "c.npz", {"g": objects}))
@@ -160,7 +162,7 @@ def test_refusals_name_the_extension_and_its_name(tmp_path):
     assert "17x17 pixels in band VIS_PSF, but 16x16 in band VIS_BGSUB" in refusal(
         path, planes=("VIS_BGSUB", "VIS_PSF"), bands="channels"
     )
-    assert "17x17 pixels in HDU 4 VIS_PSF, but 16x16 in" in refusal(
+    assert "write what it holds behind its name" in refusal(
         path, planes=("VIS_BGSUB",), variance_planes=("VIS_PSF",)
     )
     assert "one plane for two of data.planes" in refusal(
@@ -172,24 +174,39 @@ def test_refusals_name_the_extension_and_its_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "variance"),
+    ("kind", "values", "variance"),
     [
-        ("VIS_RMS", (2.0, 0.0, -1.0, np.nan, np.inf), (4.0, *4 * (np.inf,))),
-        ("IVAR", (0.25, 0.0, -1.0, np.nan, np.inf), (4.0, *4 * (np.inf,))),
-        ("WHT", (100.0, 0.0, -1.0, np.nan, np.inf), (0.01, *4 * (np.inf,))),
-        ("VARIANCE", (2.0, 0.0, -1.0, np.nan, np.inf), (2.0, *4 * (np.inf,))),
-        ("anything", (3.0, 1e-30), (3.0, 1e-30)),
+        ("standard deviation", (2.0, 0.0, -1.0, np.nan, np.inf), (4.0, *4 * (np.inf,))),
+        ("inverse variance", (0.25, 0.0, -1.0, np.nan, np.inf), (4.0, *4 * (np.inf,))),
+        ("weight", (100.0, 0.0, -1.0, np.nan, np.inf), (0.01, *4 * (np.inf,))),
+        ("variance", (2.0, 0.0, -1.0, np.nan, np.inf), (2.0, *4 * (np.inf,))),
+        ("variance", (3.0, 1e-30), (3.0, 1e-30)),
     ],
 )
-def test_planes_are_variances_by_their_kind(name, values, variance):
-    np.testing.assert_allclose(variance_of(name, np.array(values, "f4")), variance, 1e-6)
+def test_planes_are_variances_by_their_kind(kind, values, variance):
+    np.testing.assert_allclose(variance_of(kind, np.array(values, "f4")), variance, 1e-6)
 
 
-def test_masks_by_any_value_by_bits_or_as_maps_of_good_pixels():
-    flags = np.array([0, 1, 16, 4096, 17, np.nan], "f4")
-    assert mask_of("DQ", flags, 0).tolist() == [False, True, True, True, True, True]
-    assert mask_of("DQ", flags, 16 + 4096).tolist() == [False, False, True, True, True, True]
-    assert mask_of("GOOD", flags, 0).tolist() == [True, False, False, False, False, True]
+def test_variances_beyond_float32_are_refused():
+    for kind, value in (("standard deviation", 1e-23), ("variance", 1e-40), ("weight", 1e-39)):
+        with pytest.raises(UnusableError, match="float32 cannot hold"):
+            variance_of(kind, np.array([value, 1.0]))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "i2", "u4", ">i8"])
+def test_masks_by_any_value_by_bits_or_as_maps_of_good_pixels(dtype):
+    flags = np.array([0, 1, 16, 4096, 17], dtype)
+    assert bad_pixels(flags, Flags(False, 0)).tolist() == [0, 1, 1, 1, 1]
+    assert bad_pixels(flags, Flags(False, 16 + 4096)).tolist() == [0, 0, 1, 1, 1]
+    assert bad_pixels(flags, Flags(True, 0)).tolist() == [1, 0, 0, 0, 0]
+
+
+def test_masks_of_many_bits_of_bools_and_of_nan():
+    assert bad_pixels(np.array([2**31 + 1, 2**31], "u4"), Flags(False, 5)).tolist() == [1, 0]
+    assert bad_pixels(np.array([True, False]), Flags(False, 0)).tolist() == [1, 0]
+    assert bad_pixels(np.array([True, False]), Flags(True, 0)).tolist() == [0, 1]
+    assert bad_pixels(np.array([np.nan, 0.0]), Flags(False, 4)).tolist() == [1, 0]
+    assert bad_pixels(np.array([np.nan, 1.0]), Flags(True, 0)).tolist() == [1, 0]
 
 
 def test_pixels_without_a_variance_are_masked(tmp_path):
@@ -199,3 +216,88 @@ def test_pixels_without_a_variance_are_masked(tmp_path):
     (image,) = read(path, variance_planes=("auto",))
     assert np.argwhere(image.mask[..., 0]).tolist() == [[2, 5]]
     assert image.variance[2, 5, 0] == np.inf
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_errors_that_belong_to_something_else_are_not_taken(tmp_path, name):
+    planes = euclid()
+    del planes["VIS_RMS"]
+    path = write(tmp_path / name, planes)
+    assert "does not say which plane belongs to" in refusal(
+        path, planes=("VIS_BGSUB",), variance_planes=("auto",)
+    )
+    assert "belongs to" in refusal(
+        path, planes=("VIS_BGSUB", "NIR_H_BGSUB"), variance_planes=("NIR_H_RMS", "NIR_H_RMS")
+    )
+    planes = {"image": plane(0), "psf": plane(1), "psf_err": plane(2), "image_err": plane(3)}
+    (image,) = read(write(tmp_path / f"b{name[1:]}", planes), variance_planes=("auto",))
+    np.testing.assert_allclose(image.variance[..., 0], plane(3) ** 2, 1e-6)
+
+
+def test_planes_whose_names_say_nothing_are_read_as_they_are_said_to_be(tmp_path):
+    good = np.ones((SIDE, SIDE), np.int32)
+    good[3, 4] = 0
+    planes = {"image": plane(0), "sig": 0.1 + plane(1), "ok": good}
+    path = write(tmp_path / "a.npz", planes)
+    assert "whose name says nothing; write" in refusal(path, variance_planes=("sig",))
+    assert "=bad or =good" in refusal(path, mask_planes=("ok",))
+    assert "whose kind 'rms' does not exist; allowed: variance, sigma" in refusal(
+        path, variance_planes=("sig=rms",)
+    )
+    (image,) = read(path, variance_planes=("sig=sigma",), mask_planes=("ok=good",))
+    np.testing.assert_allclose(image.variance[..., 0], planes["sig"] ** 2, 1e-6)
+    assert np.argwhere(image.mask[..., 0]).tolist() == [[3, 4]]
+    assert image.companions == ("'sig' (standard deviation)", "'ok' (map of good pixels)")
+
+
+def test_extensions_of_one_name_belong_together_by_their_version(tmp_path):
+    hdus = [fits.PrimaryHDU()]
+    for version in (1, 2):
+        hdus += [
+            fits.ImageHDU(plane(version), name="SCI", ver=version),
+            fits.ImageHDU(1 + plane(10 + version), name="ERR", ver=version),
+        ]
+    fits.HDUList(hdus).writeto(tmp_path / "a.fits")
+    for variances in (("ERR",), ("auto",)):
+        images = read(tmp_path / "a.fits", planes=("SCI",), variance_planes=variances)
+        for version, image in zip((1, 2), images, strict=True):
+            np.testing.assert_array_equal(image.pixels[..., 0], plane(version))
+            np.testing.assert_allclose(image.variance[..., 0], (1 + plane(10 + version)) ** 2, 1e-6)
+    (image,) = read(tmp_path / "a.fits", planes=("1", "3"), bands="channels")
+    assert image.band_names == ("SCI_1", "SCI_3")
+
+
+def test_one_mask_serves_a_stack_and_all_channels(tmp_path):
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[2] = True
+    stack = np.stack([plane(seed) for seed in range(6)])
+    path = write(tmp_path / "a.npz", {"images": stack, "mask": mask})
+    images = read(path, mask_planes=("auto",))
+    assert len(images) == 6
+    assert all(np.array_equal(image.mask[..., 0], mask) for image in images)
+    path = write(tmp_path / "b.npz", {"images": np.moveaxis(stack[:3], 0, -1), "mask": mask})
+    (image,) = read(path, mask_planes=("auto",))
+    assert image.mask.shape == (SIDE, SIDE, 3)
+
+
+def test_a_cube_of_a_few_planes_is_asked_about(tmp_path):
+    fits.writeto(tmp_path / "a.fits", np.stack([plane(seed) for seed in range(5)]))
+    assert "may be one image of 5 bands or 5 images" in refusal(tmp_path / "a.fits")
+    (image,) = read(tmp_path / "a.fits", "CHW")
+    assert image.pixels.shape == (SIDE, SIDE, 5)
+
+
+def test_many_planes_must_fit_into_memory_together(tmp_path):
+    path = write(tmp_path / "a.npz", {f"b{n}": plane(n, 256) for n in range(8)})
+    rules = PlaneRules(tuple(f"b{n}" for n in range(8)), bands="channels")
+    with pytest.raises(BadFileError, match=r"planes that take together 0\.00781 GiB"):
+        list(read_images(path, rules=rules, limits=Limits(memory_gib=1 / 256)))
+    assert len(list(read_images(path, rules=rules))) == 1
+
+
+def test_a_file_of_one_plane_has_no_others(tmp_path):
+    np.save(tmp_path / "a.npy", plane(0))
+    for field in ("planes", "variance_planes", "mask_planes"):
+        assert f"has one plane, but data.{field}" in refusal(
+            tmp_path / "a.npy", **{field: ("auto",)}
+        )

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 
 from lensjax.errors import BadFileError
-from lensjax.files.planes import Chosen
+from lensjax.files.planes import Chosen, PlaneRules
 
 # Older sets have other names for the three classes of DeepLense.
 CLASS_ALIASES = {"vort": "axion", "sphere": "cdm", "no": "no_sub"}
@@ -22,10 +22,12 @@ class FolderFile:
       size: bytes.
       modified_ns: time of the last change of its content.
       changed_ns: time of the last change of its content or permissions, which no program can set.
+      relative: its path below the user's folder, without the folders of splits.
       object_name: the object that it shows, where a folder or `data.group` says so.
       row_names: the object of each of its images, where `data.group` is a column of a table.
       chosen: the planes of the object, if each of them is a file.
       members: the files of these planes by the planes' numbers.
+      inside: which planes of each of these files are read.
     """
 
     path: pathlib.Path
@@ -34,10 +36,12 @@ class FolderFile:
     size: int
     modified_ns: int
     changed_ns: int
+    relative: str = ""
     object_name: str | None = None
     row_names: tuple[str, ...] = ()
     chosen: tuple[Chosen, ...] = ()
     members: Mapping[int, "FolderFile"] = dataclasses.field(default_factory=dict)
+    inside: PlaneRules = dataclasses.field(default_factory=PlaneRules)
 
     @property
     def stamps(self) -> tuple[int, int, int]:
@@ -55,6 +59,7 @@ class Listing:
       ignored: number of other files by suffix.
       bad: links and folders that cannot be followed or read.
       objects: whether its folders are objects.
+      sure: whether the user said so.
     """
 
     root: pathlib.Path
@@ -62,6 +67,7 @@ class Listing:
     ignored: Mapping[str, int]
     bad: tuple[BadFileError, ...]
     objects: bool = False
+    sure: bool = False
 
 
 def class_name_of(folder_name: str) -> str:

@@ -1,6 +1,7 @@
 """What a user should look at in a folder that can be used: odd pixels and fluxes, copies, facts."""
 
 import collections
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from lensjax.errors import printable_name
 _SHOWN = 5  # images that a line names
 EXTREME = 10.0  # times the peak that three quarters of the images stay below
 _SIGMAS = 10.0
+_MUCH_MASKED, _MUCH_FLUX = 0.2, 0.3
 _LEAST_SIGMA = 0.02  # of asinh flux: images of nearly equal flux differ by rounding alone
 _NORMAL_MAD = 1.4826  # standard deviation of a normal distribution over its median deviation
 
@@ -113,6 +115,21 @@ def _differing_facts(statements: Iterable[Statement]) -> Iterator[str]:
             yield f"only some images state {words}; the set keeps none"
 
 
+def _masks(images: Sequence[ScannedImage]) -> Iterator[str]:
+    """Masks that leave out too much, or what matters."""
+    shares = [image.masked / math.prod(image.shape) for image in images]
+    fluxes = [image.masked_flux for image in images]
+    share, flux = float(np.median(shares)), float(np.median(fluxes))
+    if share > _MUCH_MASKED or flux > _MUCH_FLUX:
+        yield (
+            f"in half of the images {100 * share:.2g} % of the pixels or more are masked, and "
+            f"{100 * flux:.2g} % of the light or more; flags may mark the objects themselves (then "
+            "set "
+            "data.mask_bits to the bits of bad pixels) or good pixels (then write =good behind the "
+            "name of the plane)"
+        )
+
+
 def warnings_of(
     images: Sequence[ScannedImage], listing: Listing, statements: Iterable[Statement]
 ) -> tuple[str, ...]:
@@ -128,6 +145,7 @@ def warnings_of(
         *_extreme_pixels(images, names),
         *_unusual_fluxes(images, names),
         *_copies(images, names),
+        *_masks(images),
         *_differing_facts(statements),
     ]
     return tuple(lines)

@@ -108,6 +108,7 @@ def report_of(folder_scan: Scan) -> dict[str, Any]:
         "objects": dict(sorted(collections.Counter(i.split for i in objects.values()).items())),
         "folders_are_objects": folder_scan.listing.objects,
         "planes": dict(collections.Counter(image.plane for image in images if image.plane)),
+        "companion_planes": dict(folder_scan.companions),
         "unread_planes": dict(folder_scan.unread),
         "band_names": list(folder_scan.band_names),
         "has_variance": folder_scan.has_variance,
@@ -126,9 +127,17 @@ def report_of(folder_scan: Scan) -> dict[str, Any]:
         "copies_across_classes": len(classes) - len(copies),
         "left_out": len(folder_scan.bad),
         "left_out_files": [printable(str(error), keep="") for error in folder_scan.bad[:_LISTED]],
-        "other_files": dict(folder_scan.listing.ignored),
+        "other_files": _not_read(folder_scan),
         "parameters": list(folder_scan.parameter_names),
     }
+
+
+def _not_read(folder_scan: Scan) -> dict[str, int]:
+    """Other files by suffix, without the table that named the objects."""
+    others = collections.Counter(folder_scan.listing.ignored)
+    if folder_scan.reading.has_group_column:
+        others[".csv"] -= 1
+    return dict(+others)
 
 
 def prepare(folder: str, reading: Reading, directory: str | None = None) -> PreparedSet:

@@ -13,7 +13,8 @@ from lensjax.data.folder.reading import Reading
 from lensjax.errors import BadFileError, UnusableError
 from lensjax.files.file_image import FileImage
 from lensjax.files.image_files import read_images
-from lensjax.files.planes import Plane, read_chosen
+from lensjax.files.plane_reading import read_chosen
+from lensjax.files.planes import Flags, Plane, PlaneRules
 
 _DIGEST_BYTES = 16
 _LARGEST_INTEGER = 2**24  # float32 holds every integer up to here
@@ -65,6 +66,7 @@ class ScannedImage(NamedTuple):
       flux: sum of the measured pixels of each channel.
       brightest: place of the pixel that is farthest from 0, of all `H W C`.
       masked: pixels that a mask or a variance marks as bad.
+      masked_flux: share of the sum of absolute pixels that these hold.
       planes_digest: identifies its variance and its mask; empty where it has none.
       plane: which plane of its file it is; empty for a file with one image or stack.
     """
@@ -87,6 +89,7 @@ class ScannedImage(NamedTuple):
     flux: tuple[float, ...] = ()
     brightest: int = 0
     masked: int = 0
+    masked_flux: float = 0.0
     planes_digest: bytes = b""
     plane: str = ""
 
@@ -112,12 +115,22 @@ def read_unit(file: FolderFile, reading: Reading) -> Iterator[FileImage]:
       BadFileError: while reading, for files that cannot be used.
     """
     if not file.chosen:
-        yield from read_images(file.path, reading.layout, reading.rules, reading.limits)
+        count = 0
+        for image in read_images(file.path, reading.layout, reading.rules, reading.limits):
+            count = max(count, image.row + 1)
+            yield image
+        if file.row_names and count != len(file.row_names):
+            raise BadFileError(
+                file.path,
+                f"has {count} images, but the table has {len(file.row_names)} lines for it",
+            )
         return
 
-    def read(plane: Plane) -> Generator[FileImage, None, None]:
+    def read(plane: Plane, flags: Flags | None) -> Generator[FileImage, None, None]:
         path = file.members[plane.number].path
-        yield from read_images(path, reading.layout, limits=reading.limits)
+        is_image = any(plane is one.image for one in file.chosen)
+        rules = file.inside if is_image else PlaneRules(one_plane=True, flags=flags)
+        yield from read_images(path, reading.layout, rules, reading.limits)
 
     try:
         for image in read_chosen(file.chosen, reading.rules, read):
@@ -240,6 +253,14 @@ def _check_not_blank(pixels: np.ndarray, measured: np.ndarray, band_names: Seque
         raise ValueError(f"is blank: {value}{where}")
 
 
+def _share_of_flux(pixels: np.ndarray, mask: np.ndarray) -> float:
+    """The share of the absolute flux that masked pixels hold, those beyond all others cut off."""
+    finite = np.where(np.isfinite(pixels), np.abs(pixels), 0)
+    cut = np.minimum(finite, np.quantile(finite, 0.999))
+    total = float(cut.sum(dtype=np.float64))
+    return float(cut[mask].sum(dtype=np.float64)) / total if total else 0.0
+
+
 def examine(
     number: int, place: int, file: FolderFile, image: FileImage, nan_policy: str
 ) -> tuple[ScannedImage, StoredPlanes]:
@@ -293,6 +314,7 @@ def examine(
         flux=tuple(filled.sum((0, 1), np.float64).tolist()),
         brightest=int(np.abs(filled).argmax()),
         masked=0 if image.mask is None else int(image.mask.sum()),
+        masked_flux=0.0 if image.mask is None else _share_of_flux(image.pixels, image.mask),
         planes_digest=_planes_digest(planes),
         plane=sys.intern(image.place.partition(" [")[0]) if image.place[:1] != "[" else "",
     )

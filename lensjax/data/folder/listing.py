@@ -4,7 +4,7 @@ import collections
 import os
 import pathlib
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from lensjax.data.dataset import SPLITS
@@ -18,89 +18,14 @@ from lensjax.data.folder.entries import (
 from lensjax.data.folder.objects import FEW_NAMES, are_objects
 from lensjax.data.folder.reading import Reading
 from lensjax.data.folder.splits import LAYOUTS, looks_like_split, split_of
-from lensjax.errors import BadFileError, DataError
-from lensjax.files.image_files import SUFFIXES, is_image_file
-
-
-def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder in order of their names, without hidden files and the like."""
-    with os.scandir(folder) as entries:
-        visible = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
-    return sorted(visible, key=lambda entry: entry.name)
-
-
-class _Found(NamedTuple):
-    """A file before anything is known about it."""
-
-    path: pathlib.Path
-    status: os.stat_result
-
-
-class _Walk:
-    """Finds the files below a folder; links are followed, but not in a circle.
-
-    Args:
-      root: the user's folder.
-      pattern: which files are wanted; None for all.
-    """
-
-    def __init__(self, root: pathlib.Path, pattern: str | None = None) -> None:
-        self.ignored: collections.Counter[str] = collections.Counter()
-        self.bad: list[BadFileError] = []
-        self.circles: set[pathlib.Path] = set()
-        self.root = root
-        self._pattern = pattern
-
-    def refusal(self, text: str) -> DataError:
-        """The error for a structure that is not allowed, with a bad file that may explain it."""
-        if self._pattern is not None:
-            text += f" (data.files={self._pattern})"
-        return DataError(f"data.folder: {text}" + (f"; {self.bad[0]}" if self.bad else ""))
-
-    def _is_wanted(self, path: pathlib.Path) -> bool:
-        return self._pattern is None or path.relative_to(self.root).match(self._pattern)
-
-    def files(
-        self,
-        folder: pathlib.Path,
-        above: frozenset[tuple[int, int]] = frozenset(),
-        *,
-        recursive: bool = True,
-    ) -> Iterator[_Found]:
-        """Yields the image files of a folder and, if `recursive`, of the folders in it."""
-        try:
-            status = folder.stat()
-            if (status.st_dev, status.st_ino) in above:
-                self.bad.append(BadFileError(folder, "is a link to a folder that contains it"))
-                self.circles.add(folder)
-                return
-            entries = _entries(folder)
-        except OSError as error:
-            self.bad.append(BadFileError(folder, f"cannot be read: {error.strerror}"))
-            return
-        above = above | {(status.st_dev, status.st_ino)}
-        for entry in entries:
-            path = pathlib.Path(entry.path)
-            try:
-                file_status = entry.stat()
-                is_folder = entry.is_dir()
-            except OSError as error:  # a link to nowhere, or in a circle
-                self.bad.append(BadFileError(path, f"cannot be read: {error.strerror}"))
-                continue
-            if is_folder:
-                if recursive:
-                    yield from self.files(path, above)
-            elif not is_image_file(entry.name):
-                self.ignored[path.suffix.lower() or "no suffix"] += 1
-            elif self._is_wanted(path):
-                yield _Found(path, file_status)
-            else:
-                self.ignored["image files that data.files leaves out"] += 1
+from lensjax.data.folder.walk import Found, Walk, entries_of
+from lensjax.errors import DataError
+from lensjax.files.image_files import SUFFIXES
 
 
 def _subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
     try:
-        return [pathlib.Path(entry.path) for entry in _entries(folder) if _is_folder(entry)]
+        return [pathlib.Path(entry.path) for entry in entries_of(folder) if _is_folder(entry)]
     except OSError as error:
         raise DataError(f"data.folder: {folder} cannot be read: {error.strerror}") from None
 
@@ -134,7 +59,7 @@ class _Place(NamedTuple):
     folder: pathlib.Path
 
 
-def _places(walk: _Walk, root: pathlib.Path) -> list[_Place]:
+def _places(walk: Walk, root: pathlib.Path) -> list[_Place]:
     """The folders of the splits, in their order; the root alone where it has none."""
     folders = _subfolders(root)
     places = [_place(folder) for folder in folders]
@@ -160,7 +85,7 @@ def _place(folder: pathlib.Path) -> _Place:
     return _Place(split, class_name_of(rest) if split and rest else None, folder)
 
 
-def _inner_places(walk: _Walk, folders: Sequence[pathlib.Path]) -> list[_Place]:
+def _inner_places(walk: Walk, folders: Sequence[pathlib.Path]) -> list[_Place]:
     """The folders of splits in folders of classes; empty where there are none."""
     places = []
     for folder in folders:
@@ -238,7 +163,7 @@ def _check_one_folder_a_class(folder: pathlib.Path, inside: list[pathlib.Path]) 
         names[name] = class_folder.name
 
 
-def _check_class(folder: pathlib.Path, own: str, files: list[_Found]) -> None:
+def _check_class(folder: pathlib.Path, own: str, files: list[Found]) -> None:
     """Checks the name of a class, and that no splits or other classes are hidden in its folder."""
     if not is_class_name(own):
         raise DataError(
@@ -261,26 +186,32 @@ def _identity(folder: pathlib.Path) -> tuple[int, int]:
 
 
 def _folder_file(
-    found: _Found, split: str | None, class_name: str | None, object_name: str | None = None
+    found: Found,
+    place: _Place,
+    class_name: str | None,
+    root: pathlib.Path,
+    object_name: str | None = None,
 ) -> FolderFile:
     path, status = found
     stamps = status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    return FolderFile(path, split, class_name, *stamps, object_name)
+    base = root if place.split is None else place.folder
+    relative = path.relative_to(base).as_posix()
+    return FolderFile(path, place.split, class_name, *stamps, relative, object_name)
 
 
-def _by_class(walk: _Walk, place: _Place, above: frozenset[tuple[int, int]]) -> list[FolderFile]:
+def _by_class(walk: Walk, place: _Place, above: frozenset[tuple[int, int]]) -> list[FolderFile]:
     """The files of a place: flat, or in a folder for each class."""
-    folder, split = place.folder, place.split
+    folder = place.folder
     if place.class_name is not None:
         files = list(walk.files(folder, above))
         _check_class(folder, place.class_name, files)
-        return [_folder_file(found, split, place.class_name) for found in files]
+        return [_folder_file(found, place, place.class_name, walk.root) for found in files]
     direct = list(walk.files(folder, above, recursive=False))
     above = above | {_identity(folder)}
     by_folder = {inner: list(walk.files(inner, above)) for inner in _subfolders(folder)}
     classes = [inner for inner, files in by_folder.items() if files]
     if not classes:
-        return [_folder_file(found, split, None) for found in direct]
+        return [_folder_file(found, place, None, walk.root) for found in direct]
     empty = [
         inner.name for inner in by_folder if inner not in classes and inner not in walk.circles
     ]
@@ -298,40 +229,54 @@ def _by_class(walk: _Walk, place: _Place, above: frozenset[tuple[int, int]]) -> 
     for inner in classes:
         _check_class(inner, class_name_of(inner.name), by_folder[inner])
     return [
-        _folder_file(found, split, class_name_of(inner.name))
+        _folder_file(found, place, class_name_of(inner.name), walk.root)
         for inner in classes
         for found in by_folder[inner]
     ]
 
 
-def _by_object(walk: _Walk, place: _Place, above: frozenset[tuple[int, int]]) -> list[FolderFile]:
+def _by_object(walk: Walk, place: _Place, above: frozenset[tuple[int, int]]) -> list[FolderFile]:
     """The files of a place where each folder is an object, perhaps in a folder of its class."""
     files = []
-    for found in walk.files(place.folder, above):
+    found_files = list(walk.files(place.folder, above))
+    with_classes = place.class_name is None and _have_classes(place, found_files)
+    for found in found_files:
         *folders, _ = found.path.relative_to(place.folder).parts
         class_name = place.class_name
-        if not folders:
+        if with_classes and len(folders) > 1:
+            class_name, *folders = class_name_of(folders[0]), *folders[1:]
+        elif with_classes or not folders:
             raise walk.refusal(
                 f"{found.path} lies beside folders of objects (data.folders=objects); put it into "
                 "the folder of its object"
             )
-        if class_name is None and len(folders) > 1:
-            class_name = class_name_of(folders[0])
-        name = "/".join([place.folder.name, *folders])
-        files.append(_folder_file(found, place.split, class_name, name))
-    with_class = {file.class_name is not None for file in files}
-    if len(with_class) > 1:
-        raise walk.refusal(
-            f"{place.folder} has folders of objects both in folders of classes and beside them"
-        )
+        # An object may have a folder for each of its bands. Classes may number theirs alike.
+        deeper = len(folders) - 1
+        parts = _folder_file(found, place, class_name, walk.root).relative.split("/")
+        name = "/".join(parts[: len(parts) - 1 - deeper])
+        files.append(_folder_file(found, place, class_name, walk.root, name))
     return files
 
 
-def _are_objects(walk: _Walk, places: Sequence[_Place], reading: Reading) -> bool:
+def _have_classes(place: _Place, files: Sequence[Found]) -> bool:
+    """Whether the folders of objects lie in folders of classes.
+
+    If not, deeper folders are parts of an object: they have the same few names in each.
+    """
+    inner: dict[str, set[str]] = collections.defaultdict(set)
+    for found in files:
+        folders = found.path.relative_to(place.folder).parts[:-1]
+        if len(folders) < 2:
+            return False
+        inner[folders[0]].add(folders[1])
+    return not are_objects(inner)
+
+
+def _are_objects(walk: Walk, places: Sequence[_Place], reading: Reading) -> bool:
     """Whether the folders that hold the files are objects."""
     if reading.folders != "auto":
         return reading.folders == "objects"
-    looking = _Walk(walk.root, reading.files)  # so that nothing is counted twice
+    looking = Walk(walk.root, reading.files)  # so that nothing is counted twice
     names: dict[str, list[str]] = collections.defaultdict(list)
     distinct: set[str] = set()
     for place in places:
@@ -374,7 +319,7 @@ def list_files(root: pathlib.Path, reading: Reading = Reading()) -> Listing:  # 
         class, or another structure.
     """
     _check_root(root)
-    walk = _Walk(root, reading.files)
+    walk = Walk(root, reading.files)
     places = _places(walk, root)
     objects = _are_objects(walk, places, reading)
     list_place = _by_object if objects else _by_class
@@ -395,4 +340,5 @@ def list_files(root: pathlib.Path, reading: Reading = Reading()) -> Listing:  # 
             f"{', '.join(only)}"
         )
     all_files = tuple(file for split_files in files.values() for file in split_files)
-    return Listing(root, all_files, dict(walk.ignored), tuple(walk.bad), objects)
+    sure = reading.folders != "auto"
+    return Listing(root, all_files, dict(walk.ignored), tuple(walk.bad), objects, sure)

@@ -11,7 +11,7 @@ from lensjax.data.dataset import SPLITS
 from lensjax.data.folder.bad_files import BadFiles
 from lensjax.data.folder.entries import FolderFile, Listing
 from lensjax.data.folder.findings import warnings_of
-from lensjax.data.folder.grouping import check_names, grouped
+from lensjax.data.folder.grouping import grouped
 from lensjax.data.folder.image import (
     BlankImageError,
     ScannedImage,
@@ -19,9 +19,11 @@ from lensjax.data.folder.image import (
     examine,
     read_unit,
 )
+from lensjax.data.folder.questions import check_names
 from lensjax.data.folder.reading import Reading
 from lensjax.data.folder.splitting import assign_splits, without_leaks
 from lensjax.errors import AmbiguousFileError, BadFileError, DataError, printable_name
+from lensjax.files.file_image import FileImage
 
 _SHOWN = 10  # files that a message lists
 _PLANES = 30  # planes that a question lists
@@ -58,6 +60,7 @@ class Scan:
       has_mask: whether images have masks.
       warnings: what a user should look at, a line each.
       unread: planes of files that belong to no image, by number of files.
+      companions: planes that variances and masks come from, by number of files.
     """
 
     listing: Listing
@@ -78,6 +81,7 @@ class Scan:
     has_mask: bool = False
     warnings: tuple[str, ...] = ()
     unread: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    companions: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def of_split(self, split: str) -> list[ScannedImage]:
         """The images of a split."""
@@ -88,12 +92,12 @@ def _read_all(
     listing: Listing,
     reading: Reading,
     bad: BadFiles,
-    unread: collections.Counter[str],
+    found: "_Planes",
     advance: Callable[[], object],
 ) -> list[ScannedImage]:
     """Reads every file once. A stack with one bad image is left out whole, a blank one alone.
 
-    `unread` gets the planes that belong to no image, by number of files.
+    `found` learns which planes were read.
     """
     for error in listing.bad:
         bad.add(error)
@@ -109,7 +113,9 @@ def _read_all(
                 bad.errors.append(error)
                 continue
             if place == 0:
-                unread.update(image.unread)
+                found.add(file, image)
+            if image.row and listing.objects and not listing.sure and not file.chosen:
+                raise _stacks_question(file, listing)
             # Equal statements share one object, since there may be very many images.
             statement = statements.setdefault(scanned.statement, scanned.statement)
             yield scanned._replace(statement=statement)
@@ -126,7 +132,42 @@ def _read_all(
         advance()
     if questions:
         raise _planes_question(questions)
+    found.check(reading)
     return images
+
+
+class _Planes:
+    """Which planes of the files were read, and which were not."""
+
+    def __init__(self) -> None:
+        self.unread: collections.Counter[str] = collections.Counter()
+        self.companions: collections.Counter[str] = collections.Counter()
+        self._images: dict[str, FolderFile] = {}
+
+    def add(self, file: FolderFile, image: FileImage) -> None:
+        """Notes the planes of a file."""
+        self.unread.update(image.unread)
+        self.companions.update(image.companions)
+        if image.unread:
+            self._images.setdefault(image.plane, file)
+
+    def check(self, reading: Reading) -> None:
+        """Asks where names and contents led to other planes in some files than in others."""
+        if len(self._images) > 1 and not reading.rules.planes:
+            said = [f"{name} in {file.path.name}" for name, file in self._images.items()]
+            raise DataError(
+                f"data.folder: different planes look like images in different files: "
+                f"{'; '.join(said[:_SHOWN])}; set data.planes"
+            )
+
+
+def _stacks_question(file: FolderFile, listing: Listing) -> DataError:
+    return DataError(
+        f"data.folder: folders of {listing.root} have the same file names, like folders of "
+        f"objects, but {printable_name(file.path)} holds several images; set data.folders=classes "
+        "if the folders are classes, or data.folders=objects if all images in a folder show one "
+        "object"
+    )
 
 
 def _planes_question(questions: Sequence[AmbiguousFileError]) -> DataError:
@@ -136,14 +177,17 @@ def _planes_question(questions: Sequence[AmbiguousFileError]) -> DataError:
     if len(counts) > _PLANES:
         lines.append(f"  and {len(counts) - _PLANES} more")
     first = questions[0]
+    if not first.names:  # it is about something else, such as the axes
+        return first
+    names = ",".join(first.names[:_SHOWN])
     return DataError(
         f"data.folder: {len(questions):,} files have several planes that could be images, such as "
         f"{printable_name(first.path)}. The planes of these files:\n"
         + "\n".join(lines)
-        + "\nSet data.planes to the names of those that are images, such as data.planes=('SCI',) "
-        "or ('*_BGSUB',); each is then an image of the same object, or, with data.bands=channels, "
-        "a channel of one image. data.variance_planes and data.mask_planes name planes of errors "
-        "and of flags"
+        + f"\nSet data.planes to those that are images, such as data.planes={names}; each is then "
+        "an image of the same object, or, with data.bands=channels, a channel of one image, in "
+        "this order. data.variance_planes and data.mask_planes name planes of errors and of flags, "
+        "or are auto"
     )
 
 
@@ -224,8 +268,8 @@ def scan(listing: Listing, reading: Reading, advance: Callable[[], object]) -> S
     listing, left_out = grouped(listing, reading)
     for error in left_out:
         bad.add(error)
-    unread: collections.Counter[str] = collections.Counter()
-    images = _read_all(listing, reading, bad, unread, advance)
+    planes = _Planes()
+    images = _read_all(listing, reading, bad, planes, advance)
     if not images:
         raise DataError(f"data.folder: no image of {listing.root} can be used{bad.explanation()}")
     shape, wrong = _odd_shapes(images)
@@ -239,7 +283,7 @@ def scan(listing: Listing, reading: Reading, advance: Callable[[], object]) -> S
     unit = _one_unit(images, listing)
     for error in bad.errors:
         logging.warning("left out: %s", error)
-    return _scan_of(listing, reading, _in_order(images), bad.errors, shape, unit, unread)
+    return _scan_of(listing, reading, _in_order(images), bad.errors, shape, unit, planes)
 
 
 def _scan_of(
@@ -249,7 +293,7 @@ def _scan_of(
     bad: list[BadFileError],
     shape: tuple[int, int, int],
     unit: str,
-    unread: Mapping[str, int],
+    planes: "_Planes",
 ) -> Scan:
     names = tuple(sorted({image.class_name for image in images if image.class_name}))
     statements = {image.statement for image in images}
@@ -273,7 +317,8 @@ def _scan_of(
         has_variance=bool(reading.rules.variance_planes),
         has_mask=bool(reading.rules.variance_planes or reading.rules.mask_planes),
         warnings=warnings_of(images, listing, statements),
-        unread=dict(unread),
+        unread=dict(planes.unread),
+        companions=dict(planes.companions),
     )
 
 

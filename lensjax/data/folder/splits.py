@@ -16,8 +16,8 @@ LAYOUTS = (
     f"the words are {', '.join(SPLIT_WORDS)}"
 )
 _WORDS = "|".join(sorted(SPLIT_WORDS, key=len, reverse=True))
-_IN_FRONT = re.compile(f"({_WORDS})[-_ ]+(.+)", re.IGNORECASE)
-_BEHIND = re.compile(f"(.+?)[-_ ]+({_WORDS})", re.IGNORECASE)
+_IN_FRONT = re.compile(f"({_WORDS})[-_]+(.+)", re.IGNORECASE)
+_BEHIND = re.compile(f"(.+?)[-_]+({_WORDS})", re.IGNORECASE)
 # Words that look like a split; where they are not one of ours, nobody knows what is meant.
 _SUSPICIOUS = {
     *SPLIT_WORDS,

@@ -38,7 +38,7 @@ def write_objects(root: pathlib.Path, names: tuple[str, ...], num: int = 12) -> 
 
 def test_files_of_bands_are_asked_about_and_the_answers_work(tmp_path):
     write_bands(tmp_path)
-    with pytest.raises(DataError, match=r"12 objects differ only in .* \(g, i, r\)") as caught:
+    with pytest.raises(DataError, match=r"12 objects differ only in .* \(g, r, i\)") as caught:
         scan(tmp_path)
     (pattern,) = re.findall(r"data\.group='([^']*)'", str(caught.value))
     found = scan(tmp_path, group=pattern)
@@ -54,7 +54,14 @@ def test_files_of_bands_are_asked_about_and_the_answers_work(tmp_path):
         (("a_exp1.npy", "a_exp2.npy", "b_exp1.npy", "b_exp2.npy"), True),
         (("a_F160W.npy", "a_F814W.npy", "b_F160W.npy", "b_F814W.npy"), True),
         (("a-VIS.npy", "a-NIR_Y.npy", "b-VIS.npy", "b-NIR_Y.npy"), True),
-        (("a.visit_1.npy", "a.visit_2.npy"), True),
+        (("a.visit_1.npy", "a.visit_2.npy", "b.visit_1.npy", "b.visit_2.npy"), True),
+        (("lens_visit0.npy", "lens_visit1.npy", "lens_visit2.npy"), False),
+        (("c_HSC_g_v1.npy", "c_HSC_r_v1.npy", "d_HSC_g_v1.npy", "d_HSC_r_v1.npy"), True),
+        (("g_lens1.npy", "r_lens1.npy", "g_lens2.npy", "r_lens2.npy"), True),
+        (("h_f555w_j9_drz.npy", "h_f814w_j9_drz.npy", "k_f555w_j8_drz.npy"), True),
+        (("A_F814W_exp1.npy", "A_F555W_exp1.npy", "B_F814W_exp2.npy", "B_F814W_exp1.npy"), True),
+        (("group_g.npy", "group_h.npy", "group_i.npy", "group_j.npy"), False),
+        (("field_f0.npy", "field_f1.npy", "field_f2.npy"), False),
         (("lens_1.npy", "lens_2.npy", "lens_3.npy"), False),
         (("lens_a.npy", "lens_b.npy", "lens_g.npy", "lens_i.npy"), False),
         (("a_g.npy", "b_r.npy", "c_i.npy"), False),
@@ -65,8 +72,11 @@ def test_names_that_differ_by_a_band_or_exposure(tmp_path, names, asked):
     for index, name in enumerate(names):
         write(tmp_path / name, pixels(index))
     if asked:
-        with pytest.raises(DataError, match="data\\.group"):
+        with pytest.raises(DataError, match="data\\.group") as caught:
             scan(tmp_path)
+        (pattern,) = re.findall(r"data\.group='([^']*)'", str(caught.value))
+        found = {image.object_name for image in scan(tmp_path, group=pattern).images}
+        assert 1 < len(found) < len(names)
     else:
         assert len(scan(tmp_path).images) == len(names)
 
@@ -115,7 +125,7 @@ def test_folders_with_the_same_few_names_are_objects(tmp_path):
 def test_objects_may_lie_in_folders_of_classes_and_splits(tmp_path):
     for seed, place in enumerate(("train/a", "train/b", "test/a", "test/b")):
         for index in range(4):
-            write(tmp_path / place / f"object{index}" / "data.npy", pixels(10 * seed + index))
+            write(tmp_path / place / f"object{seed}{index}" / "data.npy", pixels(10 * seed + index))
     found = scan(tmp_path)
     assert found.class_names == ("a", "b")
     assert len(found.of_split("train")) == len(found.of_split("test")) == 8
@@ -255,6 +265,77 @@ def test_objects_in_both_of_the_users_splits_are_left_out_of_training(tmp_path):
     assert all("an image of an object of the test split" in str(error) for error in found.bad)
 
 
+def test_objects_of_the_same_name_in_both_splits_are_left_out_of_training(tmp_path):
+    for split, numbers in (("train", range(6)), ("test", range(4, 10))):
+        for number in numbers:
+            seed = number + 50 * (split == "test")
+            write(tmp_path / split / f"lens{number}" / "data.npy", pixels(seed))
+    found = scan(tmp_path, folders="objects")
+    assert len(found.of_split("train")) == 4
+    assert [pathlib.Path(error.path).parent.name for error in found.bad] == ["lens4", "lens5"]
+
+
+def test_folders_of_bands_in_folders_of_objects(tmp_path):
+    for index, band in itertools.product(range(6), "gri"):
+        folder = tmp_path / f"lens{index}" / band
+        write(folder / "data.npy", pixels(10 * index + ord(band)))
+        write(folder / "noise_map.npy", 0.1 + pixels(500 + 10 * index + ord(band)))
+    names = tuple(f"{band}_data" for band in "gri")
+    sigmas = tuple(f"{band}_noise_map" for band in "gri")
+    found = scan(tmp_path, rules=PlaneRules(names, sigmas, bands="channels"))
+    assert (len(found.images), found.image_shape) == (6, (SIDE, SIDE, 3))
+    assert found.has_variance
+    found = scan(tmp_path, files="*/data.npy", folders="objects")
+    assert len(found.images) == 18
+    assert all(len(splits) == 1 for splits in sides(found).values())
+    assert len(sides(found)) == 6
+
+
+def test_files_of_bands_with_errors_and_flags_of_their_own(tmp_path):
+    for index, band in itertools.product(range(6), "gr"):
+        image = pixels(10 * index + ord(band)).astype("f4")
+        flags = np.zeros((SIDE, SIDE), np.uint8)
+        flags[index, 2] = 1
+        hdus = [fits.ImageHDU(image, name="IMAGE"), fits.ImageHDU(1 + image, name="VARIANCE")]
+        hdus.append(fits.ImageHDU(flags, name="MASK"))
+        fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(tmp_path / f"x{index}_{band}.fits")
+    rules = PlaneRules(("g", "r"), ("VARIANCE",), ("auto",), bands="channels")
+    found = scan(tmp_path, group="(x[0-9])_", rules=rules)
+    assert (found.image_shape, found.has_variance) == ((SIDE, SIDE, 2), True)
+    assert {image.masked for image in found.images} == {2}
+
+
+def test_stacks_in_folders_with_the_same_names_are_asked_about(tmp_path):
+    for index in range(4):
+        write(tmp_path / f"class{index}" / "images.npy", pixels(index, (10, SIDE, SIDE)))
+    with pytest.raises(DataError, match=r"holds several images; set data\.folders=classes"):
+        scan(tmp_path)
+    assert len(scan(tmp_path, folders="classes").class_names) == 4
+
+
+def test_files_called_like_splits_are_asked_about(tmp_path):
+    for name in ("train", "test"):
+        write(tmp_path / f"{name}.npy", pixels(len(name), (10, SIDE, SIDE)))
+    with pytest.raises(DataError, match=r"called like splits \(train\.npy, test\.npy\)"):
+        scan(tmp_path)
+
+
+def test_other_planes_in_other_files_are_asked_about(tmp_path):
+    for index in range(6):
+        planes = {"G": pixels(index), "R": pixels(50 + index)}
+        planes["G" if index % 2 else "R"][:] = 0
+        np.savez(tmp_path / f"{index}.npz", **planes)
+    with pytest.raises(DataError, match="different planes look like images in different files"):
+        scan(tmp_path)
+
+
+@pytest.mark.parametrize("planes", [("g", "z"), ("g", "r", "x")])
+def test_planes_of_which_only_some_are_files_are_refused(tmp_path, planes):
+    write_bands(tmp_path)
+    with pytest.raises(ConfigError, match="the files of an object are called g, i, r"):
+        scan(tmp_path, group="(.*)_[gri]", rules=PlaneRules(planes, bands="channels"))
+
+
 # The table --------------------------------------------------------------------------------------
 
 
@@ -282,7 +363,7 @@ def test_a_column_of_the_table_names_the_objects(tmp_path):
         (("file,z", "00.npy,1"), "has no column lens"),
         (("lens", "J1"), "has no column file"),
         (("file,lens", "00.npy,"), "line 2: file or lens is empty"),
-        (("file,lens", "00.npy,J1"), r"01\.npy: has no line in"),
+        (("file,lens", "00.npy,J1"), r"01\.npy: has no line 01\.npy in"),
     ],
 )
 def test_a_table_that_does_not_fit(tmp_path, lines, words):
@@ -299,6 +380,13 @@ def test_a_stack_with_more_rows_than_the_table(tmp_path):
     write(tmp_path / "stack.npy", pixels(50, (8, SIDE, SIDE)))
     write_table(tmp_path, "file,lens", *(f"stack.npy,K{index}" for index in range(6)))
     with pytest.raises(BadFileError, match="more images than the 6 lines"):
+        scan(tmp_path, group="lens")
+
+
+def test_a_stack_with_fewer_rows_than_the_table(tmp_path):
+    write(tmp_path / "stack.npy", pixels(50, (8, SIDE, SIDE)))
+    write_table(tmp_path, "file,lens", *(f"stack.npy,K{index}" for index in range(9)))
+    with pytest.raises(BadFileError, match="has 8 images, but the table has 9 lines for it"):
         scan(tmp_path, group="lens")
 
 
