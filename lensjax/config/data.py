@@ -67,8 +67,10 @@ class DataConfig:
         objects, which file of an object is which plane. () if each file has one.
       variance_planes: the planes with the variance of each of `planes`, in their order, or one
         pattern; `auto` finds them by name. Standard deviations (RMS, ERR) are squared, and weights
-        (WHT, IVAR) inverted. () for none.
-      mask_planes: the same for masks and flags; masked pixels carry no loss.
+        (WHT, IVAR) inverted; where a name does not say what it is, write it behind it, such as
+        `wt=variance`, `=sigma` or `=weight`. () for none.
+      mask_planes: the same for masks and flags, with `=bad` or `=good`; masked pixels carry no
+        loss.
       mask_bits: the bits of a mask that mark a pixel as bad, added up, such as 16 + 4096; 0 if
         every value but 0 does.
       bands: whether several `planes` are images of their own (`images`) or the channels of one
