@@ -272,6 +272,12 @@ def _fits_writer(
     facts = [fits.Card(*card) for card in _fact_cards(description)]
     axes = [fits.Card(*card) for card in _axis_cards(description.info)]
     extensions = extension_names(split.info.band_names or [""] * split.info.image_shape[-1])
+    # The zero point of the set, where there is one, is among the facts.
+    shift = 2.5 * math.log10(description.factor)
+    known = () if description.zero_point_mag is not None else split.info.band_zero_points_mag
+    zero_points = [
+        fits.Card("MAGZERO", value + shift, "magnitude of the value 1") for value in known
+    ]
     names = split.info.parameter_names
     class_names = _class_names(split)
     exposure = names.index("exposure_time_s") if "exposure_time_s" in names else None
@@ -307,6 +313,7 @@ def _fits_writer(
             for channel, (plane, band, name) in enumerate(named):
                 # As a card, because astropy's own argument writes capitals.
                 own = [fits.Card("EXTNAME", name), fits.Card("BAND", _ascii(band))]
+                own += zero_points[channel : channel + 1]
                 header = fits.Header([*facts, *axes, *cards, *own])
                 units += [fits.ImageHDU(plane, header), *further(planes, channel, name)]
         fits.HDUList(units).writeto(path, output_verify="exception")

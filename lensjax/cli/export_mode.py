@@ -110,6 +110,7 @@ def _generated_source(workdir: pathlib.Path) -> Source:
             "class_names": tuple(dataset["class_names"]),
             "parameter_names": (),
             "band_names": tuple(dataset.get("band_names", ())),
+            "band_zero_points_mag": tuple(dataset.get("band_zero_points_mag", ())),
             "split_sizes": {GENERATED_PART: len(images)},
             "image_shape": shape,
         }

@@ -33,6 +33,7 @@ class DatasetInfo:
       masked: whether pixels without a measurement stand as NaN in the images.
       integer: whether every pixel is a whole number.
       band_names: the bands of the channels, C of them; empty where they have no names.
+      band_zero_points_mag: magnitude of one `flux_unit` in each band; empty where one is not known.
       has_variance: whether each pixel has a variance.
     """
 
@@ -52,6 +53,7 @@ class DatasetInfo:
     masked: bool = False
     integer: bool = False
     band_names: tuple[str, ...] = ()
+    band_zero_points_mag: tuple[float, ...] = ()
     has_variance: bool = False
 
     @property

@@ -105,7 +105,8 @@ class PreparedSet:
         values["fingerprint"] = self.fingerprint
         values["class_names"] = tuple(metadata["class_names"])
         values["parameter_names"] = tuple(metadata["parameter_names"])
-        values["band_names"] = tuple(metadata.get("band_names", ()))
+        for name in ("band_names", "band_zero_points_mag"):
+            values[name] = tuple(metadata.get(name, ()))
         return DatasetInfo(
             name=self.name,
             split_sizes={key: split.num_examples for key, split in builder.info.splits.items()},

@@ -117,8 +117,9 @@ def load_data(
       lowest y, in the order of the set; and the table of labels and parameters, see
       `lensjax.data.tables.make_table`. Pixels that a mask marks as bad are NaN. With `with_planes`
       the images have there what the files hold, and two more arrays follow: the variance, float32
-      `[N, H, W, C]`, flux squared (of weights: their inverse), infinite where nothing was measured, None for a set without
-      variances; and the mask, bool `[N, H, W, C]`, True for bad pixels, None where there are none.
+      `[N, H, W, C]`, flux squared (of weights their inverse), infinite where nothing was
+      measured, None for a set without variances; and the mask, bool `[N, H, W, C]`, True for bad
+      pixels, None where there are none.
 
     Raises:
       lensjax.errors.ConfigError: for a field of `data` that is not allowed.

@@ -126,6 +126,7 @@ def _describe(split: Split, scaling: Scaling, image_shape: tuple[int, int, int])
         "class_names": list(info.class_names),
         "image_shape": list(image_shape),
         "band_names": list(info.band_names),
+        "band_zero_points_mag": list(info.band_zero_points_mag),
         "flux_unit": info.flux_unit,
         "pixel_scale_arcsec": info.pixel_scale_arcsec,
         "psf_fwhm_arcsec": info.psf_fwhm_arcsec,

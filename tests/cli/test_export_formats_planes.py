@@ -12,6 +12,7 @@ fits = pytest.importorskip("astropy.io.fits")
 h5py = pytest.importorskip("h5py")
 
 BANDS = ("VIS", "NIR_Y")
+ZERO_POINTS = [fits.Header({"MAGZERO": value}) for value in (24.6, 29.9)]
 
 
 @pytest.fixture(params=[1, 2], ids=["one band", "two bands"])
@@ -26,7 +27,7 @@ def data(request, tmp_path):
             flags = np.zeros((SIDE, SIDE), np.int16)
             flags[index, number] = 1
             hdus += [
-                fits.ImageHDU(pixels(seed).astype("f4"), name=name),
+                fits.ImageHDU(pixels(seed).astype("f4"), ZERO_POINTS[number], name=name),
                 fits.ImageHDU((0.1 + pixels(100 + seed)).astype("f4"), name=f"{name}_RMS"),
                 fits.ImageHDU(flags, name=f"{name}_DQ"),
             ]
@@ -62,6 +63,17 @@ def test_fits_comes_back_through_the_reader(tmp_path, data):
     rows = [int(np.argmin(np.abs(before[0][:, 0, 0, 0] - x[0, 0, 0]))) for x in again[0]]
     for first, second in zip(before, again, strict=True):
         np.testing.assert_array_equal(first[rows], second)
+
+
+def test_each_band_has_its_zero_point(tmp_path, data):
+    path = min(export(tmp_path, data, "fits").rglob("*.fits"))
+    with fits.open(path) as hdus:
+        if len(data["planes"]) == 1:
+            assert hdus[0].header["MAGZERO"] == pytest.approx(24.6)
+            assert [hdu.name for hdu in hdus[1:]] == ["VARIANCE", "MASK"]
+        else:
+            assert [hdus[name].header["MAGZERO"] for name in BANDS] == pytest.approx([24.6, 29.9])
+            assert "MAGZERO" not in hdus["VIS_VARIANCE"].header
 
 
 def test_hdf5_and_npy_hold_the_three_planes(tmp_path, data):

@@ -138,6 +138,7 @@ class DeeplenseFolder(OrderedBuilder):
                     and any(image.not_finite for image in scan.images)
                 ),
                 band_names=list(scan.band_names),
+                band_zero_points_mag=list(scan.band_zero_points_mag),
                 has_variance=scan.has_variance,
                 minimum=min(image.minimum for image in train),
                 maximum=max(image.maximum for image in train),

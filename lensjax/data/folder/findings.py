@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from lensjax.data.folder.entries import Listing
+from lensjax.data.folder.grouping import TABLE
 from lensjax.data.folder.image import ScannedImage, Statement
 from lensjax.errors import printable_name
 
@@ -130,8 +131,21 @@ def _masks(images: Sequence[ScannedImage]) -> Iterator[str]:
         )
 
 
+def _table(listing: Listing, grouped: bool) -> Iterator[str]:
+    """A table that nobody reads, which may say which images show one object."""
+    if (listing.root / TABLE).is_file() and not grouped:
+        yield (
+            f"{TABLE} is not read; if a column of it names the object of each image, set "
+            "data.group to that column"
+        )
+
+
 def warnings_of(
-    images: Sequence[ScannedImage], listing: Listing, statements: Iterable[Statement]
+    images: Sequence[ScannedImage],
+    listing: Listing,
+    statements: Iterable[Statement],
+    *,
+    grouped: bool,
 ) -> tuple[str, ...]:
     """Lists what a user should look at, a line each; nothing of it is an error.
 
@@ -139,6 +153,7 @@ def warnings_of(
       images: those that are taken.
       listing: their files.
       statements: what the files state about them.
+      grouped: whether the user says which images show one object.
     """
     names, statements = _Names(images, listing), list(statements)
     lines = [
@@ -147,5 +162,6 @@ def warnings_of(
         *_copies(images, names),
         *_masks(images),
         *_differing_facts(statements),
+        *_table(listing, grouped),
     ]
     return tuple(lines)

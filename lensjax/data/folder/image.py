@@ -30,6 +30,7 @@ class Statement(NamedTuple):
       zero_point_mag: magnitude of one flux unit.
       parameter_names: names of its parameters, sorted.
       band_names: the bands of its channels; empty where they have no names.
+      band_zero_points_mag: magnitude of one flux unit in each band; empty where a band has none.
     """
 
     flux_unit: str | None
@@ -38,6 +39,7 @@ class Statement(NamedTuple):
     zero_point_mag: float | None
     parameter_names: tuple[str, ...]
     band_names: tuple[str, ...] = ()
+    band_zero_points_mag: tuple[float, ...] = ()
 
 
 class BlankImageError(BadFileError):
@@ -194,6 +196,12 @@ def digest_of(pixels: np.ndarray) -> bytes:
     return digest.digest()
 
 
+def _band_zero_points(image: FileImage) -> tuple[float, ...]:
+    common = image.parameters.get("zero_point_mag")
+    found = [image.parameters.get(f"zero_point_mag_{band}", common) for band in image.band_names]
+    return tuple(value for value in found if value is not None) if None not in found else ()
+
+
 def _statement_of(image: FileImage) -> Statement:
     return Statement(
         image.flux_unit,
@@ -202,6 +210,7 @@ def _statement_of(image: FileImage) -> Statement:
         image.parameters.get("zero_point_mag"),
         tuple(sorted(image.parameters)),
         image.band_names,
+        _band_zero_points(image),
     )
 
 

@@ -37,6 +37,10 @@ def _common(values: set[float | None]) -> float | None:
     return numbers[0]
 
 
+def _common_tuple(values: set[tuple[float, ...]]) -> tuple[float, ...]:
+    return next(iter(values)) if len(values) == 1 else ()
+
+
 @dataclasses.dataclass(frozen=True)
 class Scan:
     """A folder whose images were all read once.
@@ -56,6 +60,7 @@ class Scan:
       integer: whether every pixel of every image is a whole number.
       fingerprint: identifies the images that are taken, and how they are read.
       band_names: the bands of the channels; empty where they have no names.
+      band_zero_points_mag: magnitude of one flux unit in each band, where all images agree.
       has_variance: whether every pixel has a variance.
       has_mask: whether images have masks.
       warnings: what a user should look at, a line each.
@@ -77,6 +82,7 @@ class Scan:
     integer: bool
     fingerprint: str
     band_names: tuple[str, ...] = ()
+    band_zero_points_mag: tuple[float, ...] = ()
     has_variance: bool = False
     has_mask: bool = False
     warnings: tuple[str, ...] = ()
@@ -239,7 +245,7 @@ def _fingerprint(images: Iterable[ScannedImage], class_names: Sequence[str]) -> 
     digest = hashlib.sha256(repr((READER_VERSION, tuple(class_names))).encode())
     for image in images:
         digest.update(image.digest)
-        *facts, band_names = image.statement
+        *facts, band_names, _ = image.statement
         said = (image.split, image.class_name, *facts, image.parameters_digest)
         digest.update(repr(said).encode())
         if band_names or image.planes_digest:  # as in version 0.2 without them
@@ -314,9 +320,12 @@ def _scan_of(
         integer=all(image.is_integer for image in images),
         fingerprint=_fingerprint(images, names),
         band_names=next(iter({statement.band_names for statement in statements})),
+        band_zero_points_mag=_common_tuple(
+            {statement.band_zero_points_mag for statement in statements}
+        ),
         has_variance=bool(reading.rules.variance_planes),
         has_mask=bool(reading.rules.variance_planes or reading.rules.mask_planes),
-        warnings=warnings_of(images, listing, statements),
+        warnings=warnings_of(images, listing, statements, grouped=reading.group is not None),
         unread=dict(planes.unread),
         companions=dict(planes.companions),
     )
