@@ -60,10 +60,12 @@ def masked_errors(
     keys: Array,
     patch_size: int,
     normalise: bool,
+    measured: Array | None = None,
 ) -> Array:
     """The mean squared error over the unseen patches of each image, float32 `[B]`.
 
-    Pixels of a patch beyond the image do not count; a patch weighs as much as its other pixels.
+    Pixels of a patch beyond the image, or without a measurement, do not count; a patch weighs as
+    much as its other pixels.
 
     Args:
       apply_fn: the autoencoder.
@@ -72,6 +74,7 @@ def masked_errors(
       keys: typed keys `[B]`.
       patch_size: side of a patch in pixels.
       normalise: whether each target patch has mean 0 and variance 1.
+      measured: the pixels that were measured, bool `[B, H, W, C]`; None for all.
     """
     target = to_patches(images, patch_size)
     inside = pixels_inside(images.shape[1:], patch_size)
@@ -79,6 +82,12 @@ def masked_errors(
         target = normalised(target, inside)
     output = apply_fn(params, images, keys)
     squares, unseen = jnp.square(output.patches - target), ~output.seen
+    if measured is not None:
+        counted = unseen[..., None] & to_patches(measured, patch_size)
+        if inside is not None:
+            counted &= inside[None]
+        total = jnp.sum(squares, axis=(1, 2), where=counted)
+        return total / jnp.maximum(jnp.sum(counted, axis=(1, 2)), 1)
     if inside is not None:
         counted = unseen[..., None] & inside[None]
         return jnp.mean(squares, axis=(1, 2), where=counted)
@@ -90,7 +99,9 @@ def make_masked_loss_fn(apply_fn: MaskedFn, patch_size: int, normalise: bool) ->
 
     def loss_fn(params: Any, batch: Batch, keys: Array, places: Places | None = None) -> Array:
         del places
-        errors = masked_errors(apply_fn, params, batch.image, keys, patch_size, normalise)
+        errors = masked_errors(
+            apply_fn, params, batch.image, keys, patch_size, normalise, batch.measured
+        )
         return jnp.mean(errors)
 
     return loss_fn

@@ -20,6 +20,7 @@ from lensjax.data.dataset import Examples, first_of_each_class
 from lensjax.data.pipeline import to_batch
 from lensjax.devices.chunks import map_chunks
 from lensjax.devices.mesh import on_each_device, put, replicated, rows_of_a_turn
+from lensjax.interfaces import Batch
 from lensjax.metrics.classification import fit_temperature
 from lensjax.models.layers import depth_to_space
 from lensjax.models.mae import denormalised
@@ -123,27 +124,34 @@ class PretrainingWatch:
         self._images = _validation_images(config, data)
         self._names = data.train.info.class_names or ("images",)
         self._bands = data.train.info.bands
+        self._masked = data.train.info.masked
         self._turn = rows_of_a_turn(mesh, len(self._images.labels), _MAX_BATCH)
         self._apply = make_image_fn(config)
         self._errors_fn = on_each_device(self._errors, mesh)
         self._reconstruct_fn = on_each_device(self._reconstruct, mesh)
 
-    def _prepared(self, flux: Array, numbers: Array) -> tuple[Array, Array]:
+    def _prepared(self, flux: Array, numbers: Array) -> tuple[Batch, Array]:
         """Gives images in the model's range and the keys of their masks."""
         keys = prng.keys(prng.key(self._config.seed, "validation mask"), numbers)
-        return to_batch(self._scaling, flux, numbers).image, keys
+        return to_batch(self._scaling, flux, numbers), keys
 
     def _errors(self, params: Any, flux: Array, numbers: Array) -> Array:
-        images, keys = self._prepared(flux, numbers)
+        batch, keys = self._prepared(flux, numbers)
         model = self._config.model
         return masked_errors(
-            self._apply, params, images, keys, model.patch_size, model.normalise_patches
+            self._apply,
+            params,
+            batch.image,
+            keys,
+            model.patch_size,
+            model.normalise_patches,
+            batch.measured if self._masked else None,
         )
 
     def _reconstruct(self, params: Any, flux: Array, numbers: Array) -> tuple[Array, Array]:
         """Gives images with masked patches black, and with masked patches estimated, in flux."""
-        images, keys = self._prepared(flux, numbers)
-        model = self._config.model
+        batch, keys = self._prepared(flux, numbers)
+        images, model = batch.image, self._config.model
         output = self._apply(params, images, keys)
         estimate = output.patches
         if model.normalise_patches:  # brightness and contrast are those of the true patch

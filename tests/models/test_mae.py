@@ -143,6 +143,18 @@ def test_the_loss_is_the_mean_over_unseen_patches_alone(network, normalise):
     )
 
 
+def test_pixels_without_a_measurement_are_no_target(network):
+    params, images, output = network
+    measured = np.random.default_rng(5).random(images.shape) > 0.3
+    patches = np.asarray(to_patches(jnp.asarray(images), 4), np.float64)
+    counted = np.asarray(to_patches(jnp.asarray(measured), 4)) & ~np.asarray(output.seen)[..., None]
+    squares = (np.asarray(output.patches, np.float64) - patches) ** 2
+    expected = [squares[row][counted[row]].mean() for row in range(NUM_IMAGES)]
+    batch = Batch(jnp.asarray(images), jnp.zeros(NUM_IMAGES, jnp.int32), jnp.asarray(measured))
+    loss = make_masked_loss_fn(apply_fn, 4, False)(params, batch, example_keys())
+    assert float(loss) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
 def test_a_patch_of_one_brightness_is_normalised_to_zero():
     patches = np.random.default_rng(0).normal(2.0, 3.0, (2, 3, 400)).astype(np.float32)
     patches[0, 0] = 7.0
