@@ -12,6 +12,7 @@ from lensjax.errors import AmbiguousError, UnusableError
 LAYOUTS = ("auto", "HW", "CHW", "HWC", "NHW", "NHWC", "NCHW")
 BLOCK_BYTES = 2**24  # read at a time from a stack
 _MAX_CHANNELS = 4  # `auto` takes an axis up to this long as channels
+_MANY_CHANNELS = 8  # more are images of a stack without doubt
 _MIN_SIDE = 8
 _MAX_PIXELS = 2**28  # in one image, all channels: 1 GiB as float32
 # The first bytes of a file, its kind, and the suffixes of that kind.
@@ -127,6 +128,14 @@ def _guess_layout(shape: tuple[int, ...]) -> str:
                 f"has the shape {shape}, which may be {first} images or one image of {first} "
                 "channels; set data.layout=CHW (bands of one image) or data.layout=NHW (images of "
                 "their own)",
+                (),
+                (),
+            )
+        if last <= _MANY_CHANNELS and shape[0] == shape[1] >= 4 * last:
+            raise AmbiguousError(
+                f"has the shape {shape}, which may be one image of {last} channels or {first} "
+                f"images of {shape[1]} x {last} pixels; set data.layout=HWC (bands of one image) "
+                "or data.layout=NHW (images of their own)",
                 (),
                 (),
             )

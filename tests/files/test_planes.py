@@ -287,6 +287,14 @@ def test_a_cube_of_a_few_planes_is_asked_about(tmp_path):
     assert image.pixels.shape == (SIDE, SIDE, 5)
 
 
+def test_an_array_of_many_channels_is_asked_about(tmp_path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random((32, 32, 8)))
+    assert "one image of 8 channels or 32 images of 32 x 8 pixels" in refusal(tmp_path / "a.npy")
+    assert len(read(tmp_path / "a.npy", "NHW")) == 32
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random((30, 32, 8)))
+    assert len(read(tmp_path / "a.npy")) == 30
+
+
 def test_many_planes_must_fit_into_memory_together(tmp_path):
     path = write(tmp_path / "a.npz", {f"b{n}": plane(n, 256) for n in range(8)})
     rules = PlaneRules(tuple(f"b{n}" for n in range(8)), bands="channels")

@@ -161,7 +161,9 @@ def _ask_about_folders(files: Sequence[FolderFile]) -> None:
         names[str(file.path.parent)].append(file.path.name)
         if len(names[str(file.path.parent)]) > FEW_NAMES:
             return
-    if may_be_objects(names):
+    are_bands = all(_is_variant(stem_of(name)) for held in names.values() for name in held)
+    same = len(names) > 1 and len({tuple(sorted(held)) for held in names.values()}) == 1
+    if may_be_objects(names) or (are_bands and same):
         shared = sorted({name for held in names.values() for name in held})
         raise DataError(
             f"data.folder: {len(names)} folders have the same file names ({some(shared)}); set "

@@ -170,6 +170,13 @@ def test_many_folders_with_the_same_few_numbers_are_asked_about(tmp_path):
     assert scan(tmp_path, folders="objects").class_names == ()
 
 
+def test_a_few_folders_of_bands_are_asked_about(tmp_path):
+    write_objects(tmp_path, ("g.npy", "r.npy"), num=3)
+    with pytest.raises(DataError, match=r"3 folders have the same file names \(g\.npy, r\.npy\)"):
+        scan(tmp_path)
+    assert len(scan(tmp_path, folders="classes").class_names) == 3
+
+
 def test_classes_that_share_no_names_are_no_objects():
     assert not are_objects({str(number): (f"{number}x.npy",) for number in range(10)})
 
