@@ -41,6 +41,8 @@ def planes_of(tmp_path, folder: str, fields) -> list[np.ndarray]:
         "folder", "train", str(tmp_path / "sets"), folder, with_planes=True, **fields
     )
     images, _, variance, mask = arrays
+    assert variance is not None
+    assert mask is not None
     order = np.argsort(images[:, 0, 0, 0])
     return [images[order], variance[order], mask[order]]
 

@@ -37,7 +37,7 @@ def in_other_units(images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def share_outside(ranges, images: np.ndarray) -> float:
-    return np.mean([bool(reason) for reason in outside(ranges, images.astype(np.float32))])
+    return float(np.mean([bool(reason) for reason in outside(ranges, images.astype(np.float32))]))
 
 
 def test_the_numbers_of_an_image_are_what_their_names_say():

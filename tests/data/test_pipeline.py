@@ -107,6 +107,7 @@ def test_variances_turn_with_their_images():
     batch_fn = make_batch_fn(gather, Scaling("linear", 0.0, 1.0), augment, 0, masked=False)
     batch = batch_fn(jnp.int32(3), whole(6))
     assert batch.variance is None
+    assert batch.weight is not None
     expected = pixel_weights(jnp.square(batch.image), jnp.ones(batch.image.shape, bool))
     np.testing.assert_allclose(batch.weight, expected, 1e-5)
     assert batch.image.shape == (6, 6, 6, 2)

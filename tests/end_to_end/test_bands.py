@@ -140,6 +140,8 @@ def test_planes_come_back_from_the_set(walk):
         variance_planes=("auto",),
         mask_planes=("auto",),
     )
+    assert variance is not None
+    assert mask is not None
     assert images.shape == variance.shape == mask.shape
     np.testing.assert_array_equal(images[mask], 1e9)
     np.testing.assert_allclose(variance, (0.1 * (1 + images)) ** 2, 1e-5)

@@ -175,7 +175,7 @@ def test_copies_and_twins_are_looked_for_in_all_bands(tmp_path):
 
 def test_the_unit_of_a_band_does_not_decide_which_images_are_near():
     images = FRESH.images[:6]
-    other = images * np.float32([1e4, 1.0, 1e-3])
+    other = images * np.array([1e4, 1.0, 1e-3], np.float32)
     found, expected = (memory_measures._balanced(x, x) for x in (other, images))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     one = images[..., :1]

@@ -1,6 +1,7 @@
 """Bands as channels: the same place on the sky, the same unit, facts of each band."""
 
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def refusal(path: pathlib.Path, **rules) -> str:
     return caught.value.reason
 
 
-def sky(shift: float, **more) -> "fits.Header":
+def sky(shift: float, **more) -> Any:
     keys = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.1, "CRVAL2": 2.2}
     keys |= {"CRPIX1": 8.5 + shift, "CRPIX2": 8.5, "CDELT1": -2.8e-5, "CDELT2": 2.8e-5}
     return fits.Header({**keys, **more})

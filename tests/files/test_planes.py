@@ -2,12 +2,12 @@
 
 import pathlib
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lensjax.errors import AmbiguousFileError, BadFileError, UnusableError
-from lensjax.files.file_image import FileImage
 from lensjax.files.image_files import Limits, PlaneRules, read_images
 from lensjax.files.plane_reading import bad_pixels, variance_of
 from lensjax.files.planes import Flags
@@ -25,7 +25,7 @@ def plane(seed: int, side: int = SIDE) -> np.ndarray:
 
 def euclid() -> dict[str, np.ndarray]:
     """Planes like those of a cut-out of Euclid: image, RMS, flags and PSF in two bands."""
-    planes = {}
+    planes: dict[str, np.ndarray] = {}
     for seed, band in enumerate(("VIS", "NIR_H")):
         flags = np.zeros((SIDE, SIDE), np.int32)
         flags[seed, 3] = 2 + seed
@@ -38,7 +38,7 @@ def euclid() -> dict[str, np.ndarray]:
     return planes
 
 
-def write(path: pathlib.Path, planes: dict[str, np.ndarray]) -> pathlib.Path:
+def write(path: pathlib.Path, planes: dict[str, Any]) -> pathlib.Path:
     if path.suffix == ".npz":
         np.savez(path, **planes)
     elif path.suffix == ".h5":
@@ -51,7 +51,7 @@ def write(path: pathlib.Path, planes: dict[str, np.ndarray]) -> pathlib.Path:
     return path
 
 
-def read(path: pathlib.Path, layout: str = "auto", **rules) -> list[FileImage]:
+def read(path: pathlib.Path, layout: str = "auto", **rules) -> list[Any]:
     return list(read_images(path, layout, PlaneRules(**rules)))
 
 

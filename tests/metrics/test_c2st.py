@@ -173,7 +173,9 @@ def test_inputs_are_standardised_on_the_training_part(channels):
 
 def test_each_channel_has_scales_of_its_own_and_one_channel_is_the_image_itself():
     random = np.random.default_rng(3)
-    images = random.exponential(size=(60, 16, 16, 2)).astype(np.float32) * np.float32([1, 1e4])
+    images = random.exponential(size=(60, 16, 16, 2)).astype(np.float32) * np.array(
+        [1, 1e4], np.float32
+    )
     rms, median = c2st._scales(images)
     np.testing.assert_allclose(rms, np.sqrt((images**2).mean(axis=(0, 1, 2))), rtol=1e-5)
     np.testing.assert_allclose(median, np.median(images, axis=(0, 1, 2)), rtol=1e-5)

@@ -1,6 +1,7 @@
 """`dataset.json`: which constants and ranges are taken, and which are refused under their name."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,12 @@ def test_ranges_of_flux_may_be_missing_and_must_fit(tmp_path):
     assert read(tmp_path, dataset(1))["flux_ranges"] == []
     bounds = {name: [[0.0, 1.0]] for name in FEATURES}
     assert read(tmp_path, dataset(1, flux_ranges=[bounds]))["flux_ranges"] == [bounds]
-    for wrong in ({}, [1], [bounds | {"peak": [[0.0, 1.0]] * 2}], [bounds | {"peak": 1.0}]):
+    wrongs: tuple[Any, ...] = (
+        {},
+        [1],
+        [bounds | {"peak": [[0.0, 1.0]] * 2}],
+        [bounds | {"peak": 1.0}],
+    )
+    for wrong in wrongs:
         with pytest.raises(WorkdirError, match=r"flux_ranges is .*of 1 channels under mean, peak"):
             read(tmp_path, dataset(1, flux_ranges=wrong))

@@ -68,5 +68,6 @@ def test_each_band_has_its_constants_in_the_file(tmp_path):
     scaling = claim_dataset(
         tmp_path, split, info.image_shape, lambda split: scaling_of_images(split, CONFIG.data)
     )
+    assert isinstance(scaling.spread, tuple)
     assert scaling.spread[1] == pytest.approx(100 * scaling.spread[0], rel=1e-6)
     assert read_dataset(tmp_path)["scaling"]["spread"] == list(scaling.spread)

@@ -1,5 +1,7 @@
 """Variances and masks of a user's files: stored, read back, and weighed in the loss."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from folder_support import SIDE, pixels, prepare
@@ -12,7 +14,7 @@ from lensjax.files.planes import PlaneRules
 fits = pytest.importorskip("astropy.io.fits")
 
 NUM = 8
-OPTIONS = {"variance_planes": ("ERR",), "mask_planes": ("DQ",)}
+OPTIONS: dict[str, Any] = {"variance_planes": ("ERR",), "mask_planes": ("DQ",)}
 
 
 def planes_of(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -46,6 +48,8 @@ def test_all_three_planes_come_back(root, tmp_path):
         images, table, variance, mask = lensjax.load_data(
             "folder", split, sets, str(root), with_planes=True, **OPTIONS
         )
+        assert variance is not None
+        assert mask is not None
         masked, _ = lensjax.load_data("folder", split, sets, str(root), **OPTIONS)
         assert len(images) == len(table) == len(variance) == len(mask)
         for place in range(len(images)):

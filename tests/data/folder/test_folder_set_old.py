@@ -4,7 +4,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -93,11 +93,12 @@ def gaps(root: pathlib.Path) -> None:
         write(root / f"{index}.npy", image)
 
 
-FOLDERS: dict[str, Callable[[pathlib.Path], None]] = {
-    make.__name__: make
-    for make in (flat, classes, published, own_splits, copies, stack, labelled, channels)
-} | {make.__name__: make for make in (integers, science, gaps)}
-READINGS = {"gaps": {"nan_policy": "mask"}, "stack": {"test_share": 0.3}}
+_MAKERS: tuple[Callable[..., None], ...] = (
+    *(flat, classes, published, own_splits, copies, stack, labelled, channels),
+    *(integers, science, gaps),
+)
+FOLDERS = {make.__name__: make for make in _MAKERS}
+READINGS: dict[str, dict[str, Any]] = {"gaps": {"nan_policy": "mask"}, "stack": {"test_share": 0.3}}
 
 
 @pytest.mark.parametrize("name", STORED)
