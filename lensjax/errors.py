@@ -73,15 +73,17 @@ class UnusableError(UserError, ValueError):
 
 
 class AmbiguousError(UnusableError):
-    """A file with several planes that could be images, of which nobody has said which to take.
+    """A file that can be read in more than one way, of which the user has to choose one.
 
     Args:
       reason: what is in the file, and which field decides.
-      planes: descriptions of all planes.
+      planes: descriptions of all planes, if the question is which of them are images.
       names: of those that could be images, as the field takes them.
     """
 
-    def __init__(self, reason: str, planes: tuple[str, ...], names: tuple[str, ...]) -> None:
+    def __init__(
+        self, reason: str, planes: tuple[str, ...] = (), names: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(reason)
         self.planes = planes
         self.names = names

@@ -114,6 +114,20 @@ def check_shape(shape: tuple[int, ...]) -> None:
         raise UnusableError("is damaged: it states a shape that no array has")
 
 
+def layout_question(shape: tuple[int, ...], readings: str, layout: str) -> AmbiguousError:
+    """The error that asks whether an array has the bands of one image, or images of their own.
+
+    Args:
+      shape: its shape.
+      readings: what it may be.
+      layout: the layout of one image with bands.
+    """
+    return AmbiguousError(
+        f"has the shape {shape}, which may be {readings}; set data.layout={layout} (bands of one "
+        "image) or data.layout=NHW (images of their own)"
+    )
+
+
 def _guess_layout(shape: tuple[int, ...]) -> str:
     if len(shape) == 2:
         return "HW"
@@ -124,21 +138,11 @@ def _guess_layout(shape: tuple[int, ...]) -> str:
         if last <= _MAX_CHANNELS < min(shape[:2]):
             return "HWC"
         if first <= _MAX_CHANNELS < min(shape[1:]):
-            raise AmbiguousError(
-                f"has the shape {shape}, which may be {first} images or one image of {first} "
-                "channels; set data.layout=CHW (bands of one image) or data.layout=NHW (images of "
-                "their own)",
-                (),
-                (),
-            )
+            said = f"{first} images or one image of {first} channels"
+            raise layout_question(shape, said, "CHW")
         if last <= _MANY_CHANNELS and shape[0] == shape[1] >= 4 * last:
-            raise AmbiguousError(
-                f"has the shape {shape}, which may be one image of {last} channels or {first} "
-                f"images of {shape[1]} x {last} pixels; set data.layout=HWC (bands of one image) "
-                "or data.layout=NHW (images of their own)",
-                (),
-                (),
-            )
+            said = f"one image of {last} channels or {first} images of {shape[1]} x {last} pixels"
+            raise layout_question(shape, said, "HWC")
         return "NHW"
     if len(shape) == 4 and last <= _MAX_CHANNELS:
         return "NHWC"

@@ -18,6 +18,7 @@ from lensjax.files.file_image import (
     FileImage,
     convert_blocks,
     images_per_block,
+    layout_question,
     resolve_layout,
     stack_shape,
 )
@@ -167,13 +168,8 @@ def _blocks(hdu: Any, shape: tuple[int, ...], blank: int | None) -> Iterator[np.
 def _check_cube(shape: tuple[int, ...], layout: str) -> None:
     """Asks whether a cube of a few planes has bands or images of their own."""
     if layout == "auto" and len(shape) == 3 and _FEWEST < shape[0] <= _MOST < min(shape[1:]):
-        raise AmbiguousError(
-            f"has the shape {shape}, which may be one image of {shape[0]} bands or {shape[0]} "
-            "images; set data.layout=CHW (bands of one image) or data.layout=NHW (images of their "
-            "own)",
-            (),
-            (),
-        )
+        said = f"one image of {shape[0]} bands or {shape[0]} images"
+        raise layout_question(shape, said, "CHW")
 
 
 def _read_hdu(

@@ -71,7 +71,6 @@ def _images(planes: Sequence[Plane], rules: PlaneRules, sample: SampleFn) -> lis
             f"holds no image, by the names of its planes: {listed(planes)}; if one of them is an "
             "image, set data.planes",
             described,
-            (),
         )
     if len(candidates) > 1:
         candidates = [plane for plane in candidates if _is_picture(plane, sample)] or candidates
@@ -153,9 +152,7 @@ def _kind(plane: Plane, said: str | None, field: str, kinds: Sequence[str]) -> s
     words = "=variance, =sigma or =weight" if kinds is VARIANCES else "=bad or =good"
     raise AmbiguousError(
         f"has the plane {plane} ({field}), whose name says {kind or 'nothing'}; write what it "
-        f"holds behind its name: {words}",
-        (),
-        (),
+        f"holds behind its name: {words}"
     )
 
 

@@ -185,6 +185,11 @@ def _identity(folder: pathlib.Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def _relative(path: pathlib.Path, place: _Place, root: pathlib.Path) -> str:
+    """A path below the user's folder, without the folders of splits."""
+    return path.relative_to(root if place.split is None else place.folder).as_posix()
+
+
 def _folder_file(
     found: Found,
     place: _Place,
@@ -194,8 +199,7 @@ def _folder_file(
 ) -> FolderFile:
     path, status = found
     stamps = status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    base = root if place.split is None else place.folder
-    relative = path.relative_to(base).as_posix()
+    relative = _relative(path, place, root)
     return FolderFile(path, place.split, class_name, *stamps, relative, object_name)
 
 
@@ -251,9 +255,8 @@ def _by_object(walk: Walk, place: _Place, above: frozenset[tuple[int, int]]) -> 
                 "the folder of its object"
             )
         # An object may have a folder for each of its bands. Classes may number theirs alike.
-        deeper = len(folders) - 1
-        parts = _folder_file(found, place, class_name, walk.root).relative.split("/")
-        name = "/".join(parts[: len(parts) - 1 - deeper])
+        parts = _relative(found.path, place, walk.root).split("/")
+        name = "/".join(parts[: -len(folders)])
         files.append(_folder_file(found, place, class_name, walk.root, name))
     return files
 

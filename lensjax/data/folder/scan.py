@@ -178,13 +178,13 @@ def _stacks_question(file: FolderFile, listing: Listing) -> DataError:
 
 def _planes_question(questions: Sequence[AmbiguousFileError]) -> DataError:
     """Asks which planes are images, with all that the files have."""
+    first = questions[0]
+    if not first.names:  # it is about something else, such as the axes
+        return first
     counts = collections.Counter(plane for error in questions for plane in error.planes)
     lines = [f"  {plane} in {number:,} files" for plane, number in counts.most_common(_PLANES)]
     if len(counts) > _PLANES:
         lines.append(f"  and {len(counts) - _PLANES} more")
-    first = questions[0]
-    if not first.names:  # it is about something else, such as the axes
-        return first
     names = ",".join(first.names[:_SHOWN])
     return DataError(
         f"data.folder: {len(questions):,} files have several planes that could be images, such as "
