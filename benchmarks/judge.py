@@ -53,11 +53,18 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_config(data: str, per_class: int, measures: str, cache: str | None = None) -> Config:
-    """The configuration of an evaluation without a run."""
+def make_config(
+    data: str, per_class: int, measures: str, cache: str | None = None, **settings: int
+) -> Config:
+    """The configuration of an evaluation without a run; `settings` are fields of `evaluate`."""
     values = to_dict(Config())
     values["data"]["name"] = data
-    values["evaluate"] |= {"num_images": per_class, "measures": measures, "cache": cache}
+    values["evaluate"] |= {
+        "num_images": per_class,
+        "measures": measures,
+        "cache": cache,
+        **settings,
+    }
     return from_config_dict(values)
 
 

@@ -13,7 +13,7 @@ from lensjax.config import EvaluateConfig
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.dataset import LensSplit
 from lensjax.evaluation import taught_measures
-from lensjax.evaluation.checks import LEAST_P, check_row
+from lensjax.evaluation.checks import LEVEL, check_row
 from lensjax.evaluation.real import first_places
 from lensjax.evaluation.rows import Row, Setting
 from lensjax.evaluation.taught_measures import (
@@ -259,6 +259,6 @@ def test_the_probability_is_that_of_one_more_draw(accuracy):
 
 def test_trainings_that_agree_by_chance_are_not_taken_for_exact():
     alike = known([1.0] * 6, error=0.003)
-    assert probability_of_so_low(0.99, alike, 6) > LEAST_P
-    assert probability_of_so_low(0.97, alike, 6) < LEAST_P
+    assert probability_of_so_low(0.99, alike, 6) > LEVEL
+    assert probability_of_so_low(0.97, alike, 6) < LEVEL
     assert probability_of_so_low(1.0, alike, 6) == 0.5
