@@ -35,6 +35,7 @@ from lensjax.metrics.corruptions import CORRUPTIONS, RealImages, corrupt
 from lensjax.run import datasets, provenance
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "judge.json"
+PERFECT_SETS = RESULTS.with_name("perfect_sets.md")
 TABLE = pathlib.Path(__file__).parent.parent / "docs" / "judge.md"
 
 
@@ -114,7 +115,7 @@ def _cells(found: Sequence[Check], names: Sequence[str]) -> list[str]:
     """For each measure how many of its goals are missed."""
     cells = []
     for name in names:
-        goals = [one for one in found if one.name.startswith(name)]
+        goals = [one for one in found if one.name.startswith(name) and one.outcome != "no power"]
         missed = sum(one.outcome == "missed" for one in goals)
         cells.append(f"**{missed}**/{len(goals)}" if missed else f"0/{len(goals)}" if goals else "")
     return cells
@@ -144,8 +145,9 @@ def _table(checks: Mapping[str, Sequence[Check]], per_class: int, data: str) -> 
         "`--mode=evaluate` against other real images. `python benchmarks/judge.py",
         f"--images-per-class={per_class}` makes this page; the value of every goal is in",
         "`benchmarks/results/judge.json`. The controls have no fault, so a goal that they miss is",
-        "a false alarm. Each cell shows the missed goals and all goals of a measure. `inception`",
-        "needs its weights and `hole` needs a training with a hole, so they are left out.",
+        "a false alarm. Each cell shows the missed goals and all goals of a measure that have",
+        "power. `inception` needs its weights and `hole` needs a training with a hole, so they are",
+        "left out.",
         "",
         f"| fault | {' | '.join(names)} |",
         f"|---|{'--:|' * len(names)}",
@@ -163,7 +165,7 @@ def _table(checks: Mapping[str, Sequence[Check]], per_class: int, data: str) -> 
     lines += [
         f"| {_what(name)} | {_first_missed(found) or '-'} |" for name, found in checks.items()
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", "## Perfect sets", "", PERFECT_SETS.read_text()])
 
 
 def _from_results() -> None:
@@ -174,7 +176,10 @@ def _from_results() -> None:
 
 def _known_checks(content: Mapping[str, Any]) -> dict[str, list[Check]]:
     return {
-        name: [Check(**{**one, "value": _number(one["value"])}) for one in found]
+        name: [
+            Check(**{**one, "value": _number(one["value"]), "limit": _number(one["limit"])})
+            for one in found
+        ]
         for name, found in content["checks"].items()
     }
 
