@@ -35,7 +35,7 @@ class Splits:
     """Stands for the splits of a set on disk."""
 
     def __init__(self, test: LensSplit, train: LensSplit) -> None:
-        self.test, self._train = test, train
+        self.test, self._train, self.per_class = test, train, NUM
 
     def train(self, num):
         places = first_places(self._train, num)
@@ -223,7 +223,12 @@ def test_every_class_must_have_enough_images(tmp_path):
     few = Row(
         "few", TEST.images[: 3 * LEAST_IMAGES - 1], TEST.labels[: 3 * LEAST_IMAGES - 1], setting
     )
-    assert taught(few, real, setting, LESSON) == {}
+    assert taught(few, real, setting, LESSON) == {
+        "as they are": {"num_images": 3 * LEAST_IMAGES - 1}
+    }
+    assert outcomes({"few": taught(few, real, setting, LESSON)}, "few") == {
+        "taught, as they are: accuracy": "no power"
+    }
     unlabelled = Row("some", TEST.images, np.full(len(TEST), 3, np.int32), setting)
     assert taught(unlabelled, real, setting, LESSON) == {}
 
