@@ -128,6 +128,8 @@ def _loop(run: Begun, ready: Ready, stop: StopRequest) -> TrainState:
         scores = monitor.draw_samples(step, sampling_params(state, ema)) if due.samples else None
         stops_early = False
         if due.line:
+            run.check_there()
+            run.checkpoints.check()
             params = sampling_params(state, ema) if due.validation else None
             values = monitor.write_line(step, params, scores)
             _check_finite(state)
@@ -143,6 +145,7 @@ def _loop(run: Begun, ready: Ready, stop: StopRequest) -> TrainState:
         if due.checkpoint or stops_early:
             progress.pause()
             _check_finite(state)
+            monitor.flush()
             run.checkpoints.save(step, state)
             progress.go_on()
         if due.last or stops_early:
