@@ -56,6 +56,7 @@ def _errors_explained(folder: CheckpointFolder, step: int) -> Iterator[None]:
     except _NOT_OF_THE_DISK:
         raise
     except Exception as error:
+        folder.check_there(step)
         raise folder.not_written(step, error) from error
 
 
@@ -188,10 +189,11 @@ class Checkpoints:
         except MemoryError:
             raise
         except Exception as error:
+            self._folder.check_there(step)
             raise CheckpointError(
-                f"checkpoint {step} in {self._directory} cannot be read back ({reason_of(error)}); "
-                "the disk or its connection loses data. Older checkpoints are kept; to go on from "
-                "them, run the same command again, perhaps with another --workdir"
+                f"checkpoint {step} in {self._directory} cannot be read back ({reason_of(error)}): "
+                "its files were changed or removed, or the disk loses data. Older checkpoints are "
+                "kept; to go on from them, run the same command again"
             ) from error
 
     def _settle(self) -> None:
@@ -353,9 +355,8 @@ class Checkpoints:
         """
         pending, self._pending = self._pending, None
         error = pending.error() if pending else None
-        try:
+        with contextlib.suppress(Exception):  # of a save, which was raised before or is now
             self._manager.close()
-        finally:
-            self._folder.close()
-            if error is not None:
-                raise error
+        self._folder.close()
+        if error is not None:
+            raise error

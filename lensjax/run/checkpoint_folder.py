@@ -111,6 +111,18 @@ class CheckpointFolder:
             return f"{free} free, {_in_words(self._needed)} needed, as the last one took"
         return f"{free} free, about {_in_words(self._state_bytes)} needed"
 
+    def check_there(self, step: int) -> None:
+        """Raises CheckpointError if the folder was deleted or moved; Orbax would make it again."""
+        try:
+            there = os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
+        except OSError:
+            there = False
+        if not there:
+            raise CheckpointError(
+                f"checkpoint {step} was not kept: {self.path} was deleted or moved while the run "
+                "was training"
+            )
+
     def check_ready(self, step: int, state_bytes: int) -> None:
         """Checks before a save that the folder is there, writable, and on a disk with enough room.
 
@@ -122,16 +134,10 @@ class CheckpointFolder:
           CheckpointError: if it is not; nothing was written.
         """
         self._state_bytes = state_bytes
+        self.check_there(step)
         try:
-            if not os.path.samestat(os.stat(self.path), os.fstat(self._descriptor)):
-                raise FileNotFoundError
             self._try_writing()
             has_room = shutil.disk_usage(self.path).free >= self._needed
-        except FileNotFoundError:
-            raise CheckpointError(
-                f"checkpoint {step} was not written: {self.path} was deleted or moved while the "
-                "run was training"
-            ) from None
         except OSError as error:
             raise self.not_written(step, error) from error
         if not has_room:
@@ -139,9 +145,13 @@ class CheckpointFolder:
 
     def not_written(self, step: int, error: BaseException) -> CheckpointError:
         """The error of a save that failed."""
+        older = [kept for kept in steps_in(self.path) if kept != step]
+        advice = "there is no older one"
+        if older:
+            advice = f"to go on from checkpoint {older[-1]}, run the same command again"
         return CheckpointError(
-            f"checkpoint {step} was not written in {self.path}: {reason_of(error)} ({self.room()})."
-            " Older checkpoints are kept; to go on from them, run the same command again"
+            f"checkpoint {step} was not written in {self.path}: {reason_of(error)} "
+            f"({self.room()}); {advice}"
         )
 
     def keep(self, newest: int, keep_last: int | None, keep_every: int | None) -> None:

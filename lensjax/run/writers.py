@@ -38,7 +38,7 @@ def only_warnings() -> Iterator[None]:
 def _tensorflow() -> Any:
     """TensorFlow, or None if it is not installed."""
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # both silence TensorFlow's first lines
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         import tensorflow
     except ImportError:
@@ -65,7 +65,9 @@ def _begin_session(folder: pathlib.Path, step: int) -> None:
     name = f"{_EVENTS}{int(now):010d}.{socket.gethostname()}.{os.getpid()}.-start"
     start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
     with tf.io.TFRecordWriter(os.fspath(folder / name)) as file:
-        for content in ({"file_version": "brain.Event:2"}, {"step": step, "session_log": start}):
+        session = {"step": step, "session_log": start}
+        # Twice: TensorBoard takes the first one of a folder for the beginning, and drops nothing.
+        for content in ({"file_version": "brain.Event:2"}, session, session):
             event = tf.compat.v1.Event(wall_time=now, **content)
             file.write(event.SerializeToString())
 
