@@ -231,6 +231,11 @@ def test_a_folder_that_was_deleted_is_named_and_not_made_again(tmp_path, become)
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def _save_and_wait(checkpoints: Checkpoints, step: int) -> None:
+    checkpoints.save(step, _state(step))
+    checkpoints.wait()
+
+
 def test_no_thread_of_a_failed_save_keeps_the_process(tmp_path, monkeypatch):
     """Orbax's threads wait for each other where its first folder could not be made."""
     checkpoints = Checkpoints(tmp_path / "c")
@@ -242,7 +247,7 @@ def test_no_thread_of_a_failed_save_keeps_the_process(tmp_path, monkeypatch):
     (tmp_path / "c").write_text("")
     before = set(threading.enumerate())
     with pytest.raises(CheckpointError, match=r"checkpoint 2 was not written in .*Not a directory"):
-        checkpoints.save(2, _state(2))
+        _save_and_wait(checkpoints, 2)
     left = set(threading.enumerate()) - before
     assert left
     assert all(thread.daemon for thread in left)

@@ -466,21 +466,26 @@ def _content(folder: pathlib.Path) -> dict[str, tuple[bytes, int]]:
 
 
 @pytest.mark.parametrize("saved", [False, True], ids=["before its first checkpoint", "later"])
-def test_a_training_that_is_refused_leaves_no_trace_in_the_run_that_is_there(tmp_path, saved):
+def test_a_training_that_is_refused_leaves_no_trace_in_the_run_that_is_there(
+    tmp_path, finished, saved
+):
     workdir, split = tmp_path / "run", tiny_split()
-    _train_two_steps(workdir)
+    shutil.copytree(finished[0], workdir)
     if not saved:
         shutil.rmtree(workdir / "checkpoints")
     before = _content(tmp_path)
     assert str(workdir / "dataset.json") in before
     with workdirs.training_lock(workdir), pytest.raises(WorkdirError, match="another process"):
-        train(tiny_config(seed=1), workdir, split)
+        train(dataclasses.replace(tiny_config(), seed=1), workdir, split)
     assert _content(tmp_path) == before
     negative = dataclasses.replace(split, info=dataclasses.replace(split.info, minimum=-1.0))
     refused = [(tiny_config(data={"scaling": "sqrt"}), negative)]
     refused += [(tiny_config(), tiny_split(num=7))]  # fewer than a batch
     if saved:
-        refused += [(tiny_config(seed=1), split), (tiny_config(), tiny_split(seed=1))]
+        refused += [
+            (dataclasses.replace(tiny_config(), seed=1), split),
+            (tiny_config(), tiny_split(seed=1)),
+        ]
     for config, images in refused:
         with pytest.raises(UserError):
             train(config, workdir, images)
@@ -507,10 +512,9 @@ def test_a_run_keeps_its_id_and_takes_no_checkpoint_of_another(tmp_path, finishe
     assert [path.name for path in (workdir / "damaged_checkpoints").iterdir()] == ["12"]
     assert workdirs.run_id_of(workdir) == run_id
     assert set(_run_ids(workdir)) == {run_id}
-    # Without its checkpoints the folder is that of a new run.
-    shutil.rmtree(workdir / "checkpoints")
-    _train_two_steps(workdir)
-    assert workdirs.run_id_of(workdir) not in (run_id, None)
+    assert workdirs.id_to_run_with(workdir, tiny_config()) == run_id
+    shutil.rmtree(workdir / "checkpoints")  # the folder is free for a new run
+    assert workdirs.id_to_run_with(workdir, tiny_config()) not in (run_id, None)
 
 
 def test_a_run_from_before_there_were_ids_goes_on_without_one(tmp_path):
