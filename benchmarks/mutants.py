@@ -88,8 +88,8 @@ MUTANTS = (
         "scaling_of_test_split",
         "the scaling is fitted to the test split",
         "lensjax/training/prepare.py",
-        "claim_dataset(workdir, train, image_shape, task.first_scaling, config)",
-        "claim_dataset(workdir, test or train, image_shape, task.first_scaling, config)",
+        "claim_dataset(workdir, train, image_shape, first, config, begins=new)",
+        "claim_dataset(workdir, test or train, image_shape, first, config, begins=new)",
         ("tests/training/test_validation.py",),
     ),
     Mutant(

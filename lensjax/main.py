@@ -49,6 +49,9 @@ _IMAGES = flags.DEFINE_string(
 )
 
 
+_THREADED = ("orbax", "clu", "asyncio")
+
+
 class _Printable(std_logging.Formatter):
     def format(self, record: std_logging.LogRecord) -> str:
         return printable(super().format(record))
@@ -64,10 +67,10 @@ def _set_up_logging() -> None:
     package = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
     def is_shown(record: std_logging.LogRecord) -> bool:
+        # What threads of Orbax and CLU meet is raised in lensjax too, in one line.
+        theirs = any(os.sep + name + os.sep in record.pathname for name in _THREADED)
         ours = record.pathname.startswith(package)
-        if f"{os.sep}orbax{os.sep}" in record.pathname:  # errors of its threads are raised here too
-            record.exc_info = record.exc_text = None
-        return ours or record.levelno >= std_logging.ERROR
+        return ours or (record.levelno >= std_logging.ERROR and not theirs)
 
     handler.addFilter(is_shown)
     write_above_bars(handler.python_handler)

@@ -75,7 +75,7 @@ def _import_jax() -> None:
 def leaving() -> Iterator[None]:
     """Ends the process for certain, and without a traceback where its user ended it.
 
-    A failed save leaves threads of Orbax that would keep the process alive for ever.
+    A failed save leaves threads of Orbax that could keep the process alive.
     """
     try:
         yield
@@ -87,10 +87,13 @@ def leaving() -> Iterator[None]:
             end_now(1)
         raise  # it was another pipe
     except SystemExit as end:
-        waiting = [thread for thread in threading.enumerate() if not thread.daemon]
-        if isinstance(end.code, int) and end.code == _REFUSED and len(waiting) > 1:
+        # Threads of a failed save would complain about the end of Python, or keep it from ending.
+        if isinstance(end.code, int) and end.code == _REFUSED and threading.active_count() > 1:
             end_now(end.code)
         raise
+    except BaseException:
+        traceback.print_exc()
+        end_now(1)
 
 
 def _output_is_closed() -> bool:

@@ -36,7 +36,8 @@ def sample_mode(config: Config, folder: pathlib.Path) -> None:
     labels = generator.labels(None, sample.num_images)
     images = generator.generate(labels, sample.num_images, sample.seed)
     if is_main():
-        _write(folder / files.GENERATED, images, labels, generator, sample)
+        run_id = files.run_id_of(folder)
+        _write(folder / files.GENERATED, images, labels, generator, sample, run_id)
 
 
 def _write(
@@ -45,6 +46,7 @@ def _write(
     labels: np.ndarray,
     generator: LensGenerator,
     sample: SampleConfig,
+    run_id: str | None,
 ) -> None:
     # Removed first and written last: it never lies beside images that it does not describe.
     (target / "meta.json").unlink(missing_ok=True)
@@ -53,5 +55,5 @@ def _write(
     names = generator.class_names or ("images",)
     rows = [images[index :: len(names)][: sample.grid_columns] for index in range(len(names))]
     save_png(target / "grid.png", lens_grid(rows, names, bands=generator.band_names))
-    write_json(target / "meta.json", describe(generator, sample))
+    write_json(target / "meta.json", {"run_id": run_id, **describe(generator, sample)})
     logging.info("wrote %s", target / "images.npy")

@@ -125,9 +125,10 @@ def restore(
             f"{config.model.num_classes}, as in {files.CONFIG_FILE}"
         )
     expected = abstract_state(config, tuple(dataset["image_shape"]))
-    state: TrainState | None = restore_best(folder, expected, step) if best else None
+    run_id = files.run_id_of(folder)
+    state: TrainState | None = restore_best(folder, expected, step, run_id) if best else None
     if state is None:
-        checkpoints = Checkpoints(folder / files.CHECKPOINTS, read_only=True)
+        checkpoints = Checkpoints(folder / files.CHECKPOINTS, read_only=True, run_id=run_id)
         state = checkpoints.restore(expected, step)
         checkpoints.close()
     if state is None:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pathlib
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ from lensjax.data.flux_range import FEATURES, is_flux_range
 from lensjax.data.scaling import SCALINGS, Scaling
 from lensjax.errors import ConfigError, WorkdirError
 from lensjax.files.atomic import write_json
+from lensjax.run.checkpoint_folder import steps_in
 from lensjax.run.provenance import git_revision, hardware, versions
 
 CONFIG_FILE = "config.json"
@@ -158,7 +160,7 @@ def read_dataset(workdir: pathlib.Path) -> dict[str, Any]:
 
 def has_steps(checkpoints: pathlib.Path) -> bool:
     """Whether a folder of checkpoints holds any."""
-    return any(checkpoints.glob("[0-9]*"))
+    return bool(steps_in(checkpoints))
 
 
 def is_begun(workdir: pathlib.Path) -> bool:
@@ -167,7 +169,7 @@ def is_begun(workdir: pathlib.Path) -> bool:
 
 
 def check_free(workdir: pathlib.Path, config: Config) -> None:
-    """Checks without writing that `claim` will succeed.
+    """Checks without writing that a run can begin or go on in a workdir.
 
     Raises:
       ConfigError: if the workdir belongs to another configuration; every difference is listed.
@@ -185,23 +187,45 @@ def check_free(workdir: pathlib.Path, config: Config) -> None:
         )
 
 
-def claim(workdir: pathlib.Path, config: Config) -> None:
-    """Makes a workdir this run's own, or checks that it is; without checkpoints it is free.
+def claim(workdir: pathlib.Path, config: Config, run_id: str | None = None) -> None:
+    """Writes `config.json`, which makes a workdir this run's own.
+
+    Everything that may refuse the run is checked before: a run that is refused leaves the files of
+    an earlier one as they are.
+
+    Args:
+      workdir: the run's folder; the caller holds `training_lock`.
+      config: its configuration.
+      run_id: see `id_to_run_with`; None for a run of a version that gave none.
+    """
+    own_id = {"run_id": run_id} if run_id else {}
+    write_json(workdir / CONFIG_FILE, {**own_id, "config": to_dict(config), **_surroundings()})
+
+
+def run_id_of(workdir: pathlib.Path) -> str | None:
+    """The id of a workdir's run; None for a run of a version that gave none.
+
+    Raises:
+      WorkdirError: if `config.json` cannot be read, or its id is no text.
+    """
+    path = workdir / CONFIG_FILE
+    run_id = read_json(path).get("run_id")
+    if not isinstance(run_id, str | None):
+        raise WorkdirError(f"{path}: run_id is {str(run_id)[:80]}; allowed: text")
+    return run_id
+
+
+def id_to_run_with(workdir: pathlib.Path, config: Config) -> str | None:
+    """The id of the run that goes on in a workdir, or a new one if none has a checkpoint there.
 
     Raises:
       ConfigError: if the workdir belongs to another configuration; every difference is listed.
-      WorkdirError: if the folder cannot be made or its `config.json` not be read.
+      WorkdirError: if its `config.json` cannot be read.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorkdirError(f"--workdir={workdir} cannot be created: {error.strerror}") from None
-    path = workdir / CONFIG_FILE
-    if is_begun(workdir):
-        check_same(workdir, config)
-    elif path.exists():  # a run that never saved anything, such as one without room for its data
-        (workdir / DATASET_FILE).unlink(missing_ok=True)
-    write_json(path, {"config": to_dict(config), **_surroundings()})
+    if not is_begun(workdir):
+        return uuid.uuid4().hex
+    check_same(workdir, config)
+    return run_id_of(workdir)
 
 
 def _surroundings() -> dict[str, Any]:
@@ -255,13 +279,34 @@ def check_same(workdir: pathlib.Path, config: Config) -> None:
 
 
 @contextlib.contextmanager
-def training_lock(workdir: pathlib.Path) -> Iterator[None]:
+def training_lock(workdir: pathlib.Path) -> Iterator[Callable[[], None]]:
     """Locks the workdir for one training run; the system releases it if the process dies.
 
+    Nothing is written in it before: a training that is refused leaves no trace in the other's run.
+
+    Yields:
+      A check that the workdir is still there, which raises `WorkdirError` if it is not.
+
     Raises:
-      WorkdirError: if another process trains there.
+      WorkdirError: if another process trains there, or the folder cannot be made.
     """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkdirError(f"--workdir={workdir} cannot be created: {error.strerror}") from None
     folder = os.open(workdir, os.O_RDONLY)
+
+    def check_there() -> None:
+        try:
+            there = os.path.samestat(os.stat(workdir), os.fstat(folder))
+        except OSError:
+            there = False
+        if not there:
+            raise WorkdirError(
+                f"{workdir} was deleted or moved while the run was training; nothing more is "
+                "written. Move it back to go on from its newest checkpoint"
+            )
+
     try:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -269,7 +314,7 @@ def training_lock(workdir: pathlib.Path) -> Iterator[None]:
             raise WorkdirError(
                 f"another process is training in {workdir}; wait for it or stop it"
             ) from None
-        yield
+        yield check_there
     finally:
         os.close(folder)
 

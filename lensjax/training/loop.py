@@ -123,6 +123,9 @@ def _loop(run: Begun, ready: Ready, stop: StopRequest) -> TrainState:
         # dispatch, since the log must not call this step saved if it is not.
         signal_name = stop.reached(step // steps)
         due = _due(settings, step, stopped=signal_name is not None, selects=selection is not None)
+        if due.line:
+            run.check_there()
+            run.checkpoints.check()
         if due.checkpoint or due.samples:
             jax.block_until_ready(state.step)  # the clock includes steps that still run
         scores = monitor.draw_samples(step, sampling_params(state, ema)) if due.samples else None
@@ -143,6 +146,7 @@ def _loop(run: Begun, ready: Ready, stop: StopRequest) -> TrainState:
         if due.checkpoint or stops_early:
             progress.pause()
             _check_finite(state)
+            monitor.flush()
             run.checkpoints.save(step, state)
             progress.go_on()
         if due.last or stops_early:

@@ -16,6 +16,7 @@ from lensjax.data.augmentation import cut_out_shape, make_augment_fn
 from lensjax.data.dataset import DatasetInfo, Split
 from lensjax.data.feed import Feed, StepFn, check_batch_size, open_feed
 from lensjax.data.pipeline import make_batch_fn
+from lensjax.data.scaling import Scaling
 from lensjax.data.subset import without_disc
 from lensjax.devices import hosts
 from lensjax.devices.mesh import state_shardings
@@ -28,7 +29,7 @@ from lensjax.run.learning import build_spread, build_train_step, make_init_state
 from lensjax.run.selection import Selection
 from lensjax.run.state import TrainState
 from lensjax.training.class_watch import observe_fn
-from lensjax.training.data import TrainingData, claim_dataset
+from lensjax.training.data import TrainingData, check_dataset, claim_dataset
 from lensjax.training.monitor import Monitor
 from lensjax.training.tasks import Task, task_of
 
@@ -48,6 +49,7 @@ class Begun(NamedTuple):
       checkpoints: the newest states.
       selection: the best state; None if the newest is wanted.
       state: a new one, or that of the newest sound checkpoint.
+      check_there: raises `WorkdirError` if the workdir was deleted or moved.
     """
 
     config: Config
@@ -59,6 +61,7 @@ class Begun(NamedTuple):
     checkpoints: Checkpoints
     selection: Selection | None
     state: TrainState
+    check_there: Callable[[], None]
 
     @property
     def start(self) -> int:
@@ -111,25 +114,43 @@ def begin(
     split = without_disc(split, config.data.exclude_source_disc)
     image_shape, augment_fn = _check_images(config, task, split.info, len(split))
     check = functools.partial(task.check_start, image_shape, split.info.band_names)
-    cleanup.enter_context(_claimed(workdir, config, check))
+    check_there = cleanup.enter_context(_locked(workdir, check))
     train, validation = task.divide(split, test)
-    scaling = hosts.main_first(
-        lambda: claim_dataset(workdir, train, image_shape, task.first_scaling, config)
-    )
-    data = TrainingData(train, validation, image_shape, scaling)
+    begins, run_id = hosts.from_main(lambda: _check_run(workdir, config, train), "the run's id")
     checkpoints = Checkpoints(
         workdir / files.CHECKPOINTS,
         keep_last=config.train.keep_last,
         keep_every=config.train.keep_every,
+        run_id=run_id,
     )
     cleanup.callback(checkpoints.close)
     state = first_state(config, task, image_shape, spread.mesh, checkpoints)
+
+    def claim() -> Scaling:
+        new = begins and hosts.is_main()  # the others read what process 0 has written
+        first = task.first_scaling
+        scaling = claim_dataset(workdir, train, image_shape, first, config, begins=new)
+        if hosts.is_main():
+            files.claim(workdir, config, run_id)
+        return scaling
+
+    data = TrainingData(train, validation, image_shape, hosts.main_first(claim))
     start = int(state.step)
     logging.info("resumed at step %d" if start else "starting at step %d", start)
-    selection = task.selection(workdir, start)
+    selection = task.selection(workdir, state, run_id)
     if selection:
         cleanup.callback(selection.close)
-    return Begun(config, workdir, task, spread, data, augment_fn, checkpoints, selection, state)
+    run = config, workdir, task, spread, data, augment_fn, checkpoints, selection, state
+    return Begun(*run, check_there)
+
+
+def _check_run(workdir: pathlib.Path, config: Config, train: Split) -> tuple[bool, str | None]:
+    """Checks a run that goes on against its folder; says whether it begins, and its id."""
+    begins = not files.is_begun(workdir)
+    run_id = files.id_to_run_with(workdir, config)
+    if not begins:
+        check_dataset(workdir, train)
+    return begins, run_id
 
 
 def get_ready(run: Begun, cleanup: contextlib.ExitStack, *, quiet: bool = False) -> Ready:
@@ -162,25 +183,24 @@ def get_ready(run: Begun, cleanup: contextlib.ExitStack, *, quiet: bool = False)
 
 
 @contextlib.contextmanager
-def _claimed(
-    workdir: pathlib.Path, config: Config, check_start: Callable[[], None]
-) -> Iterator[None]:
-    """Makes a workdir this run's own, and keeps other runs out while it is open.
+def _locked(workdir: pathlib.Path, check_start: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Keeps other runs out of a workdir while it is open; nothing is written there before.
 
     Args:
       workdir: the run's folder.
-      config: its configuration.
       check_start: checks a run that is begun for the first time.
+
+    Yields:
+      A check that the workdir is still there.
     """
     hosts.check_shared(workdir)
     if not hosts.is_main():
-        yield
+        yield lambda: None
         return
     if not files.is_begun(workdir):
         check_start()
-    files.claim(workdir, config)
-    with files.training_lock(workdir):
-        yield
+    with files.training_lock(workdir) as check_there:
+        yield check_there
 
 
 def _check_images(
