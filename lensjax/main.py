@@ -8,6 +8,11 @@ An installed lensjax also has the command `lensjax`, which does the same.
 
 # Flags, process set-up, hand over to a mode; no logic belongs here.
 
+from lensjax import signals
+
+if __name__ == "__main__":
+    signals.end_on_signals()  # the imports below and those of `run` take a second or more
+
 import logging as std_logging
 import os
 import sys
@@ -106,6 +111,8 @@ def main(arguments: list[str]) -> None:
 
 def run() -> None:
     """Runs the command line of this process; the console script `lensjax` calls this."""
+    if __name__ != "__main__":
+        signals.end_on_signals()
     # For --help, absl takes text and flags from the file that was started.
     sys.modules["__main__"].__doc__ = __doc__
     for name in ("config", "workdir", "mode", "images"):

@@ -19,7 +19,6 @@ from absl import flags
 from lensjax.errors import UserError, printable
 
 _REFUSED = 2
-_INTERRUPTED = 130
 _HELP = frozenset({"help", "helpshort", "helpfull", "helpxml", "?"})
 
 
@@ -73,15 +72,12 @@ def _import_jax() -> None:
 
 @contextlib.contextmanager
 def leaving() -> Iterator[None]:
-    """Ends the process for certain, and without a traceback where its user ended it.
+    """Ends the process for certain, and without a traceback where nobody reads its output.
 
     A failed save leaves threads of Orbax that would keep the process alive for ever.
     """
     try:
         yield
-    except KeyboardInterrupt:
-        print("lensjax: interrupted", file=sys.stderr)
-        end_now(_INTERRUPTED)
     except BrokenPipeError:
         if _output_is_closed():
             end_now(1)

@@ -27,6 +27,7 @@ from lensjax.run.checkpoint import Checkpoints
 from lensjax.run.learning import build_spread, build_train_step, make_init_state, with_shardings
 from lensjax.run.selection import Selection
 from lensjax.run.state import TrainState
+from lensjax.signals import begin_work
 from lensjax.training.class_watch import observe_fn
 from lensjax.training.data import TrainingData, claim_dataset
 from lensjax.training.monitor import Monitor
@@ -154,6 +155,8 @@ def get_ready(run: Begun, cleanup: contextlib.ExitStack, *, quiet: bool = False)
         variance=config.loss.weighting == "inverse_variance",
     )
     cleanup.callback(feed.close)
+    if not quiet:
+        begin_work("compiling the training step")
     step_fn = compile_step(run, feed)
     watch = run.task.watch(run.data, run.spread.mesh)
     monitor = Monitor(config, run.workdir, run.start, watch, quiet=quiet)
