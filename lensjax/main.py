@@ -113,6 +113,7 @@ def run() -> None:
     """Runs the command line of this process; the console script `lensjax` calls this."""
     if __name__ != "__main__":
         signals.end_on_signals()
+    command_line.use_utf8()
     # For --help, absl takes text and flags from the file that was started.
     sys.modules["__main__"].__doc__ = __doc__
     for name in ("config", "workdir", "mode", "images"):

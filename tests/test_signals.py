@@ -9,7 +9,6 @@ from run_support import block_in_c, run_python
 import lensjax.main  # noqa: F401
 from lensjax import signals
 
-
 FORKS = """
 import ctypes, json, os, signal, sys, time
 from lensjax import signals

@@ -5,6 +5,7 @@ absl and ml_collections parse the flags; their errors are of many kinds and some
 
 import contextlib
 import importlib
+import io
 import os
 import pathlib
 import select
@@ -60,6 +61,20 @@ def fail(message: str) -> NoReturn:
     """Ends the process with one message and no traceback."""
     print(f"lensjax: {printable(message)}", file=sys.stderr)
     sys.exit(_REFUSED)
+
+
+def use_utf8() -> None:
+    """Has names of files and all text in UTF-8, whatever the locale; this may start Python again.
+
+    JAX and Orbax take names of files in UTF-8 alone.
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        if os.environ.get("PYTHONUTF8") == "1":  # Python was told to ignore it
+            fail("the locale has no UTF-8; set another one, such as LC_ALL=C.UTF-8")
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    if isinstance(sys.stdout, io.TextIOWrapper):  # PYTHONIOENCODING may have set another encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _import_jax() -> None:

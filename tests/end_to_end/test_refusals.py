@@ -342,7 +342,9 @@ def test_an_interrupt_before_the_loop_is_no_traceback(tmp_path):
         process.wait()
     log = (tmp_path / "log").read_text()
     assert "Traceback" not in log
-    line = "lensjax: SIGINT while starting: nothing was written; to go on, run the same command again"
+    line = (
+        "lensjax: SIGINT while starting: nothing was written; to go on, run the same command again"
+    )
     assert log == f"started\n{line}\n"
 
 

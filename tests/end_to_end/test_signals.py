@@ -22,7 +22,7 @@ MOMENTS = (
     ("sample", signal.SIGTERM, "lensjax.cli.sample_mode:load_generator", "drawing images: images"),
     (
         *("evaluate", signal.SIGTERM),
-        *("lensjax.evaluation.evaluate_generator:RealImages", "evaluating: results are written"),
+        *("lensjax.run.workdir:check_same", "evaluating: results are written"),
     ),
     ("classify", signal.SIGTERM, "lensjax.cli.classify_mode:load_classifier", "classifying: the"),
     ("export", signal.SIGTERM, "lensjax.cli.export_mode:_write", "exporting: files that are whole"),
@@ -56,7 +56,11 @@ def _handles(process: subprocess.Popen, number: int) -> bool:
 
 
 def _signalled(
-    log: pathlib.Path, arguments: list[str], number: signal.Signals, delay: float, sets: pathlib.Path
+    log: pathlib.Path,
+    arguments: list[str],
+    number: signal.Signals,
+    delay: float,
+    sets: pathlib.Path,
 ) -> tuple[int, str]:
     """Sends a command a signal some time after it has its handlers; returns status and output."""
     cache = os.fspath(log.with_suffix(".cache"))  # so that every command compiles
