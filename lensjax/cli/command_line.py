@@ -172,12 +172,12 @@ def parse(arguments: list[str]) -> list[str]:
         return remaining
     except UserError as error:
         fail(str(error))
-    except SystemExit as end:
-        if not _place_in(file, end)[0]:  # ours, or absl's after its help
-            raise
-        fail(f"--config: {file} ends the program; allowed: a get_config() that returns")
     # A user can put right every error of a config file, and ml_collections adds its own errors.
-    except Exception as error:
+    except BaseException as error:
         place, inner = _place_in(file, error)
+        if not isinstance(error, Exception):
+            if not place:  # our own end, or absl's after its help
+                raise
+            fail(f"--config: {file} ends the program; allowed: a get_config() that returns")
         own = isinstance(error, flags.Error) and not place  # absl's, and it names the flag
         fail(_say_again(inner) if own else f"--config: {file}{place}: {_say_again(inner)}")

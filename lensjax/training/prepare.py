@@ -18,13 +18,18 @@ from lensjax.data.feed import Feed, StepFn, check_batch_size, open_feed
 from lensjax.data.pipeline import make_batch_fn
 from lensjax.data.subset import without_disc
 from lensjax.devices import hosts
-from lensjax.devices.mesh import state_shardings
 from lensjax.devices.spread import Spread
 from lensjax.errors import ConfigError
 from lensjax.files.atomic import write_text
 from lensjax.run import workdir as files
 from lensjax.run.checkpoint import Checkpoints
-from lensjax.run.learning import build_spread, build_train_step, make_init_state, with_shardings
+from lensjax.run.learning import (
+    build_spread,
+    build_train_step,
+    check_memory,
+    make_init_state,
+    with_shardings,
+)
 from lensjax.run.selection import Selection
 from lensjax.run.state import TrainState
 from lensjax.signals import begin_work
@@ -111,6 +116,9 @@ def begin(
     spread, task = build_spread(config, mesh), task_of(config)
     split = without_disc(split, config.data.exclude_source_disc)
     image_shape, augment_fn = _check_images(config, task, split.info, len(split))
+    init = make_init_state(config, image_shape)
+    expected = with_shardings(jax.eval_shape(init), spread.mesh)
+    check_memory(config, expected, spread.mesh)
     check = functools.partial(task.check_start, image_shape, split.info.band_names)
     cleanup.enter_context(_claimed(workdir, config, check))
     train, validation = task.divide(split, test)
@@ -124,7 +132,7 @@ def begin(
         keep_every=config.train.keep_every,
     )
     cleanup.callback(checkpoints.close)
-    state = first_state(config, task, image_shape, spread.mesh, checkpoints)
+    state = first_state(task, init, expected, checkpoints)
     start = int(state.step)
     logging.info("resumed at step %d" if start else "starting at step %d", start)
     selection = task.selection(workdir, start)
@@ -217,18 +225,13 @@ def _check_images(
 
 
 def first_state(
-    config: Config,
-    task: Task,
-    image_shape: tuple[int, int, int],
-    mesh: Mesh,
-    checkpoints: Checkpoints,
+    task: Task, init: Callable[[], TrainState], expected: TrainState, checkpoints: Checkpoints
 ) -> TrainState:
     """Restores the newest sound checkpoint, or makes a new state."""
-    init = make_init_state(config, image_shape)
-    expected = with_shardings(jax.eval_shape(init), mesh)
     state = checkpoints.restore(expected)
     if state is None:
-        state = task.first_state(jax.jit(init, out_shardings=state_shardings(mesh, expected))())
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, expected)
+        state = task.first_state(jax.jit(init, out_shardings=shardings)())
     return state
 
 
