@@ -38,7 +38,7 @@ _MODE = flags.DEFINE_enum(
     "train",
     MODES,
     "train: trains, or resumes the run in the workdir; builds a missing simulated data set first; "
-    "exits with status 75 if a signal stopped it before its last step. sample: draws images from "
+    "exits with status 75 if a signal stopped it before its end. sample: draws images from "
     "the newest checkpoint. evaluate: compares drawn images, or those of --images, with real ones; "
     "scores a classifier on the test split. classify: predicts the class of each image of "
     "--images. export: writes the data set, or drawn images, as npy, HDF5 or FITS files "

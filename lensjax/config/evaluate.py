@@ -92,5 +92,5 @@ class EvaluateConfig:
     download: bool = plain(True)
     train_images: int = count(2_000, least=2)
     cache: str | None = optional_name("folder")
-    while_training: int = count(16, least=0)
+    while_training: int = count(16, least=0, most=10_000)
     seed: int = count(0, least=0, most=MAX_SEED)

@@ -13,7 +13,7 @@ from lensjax.errors import ConfigError
 
 GENERATE, CLASSIFY, PRETRAIN = "generate", "classify", "pretrain"
 # Bounds of each field alone; `learning.check_memory` adds them up.
-_MOST_CHANNELS, _MOST_BLOCKS = 2**16, 512
+_MOST_CHANNELS, _MOST_BLOCKS = 2**16, 256
 # The task of each network.
 TASKS = {
     "dit": GENERATE,

@@ -158,7 +158,7 @@ def read_dataset(workdir: pathlib.Path) -> dict[str, Any]:
 
 def has_steps(checkpoints: pathlib.Path) -> bool:
     """Whether a folder of checkpoints holds any."""
-    return any(checkpoints.glob("[0-9]*"))
+    return any(path.name.isdecimal() and path.is_dir() for path in checkpoints.glob("[0-9]*"))
 
 
 def is_begun(workdir: pathlib.Path) -> bool:

@@ -56,7 +56,8 @@ INTEGERS = _by_name(
     {
         (0, 2**31 - 1): """
             seed sample.seed evaluate.seed data.mask_bits data.shift_pixels optim.warmup_steps
-            classify.patience evaluate.while_training parallel.process_id""",
+            classify.patience parallel.process_id""",
+        (0, 10_000): "evaluate.while_training",
         (1, 2**31 - 1): """
             train.steps_per_dispatch train.log_every train.evaluate_every train.evaluate_images
             train.sample_every train.checkpoint_every train.keep_last train.keep_every
@@ -64,7 +65,7 @@ INTEGERS = _by_name(
             parallel.num_devices parallel.num_processes""",
         (1, 2**20): "sample.batch_size classify.batch_size",
         (1, 2**16): "model.condition_width model.attention_head_width model.num_features",
-        (1, 512): "model.depth model.blocks model.decoder_depth",
+        (1, 256): "model.depth model.blocks model.decoder_depth",
         (1, 64): "model.mlp_ratio model.patch_size model.decoder_heads",
         (1, 1_000): "sample.grid_columns",
         (1, 1_024): "model.cells",

@@ -10,7 +10,7 @@ from run_support import ROOT
 PACKAGE = "lensjax"
 # From the ground up; ARCHITECTURE.md says what belongs in each.
 ORDER = (
-    ("errors", "prng", "interfaces"),
+    ("errors", "prng", "interfaces", "signals"),
     ("files",),
     ("devices",),
     ("diffusion",),
