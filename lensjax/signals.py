@@ -53,10 +53,10 @@ def _watch(reader: int) -> None:
     while True:
         (number,) = os.read(reader, 1)
         if signal.getsignal(number) is _end:  # not while the training loop has handlers
-            _end(number)
+            _end(number, None)
 
 
-def _end(number: int, frame: object = None) -> None:
+def _end(number: int, frame: object) -> None:
     if not _is_ending.acquire(blocking=False):  # the other thread ends the process
         return
     work, kept = _work

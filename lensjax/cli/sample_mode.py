@@ -24,10 +24,16 @@ def sample_mode(config: Config, folder: pathlib.Path) -> None:
     """
     generator = load_generator(folder, config)
     sample = config.sample
-    images = sample.num_images * math.prod(generator.image_shape) * 4  # float32
-    check_bytes(images, "sample.num_images", sample.num_images, "the images")
-    chunk = sample.batch_size * math.prod(generator.image_shape) * 4
-    check_bytes(chunk, "sample.batch_size", sample.batch_size, "the images of a batch")
+    bytes_each = 4 * math.prod(generator.image_shape)  # float32
+    check_bytes(
+        sample.num_images * bytes_each, "sample.num_images", sample.num_images, "the images"
+    )
+    check_bytes(
+        sample.batch_size * bytes_each,
+        "sample.batch_size",
+        sample.batch_size,
+        "the images of a batch",
+    )
     logging.info(
         "drawing %d images at step %d (ema %s): %s, %d steps, guidance %g, "
         "%d network passes per image",

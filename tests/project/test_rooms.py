@@ -143,6 +143,7 @@ def test_few_files_stand_beside_the_rooms():
         "main.py",
         "prng.py",
         "py.typed",
+        "signals.py",
     }
 
 
