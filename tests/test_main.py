@@ -254,6 +254,24 @@ def test_the_real_command_line_ends_with_one_line_and_code_2(tmp_path):
     assert not target.exists()
 
 
+@pytest.mark.nightly
+def test_names_of_files_are_utf8_in_a_locale_without_it(tmp_path):
+    folder = tmp_path / "köln"
+    folder.mkdir()
+    (folder / "größe.py").write_text(BODY.format('config.export.folder = "ü"'), encoding="utf-8")
+    (folder / "empty").mkdir()
+    arguments = (
+        f"--config={folder / 'größe.py'}",
+        f"--workdir={folder / 'empty'}",
+        "--mode=sample",
+    )
+    posix = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = run_python("-m", "lensjax.main", *arguments, **posix)
+    assert done.returncode == 2
+    assert f"{folder / 'empty' / 'config.json'} does not exist" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_main_holds_no_logic():
     from lensjax import main
 
