@@ -169,9 +169,9 @@ def _table(checks: Mapping[str, Sequence[Check]], per_class: int, data: str) -> 
 
 
 def _from_results() -> None:
-    content = json.loads(RESULTS.read_text())
+    content = json.loads(RESULTS.read_text(encoding="utf-8"))
     checks = _known_checks(content)
-    TABLE.write_text(_table(checks, content["images_per_class"], content["data"]))
+    TABLE.write_text(_table(checks, content["images_per_class"], content["data"]), encoding="utf-8")
 
 
 def _known_checks(content: Mapping[str, Any]) -> dict[str, list[Check]]:
@@ -200,7 +200,7 @@ def _with_known(
     """
     titles = tuple(name.replace("_", " ") for name in measures)
     found = {}
-    for name, known in _known_checks(json.loads(RESULTS.read_text())).items():
+    for name, known in _known_checks(json.loads(RESULTS.read_text(encoding="utf-8"))).items():
         others = [one for one in known if not one.name.startswith(titles)]
         place = next(
             (index for index, one in enumerate(known) if one.name.startswith(titles)), len(known)
@@ -244,8 +244,8 @@ def main() -> None:
         "git_revision": provenance.git_revision(),
         "hardware": provenance.hardware(),
     }
-    RESULTS.write_text(json.dumps(plain(content), indent=1) + "\n")
-    TABLE.write_text(table)
+    RESULTS.write_text(json.dumps(plain(content), indent=1) + "\n", encoding="utf-8")
+    TABLE.write_text(table, encoding="utf-8")
 
 
 if __name__ == "__main__":

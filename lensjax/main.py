@@ -8,6 +8,11 @@ An installed lensjax also has the command `lensjax`, which does the same.
 
 # Flags, process set-up, hand over to a mode; no logic belongs here.
 
+from lensjax import signals
+
+if __name__ == "__main__":
+    signals.end_on_signals()  # the imports below and those of `run` take a second or more
+
 import logging as std_logging
 import os
 import sys
@@ -33,7 +38,7 @@ _MODE = flags.DEFINE_enum(
     "train",
     MODES,
     "train: trains, or resumes the run in the workdir; builds a missing simulated data set first; "
-    "exits with status 75 if a signal stopped it before its last step. sample: draws images from "
+    "exits with status 75 if a signal stopped it before its end. sample: draws images from "
     "the newest checkpoint. evaluate: compares drawn images, or those of --images, with real ones; "
     "scores a classifier on the test split. classify: predicts the class of each image of "
     "--images. export: writes the data set, or drawn images, as npy, HDF5 or FITS files "
@@ -109,6 +114,9 @@ def main(arguments: list[str]) -> None:
 
 def run() -> None:
     """Runs the command line of this process; the console script `lensjax` calls this."""
+    if __name__ != "__main__":
+        signals.end_on_signals()
+    command_line.use_utf8()
     # For --help, absl takes text and flags from the file that was started.
     sys.modules["__main__"].__doc__ = __doc__
     for name in ("config", "workdir", "mode", "images"):

@@ -75,7 +75,7 @@ def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | N
         rules=rules,
         fits_rules=fits_rules,
     )
-    with replacing(path) as partial, partial.open("w", newline="") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for names, pixels in _chunks(given, classifier, config):

@@ -126,7 +126,7 @@ def _earlier_patterns(folder: pathlib.Path) -> list[str]:
       ConfigError: if the folder is not empty and was not written by an export.
     """
     try:
-        content = json.loads((folder / EXPORT_FILE).read_text())
+        content = json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))
         if content["written_by"] == _WRITTEN_BY:
             return [pattern for pattern in content["contents"] if is_plain_name(pattern)]
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,5 +1,6 @@
 """`--mode=sample`: draws images into a workdir, and records what they depend on."""
 
+import math
 import pathlib
 
 import numpy as np
@@ -7,6 +8,7 @@ from absl import logging
 
 from lensjax.config import Config, SampleConfig
 from lensjax.devices.hosts import is_main
+from lensjax.devices.machine import check_bytes
 from lensjax.files.atomic import write_array, write_json
 from lensjax.inference.describe import describe
 from lensjax.inference.generator import LensGenerator, load_generator
@@ -22,6 +24,16 @@ def sample_mode(config: Config, folder: pathlib.Path) -> None:
     """
     generator = load_generator(folder, config)
     sample = config.sample
+    bytes_each = 4 * math.prod(generator.image_shape)  # float32
+    check_bytes(
+        sample.num_images * bytes_each, "sample.num_images", sample.num_images, "the images"
+    )
+    check_bytes(
+        sample.batch_size * bytes_each,
+        "sample.batch_size",
+        sample.batch_size,
+        "the images of a batch",
+    )
     logging.info(
         "drawing %d images at step %d (ema %s): %s, %d steps, guidance %g, "
         "%d network passes per image",

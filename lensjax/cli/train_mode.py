@@ -12,8 +12,9 @@ from lensjax.files.user_paths import expanded
 from lensjax.run import datasets
 from lensjax.run import workdir as files
 from lensjax.run.learning import build_mesh
+from lensjax.signals import RUN_AGAIN, begin_work
 from lensjax.training.loop import train
-from lensjax.training.stopping import RUN_AGAIN, StopRequest
+from lensjax.training.stopping import StopRequest
 
 
 def _log_devices(config: Config, mesh: jax.sharding.Mesh) -> None:
@@ -45,7 +46,7 @@ def train_mode(config: Config, workdir: pathlib.Path) -> int:
     """Builds a missing data set and trains on it.
 
     Returns:
-      The exit status: 0, or `stopping.RUN_AGAIN` where a signal stopped the training.
+      The exit status: 0, or `signals.RUN_AGAIN` where a signal stopped the training.
 
     Raises:
       UserError: for data, a workdir or devices that do not fit; see `training.loop.train`.
@@ -54,7 +55,9 @@ def train_mode(config: Config, workdir: pathlib.Path) -> int:
     _log_devices(config, mesh)
     _check_apart(workdir, config)
     files.check_free(workdir, config)  # before a build that may take minutes
+    begin_work("preparing the data set", "a data set is kept when it is whole")
     prepared = datasets.prepare(config.data)
+    begin_work("preparing the training", "earlier checkpoints are kept")
     for warning in (prepared.report or {}).get("warnings", ()):
         logging.warning("data.folder: %s", warning)
     stop = StopRequest()

@@ -6,6 +6,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from lensjax.config.fields import (
+    MOST_IMAGES,
     Facts,
     between,
     choice,
@@ -100,8 +101,8 @@ class LossConfig:
     min_snr_gamma: float = positive(5.0, only_for={"loss.weight": ("min_snr",)})
     weighting: str = choice("uniform", PIXEL_WEIGHTS, since="0.3.0")
     time_distribution: str = choice("uniform", TIME_DISTRIBUTIONS)
-    time_mean: float = plain(0.0, only_for=_NORMAL_TIMES)
-    time_std: float = positive(1.0, only_for=_NORMAL_TIMES)
+    time_mean: float = between(0.0, -100.0, 100.0, only_for=_NORMAL_TIMES)
+    time_std: float = positive(1.0, most=100.0, only_for=_NORMAL_TIMES)
     stratified: bool = plain(False)
     label_drop: float = between(0.1, 0.0, 1.0)
 
@@ -164,10 +165,10 @@ class SampleConfig:
     guidance_interval: tuple[float, ...] = _time_interval((0.0, 1.0))
     guide_workdir: str | None = optional_name("workdir")
     guide_step: int | None = count(None)
-    num_images: int = count(48, most=2**31 - 1)
-    batch_size: int = count(48)
+    num_images: int = count(48)
+    batch_size: int = count(48, most=MOST_IMAGES)
     seed: int = count(0, least=0, most=MAX_SEED)
-    grid_columns: int = count(8)
+    grid_columns: int = count(8, most=1000)
 
     @property
     def autoguided(self) -> bool:

@@ -55,7 +55,7 @@ def _joint_range(ranges: Iterable[tuple[float, float]]) -> tuple[float, float]:
 
 def _write_range(bounds: tuple[float, float], path: str) -> None:
     text = json.dumps(dict(zip(("minimum", "maximum"), bounds, strict=True)))
-    pathlib.Path(path).write_text(text)
+    pathlib.Path(path).write_text(text, encoding="utf-8")
 
 
 class BeamDeeplense(deeplense.Deeplense, skip_registration=True):  # type: ignore[call-arg]
@@ -101,7 +101,7 @@ class BeamDeeplense(deeplense.Deeplense, skip_registration=True):  # type: ignor
                 f"nothing that the workers wrote is visible in {self.data_path.parent}; allowed: a "
                 "folder that every worker sees under the same path"
             )
-        self.info.metadata.update(json.loads(path.read_text()))
+        self.info.metadata.update(json.loads(path.read_text(encoding="utf-8")))
         path.unlink()
 
 

@@ -117,7 +117,7 @@ def load_card(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> dict[str, An
     if not path.is_file():
         allowed = ", ".join(PREFIX + network for network in names(weights)) or "none"
         raise RequestError(f"{PREFIX}{name}: there is no such network; allowed: {allowed}")
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _parameters(content: bytes) -> dict[str, np.ndarray]:

@@ -19,7 +19,8 @@ def steps_in(directory: pathlib.Path) -> list[int]:
     """The steps of the checkpoints in a folder, in their order."""
     if not directory.is_dir():
         return []
-    return sorted(int(name) for name in os.listdir(directory) if _is_step(name))
+    names = (name for name in os.listdir(directory) if _is_step(name))
+    return sorted(int(name) for name in names if (directory / name).is_dir())
 
 
 def _is_step(name: str) -> bool:

@@ -1,5 +1,6 @@
 """Devices, optimizer, state and step of a configuration, as pure functions."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +9,9 @@ import optax
 from jax import Array
 
 from lensjax.config import Config
-from lensjax.config.model import GENERATE
-from lensjax.devices.mesh import all_devices, make_mesh, state_shardings
+from lensjax.config.model import GENERATE, TRANSFORMERS
+from lensjax.devices.machine import device_bytes, memory_bytes
+from lensjax.devices.mesh import SHARD_AXIS, all_devices, make_mesh, state_shardings
 from lensjax.devices.spread import Spread, make_spread
 from lensjax.diffusion.losses import LossSettings
 from lensjax.errors import ConfigError
@@ -73,6 +75,35 @@ def make_init_state(config: Config, image_shape: tuple[int, int, int]) -> Callab
     init_fn = make(build_model(config.model), image_shape)
     names = config.optim.ema_half_lives
     return lambda: init_state(init_fn, _optimizer(config), config.seed, names)
+
+
+def check_memory(config: Config, state: TrainState, mesh: jax.sharding.Mesh) -> None:
+    """Checks that the state of a network fits into memory, before it is made.
+
+    Args:
+      config: the configuration.
+      state: shapes and dtypes of the state, see `abstract_state`.
+      mesh: the devices; those of its second axis share a state.
+
+    Raises:
+      ConfigError: if it does not; the message names the fields that decide.
+    """
+    leaves = jax.tree.leaves(state)
+    total = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    needed = total / mesh.shape[SHARD_AXIS]
+    held = device_bytes(mesh.local_devices[0]) or memory_bytes()
+    if held is None or needed <= held:
+        return
+    names = ("width", "depth", "mlp_ratio")
+    if config.model.name not in TRANSFORMERS:
+        names = ("widths", "blocks", "num_features")
+    sizes = ", ".join(f"model.{name}={getattr(config.model, name)}" for name in names)
+    raise ConfigError(
+        f"model.{names[0]}",
+        getattr(config.model, names[0]),
+        f"with {sizes} parameters, averages and optimizer take {needed / 2**30:,.1f} GiB, and "
+        f"there are {held / 2**30:,.0f} GiB; allowed: a smaller network",
+    )
 
 
 def abstract_state(config: Config, image_shape: tuple[int, int, int]) -> TrainState:

@@ -48,7 +48,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
       WorkdirError: if the file is not there or holds no JSON object.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WorkdirError(
             f"{path} does not exist; is {path.parent} the workdir of a run?"

@@ -90,7 +90,7 @@ def _open_tensorboard(folder: pathlib.Path) -> Any:
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`, without a last line that a kill cut short."""
     lines = []
-    for line in path.read_text(errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(ValueError):
             values = json.loads(line)
             if isinstance(values, dict) and type(values.get("step")) is int:
@@ -179,7 +179,7 @@ class MetricWriters:
         self, metrics_file: pathlib.Path, resumed_at: int, *, tensorboard: bool = True
     ) -> None:
         _keep_up_to(metrics_file, resumed_at)
-        self._file = metrics_file.open("a")
+        self._file = metrics_file.open("a", encoding="utf-8")
         self._folder, self._first_step = metrics_file.parent, resumed_at + 1
         self._is_unopened = tensorboard
         self._tensorboard: Any = None

@@ -17,6 +17,7 @@ from lensjax.data.dataset import Split
 from lensjax.errors import TrainingError
 from lensjax.run.state import NO_BAD_STEP, TrainState, sampling_params
 from lensjax.run.writers import only_warnings
+from lensjax.signals import begin_work
 from lensjax.training.prepare import Begun, Ready, begin, get_ready
 from lensjax.training.stopping import StopRequest, stop_on_signal
 
@@ -66,7 +67,10 @@ def train(
         ready = get_ready(run, cleanup, quiet=quiet)
         if not quiet:
             cleanup.enter_context(stop_on_signal(stop))
-        return _loop(run, ready, stop)
+        state = _loop(run, ready, stop)
+        if not quiet:
+            begin_work("finishing the training", "its last state is saved")
+        return state
 
 
 class _Due(NamedTuple):
@@ -115,13 +119,13 @@ def _check_finite(state: TrainState) -> None:
 def _loop(run: Begun, ready: Ready, stop: StopRequest) -> TrainState:
     settings, ema, state = run.config.train, run.config.sample.ema, run.state
     selection, monitor, progress = run.selection, ready.monitor, ready.monitor.progress
-    steps = settings.steps_per_dispatch
-    for step in range(run.start + steps, settings.num_steps + 1, steps):
+    steps, start = settings.steps_per_dispatch, run.start
+    for step in range(start + steps, settings.num_steps + 1, steps):
         state, scalars = ready.step_fn(state, *ready.feed.arguments(step - steps))
         progress.add(scalars)
         # Asked once a dispatch: a signal that comes during a save or a picture stops the next
         # dispatch, since the log must not call this step saved if it is not.
-        signal_name = stop.reached(step // steps)
+        signal_name = stop.reached((step - start) // steps)
         due = _due(settings, step, stopped=signal_name is not None, selects=selection is not None)
         if due.line:
             run.check_there()

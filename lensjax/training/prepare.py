@@ -19,15 +19,21 @@ from lensjax.data.pipeline import make_batch_fn
 from lensjax.data.scaling import Scaling
 from lensjax.data.subset import without_disc
 from lensjax.devices import hosts
-from lensjax.devices.mesh import state_shardings
 from lensjax.devices.spread import Spread
 from lensjax.errors import ConfigError
 from lensjax.files.atomic import write_text
 from lensjax.run import workdir as files
 from lensjax.run.checkpoint import Checkpoints
-from lensjax.run.learning import build_spread, build_train_step, make_init_state, with_shardings
+from lensjax.run.learning import (
+    build_spread,
+    build_train_step,
+    check_memory,
+    make_init_state,
+    with_shardings,
+)
 from lensjax.run.selection import Selection
 from lensjax.run.state import TrainState
+from lensjax.signals import begin_work
 from lensjax.training.class_watch import observe_fn
 from lensjax.training.data import TrainingData, check_dataset, claim_dataset
 from lensjax.training.monitor import Monitor
@@ -113,6 +119,9 @@ def begin(
     spread, task = build_spread(config, mesh), task_of(config)
     split = without_disc(split, config.data.exclude_source_disc)
     image_shape, augment_fn = _check_images(config, task, split.info, len(split))
+    init = make_init_state(config, image_shape)
+    expected = with_shardings(jax.eval_shape(init), spread.mesh)
+    check_memory(config, expected, spread.mesh)
     check = functools.partial(task.check_start, image_shape, split.info.band_names)
     check_there = cleanup.enter_context(_locked(workdir, check))
     train, validation = task.divide(split, test)
@@ -124,7 +133,7 @@ def begin(
         run_id=run_id,
     )
     cleanup.callback(checkpoints.close)
-    state = first_state(config, task, image_shape, spread.mesh, checkpoints)
+    state = first_state(task, init, expected, checkpoints)
 
     def claim() -> Scaling:
         new = begins and hosts.is_main()  # the others read what process 0 has written
@@ -175,6 +184,8 @@ def get_ready(run: Begun, cleanup: contextlib.ExitStack, *, quiet: bool = False)
         variance=config.loss.weighting == "inverse_variance",
     )
     cleanup.callback(feed.close)
+    if not quiet:
+        begin_work("compiling the training step")
     step_fn = compile_step(run, feed)
     watch = run.task.watch(run.data, run.spread.mesh)
     monitor = Monitor(config, run.workdir, run.start, watch, quiet=quiet)
@@ -234,18 +245,13 @@ def _check_images(
 
 
 def first_state(
-    config: Config,
-    task: Task,
-    image_shape: tuple[int, int, int],
-    mesh: Mesh,
-    checkpoints: Checkpoints,
+    task: Task, init: Callable[[], TrainState], expected: TrainState, checkpoints: Checkpoints
 ) -> TrainState:
     """Restores the newest sound checkpoint, or makes a new state."""
-    init = make_init_state(config, image_shape)
-    expected = with_shardings(jax.eval_shape(init), mesh)
     state = checkpoints.restore(expected)
     if state is None:
-        state = task.first_state(jax.jit(init, out_shardings=state_shardings(mesh, expected))())
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, expected)
+        state = task.first_state(jax.jit(init, out_shardings=shardings)())
     return state
 
 

@@ -342,7 +342,10 @@ def test_an_interrupt_before_the_loop_is_no_traceback(tmp_path):
         process.wait()
     log = (tmp_path / "log").read_text()
     assert "Traceback" not in log
-    assert log.endswith("lensjax: interrupted\n")
+    line = (
+        "lensjax: SIGINT while starting: nothing was written; to go on, run the same command again"
+    )
+    assert log == f"started\n{line}\n"
 
 
 def test_a_reader_that_has_gone_costs_no_traceback(tmp_path):

@@ -10,7 +10,7 @@ from run_support import ROOT
 PACKAGE = "lensjax"
 # From the ground up; ARCHITECTURE.md says what belongs in each.
 ORDER = (
-    ("errors", "prng", "interfaces"),
+    ("errors", "prng", "interfaces", "signals"),
     ("files",),
     ("devices",),
     ("diffusion",),
@@ -143,6 +143,7 @@ def test_few_files_stand_beside_the_rooms():
         "main.py",
         "prng.py",
         "py.typed",
+        "signals.py",
     }
 
 

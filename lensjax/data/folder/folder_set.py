@@ -63,7 +63,7 @@ def _memory_of(listing: Listing, reading: Reading, directory: str | None) -> pat
 def _recall(memory: pathlib.Path, digest: str) -> tuple[str, dict[str, Any]] | None:
     """The fingerprint and report of a folder that has not changed since they were written."""
     try:
-        content = json.loads(memory.read_text())
+        content = json.loads(memory.read_text(encoding="utf-8"))
         if content["listing"] == digest:
             return str(content["fingerprint"]), dict(content["report"])
     except (OSError, ValueError, KeyError, TypeError):
