@@ -12,7 +12,6 @@ import dataclasses
 import math
 import pathlib
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ TABLE_FILE = "parameters.csv"
 FILE_FORMATS = ("npy", "fits")  # a file per image
 FORMATS = (*FILE_FORMATS, "hdf5")
 _HDF5_BYTES = 1 << 16  # of a file without images
+_BLOCK_BYTES = 4096  # of a disk, and about what the header of a FITS unit takes
 _CHUNK_BYTES = 1 << 20
 _BLOCK = 1024  # images in memory besides the split itself
 # FITS's names for our units; a unit of the user's own files is written as it was read.
@@ -321,11 +321,27 @@ def _fits_writer(
     return write
 
 
-def split_bytes(split: LensSplit) -> int:
-    """The approximate size of an HDF5 file of a split."""
-    planes = 1 + (split.variance is not None) + 0.25 * (split.mask is not None)
-    per_image = planes * math.prod(split.info.image_shape) + len(split.info.parameter_names) + 1
-    return math.ceil(4 * len(split) * per_image) + _HDF5_BYTES
+def export_size(
+    info: DatasetInfo, num_images: int, file_format: str, *, planes: bool = True
+) -> tuple[float, int]:
+    """The approximate bytes and files that an export takes on disk.
+
+    Args:
+      info: the data set.
+      num_images: the number of its images.
+      file_format: one of `FORMATS`.
+      planes: whether variances and masks are written too.
+    """
+    variance, mask = planes and info.has_variance, planes and info.masked
+    num_planes = 1 + variance + mask
+    pixels = math.prod(info.image_shape)
+    per_image = 4.0 * (pixels * (1 + variance + 0.25 * mask) + len(info.parameter_names) + 1)
+    if file_format == "hdf5":
+        return num_images * per_image + 2 * _HDF5_BYTES, 2
+    if file_format == "npy":
+        return num_images * (per_image + _BLOCK_BYTES * num_planes), num_images * num_planes
+    units = 1 + num_planes * info.image_shape[-1]
+    return num_images * (per_image + _BLOCK_BYTES * units), num_images
 
 
 def write_hdf5(
@@ -346,19 +362,9 @@ def write_hdf5(
       path: the file.
       description: the facts that hold for all images.
       advance: called with the number of images that were written.
-
-    Raises:
-      DataError: for a full disk.
     """
     import h5py
 
-    # Where the disk is full, h5py ends the process without an error.
-    needed, free = split_bytes(split), shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise DataError(
-            f"{path} needs {needed / 2**30:.2f} GiB, but {free / 2**30:.2f} GiB are free; make "
-            "room, or set export.folder to another folder"
-        )
     text = h5py.string_dtype("utf-8")
     info = split.info
     with h5py.File(path, "w") as file:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from lensjax.config.data import DataConfig
-from lensjax.config.fields import between, choice, count, make_field, optional_name, plain, texts
+from lensjax.config.fields import between, choice, count, make_field, optional_path, plain, texts
 from lensjax.config.model import CLASSIFIERS, CLASSIFY, TASKS, ModelConfig
 from lensjax.data.catalogue import FOLDER_SET, SIMULATED_SETS
 from lensjax.errors import ConfigError
@@ -78,7 +78,7 @@ class ClassifyConfig:
     validation_share: float = between(0.05, 0.001, 0.5)
     label_share: float = between(1.0, 1e-5, 1.0, only_for=_CLASSIFIERS)
     patience: int = count(0, least=0, only_for=_CLASSIFIERS)
-    start_from: str | None = optional_name("workdir", only_for={"model.name": ("vit",)})
+    start_from: str | None = optional_path("workdir", only_for={"model.name": ("vit",)})
     start_step: int | None = count(None, only_for=_CLASSIFIERS)
     train_encoder: bool = plain(True, only_for=_CLASSIFIERS)
     planes: tuple[str, ...] = texts(

@@ -15,7 +15,8 @@ from absl import logging
 from lensjax.data.catalogue import is_same_content
 from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.data.records import RecordSplit
-from lensjax.errors import DataError
+from lensjax.errors import DataError, UserError
+from lensjax.files import disk
 from lensjax.files.user_paths import expanded
 
 _DISK_MARGIN = 1.05
@@ -165,12 +166,16 @@ class PreparedSet:
                 logging.info("Building %s in %s.", self.name, self.folder)
                 tfds.display_progress_bar(False)  # lensjax's own bar knows the total
                 build()
-        except OSError as error:
-            if error.errno is None:  # not the file system's
+        except UserError:
+            raise
+        except Exception as error:  # the writer of records passes on the system's errors in words
+            if not disk.is_refusal(error):
                 raise
             raise DataError(
-                f"data set {self.name} cannot be written to {self.folder}: {error}; set "
-                f"data.directory or TFDS_DATA_DIR to a folder that can be written to"
+                f"data set {self.name} cannot be written to {self.folder}: "
+                f"{disk.reason_of(error, self.folder)}; it takes about "
+                f"{disk.size_text(bytes_needed)}; set data.directory or TFDS_DATA_DIR to a folder "
+                "with room that can be written to"
             ) from error
         finally:
             tfds.display_progress_bar(True)

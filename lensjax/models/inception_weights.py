@@ -76,7 +76,7 @@ def _download(url: str, sha256: str, target: pathlib.Path) -> str:
     """Downloads a file with this hash, or leaves none; returns the fault, empty on success."""
     logging.info("Downloading %s to %s", url, target)
     try:
-        with replacing(target, shared=True) as partial:
+        with replacing(target) as partial:
             try:
                 with urllib.request.urlopen(url, timeout=_SILENCE_S) as response:
                     _copy(response, partial)
@@ -127,7 +127,7 @@ def search_weights(
         hash.
     """
     if path:
-        return Search(_checked_file(path, "the configuration", sha256), "")
+        return Search(_checked_file(path, "evaluate.inception_weights", sha256), "")
     if named := os.environ.get(VARIABLE):
         return Search(_checked_file(named, f"the environment variable {VARIABLE}", sha256), "")
     cached = cache_folder() / FILE_NAME
