@@ -146,10 +146,10 @@ def replacing_folder(path: pathlib.Path, ours: Ours) -> Iterator[pathlib.Path]:
       FileError: if the disk or its permissions do not allow it; `path` is then as it was.
     """
     path = _with_name(path)
-    kept = f"; the earlier {path.name} is as it was" if path.is_dir() else ""
+    kept = f"; the earlier {path.name} is as it was" if os.path.isdir(path) else ""
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if os.path.lexists(path) and not path.is_dir():
+        if os.path.lexists(path) and not os.path.isdir(path):
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(path))
         recover_folder(path, ours)
         beside = path / path.name if path.is_dir() and _stands_alone(path) else path
@@ -174,7 +174,7 @@ def recover_folder(path: pathlib.Path, ours: Ours) -> None:
         return
     for previous in _hidden_beside(path, _PREVIOUS):
         with _unless_in_use(previous) as unused:
-            if unused and not path.exists():
+            if unused and not os.path.lexists(path):
                 os.rename(previous, path)
             elif unused:
                 _move_strays(previous, path, ours)
@@ -182,7 +182,7 @@ def recover_folder(path: pathlib.Path, ours: Ours) -> None:
 
 def _with_name(path: pathlib.Path) -> pathlib.Path:
     """The folder itself, where a path is a link to one, or has no name of its own like `.`."""
-    if path.name in ("", "..") or (path.is_symlink() and path.is_dir()):
+    if path.name in ("", "..") or (os.path.islink(path) and os.path.isdir(path)):
         return path.resolve()
     return path
 

@@ -34,16 +34,17 @@ def is_refusal(error: BaseException) -> bool:
 def _nearest(path: pathlib.Path) -> pathlib.Path:
     """The path itself, or the nearest folder above it that exists."""
     absolute = pathlib.Path(os.path.abspath(path))
-    return next(place for place in (absolute, *absolute.parents) if place.exists())
+    return next(place for place in (absolute, *absolute.parents) if os.path.exists(place))
 
 
 def _in_the_way(path: pathlib.Path) -> str:
     """What keeps a path from being made: a dangling link, or a file where a folder should be."""
     for place in (path, *path.parents):
-        if place.is_symlink() and not place.exists():
+        if os.path.islink(place) and not os.path.exists(place):
             return f"{place} is a link to {os.readlink(place)}, which does not exist"
-        if place.exists():
-            return f"{place} is not a folder" if place != path and not place.is_dir() else ""
+        if os.path.exists(place):
+            no_folder = place != path and not os.path.isdir(place)
+            return f"{place} is not a folder" if no_folder else ""
     return ""
 
 
@@ -99,11 +100,13 @@ def check_room(path: pathlib.Path, num_bytes: float, advice: str, *, num_files: 
       FileError: if the place is no folder, may not be written, or has too little room.
     """
     try:
-        obstacle = _in_the_way(path)
-        place = _nearest(path)
-        status = os.statvfs(place)
-    except OSError as error:  # such as a name that is too long
-        raise refused(error, path) from None
+        os.lstat(path)
+    except OSError as error:
+        if error.errno not in _MADE_OF:  # such as a name that is too long
+            raise refused(error, path) from None
+    obstacle = _in_the_way(path)
+    place = _nearest(path)
+    status = os.statvfs(place)
     folder = place if place.is_dir() else place.parent
     free = status.f_bavail * status.f_frsize
     if not obstacle and not os.access(folder, os.W_OK | os.X_OK):

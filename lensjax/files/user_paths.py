@@ -8,7 +8,7 @@ from lensjax.errors import ConfigError
 
 # How the path of a network begins that comes with lensjax.
 PRETRAINED = "pretrained/"
-_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([^}]*)\})", re.ASCII)
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([^}]+)\})", re.ASCII)
 
 
 def _with_variables(text: str, field: str) -> str:
