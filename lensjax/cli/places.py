@@ -63,7 +63,7 @@ def find_places(
       lensjax.errors.RequestError: for an unknown name.
     """
     text = os.fspath(workdir)
-    if not text.startswith(PRETRAINED) or workdir.exists():
+    if not text.startswith(PRETRAINED) or os.path.exists(workdir):
         if output is not None:
             _check_apart(output, workdir)
         return Places(config, workdir, output or workdir)
@@ -89,7 +89,7 @@ def find_places(
 
 def _check_apart(output: pathlib.Path, workdir: pathlib.Path) -> None:
     """Raises `ConfigError` for results that would lie in the workdir of another run."""
-    if (output / files.CONFIG_FILE).exists() and output.resolve() != workdir.resolve():
+    if os.path.exists(output / files.CONFIG_FILE) and output.resolve() != workdir.resolve():
         raise ConfigError(
             "--output",
             str(output),

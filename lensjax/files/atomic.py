@@ -155,8 +155,9 @@ def replacing_folder(path: pathlib.Path, ours: Ours) -> Iterator[pathlib.Path]:
         beside = path / path.name if path.is_dir() and _stands_alone(path) else path
         with _partial(beside, pathlib.Path.mkdir) as partial:
             try:
-                yield partial
-                _put_in_place(partial, path, ours)
+                with _explained(path):
+                    yield partial
+                    _put_in_place(partial, path, ours)
             except FileError as error:  # names the file, in a folder that nobody knows
                 said = str(error).replace(os.fspath(partial), os.fspath(path))
                 raise FileError(said + kept) from error
