@@ -250,7 +250,7 @@ def export_mode(config: Config, workdir: pathlib.Path, output: pathlib.Path | No
     num_bytes, num_files = export_size(
         source.info, num_images, settings.format, planes=source.meta is None
     )
-    advice = "or set export.folder to another folder"
+    advice = "set export.folder to another folder"
     disk.check_room(folder, num_bytes, advice, num_files=num_files)
     with replacing_folder(folder, _written_files) as new:
         _write(source, new, settings.format, source.description(settings.scale))

@@ -53,7 +53,7 @@ def sample_mode(config: Config, folder: pathlib.Path, output: pathlib.Path | Non
     )
     if is_main():
         num_bytes = 4 * sample.num_images * math.prod(generator.image_shape)
-        disk.check_room(target, num_bytes, "or set --output to a folder on another disk")
+        disk.check_room(target, num_bytes, "set --output to a folder on another disk")
     labels = generator.labels(None, sample.num_images)
     images = generator.generate(labels, sample.num_images, sample.seed)
     if is_main():

@@ -204,6 +204,6 @@ class PreparedSet:
         needed, free = _DISK_MARGIN * bytes_needed, shutil.disk_usage(self.folder.parent).free
         if needed > free:
             raise DataError(
-                f"data set {self.name} needs {needed / 2**30:.2f} GiB in {self.folder.parent}, "
-                f"where only {free / 2**30:.2f} GiB are free; make room, {advice}"
+                f"data set {self.name} needs {disk.size_text(needed)} in {self.folder.parent}, "
+                f"where only {disk.size_text(free)} are free; make room, {advice}"
             )

@@ -71,7 +71,7 @@ def draw_or_read(
     )
     if is_main():
         num_bytes = 4 * len(missing) * math.prod(shape)
-        disk.check_room(own, num_bytes, "or set --output to a folder on another disk")
+        disk.check_room(own, num_bytes, "set --output to a folder on another disk")
     with progress_bar(len(paths) * size, "Drawing", (len(paths) - len(missing)) * size) as bar:
         for start in range(0, len(missing), turn):
             chunks = missing[start : start + turn]

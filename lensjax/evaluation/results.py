@@ -28,7 +28,7 @@ def results_folder(output: pathlib.Path) -> pathlib.Path:
     target = output / files.EVALUATION
     if is_main():
         recover_folder(target, _written)
-        disk.check_room(target, _BYTES, "or set --output to a folder on another disk")
+        disk.check_room(target, _BYTES, "set --output to a folder on another disk")
     return target
 
 

@@ -93,7 +93,7 @@ def check_room(path: pathlib.Path, num_bytes: float, advice: str, *, num_files: 
     Args:
       path: the file or folder that will be written.
       num_bytes: its approximate size.
-      advice: what else to do, such as `or set export.folder to another folder`.
+      advice: what else to do, such as `set export.folder to another folder`.
       num_files: how many files there will be.
 
     Raises:
@@ -112,7 +112,8 @@ def check_room(path: pathlib.Path, num_bytes: float, advice: str, *, num_files: 
     if not obstacle and not os.access(folder, os.W_OK | os.X_OK):
         obstacle = f"{folder} cannot be written to"
     if not obstacle and num_bytes > free:
-        obstacle = f"it needs about {size_text(num_bytes)}, but {_room(path)}; make room"
+        obstacle = f"it needs about {size_text(num_bytes)}, but {_room(path)}"
+        advice = f"make room, or {advice}"
     if not obstacle and status.f_files and num_files > status.f_favail:
         obstacle = f"it needs {num_files:,} files, but {status.f_favail:,} more can be made there"
     if obstacle:

@@ -91,7 +91,7 @@ def test_room_is_looked_at_where_the_file_will_be(tmp_path):
     message = rf"x\.npy cannot be written: it needs about .* GiB, but .* are free in {tmp_path}; "
     with pytest.raises(FileError, match=message) as caught:
         disk.check_room(path, 2 * free + 2**31, "look elsewhere")
-    assert str(caught.value).endswith("make room; look elsewhere")
+    assert str(caught.value).endswith("make room, or look elsewhere")
     with pytest.raises(FileError, match=r"it needs 10,000,000,000,000 files, but .* can be made"):
         disk.check_room(path, 1, "ask", num_files=10**13)
     (tmp_path / "not").write_text("")
