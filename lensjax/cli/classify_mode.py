@@ -34,6 +34,18 @@ def _chunks(
             yield names, np.stack([image.pixels for _, image in chunk]) / np.float32(scale)
 
 
+def _given_images(images: pathlib.Path, config: Config) -> Iterator[tuple[str, FileImage]]:
+    rules, fits_rules = foreign_rules(config.data, config.classify.planes)
+    return read_foreign(
+        images,
+        "classify",
+        layout=config.classify.layout,
+        leave_out=[images / "labels.npy"],
+        rules=rules,
+        fits_rules=fits_rules,
+    )
+
+
 def _row(name: str, label: str, probabilities: np.ndarray, outside: str) -> list[str]:
     values = [f"{value:.6f}" for value in (probabilities.max(), *probabilities)]
     return [name, label, *values, outside]
@@ -67,20 +79,12 @@ def classify_mode(
             "--images", None, "allowed: a file or a folder of images for --mode=classify"
         )
     classifier = load_classifier(folder, config)
+    given = _given_images(images, config)
     path, counts = (output or folder) / CSV_FILE, Counter[str]()
     shown: list[list[str]] = []
     num_strange, first_strange = 0, ""
     header = ["image", "class", "probability", *(f"p_{name}" for name in classifier.class_names)]
     header.append("outside")
-    rules, fits_rules = foreign_rules(config.data, config.classify.planes)
-    given = read_foreign(
-        images,
-        "classify",
-        layout=config.classify.layout,
-        leave_out=[images / "labels.npy"],
-        rules=rules,
-        fits_rules=fits_rules,
-    )
     with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)

@@ -124,12 +124,13 @@ def test_results_of_a_run_go_where_they_are_asked_for(trained_generator, tmp_pat
     assert _digest(tmp_path / "run") == before
 
 
-@pytest.mark.parametrize("section", ["data", "model", "path"])
-def test_the_configuration_of_another_network_is_refused(section):
-    changes = {"data": {"model_std": 0.7}, "model": {"depth": 5}, "path": {"name": "edm"}}
-    changed = dataclasses.replace(getattr(GENERATOR, section), **changes[section])
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [("data", "model_std", 0.7), ("model", "depth", 5), ("path", "name", "edm")],
+)
+def test_the_configuration_of_another_network_is_refused(section, field, value):
+    changed = dataclasses.replace(getattr(GENERATOR, section), **{field: value})
     config = dataclasses.replace(GENERATOR, **{section: changed})
-    (field,) = changes[section]
     message = rf"pretrained/draws.*another configuration(?s:.*){section}\.{field}: the network has"
     with pytest.raises(ConfigError, match=message):
         find_places("sample", config, pathlib.Path("pretrained/draws"), None)

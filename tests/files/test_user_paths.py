@@ -159,11 +159,12 @@ def test_variables_of_the_environment_and_calls_from_python(home, tmp_path, monk
     assert root_of(None) == tmp_path / "scratch" / "sets"
     monkeypatch.setenv(CACHE_VARIABLE, "${SCRATCH}/cache")
     assert cache_folder() == tmp_path / "scratch" / "cache"
-    for variable, call in {
+    readers: dict[str, Callable[[], object]] = {
         "TFDS_DATA_DIR": lambda: root_of(None),
         CACHE_VARIABLE: cache_folder,
         VARIABLE: search_weights,
-    }.items():
+    }
+    for variable, call in readers.items():
         monkeypatch.setenv(variable, "$UNSET/x")
         with pytest.raises(ConfigError, match=rf"{variable}: got .*UNSET is not set"):
             call()
