@@ -30,8 +30,14 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as 
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Folder of the run: checkpoints, metrics, samples. Not needed for build_data, nor to export a "
-    "data set to --config.export.folder.",
+    "Folder of the run: checkpoints, metrics, samples; or pretrained/NAME for a network that comes "
+    "with lensjax. Not needed for build_data, nor to export a data set to --config.export.folder.",
+)
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Folder for the results of --mode=sample, evaluate, classify and export; by default the "
+    "workdir, and runs/NAME with --workdir=pretrained/NAME.",
 )
 _MODE = flags.DEFINE_enum(
     "mode",
@@ -85,6 +91,7 @@ def _set_up_logging() -> None:
 def main(arguments: list[str]) -> None:
     """Runs one mode; an error that a user can put right ends it with one message."""
     from lensjax.cli import modes
+    from lensjax.cli.places import WITH_OUTPUT
     from lensjax.config import from_config_dict
 
     if len(arguments) > 1:
@@ -104,9 +111,14 @@ def main(arguments: list[str]) -> None:
             command_line.fail(
                 f"--images is for --mode=evaluate and classify; got --mode={_MODE.value}"
             )
+        if _OUTPUT.value is not None and _MODE.value not in WITH_OUTPUT:
+            command_line.fail(
+                f"--output is for --mode={', '.join(WITH_OUTPUT)}; got --mode={_MODE.value}"
+            )
         images = expanded(_IMAGES.value, "--images") if _IMAGES.value else None
+        output = expanded(_OUTPUT.value, "--output") if _OUTPUT.value else None
         workdir = expanded(_WORKDIR.value or ".", "--workdir")
-        status = modes.run(_MODE.value, config, workdir, images)
+        status = modes.run(_MODE.value, config, workdir, images, output)
     except UserError as error:
         command_line.fail(str(error))
     sys.exit(status)
@@ -119,7 +131,7 @@ def run() -> None:
     command_line.use_utf8()
     # For --help, absl takes text and flags from the file that was started.
     sys.modules["__main__"].__doc__ = __doc__
-    for name in ("config", "workdir", "mode", "images"):
+    for name in ("config", "workdir", "output", "mode", "images"):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     with command_line.leaving():
         app.run(main, flags_parser=command_line.parse)

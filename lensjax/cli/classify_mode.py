@@ -34,13 +34,30 @@ def _chunks(
             yield names, np.stack([image.pixels for _, image in chunk]) / np.float32(scale)
 
 
+def _given_images(images: pathlib.Path, config: Config) -> Iterator[tuple[str, FileImage]]:
+    rules, fits_rules = foreign_rules(config.data, config.classify.planes)
+    return read_foreign(
+        images,
+        "classify",
+        layout=config.classify.layout,
+        leave_out=[images / "labels.npy"],
+        rules=rules,
+        fits_rules=fits_rules,
+    )
+
+
 def _row(name: str, label: str, probabilities: np.ndarray, outside: str) -> list[str]:
     values = [f"{value:.6f}" for value in (probabilities.max(), *probabilities)]
     return [name, label, *values, outside]
 
 
-def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | None) -> None:
-    """Classifies images; prints a table and writes it as a CSV file in the workdir.
+def classify_mode(
+    config: Config,
+    folder: pathlib.Path,
+    images: pathlib.Path | None,
+    output: pathlib.Path | None = None,
+) -> None:
+    """Classifies images; prints a table and writes it as a CSV file.
 
     A row has the image, its class, the probability of this class, that of each class, and by which
     number the image is unlike the training images, if by any.
@@ -49,6 +66,7 @@ def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | N
       config: the configuration of the run; `classify.*` says how images are taken.
       folder: the workdir of a trained classifier.
       images: a file, or a folder whose files are all read.
+      output: the folder for the CSV file; None for the workdir.
 
     Raises:
       DataError: for files that are not there or cannot be used, or images that do not fit.
@@ -61,20 +79,12 @@ def classify_mode(config: Config, folder: pathlib.Path, images: pathlib.Path | N
             "--images", None, "allowed: a file or a folder of images for --mode=classify"
         )
     classifier = load_classifier(folder, config)
-    path, counts = folder / CSV_FILE, Counter[str]()
+    given = _given_images(images, config)
+    path, counts = (output or folder) / CSV_FILE, Counter[str]()
     shown: list[list[str]] = []
     num_strange, first_strange = 0, ""
     header = ["image", "class", "probability", *(f"p_{name}" for name in classifier.class_names)]
     header.append("outside")
-    rules, fits_rules = foreign_rules(config.data, config.classify.planes)
-    given = read_foreign(
-        images,
-        "classify",
-        layout=config.classify.layout,
-        leave_out=[images / "labels.npy"],
-        rules=rules,
-        fits_rules=fits_rules,
-    )
     with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)

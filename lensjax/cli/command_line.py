@@ -18,6 +18,7 @@ from typing import NoReturn
 from absl import flags
 
 from lensjax.errors import UserError, printable
+from lensjax.files.user_paths import expanded
 
 _REFUSED = 2
 _HELP = frozenset({"help", "helpshort", "helpfull", "helpxml", "?"})
@@ -32,6 +33,25 @@ def _flags_of(arguments: list[str]) -> dict[str, str]:
             following = [text for text in arguments[place + 1 : place + 2] if text[:2] != "--"]
             values[name] = value if equals else "".join(following) or "True"
     return values
+
+
+def _with_expanded_config(arguments: list[str]) -> list[str]:
+    """The arguments with `~` and variables in `--config` replaced, which absl would not do."""
+    result = list(arguments)
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name.lstrip("-") != "config" or not name.startswith("-"):
+            continue
+        if not equals:  # the value is the next argument
+            place, name, value = place + 1, "", "".join(arguments[place + 1 : place + 2])
+        file, colon, parameter = value.partition(":")
+        if file and not parameter.startswith("//"):
+            try:
+                path = os.fspath(expanded(file, "--config"))
+            except UserError as error:
+                fail(str(error))
+            result[place] = f"{name}{equals}{path}{colon}{parameter}"
+    return result
 
 
 def _place_in(file: str, error: BaseException) -> tuple[str, BaseException]:
@@ -154,6 +174,7 @@ def parse(arguments: list[str]) -> list[str]:
 
     from lensjax.config import check_overrides
 
+    arguments = _with_expanded_config(arguments)
     values = _flags_of(arguments[1:])
     file = values.get("config", "").partition(":")[0]
     if "config" in values and not pathlib.Path(file).is_file():

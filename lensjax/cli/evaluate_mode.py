@@ -10,13 +10,19 @@ from lensjax.files.packages import require_packages
 PACKAGES = ("jinja2", "scipy", "sklearn")
 
 
-def evaluate_mode(config: Config, workdir: pathlib.Path, images: pathlib.Path | None) -> None:
+def evaluate_mode(
+    config: Config,
+    workdir: pathlib.Path,
+    images: pathlib.Path | None,
+    output: pathlib.Path | None = None,
+) -> None:
     """Evaluates the network of the configuration, or a file of images.
 
     Args:
       config: the configuration.
       workdir: the run's folder.
       images: a file of images to judge; None for those of the run.
+      output: where `evaluation/` goes; None for the workdir.
 
     Raises:
       UserError: see `evaluate_generator` and `evaluate_classifier`; and for an autoencoder, in
@@ -26,7 +32,7 @@ def evaluate_mode(config: Config, workdir: pathlib.Path, images: pathlib.Path | 
     if config.task == CLASSIFY and images is None:
         from lensjax.evaluation.evaluate_classifier import evaluate_classifier
 
-        evaluate_classifier(config, workdir)
+        evaluate_classifier(config, workdir, output)
         return
     if config.task == PRETRAIN and images is None:
         raise ConfigError(
@@ -37,4 +43,4 @@ def evaluate_mode(config: Config, workdir: pathlib.Path, images: pathlib.Path | 
         )
     from lensjax.evaluation.evaluate_generator import evaluate_generator
 
-    evaluate_generator(config, workdir, images)
+    evaluate_generator(config, workdir, images, output=output)

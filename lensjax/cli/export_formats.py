@@ -12,7 +12,6 @@ import dataclasses
 import math
 import pathlib
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -24,8 +23,8 @@ from lensjax.errors import DataError
 TABLE_FILE = "parameters.csv"
 FILE_FORMATS = ("npy", "fits")  # a file per image
 FORMATS = (*FILE_FORMATS, "hdf5")
-_HDF5_BYTES = 1 << 16  # of a file without images
-_CHUNK_BYTES = 1 << 20
+_HDF5_BYTES = 1 << 14  # of a file without images
+_BLOCK_BYTES = 4096  # of a disk, and about what the header of a FITS unit takes
 _BLOCK = 1024  # images in memory besides the split itself
 # FITS's names for our units; a unit of the user's own files is written as it was read.
 _FITS_UNITS = {"counts/s": "count/s", "counts": "count"}
@@ -110,14 +109,15 @@ def _file_names(split: LensSplit, suffix: str) -> list[str]:
     ]
 
 
-def _scaled(images: np.ndarray, factor: float) -> np.ndarray:
+def scaled(images: np.ndarray, factor: float) -> np.ndarray:
+    """Images times a factor, as float32."""
     return np.asarray(images, np.float32) * np.float32(factor)
 
 
-def _image_blocks(split: LensSplit, factor: float) -> Iterator[tuple[int, np.ndarray]]:
+def image_blocks(split: LensSplit, factor: float) -> Iterator[tuple[int, np.ndarray]]:
     """Yields the first index and the images of each block; they may be mapped from a file."""
     for start in range(0, len(split), _BLOCK):
-        yield start, _scaled(split.images[start : start + _BLOCK], factor)
+        yield start, scaled(split.images[start : start + _BLOCK], factor)
 
 
 class _Planes(NamedTuple):
@@ -135,7 +135,7 @@ class _Planes(NamedTuple):
 
 
 def _planes(split: LensSplit, index: int, image: np.ndarray, factor: float) -> _Planes:
-    variance = None if split.variance is None else _scaled(split.variance[index], factor**2)
+    variance = None if split.variance is None else scaled(split.variance[index], factor**2)
     mask = None if split.mask is None else split.mask[index].astype(np.uint8)
     return _Planes(image, variance, mask)
 
@@ -177,7 +177,7 @@ def write_files(
     for name in {pathlib.PurePath(name).parent for name in names}:
         (folder / name).mkdir(parents=True, exist_ok=True)
     write = _fits_writer(split, description) if file_format == "fits" else _write_npy
-    for start, images in _image_blocks(split, description.factor):
+    for start, images in image_blocks(split, description.factor):
         for offset, image in enumerate(images):
             index = start + offset
             planes = _planes(split, index, image, description.factor)
@@ -321,69 +321,24 @@ def _fits_writer(
     return write
 
 
-def split_bytes(split: LensSplit) -> int:
-    """The approximate size of an HDF5 file of a split."""
-    planes = 1 + (split.variance is not None) + 0.25 * (split.mask is not None)
-    per_image = planes * math.prod(split.info.image_shape) + len(split.info.parameter_names) + 1
-    return math.ceil(4 * len(split) * per_image) + _HDF5_BYTES
-
-
-def write_hdf5(
-    split: LensSplit,
-    path: pathlib.Path,
-    description: Description,
-    advance: Callable[[int], Any],
-) -> None:
-    """Writes one HDF5 file of a split.
-
-    Datasets: `images` float32 `[N, H, W, C]`, `labels` int32 `[N]`, `class_names`, `parameters`
-    float32 `[N, P]`, `parameter_names`, and, where they are known, `band_names`, `variance`
-    (float32) and `mask` (uint8, 1 for pixels that are not to be used), like the images. Facts about
-    all images are attributes.
+def export_size(
+    info: DatasetInfo, num_images: int, file_format: str, *, planes: bool = True
+) -> tuple[float, int]:
+    """The approximate bytes and files that an export takes on disk.
 
     Args:
-      split: the images.
-      path: the file.
-      description: the facts that hold for all images.
-      advance: called with the number of images that were written.
-
-    Raises:
-      DataError: for a full disk.
+      info: the data set.
+      num_images: the number of its images.
+      file_format: one of `FORMATS`.
+      planes: whether variances and masks are written too.
     """
-    import h5py
-
-    # Where the disk is full, h5py ends the process without an error.
-    needed, free = split_bytes(split), shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise DataError(
-            f"{path} needs {needed / 2**30:.2f} GiB, but {free / 2**30:.2f} GiB are free; make "
-            "room, or set export.folder to another folder"
-        )
-    text = h5py.string_dtype("utf-8")
-    info = split.info
-    with h5py.File(path, "w") as file:
-        image_bytes = 4 * math.prod(info.image_shape)
-        per_chunk = max(1, min(len(split), _CHUNK_BYTES // image_bytes))
-
-        def create(name: str, dtype: type) -> Any:
-            shape, chunks = (len(split), *info.image_shape), (per_chunk, *info.image_shape)
-            return file.create_dataset(name, shape=shape, dtype=dtype, chunks=chunks)
-
-        images = create("images", np.float32)
-        variance = None if split.variance is None else create("variance", np.float32)
-        mask = None if split.mask is None else create("mask", np.uint8)
-        for start, block in _image_blocks(split, description.factor):
-            rows = slice(start, start + len(block))
-            images[rows] = block
-            if variance is not None and split.variance is not None:
-                variance[rows] = _scaled(split.variance[rows], description.factor**2)
-            if mask is not None and split.mask is not None:
-                mask[rows] = split.mask[rows]
-            advance(len(block))
-        file.create_dataset("labels", data=np.asarray(split.labels, np.int32))
-        file.create_dataset("class_names", data=list(info.class_names), dtype=text)
-        if info.band_names:
-            file.create_dataset("band_names", data=list(info.band_names), dtype=text)
-        file.create_dataset("parameters", data=np.asarray(split.parameters, np.float32))
-        file.create_dataset("parameter_names", data=list(info.parameter_names), dtype=text)
-        file.attrs.update(description.facts())
+    variance, mask = planes and info.has_variance, planes and info.masked
+    num_planes = 1 + variance + mask
+    pixels = math.prod(info.image_shape)
+    per_image = 4.0 * (pixels * (1 + variance + 0.25 * mask) + len(info.parameter_names) + 1)
+    if file_format == "hdf5":
+        return num_images * per_image + 2 * _HDF5_BYTES, 2
+    if file_format == "npy":
+        return num_images * (per_image + _BLOCK_BYTES * num_planes), num_images * num_planes
+    units = 1 + num_planes * info.image_shape[-1]
+    return num_images * (per_image + _BLOCK_BYTES * units), num_images

@@ -4,8 +4,7 @@ import dataclasses
 import glob
 import json
 import pathlib
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,19 @@ from lensjax.cli.export_formats import (
     TABLE_FILE,
     Description,
     check_class_names,
+    export_size,
     is_plain_name,
     write_files,
-    write_hdf5,
 )
+from lensjax.cli.export_hdf5 import write_hdf5
+from lensjax.cli.sample_mode import written_files
 from lensjax.config import Config
 from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.devices.progress import progress_bar
 from lensjax.errors import ConfigError, DataError, WorkdirError
+from lensjax.files import disk
 from lensjax.files.array_file import read_array
-from lensjax.files.atomic import write_json
+from lensjax.files.atomic import read_together, recover_folder, replacing_folder, write_json
 from lensjax.files.packages import require_packages
 from lensjax.files.user_paths import expanded
 from lensjax.run import provenance
@@ -76,16 +78,16 @@ def _data_source(config: Config) -> Source:
     return Source(info, {split: reader(split) for split in splits})
 
 
-def _generated_source(workdir: pathlib.Path) -> Source:
-    """The images that `--mode=sample` left in a workdir."""
-    folder = workdir / files.GENERATED
+def _generated_source(folder: pathlib.Path, dataset: Mapping[str, Any]) -> Source:
+    """The images that `--mode=sample` left in a folder, of a network that learned a data set."""
+    recover_folder(folder, written_files)
     if not (folder / "meta.json").exists():
         raise WorkdirError(f"{folder} holds no images; draw them first (--mode=sample)")
-    meta = files.read_json(folder / "meta.json")
-    dataset = files.read_dataset(workdir)
     try:
-        images = read_array(folder / "images.npy", "images", mmap_mode="r")
-        labels = read_array(folder / "labels.npy", "labels")
+        with read_together(folder):
+            meta = files.read_json(folder / "meta.json")
+            images = read_array(folder / "images.npy", "images", mmap_mode="r")
+            labels = read_array(folder / "labels.npy", "labels")
     except DataError as error:
         raise WorkdirError(f"{error}; draw them again (--mode=sample)") from None
     shape = tuple(dataset["image_shape"])
@@ -119,20 +121,29 @@ def _generated_source(workdir: pathlib.Path) -> Source:
     return Source(info, {GENERATED_PART: lambda: split}, meta)
 
 
-def _earlier_patterns(folder: pathlib.Path) -> list[str]:
-    """Patterns of the files that an earlier export wrote into a folder.
-
-    Raises:
-      ConfigError: if the folder is not empty and was not written by an export.
-    """
+def _contents(folder: pathlib.Path) -> list[str] | None:
+    """Patterns of the files that an export wrote into a folder; None for any other folder."""
     try:
         content = json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))
         if content["written_by"] == _WRITTEN_BY:
             return [pattern for pattern in content["contents"] if is_plain_name(pattern)]
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return []
+    return None
+
+
+def _written_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The entries of a folder that an export wrote."""
+    patterns = [EXPORT_FILE, *(_contents(folder) or ())]
+    return [path for pattern in patterns for path in folder.glob(pattern)]
+
+
+def _check_target(folder: pathlib.Path) -> None:
+    """Raises `ConfigError` for a folder that is not empty and was not written by an export."""
+    recover_folder(folder, _written_files)
+    empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if empty or _contents(folder) is not None:
+        return
     raise ConfigError(
         "export.folder",
         str(folder),
@@ -155,32 +166,23 @@ def _patterns(source: Source, file_format: str) -> list[str]:
     ]
 
 
-def _remove_earlier(folder: pathlib.Path, patterns: list[str]) -> None:
-    """Removes the files of an earlier export, unless other files are in the way."""
-
-    def matching(globs: list[str]) -> set[pathlib.Path]:
-        return {path for pattern in globs for path in folder.glob(pattern)}
-
-    earlier = matching(_earlier_patterns(folder))
-    in_the_way = sorted(path.name for path in matching(patterns) - earlier)
+def _check_nothing_in_the_way(folder: pathlib.Path, patterns: list[str]) -> None:
+    """Raises `ConfigError` for files of the user where an export would write."""
+    wanted = {path for pattern in patterns for path in folder.glob(pattern)}
+    in_the_way = sorted(path.name for path in wanted.difference(_written_files(folder)))
     if in_the_way:
         raise ConfigError(
             "export.folder",
             str(folder),
             f"{in_the_way[0]} already exists and was not written by an export; move it away",
         )
-    for path in earlier:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def _record(config: Config, source: Source, patterns: list[str]) -> dict[str, Any]:
     """The content of `export.json`."""
     return {
         "written_by": _WRITTEN_BY,
-        "complete": False,
+        "complete": True,
         "contents": patterns,
         "source": config.export.source,
         "format": config.export.format,
@@ -212,44 +214,45 @@ def _write(
                 write_hdf5(split, folder / f"{name}.h5", description, bar.update)
 
 
-def export_mode(config: Config, workdir: pathlib.Path) -> None:
+def export_mode(config: Config, workdir: pathlib.Path, output: pathlib.Path | None = None) -> None:
     """Writes the images of a data set, or those in `generated/`, into `export.folder`.
 
-    An earlier export in the folder is replaced; anything else there is refused.
+    An earlier export in the folder is replaced once the new one is whole; anything else there is
+    refused.
 
     Args:
       config: the checked configuration.
       workdir: the run's folder; unused if `export.folder` is given and the source is `data`.
+      output: where `generated/` is and `export/` goes; None for the workdir.
 
     Raises:
       ConfigError: if the folder holds files that no export wrote, or, for generated images, the
         workdir belongs to another configuration.
-      DataError: if a package is missing, the data set cannot be built or read, or the files
-        cannot be written.
+      DataError: if a package is missing, or the data set cannot be built or read.
+      lensjax.errors.FileError: if there is no room, or the files cannot be written.
       lensjax.errors.WorkdirError: if the workdir has no generated images.
     """
     settings = config.export
-    folder = expanded(settings.folder, "export.folder") if settings.folder else workdir / "export"
+    output = output or workdir
+    folder = expanded(settings.folder, "export.folder") if settings.folder else output / "export"
     packages = PACKAGES.get(settings.format, ())
     require_packages(f"export.format={settings.format}", "files", *packages)
-    _earlier_patterns(folder)  # refuses a bad folder before a long build
+    _check_target(folder)  # before a long build
     if settings.source == "generated":
         files.check_same(workdir, config)
-        source = _generated_source(workdir)
+        source = _generated_source(output / files.GENERATED, files.read_dataset(workdir))
     else:
         source = _data_source(config)
     patterns = _patterns(source, settings.format)
     record = _record(config, source, patterns)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_earlier(folder, patterns)
-        # Written first, so that a killed export is recognised and can be repeated.
-        write_json(folder / EXPORT_FILE, record)
-        _write(source, folder, settings.format, source.description(settings.scale))
-        write_json(folder / EXPORT_FILE, record | {"complete": True})
-    except OSError as error:
-        raise DataError(
-            f"the images cannot be written to {folder}: {error}; make room, or set export.folder "
-            "to another folder"
-        ) from error
+    _check_nothing_in_the_way(folder, patterns)
+    num_images = sum(source.info.split_sizes[name] for name in source.readers)
+    num_bytes, num_files = export_size(
+        source.info, num_images, settings.format, planes=source.meta is None
+    )
+    advice = "set export.folder to another folder"
+    disk.check_room(folder, num_bytes, advice, num_files=num_files)
+    with replacing_folder(folder, _written_files) as new:
+        _write(source, new, settings.format, source.description(settings.scale))
+        write_json(new / EXPORT_FILE, record)
     logging.info("wrote %s", folder)

@@ -10,7 +10,7 @@ from lensjax.config.fields import (
     count,
     factor,
     make_field,
-    optional_name,
+    optional_path,
     plain,
     texts,
 )
@@ -88,7 +88,7 @@ class ClassifyConfig:
     validation_share: float = between(0.05, 0.001, 0.5)
     label_share: float = between(1.0, 1e-5, 1.0, only_for=_CLASSIFIERS)
     patience: int = count(0, least=0, only_for=_CLASSIFIERS)
-    start_from: str | None = optional_name("workdir", only_for={"model.name": ("vit",)})
+    start_from: str | None = optional_path("workdir", only_for={"model.name": ("vit",)})
     start_step: int | None = count(None, only_for=_CLASSIFIERS)
     train_encoder: bool = plain(True, only_for=_CLASSIFIERS)
     planes: tuple[str, ...] = texts(

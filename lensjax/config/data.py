@@ -11,8 +11,7 @@ from lensjax.config.fields import (
     choice,
     count,
     make_field,
-    optional_name,
-    plain,
+    optional_path,
     positive,
     texts,
 )
@@ -101,7 +100,7 @@ class DataConfig:
 
     name: str = choice("deeplense/model_ii", (*SIMULATED_SETS, FOLDER_SET))
     # A set of files is identified by its content: the folder may move.
-    folder: str | None = optional_name("folder", only_for=_OF_FOLDERS, resumable=True)
+    folder: str | None = optional_path("folder", only_for=_OF_FOLDERS, resumable=True)
     files: str | None = make_field(
         None, bool, "None, or a pattern of file names such as */data.fits", **_NEW
     )
@@ -123,7 +122,7 @@ class DataConfig:
     file_memory_gib: float = positive(1.0, most=1e6, resumable=True, only_for=_OF_FOLDERS)
     file_seconds: float = positive(600.0, most=MOST_SECONDS, resumable=True, only_for=_OF_FOLDERS)
     test_share: float = between(0.1, 0.001, 0.9, only_for=_OF_FOLDERS)
-    directory: str | None = plain(None, resumable=True)
+    directory: str | None = optional_path("folder", resumable=True)
     placement: str = choice("auto", ("auto", "device", "stream"), resumable=True)
     augmentation: str = make_field(
         "none", is_augmentation, f"{', '.join(SYMMETRIES)}, comma-separated, or all"

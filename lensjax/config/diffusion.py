@@ -12,7 +12,7 @@ from lensjax.config.fields import (
     choice,
     count,
     make_field,
-    optional_name,
+    optional_path,
     plain,
     positive,
 )
@@ -163,7 +163,7 @@ class SampleConfig:
     guidance: float = between(1.0, 0.0, 1000.0)
     guidance_rescale: float = between(0.0, 0.0, 1.0)
     guidance_interval: tuple[float, ...] = _time_interval((0.0, 1.0))
-    guide_workdir: str | None = optional_name("workdir")
+    guide_workdir: str | None = optional_path("workdir")
     guide_step: int | None = count(None)
     num_images: int = count(48)
     batch_size: int = count(48, most=MOST_IMAGES)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from lensjax.config.fields import choice, optional_name
+from lensjax.config.fields import choice, optional_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,5 +20,5 @@ class ExportConfig:
     source: str = choice("data", ("data", "generated"))
     format: str = choice("npy", ("npy", "hdf5", "fits"))
     split: str = choice("all", ("train", "test", "all"))
-    folder: str | None = optional_name("folder")
+    folder: str | None = optional_path("folder")
     scale: str = choice("flux", ("flux", "published"))

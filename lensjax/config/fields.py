@@ -32,11 +32,14 @@ class Facts(TypedDict, total=False):
         run of an older version has that default. Without `since`, a run must have saved the field.
       only_for: the choices that read it, such as `{"path.name": ("vp",)}`; with any other choice it
         stays at its default.
+      path: whether it holds the path of a file or folder, as its user writes it; whatever reads it
+        passes it through `files.user_paths.expanded`.
     """
 
     resumable: bool
     since: str
     only_for: Mapping[str, tuple[str, ...]]
+    path: bool
 
 
 def plain(default: Any, **facts: Unpack[Facts]) -> Any:
@@ -118,8 +121,9 @@ def texts(described: str, **facts: Unpack[Facts]) -> Any:
     return make_field((), all, described, **facts)
 
 
-def optional_name(kind: str, **facts: Unpack[Facts]) -> Any:
+def optional_path(kind: str, **facts: Unpack[Facts]) -> Any:
     """Makes a field for an optional path of something, such as a `folder`."""
+    facts["path"] = True
     return make_field(None, bool, f"None, or the path of a {kind}", **facts)
 
 

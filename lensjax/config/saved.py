@@ -12,6 +12,7 @@ from absl import logging
 
 from lensjax.config.reading import to_dict
 from lensjax.config.whole import RETIRED_CHOICES, RETIRED_FIELDS, Config, facts_of_fields
+from lensjax.files.user_paths import is_same_path
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -92,8 +93,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         path: (before.get(path, "nothing"), now.get(path, "nothing"))
         for path in sorted(before.keys() | now.keys())
     }
+
+    def is_same(path: str, was: Any, is_now: Any) -> bool:
+        holds_path = "path" in facts.get(path, {})
+        return was == is_now or (holds_path and is_same_path(was, is_now))
+
     return [
         f"{path}: the workdir has {was!r}, this run {is_now!r}"
         for path, (was, is_now) in pairs.items()
-        if was != is_now and not facts.get(path, {}).get("resumable")
+        if not (is_same(path, was, is_now) or facts.get(path, {}).get("resumable"))
     ]

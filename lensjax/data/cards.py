@@ -15,6 +15,7 @@ from lensjax.data import parameters, simulator
 from lensjax.data.catalogue import IMAGES_PER_CLASS, SIMULATED_SETS, SimulatedSet
 from lensjax.data.raytracing import SIGMA_PER_FWHM
 from lensjax.data.surveys import SOURCE_MAGNITUDE, Survey
+from lensjax.files.atomic import write_text
 
 _TEMPLATE = pathlib.Path(__file__).parent / "card.md"
 _INSTRUMENTS = {
@@ -213,9 +214,8 @@ def main(arguments: list[str]) -> None:
     if len(arguments) != 1:
         sys.exit("usage: python -m lensjax.data.cards FOLDER")
     folder = pathlib.Path(arguments[0])
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in render_cards().items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from absl import logging
 from lensjax.data.catalogue import is_same_content
 from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.data.records import RecordSplit
-from lensjax.errors import DataError
+from lensjax.errors import DataError, UserError
+from lensjax.files import disk
 from lensjax.files.user_paths import expanded
 
 _DISK_MARGIN = 1.05
@@ -165,12 +166,16 @@ class PreparedSet:
                 logging.info("Building %s in %s.", self.name, self.folder)
                 tfds.display_progress_bar(False)  # lensjax's own bar knows the total
                 build()
-        except OSError as error:
-            if error.errno is None:  # not the file system's
+        except UserError:
+            raise
+        except Exception as error:  # the writer of records passes on the system's errors in words
+            if not disk.is_refusal(error):
                 raise
             raise DataError(
-                f"data set {self.name} cannot be written to {self.folder}: {error}; set "
-                f"data.directory or TFDS_DATA_DIR to a folder that can be written to"
+                f"data set {self.name} cannot be written to {self.folder}: "
+                f"{disk.reason_of(error, self.folder)}; it takes about "
+                f"{disk.size_text(bytes_needed)}; set data.directory or TFDS_DATA_DIR to a folder "
+                "with room that can be written to"
             ) from error
         finally:
             tfds.display_progress_bar(True)
@@ -199,6 +204,6 @@ class PreparedSet:
         needed, free = _DISK_MARGIN * bytes_needed, shutil.disk_usage(self.folder.parent).free
         if needed > free:
             raise DataError(
-                f"data set {self.name} needs {needed / 2**30:.2f} GiB in {self.folder.parent}, "
-                f"where only {free / 2**30:.2f} GiB are free; make room, {advice}"
+                f"data set {self.name} needs {disk.size_text(needed)} in {self.folder.parent}, "
+                f"where only {disk.size_text(free)} are free; make room, {advice}"
             )

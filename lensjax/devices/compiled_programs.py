@@ -14,6 +14,7 @@ from absl import logging
 
 from lensjax.errors import ConfigError
 from lensjax.files.cache_folder import cache_folder
+from lensjax.files.user_paths import expanded
 
 FOLDER = "programs"
 _SETTINGS = {
@@ -32,17 +33,22 @@ def keep_programs() -> None:
     folder that cannot be written to is logged as a warning; a disk that fills up later is ignored.
     JAX's key of a program has JAX's version, the devices and, on CPU, the processor's features.
     """
-    chosen = jax.config.values["jax_compilation_cache_dir"] is not None
-    if chosen or not jax.config.values["jax_enable_compilation_cache"]:
+    chosen = jax.config.values["jax_compilation_cache_dir"]
+    if chosen is not None:
+        if "://" not in chosen:  # JAX takes addresses too
+            folder = os.fspath(expanded(chosen, "JAX_COMPILATION_CACHE_DIR"))
+            jax.config.update("jax_compilation_cache_dir", folder)
+        return
+    if not jax.config.values["jax_enable_compilation_cache"]:
         return
     try:
-        folder = cache_folder() / FOLDER
-        remove_cut_entries(folder, bounded="JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ)
+        own = cache_folder() / FOLDER
+        remove_cut_entries(own, bounded="JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ)
     # ConfigError: no home folder; RuntimeError: no locks on this disk.
     except (OSError, RuntimeError, ConfigError) as error:
         logging.warning("compiled programs are not kept for the next run: %s", error)
         return
-    jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
+    jax.config.update("jax_compilation_cache_dir", os.fspath(own))
     for name, value in _SETTINGS.items():
         if name.upper() not in os.environ:
             jax.config.update(name, value)

@@ -57,7 +57,7 @@ def _keep(path: pathlib.Path, content: bytes) -> None:
     A folder that cannot be written to costs only a warning: the result is already computed.
     """
     try:
-        write_bytes(path, content, shared=True)
+        write_bytes(path, content)
     except FileError as error:
         logging.warning("%s; the result is not kept for the next run", error)
 

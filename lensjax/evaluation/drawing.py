@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import pathlib
 import re
 import zlib
@@ -15,6 +16,7 @@ from lensjax.config import SampleConfig
 from lensjax.devices.hosts import barrier, from_main, is_main
 from lensjax.devices.progress import progress_bar
 from lensjax.errors import DataError
+from lensjax.files import disk
 from lensjax.files.array_file import read_array
 from lensjax.files.atomic import write_array, write_json
 from lensjax.inference.describe import describe
@@ -94,6 +96,9 @@ def draw_or_read(
     missing = from_main(
         lambda: [number for number in numbers_of_chunks if _read_chunk(own, number, shape) is None]
     )
+    if is_main():
+        num_bytes = 4 * len(missing) * math.prod(shape)
+        disk.check_room(own, num_bytes, "set --output to a folder on another disk")
     with progress_bar(total * size, "Drawing", (total - len(missing)) * size) as bar:
         for start in range(0, len(missing), turn):
             chunks = missing[start : start + turn]

@@ -22,6 +22,7 @@ from lensjax.evaluation.filling import fill_masked
 from lensjax.evaluation.noise_levels import AS_THEY_ARE, MAGNITUDES, behind_noise
 from lensjax.evaluation.page import Picture, write_page
 from lensjax.evaluation.real import first_places
+from lensjax.evaluation.results import new_results, results_folder
 from lensjax.evaluation.tables import Table, plain
 from lensjax.files.atomic import write_json
 from lensjax.files.cache_folder import cache_folder
@@ -30,7 +31,6 @@ from lensjax.inference.describe import weights_hash
 from lensjax.metrics.classification import RocCurve, Scores, reliability, roc_curves, score
 from lensjax.metrics.ring_radius import RadiusClassifier, fit_ring_radius
 from lensjax.run import datasets, provenance
-from lensjax.run import workdir as files
 from lensjax.run.figures import save_png
 from lensjax.run.writers import show
 
@@ -255,12 +255,15 @@ def _text(results: list[LevelResult]) -> str:
     return "\n".join(lines)
 
 
-def evaluate_classifier(config: Config, folder: pathlib.Path) -> None:
+def evaluate_classifier(
+    config: Config, folder: pathlib.Path, output: pathlib.Path | None = None
+) -> None:
     """Scores a classifier on the test split; prints a table, writes numbers, pictures and a report.
 
     Args:
       config: the configuration; `evaluate.num_images` None takes the whole split.
       folder: the run's workdir.
+      output: where `evaluation/` goes; None for the workdir.
 
     Raises:
       DataError: for a set with pixels that were not measured.
@@ -269,27 +272,48 @@ def evaluate_classifier(config: Config, folder: pathlib.Path) -> None:
       lensjax.errors.CheckpointError: if there is no sound checkpoint.
     """
     classifier = load_classifier(folder, config)
+    target = results_folder(output or folder)
     results = [_result(level, classifier, config) for level in _levels(config)]
     if is_main():
-        _write(config, classifier, results, folder / files.EVALUATION)
+        _write(config, classifier, results, target)
 
 
 def _write(
     config: Config, classifier: LensClassifier, results: list[LevelResult], target: pathlib.Path
 ) -> None:
-    """Writes numbers, pictures and report into a folder, and prints the table."""
+    """Prints the table, and writes numbers, pictures and report into a folder."""
     protocol = _protocol(config, classifier)
     content = {
         "scores": {result.level.name: result.scores.to_dict() for result in results},
         "baseline": {result.level.name: result.baseline for result in results},
         "protocol": protocol,
     }
-    write_json(target / "metrics.json", plain(content))
+    print(_text(results), flush=True)
     drawn = _pictures(results[0])
-    for name, picture in drawn.items():
-        save_png(target / f"{name}.png", picture)
+    with new_results(target) as new:
+        write_json(new / "metrics.json", plain(content))
+        for name, picture in drawn.items():
+            save_png(new / f"{name}.png", picture)
+        _write_report(new / "report.html", config, classifier, results, drawn, protocol)
+    scalars = {
+        f"test/{result.level.name}/{name}": float(getattr(result.scores, name))
+        for result in results
+        for name in ("accuracy", "macro_auc", "ece", "log_loss")
+    }
+    show(target, classifier.step, scalars, drawn)
+    logging.info("numbers: %s; report: %s", target / "metrics.json", target / "report.html")
+
+
+def _write_report(
+    path: pathlib.Path,
+    config: Config,
+    classifier: LensClassifier,
+    results: list[LevelResult],
+    drawn: Mapping[str, np.ndarray],
+    protocol: Mapping[str, Any],
+) -> None:
     write_page(
-        target / "report.html",
+        path,
         "classifier",
         title=f"{config.model.name} on {classifier.data_name}",
         subtitle=f"step {classifier.step}, {results[0].scores.num_images} images of the test split",
@@ -309,11 +333,3 @@ def _write(
         not_for=_NOT_FOR,
         protocol=json.dumps(plain(protocol), indent=2),
     )
-    scalars = {
-        f"test/{result.level.name}/{name}": float(getattr(result.scores, name))
-        for result in results
-        for name in ("accuracy", "macro_auc", "ece", "log_loss")
-    }
-    show(target, classifier.step, scalars, drawn)
-    print(_text(results), flush=True)
-    logging.info("numbers: %s; report: %s", target / "metrics.json", target / "report.html")

@@ -21,6 +21,7 @@ from lensjax.evaluation.checks import Check, check_row
 from lensjax.evaluation.drawing import draw_or_read
 from lensjax.evaluation.given import check_images, labels_file, read_images
 from lensjax.evaluation.real import RealImages
+from lensjax.evaluation.results import new_results, results_folder
 from lensjax.evaluation.rows import Row, Setting
 from lensjax.evaluation.verdict import judge
 from lensjax.files.atomic import write_json
@@ -90,7 +91,7 @@ def _drawn_row(
 
 def _subjects(
     config: Config,
-    folder: pathlib.Path,
+    drawn: pathlib.Path,
     images: pathlib.Path | None,
     generator: LensGenerator | None,
     setting: Setting,
@@ -98,8 +99,7 @@ def _subjects(
     """The rows to be judged, and the settings that their images depend on."""
     if images is not None:
         return [_read_row(images, setting, config.data)], {"images": str(images)}
-    generator = generator or load_generator(folder, config)
-    drawn = folder / files.EVALUATION / _DRAWN
+    assert generator is not None
     guidance = config.sample.guidance
     logging.info("%d images per class at step %d", setting.per_class, generator.step)
     rows = [_drawn_row(GENERATED, generator, guidance, setting, drawn)]
@@ -165,6 +165,7 @@ def evaluate_generator(
     folder: pathlib.Path,
     images: pathlib.Path | None = None,
     generator: LensGenerator | None = None,
+    output: pathlib.Path | None = None,
 ) -> None:
     """Compares images with the test split; prints the verdict, writes numbers and a report.
 
@@ -173,6 +174,7 @@ def evaluate_generator(
       folder: the run's workdir; with `images` or `generator` any folder that can be created.
       images: a file of images of any generator; None draws them.
       generator: draws the images; None for that of the run.
+      output: where `evaluation/` goes; None for `folder`.
 
     Raises:
       ConfigError: for more images than the test split has.
@@ -182,19 +184,22 @@ def evaluate_generator(
     """
     if images is None and generator is None:
         files.check_same(folder, config)  # before a set is built for nothing
+    target = results_folder(output or folder)
     real_images = RealImages(config, datasets.prepare(config.data))
     labelled = images is None or labels_file(images, config.evaluate) is not None
     setting = make_setting(config, real_images, labelled=labelled)
     missing = _missing_anywhere(measures.missing_measures(setting))
     _check_required(config, missing)
-    subjects, origin = _subjects(config, folder, images, generator, setting)
+    if images is None:
+        generator = generator or load_generator(folder, config)
+    subjects, origin = _subjects(config, target / _DRAWN, images, generator, setting)
     setting = subjects[0].setting
     real = Row("real", real_images.test.images, real_images.test.labels, setting)
     references = [real, *baseline_rows(setting)]
     results = measures.measure_rows(subjects, references, setting, missing)
 
     if is_main():
-        _write(folder / files.EVALUATION, setting, subjects, real, results, origin)
+        _write(target, setting, subjects, real, results, origin)
 
 
 def _write(
@@ -216,9 +221,11 @@ def _write(
         "measures": results,
         "protocol": _protocol(origin, subjects[0]),
     }
-    write_json(target / "metrics.json", tables.plain(content))
-    save_png(target / "grid.png", report.grid(subjects[0], real))
-    report.write(target / "report.html", content, subjects[0], real, setting, checks[GENERATED])
-    _show_in_tensorboard(target, origin.get("checkpoint_step", 0), results, checks[GENERATED])
+    # Printed first: the numbers were measured, whatever the disk does.
     print(tables.text(results, GENERATED, checks[GENERATED], verdict), flush=True)
+    with new_results(target) as new:
+        write_json(new / "metrics.json", tables.plain(content))
+        save_png(new / "grid.png", report.grid(subjects[0], real))
+        report.write(new / "report.html", content, subjects[0], real, setting, checks[GENERATED])
+    _show_in_tensorboard(target, origin.get("checkpoint_step", 0), results, checks[GENERATED])
     logging.info("numbers: %s; report: %s", target / "metrics.json", target / "report.html")

@@ -1,5 +1,6 @@
 """Images of any generator, from files: `--images=FILE`, or a folder of files."""
 
+import contextlib
 import pathlib
 from collections import Counter
 
@@ -12,6 +13,7 @@ from lensjax.data.dataset import DatasetInfo
 from lensjax.data.units import Suspicion, evidence, summarise, suspicion
 from lensjax.errors import ConfigError, DataError, printable_name
 from lensjax.files.array_file import read_array
+from lensjax.files.atomic import read_together
 from lensjax.files.foreign import read_foreign
 from lensjax.files.planes import PlaneRules
 from lensjax.files.user_paths import expanded
@@ -128,12 +130,14 @@ def read_images(
         )
     source = labels_file(path, settings)
     labels: np.ndarray | None = None
-    if source is not None and info.num_classes:
-        name = "labels" if settings.labels is None else "evaluate.labels"
-        labels = read_array(source, name)
-    images, places, num_images = _read(
-        _images_file(path), source, settings, info, labels, (rules, fits_rules)
-    )
+    images_file = _images_file(path)
+    with contextlib.nullcontext() if images_file == path else read_together(path):
+        if source is not None and info.num_classes:
+            name = "labels" if settings.labels is None else "evaluate.labels"
+            labels = read_array(source, name)
+        images, places, num_images = _read(
+            images_file, source, settings, info, labels, (rules, fits_rules)
+        )
     if labels is None:
         labels = np.full(num_images, info.num_classes, np.int32)
     else:

@@ -17,7 +17,8 @@ from lensjax.data.flux_range import outside
 from lensjax.data.pipeline import to_batch
 from lensjax.devices.chunks import map_chunks
 from lensjax.errors import RequestError, WorkdirError
-from lensjax.inference.trained import Trained, restore_task
+from lensjax.inference.restoring import restore_task
+from lensjax.inference.trained import Trained
 from lensjax.metrics.classification import softmax
 from lensjax.metrics.image_input import check_images
 from lensjax.models.classifiers import ClassifierOutput
@@ -266,7 +267,8 @@ def load_classifier(
 
 def _temperature(trained: Trained) -> float:
     """The temperature that a validation fitted for these parameters; 1 without a validation."""
-    assert trained.folder is not None  # the run was just restored from it
+    if trained.folder is None:  # a network that comes with lensjax
+        return 1.0 if trained.temperature is None else trained.temperature
     path = trained.folder / files.CLASSIFIER_FILE
     validation = files.read_json(path) if path.exists() else {}
     if validation.get("step") != trained.step or trained.ema != trained.config.sample.ema:

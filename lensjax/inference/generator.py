@@ -16,9 +16,10 @@ from lensjax.config.model import GENERATE
 from lensjax.data.scaling import Scaling
 from lensjax.devices.mesh import all_devices
 from lensjax.errors import ConfigError, RequestError
+from lensjax.files.user_paths import expanded
 from lensjax.inference import likelihood
+from lensjax.inference.restoring import restore_task
 from lensjax.inference.sampling import Drawing, Weights, generate_chunks, make_sample_fn
-from lensjax.inference.trained import restore_task
 from lensjax.interfaces import is_integer
 from lensjax.run.networks import build_path
 
@@ -97,7 +98,7 @@ class LensGenerator:
             raise ConfigError("sample.guide_step", step, "allowed: None without a workdir")
         # An earlier checkpoint serves with the same average of its parameters.
         ema: bool | str = True if workdir is not None else self.ema
-        guide = load_generator(folder, step=step, ema=ema)
+        guide = load_generator(expanded(folder, "sample.guide_workdir"), step=step, ema=ema)
         _check_guide(self, guide, str(folder))
         return guide
 

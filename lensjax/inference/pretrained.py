@@ -17,18 +17,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from lensjax.config import to_dict
+from lensjax.config import Config, differences, from_config_dict, to_dict
 from lensjax.config.model import CLASSIFY, GENERATE
-from lensjax.errors import RequestError
+from lensjax.config.whole import facts_of_fields
+from lensjax.errors import ConfigError, RequestError
 from lensjax.files.atomic import write_bytes, write_json
+from lensjax.files.user_paths import PRETRAINED
 from lensjax.inference.trained import Trained
 from lensjax.run import workdir as files
 from lensjax.run.learning import abstract_state
 
 WEIGHTS_FOLDER = pathlib.Path(__file__).resolve().parents[1] / "weights"
-PREFIX = "pretrained/"
+PREFIX = PRETRAINED
 MAX_BYTES = 20_000_000  # everyone who installs lensjax downloads them
 _WEIGHTS, _CARD = "weights.safetensors", "card.json"
+# Sections of a configuration that say what a network is and what it learned.
+_OF_THE_NETWORK = ("data", "model", "path")
 _DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(jnp.bfloat16)}
 
 
@@ -118,6 +122,43 @@ def load_card(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> dict[str, An
         allowed = ", ".join(PREFIX + network for network in names(weights)) or "none"
         raise RequestError(f"{PREFIX}{name}: there is no such network; allowed: {allowed}")
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def is_packed(folder: pathlib.Path) -> bool:
+    """Whether a folder holds a network in the form of those that come with lensjax."""
+    return (folder / _CARD).is_file() and (folder / _WEIGHTS).is_file()
+
+
+def with_settings(name: str, config: Config, weights: pathlib.Path = WEIGHTS_FOLDER) -> Config:
+    """The configuration of a network that comes with lensjax, with a user's settings for its use.
+
+    Args:
+      name: its name, without `pretrained/`.
+      config: gives the fields that may differ on a resume (`sample.*`, `evaluate.*` and so on) but
+        those of `train`. What the other fields say about the training is of no use here.
+      weights: the folder that holds the network.
+
+    Raises:
+      ConfigError: if `config` is that of another network or other data.
+      RequestError: for an unknown name.
+    """
+    card = load_card(name, weights)
+    own, given = to_dict(files.load_config(weights / name)), to_dict(config)
+    lines = differences(own, given)
+    changed = [line for line in lines if line.partition(".")[0] in _OF_THE_NETWORK]
+    if changed:
+        raise ConfigError(
+            "--workdir",
+            PREFIX + name,
+            "this network has another configuration; allowed: the same fields, or the --config of "
+            f"the command that made it ({card.get('command', 'not known')}). These differ:\n  "
+            + "\n  ".join(line.replace("the workdir", "the network") for line in changed),
+        )
+    for path, facts in facts_of_fields().items():
+        section, _, field = path.rpartition(".")
+        if facts.get("resumable") and section not in ("", "train"):
+            own[section][field] = given[section][field]
+    return from_config_dict(own)
 
 
 def _parameters(content: bytes) -> dict[str, np.ndarray]:

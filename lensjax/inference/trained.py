@@ -1,7 +1,6 @@
 """The common content of everything loaded from a run: configuration, data set, parameters."""
 
 import dataclasses
-import os
 import pathlib
 from typing import Any
 
@@ -9,11 +8,9 @@ import jax
 
 from lensjax.config import Config
 from lensjax.config.diffusion import RAW_PARAMS
-from lensjax.config.model import CLASSIFY, GENERATE, PRETRAIN
 from lensjax.data.scaling import Scaling
 from lensjax.devices.mesh import to_host
-from lensjax.errors import ConfigError, RequestError, WorkdirError
-from lensjax.files.user_paths import expanded
+from lensjax.errors import RequestError, WorkdirError
 from lensjax.run import workdir as files
 from lensjax.run.checkpoint import Checkpoints
 from lensjax.run.learning import abstract_state
@@ -32,6 +29,7 @@ class Trained:
       step: the checkpoint that they come from.
       ema: the name of their average, or `raw`.
       folder: the run's workdir; None if there is none.
+      temperature: that of a classifier without a workdir; None for any other network.
     """
 
     config: Config
@@ -40,21 +38,12 @@ class Trained:
     step: int
     ema: str
     folder: pathlib.Path | None
+    temperature: float | None = None
 
     @property
     def scaling(self) -> Scaling:
         """The map between flux and the model's range."""
         return Scaling(**self.dataset["scaling"])
-
-
-_TASKS = {  # for errors: what a network of each task does, and which networks do it
-    GENERATE: ("generates images", "a generator (dit, unet)"),
-    CLASSIFY: (
-        "is a classifier",
-        "a classifier (cnn, rescnn, resnet18, vit), such as one of configs/classifier_rescnn.py",
-    ),
-    PRETRAIN: ("is an autoencoder", ""),
-}
 
 
 def params_name(config: Config, ema: bool | str) -> str:
@@ -71,25 +60,6 @@ def params_name(config: Config, ema: bool | str) -> str:
             f"ema: got {ema!r}; allowed: True, False, {', '.join(map(repr, choices))}"
         )
     return ema
-
-
-def restore_task(
-    task: str,
-    workdir: str | os.PathLike,
-    config: Config | None,
-    step: int | None,
-    ema: bool | str,
-) -> Trained:
-    """Restores a run that must have a task; see `load_generator` and `load_classifier`."""
-    folder = expanded(workdir, "workdir")
-    config = files.load_config(folder) if config is None else config
-    if config.task != task:
-        raise ConfigError(
-            "model.name",
-            config.model.name,
-            f"this network {_TASKS[config.task][0]}; allowed: the workdir of {_TASKS[task][1]}",
-        )
-    return restore(folder, config, step, ema, best=task == CLASSIFY)
 
 
 def restore(

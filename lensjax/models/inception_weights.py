@@ -76,7 +76,7 @@ def _download(url: str, sha256: str, target: pathlib.Path) -> str:
     """Downloads a file with this hash, or leaves none; returns the fault, empty on success."""
     logging.info("Downloading %s to %s", url, target)
     try:
-        with replacing(target, shared=True) as partial:
+        with replacing(target) as partial:
             try:
                 with urllib.request.urlopen(url, timeout=_SILENCE_S) as response:
                     _copy(response, partial)
@@ -95,8 +95,7 @@ def _download(url: str, sha256: str, target: pathlib.Path) -> str:
     return ""
 
 
-def _checked_file(path: str | os.PathLike[str], source: str, sha256: str) -> pathlib.Path:
-    file = expanded(path, source)
+def _checked_file(file: pathlib.Path, source: str, sha256: str) -> pathlib.Path:
     if not file.is_file():
         raise WeightsError(f"{file}: there is no such file, but {source} names it")
     _check_hash(file, sha256)
@@ -127,9 +126,11 @@ def search_weights(
         hash.
     """
     if path:
-        return Search(_checked_file(path, "the configuration", sha256), "")
+        file = expanded(path, "evaluate.inception_weights")
+        return Search(_checked_file(file, "the configuration", sha256), "")
     if named := os.environ.get(VARIABLE):
-        return Search(_checked_file(named, f"the environment variable {VARIABLE}", sha256), "")
+        file = expanded(named, VARIABLE)
+        return Search(_checked_file(file, f"the environment variable {VARIABLE}", sha256), "")
     cached = cache_folder() / FILE_NAME
     cache_fault = ""
     if cached.is_file():

@@ -49,7 +49,8 @@ def git_revision() -> str | None:
     """The commit of the checkout that lensjax runs from, `+changes` if edited, or None."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", os.fspath(PACKAGE), *arguments]
+        # Without its lock: a kill or a full disk would leave it in the user's checkout.
+        command = ["git", "--no-optional-locks", "-C", os.fspath(PACKAGE), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:

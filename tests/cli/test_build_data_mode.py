@@ -1,7 +1,6 @@
 """What `--mode=build_data` says and draws."""
 
 import math
-import os
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from PIL import Image
 
 from lensjax.cli import build_data_mode
 from lensjax.data.dataset import DatasetInfo
-from lensjax.errors import DataError
+from lensjax.errors import DataError, FileError
 from lensjax.run.figures import contact_sheet
 
 
@@ -177,14 +176,18 @@ def test_the_sheet_takes_any_name(tmp_path, name):
         assert name in text
 
 
-def test_a_sheet_that_cannot_be_written_is_an_error_of_one_line(tmp_path):
+def test_a_sheet_that_cannot_be_written_is_an_error_of_one_line(tmp_path, monkeypatch):
     prepared = prepare(write_flat(tmp_path / "root"), tmp_path / "sets")
-    (prepared.folder / "contact_sheet.png.partial").mkdir()
-    with pytest.raises(DataError, match=r"contact_sheet\.png cannot be written: Is a directory"):
-        build_data_mode.show(prepared)
-    os.rmdir(prepared.folder / "contact_sheet.png.partial")
+
+    def full(path, picture):
+        raise FileError(f"{path} cannot be written: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_data_mode, "save_png", full)
+        with pytest.raises(DataError, match=r"contact_sheet\.png cannot be written: No space"):
+            build_data_mode.show(prepared)
     _, path = build_data_mode.show(prepared)
-    (prepared.folder / "contact_sheet.png.partial").mkdir()
+    monkeypatch.setattr(build_data_mode, "save_png", full)
     assert build_data_mode.show(prepared)[1] == path  # the one of before
 
 

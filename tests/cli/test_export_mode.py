@@ -2,20 +2,25 @@
 
 import csv
 import dataclasses
+import io
 import json
 import math
+import os
+import resource
 import sys
+import types
 
 import numpy as np
 import pytest
 from allpairspy import AllPairs
+from folder_children import in_fork
 from run_support import CLASS_NAMES, tiny_config, tiny_split
 
-from lensjax.cli import export_formats
+from lensjax.cli import export_formats, export_hdf5
 from lensjax.cli import export_mode as exporting
 from lensjax.cli.export_mode import EXPORT_FILE, export_mode
 from lensjax.data.dataset import LensSplit
-from lensjax.errors import ConfigError, DataError, WorkdirError
+from lensjax.errors import ConfigError, DataError, FileError, WorkdirError
 from lensjax.files.atomic import write_json
 from lensjax.run import datasets
 from lensjax.run import workdir as files
@@ -345,7 +350,7 @@ def test_hdf5_holds_the_split_bit_for_bit(set_up, source, scale, shape):
 
 def test_images_are_written_in_blocks(set_up, monkeypatch):
     monkeypatch.setattr(export_formats, "_BLOCK", 3)
-    monkeypatch.setattr(export_formats, "_CHUNK_BYTES", 2 * 4 * 256)
+    monkeypatch.setattr(export_hdf5, "_CHUNK_BYTES", 2 * 4 * 256)
     workdir = set_up()
     for file_format in FORMATS:
         run(workdir, format=file_format, split="train", folder=str(workdir / file_format))
@@ -486,11 +491,68 @@ def test_an_export_that_was_stopped_can_be_repeated(set_up, monkeypatch):
         patch.setattr(export_formats, "_write_npy", stop)
         with pytest.raises(KeyboardInterrupt):
             run(workdir)
-    path = workdir / "export" / EXPORT_FILE
-    assert json.loads(path.read_text())["complete"] is False
+    assert not (workdir / "export").exists()
     run(workdir)
+    path = workdir / "export" / EXPORT_FILE
     assert json.loads(path.read_text())["complete"] is True
     assert len(list((workdir / "export").rglob("*.npy"))) == sum(SIZES.values())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork")
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_file_that_is_cut_short_leaves_the_earlier_export(set_up, file_format):
+    workdir = set_up()
+    run(workdir, format="npy", split="test")
+    (workdir / "export" / "notes.txt").write_text("mine")
+    before = sorted(path.relative_to(workdir) for path in workdir.rglob("*"))
+
+    def refused() -> str:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        sys.stderr = io.StringIO()  # pytest's own is a file, for which the limit holds too
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600, before[1]))
+        try:
+            run(workdir, format=file_format)
+        except FileError as error:
+            return str(error)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        return "written"
+
+    message = in_fork(refused)()
+    assert "export" in message.partition(" cannot be written: ")[0]
+    assert message.endswith("; the earlier export is as it was")
+    assert sorted(path.relative_to(workdir) for path in workdir.rglob("*")) == before
+    run(workdir, format=file_format)
+    assert (workdir / "export" / "notes.txt").read_text() == "mine"
+    assert not (workdir / "export" / "test" / "axion" / "000000.npy").exists() or (
+        file_format == "npy"
+    )
+
+
+def test_an_export_that_needs_more_room_than_there_is_is_refused_before(set_up, monkeypatch):
+    workdir = set_up()
+    status = os.statvfs(workdir)
+    little = types.SimpleNamespace(f_bavail=1, f_frsize=1024, f_files=100, f_favail=50)
+    monkeypatch.setattr(os, "statvfs", lambda path: little)
+    for file_format in FORMATS:
+        message = r"export cannot be written: it needs about .* but 1\.0 KiB are free in .*room"
+        with pytest.raises(FileError, match=message):
+            run(workdir, format=file_format)
+    monkeypatch.setattr(os, "statvfs", lambda path: status)
+    run(workdir)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_the_room_that_is_asked_for_is_about_what_an_export_takes(set_up, file_format):
+    workdir = set_up()
+    run(workdir, format=file_format)
+    info = make_split().info
+    asked, num_files = export_formats.export_size(info, sum(SIZES.values()), file_format)
+    written = [path for path in (workdir / "export").rglob("*") if path.is_file()]
+    taken = sum(path.stat().st_blocks * 512 for path in written)
+    assert 0.4 < asked / taken < 2.5
+    assert abs(num_files - len(written)) < 5
 
 
 def test_a_disk_that_is_full_is_said_in_one_line(set_up, monkeypatch):
@@ -498,7 +560,7 @@ def test_a_disk_that_is_full_is_said_in_one_line(set_up, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(export_formats, "_write_npy", full)
-    with pytest.raises(DataError, match=r"cannot be written .* No space left .* export\.folder"):
+    with pytest.raises(FileError, match=r"export cannot be written: No space left .* are free in"):
         run(set_up())
 
 

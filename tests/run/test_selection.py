@@ -16,7 +16,8 @@ INF = float("inf")
 
 def state_of(step: int) -> TrainState:
     params = {"w": np.full(2, step, np.float32)}
-    return TrainState(np.asarray(step, np.int32), params, {}, (), np.asarray(-1, np.int32))
+    counts: Any = (np.asarray(step, np.int32), np.asarray(-1, np.int32))
+    return TrainState(counts[0], params, {}, (), counts[1])
 
 
 EXPECTED = jax.tree.map(

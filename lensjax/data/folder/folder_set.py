@@ -85,7 +85,7 @@ def _recall_as_classes(
 def _remember(memory: pathlib.Path, digest: str, fingerprint: str, report: dict[str, Any]) -> None:
     content = {"listing": digest, "fingerprint": fingerprint, "report": report}
     try:
-        write_json(memory, content, shared=True)
+        write_json(memory, content)
     except FileError as error:  # such as a folder that only another user may write to
         logging.info("The folder will be read again next time: %s.", error)
 
@@ -196,6 +196,7 @@ def _build(folder_scan: Scan, wanted: PreparedSet, directory: str | None) -> Non
         )
         builder.download_and_prepare()
 
-    size = 4 * math.prod(folder_scan.image_shape)
+    planes = 1 + folder_scan.has_variance + 0.25 * folder_scan.has_mask
+    size = 4 * planes * math.prod(folder_scan.image_shape)
     advice = "set data.directory or TFDS_DATA_DIR to a larger disk"
     wanted.build_once(len(folder_scan.images) * size, advice, build)
