@@ -2,7 +2,6 @@
 
 import dataclasses
 import glob
-import json
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -24,17 +23,23 @@ from lensjax.cli.export_formats import (
 from lensjax.config import Config
 from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.devices.progress import progress_bar
-from lensjax.errors import ConfigError, DataError, WorkdirError
+from lensjax.errors import ConfigError, DataError, UnusableError, WorkdirError
 from lensjax.files.array_file import read_array
 from lensjax.files.atomic import write_json
+from lensjax.files.json_file import TEXT, Rule, checked, read_object
 from lensjax.files.packages import require_packages
 from lensjax.files.user_paths import expanded
-from lensjax.run import provenance
+from lensjax.run import provenance, stored
 from lensjax.run import workdir as files
 
 EXPORT_FILE = "export.json"
 GENERATED_PART = "generated"
 _WRITTEN_BY = "lensjax --mode=export"
+# What `EXPORT_FILE` must hold for the files beside it to be replaced.
+_EXPORT_FIELDS = {
+    "written_by": Rule(lambda value: value == _WRITTEN_BY, _WRITTEN_BY),
+    "contents": TEXT.several(),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +86,7 @@ def _generated_source(workdir: pathlib.Path) -> Source:
     folder = workdir / files.GENERATED
     if not (folder / "meta.json").exists():
         raise WorkdirError(f"{folder} holds no images; draw them first (--mode=sample)")
-    meta = files.read_json(folder / "meta.json")
+    meta = stored.read_stored(folder / "meta.json", stored.GENERATED)
     dataset = files.read_dataset(workdir)
     try:
         images = read_array(folder / "images.npy", "images", mmap_mode="r")
@@ -126,10 +131,9 @@ def _earlier_patterns(folder: pathlib.Path) -> list[str]:
       ConfigError: if the folder is not empty and was not written by an export.
     """
     try:
-        content = json.loads((folder / EXPORT_FILE).read_text())
-        if content["written_by"] == _WRITTEN_BY:
-            return [pattern for pattern in content["contents"] if is_plain_name(pattern)]
-    except (OSError, ValueError, KeyError, TypeError):
+        content = checked(read_object(folder / EXPORT_FILE), _EXPORT_FIELDS)
+        return [pattern for pattern in content["contents"] if is_plain_name(pattern)]
+    except (FileNotFoundError, UnusableError):
         pass
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return []

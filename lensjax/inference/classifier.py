@@ -1,7 +1,6 @@
 """From a trained classifier to classes: `lensjax.load(workdir).classify(images)`."""
 
 import functools
-import math
 import os
 from typing import Any, NamedTuple
 
@@ -16,11 +15,12 @@ from lensjax.config.model import CLASSIFY
 from lensjax.data.flux_range import outside
 from lensjax.data.pipeline import to_batch
 from lensjax.devices.chunks import map_chunks
-from lensjax.errors import RequestError, WorkdirError
+from lensjax.errors import RequestError
 from lensjax.inference.trained import Trained, restore_task
 from lensjax.metrics.classification import softmax
 from lensjax.metrics.image_input import check_images
 from lensjax.models.classifiers import ClassifierOutput
+from lensjax.run import stored
 from lensjax.run import workdir as files
 from lensjax.run.networks import make_image_fn
 
@@ -268,12 +268,9 @@ def _temperature(trained: Trained) -> float:
     """The temperature that a validation fitted for these parameters; 1 without a validation."""
     assert trained.folder is not None  # the run was just restored from it
     path = trained.folder / files.CLASSIFIER_FILE
-    validation = files.read_json(path) if path.exists() else {}
-    if validation.get("step") != trained.step or trained.ema != trained.config.sample.ema:
+    if not path.exists():
         return 1.0
-    temperature = validation.get("temperature")
-    if not isinstance(temperature, (int, float)) or not 0 < temperature < math.inf:
-        raise WorkdirError(
-            f"{path}: temperature is {temperature!r}; allowed: a finite number above 0"
-        )
-    return float(temperature)
+    validation = stored.read_stored(path, stored.CLASSIFIER)
+    if validation["step"] != trained.step or trained.ema != trained.config.sample.ema:
+        return 1.0
+    return float(validation["temperature"])

@@ -19,6 +19,7 @@ from lensjax.run.checkpoint import Checkpoints
 from lensjax.run.learning import abstract_state
 from lensjax.run.selection import restore_best
 from lensjax.run.state import TrainState, sampling_params
+from lensjax.run.stored import check_fits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +120,7 @@ def restore(
     files.check_same(folder, config)
     name = params_name(config, ema)
     dataset = files.read_dataset(folder)
-    if len(dataset["class_names"]) != config.model.num_classes:
-        raise WorkdirError(
-            f"{folder / files.DATASET_FILE} names {len(dataset['class_names'])} classes; allowed: "
-            f"{config.model.num_classes}, as in {files.CONFIG_FILE}"
-        )
+    check_fits(folder / files.DATASET_FILE, dataset, config)
     expected = abstract_state(config, tuple(dataset["image_shape"]))
     state: TrainState | None = restore_best(folder, expected, step) if best else None
     if state is None:
