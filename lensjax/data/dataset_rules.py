@@ -6,12 +6,12 @@ from typing import Any
 
 from lensjax.files.json_file import (
     NAME,
-    NOT_NEGATIVE,
     NUMBER,
     POSITIVE,
     TEXT,
     YES_OR_NO,
     Rule,
+    number,
     whole,
 )
 
@@ -42,15 +42,15 @@ IMAGE_SHAPE = Rule(
 NAMES = Rule(_are_names, f"a list of at most {_MAX_NAMES:,} different names")
 # Other programs and older versions do not write the fields that may be missing.
 FACTS: Mapping[str, Rule] = {
-    "fingerprint": TEXT,
+    "fingerprint": NAME,
     "flux_unit": TEXT,
     "class_names": NAMES,
     "minimum": NUMBER.or_missing(),
     "maximum": NUMBER.or_missing(),
     "published_scale": POSITIVE.or_missing(1.0),
-    "pixel_scale_arcsec": POSITIVE.or_null(),
-    "psf_fwhm_arcsec": NOT_NEGATIVE.or_null(),
-    "zero_point_mag": NUMBER.or_null(),
+    "pixel_scale_arcsec": number(1e-9, 1e6).or_null(),
+    "psf_fwhm_arcsec": number(0, 1e6).or_null(),
+    "zero_point_mag": number(-1000, 1000).or_null(),
     "masked": YES_OR_NO.or_missing(False),
     "integer": YES_OR_NO.or_missing(False),
     "has_variance": YES_OR_NO.or_missing(False),
@@ -61,5 +61,5 @@ def facts_of_channels(channels: int) -> dict[str, Rule]:
     """The rules of facts about images with so many channels."""
     return {
         "band_names": NAME.several(0, channels).or_missing([]),
-        "band_zero_points_mag": NUMBER.several(0, channels).or_missing([]),
+        "band_zero_points_mag": number(-1000, 1000).several(0, channels).or_missing([]),
     }

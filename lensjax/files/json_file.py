@@ -141,6 +141,14 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= _FLOAT32_MAX
 
 
+def number(least: float, most: float) -> Rule:
+    """A rule for a number within bounds."""
+    return Rule(
+        lambda value: type(value) in (int, float) and least <= value <= most,
+        f"a number from {least:g} to {most:g}",
+    )
+
+
 def whole(least: int, most: int) -> Rule:
     """A rule for an integer within bounds."""
     return Rule(
@@ -163,7 +171,6 @@ NUMBER = Rule(is_number, "a finite number in float32")
 POSITIVE = Rule(
     lambda value: is_number(value) and value >= _FLOAT32_TINY, "a finite number above 0 in float32"
 )
-NOT_NEGATIVE = Rule(lambda value: is_number(value) and value >= 0, "a finite number of at least 0")
 YES_OR_NO = Rule(lambda value: isinstance(value, bool), "true or false")
 OBJECT = Rule(lambda value: isinstance(value, dict), "an object with fields")
 

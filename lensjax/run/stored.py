@@ -11,6 +11,9 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+
 from lensjax.config import Config
 from lensjax.config.model import check_image_size
 from lensjax.data.catalogue import SIMULATED_SETS, is_same_content
@@ -32,6 +35,8 @@ from lensjax.files.json_file import (
 )
 
 MAX_STEP = 2**53
+# In units of the model's range, whose standard deviation is about 1.
+_LEAST_RANGE, _FURTHEST = 1e-3, 1e3
 _DAMAGED = "It was not written by lensjax, or is damaged"
 
 
@@ -110,6 +115,30 @@ def _of_scaling(channels: int) -> dict[str, Rule]:
     }
 
 
+def _check_range(content: Mapping[str, Any], scaling: Scaling) -> None:
+    """Checks that a map takes the pixels of the set to numbers that a network can work with.
+
+    The map may come from another set, whose fluxes are alike.
+    """
+    low, high = content["minimum"], content["maximum"]
+    if low is None or high is None:
+        return
+    if low > high:
+        raise UnusableError(f"minimum is {low}, above maximum, {high}; allowed: at most maximum")
+    if scaling.kind == "sqrt" and low < 0:
+        raise UnusableError(f"minimum is {low}; allowed with scaling.kind=sqrt: at least 0")
+    channels = len(scaling.spread) if isinstance(scaling.spread, tuple) else 1
+    flux = np.broadcast_to(np.float32([[low], [high]]), (2, channels))
+    bottom, top = np.asarray(scaling.to_model(jnp.asarray(flux)))
+    away = np.maximum(np.maximum(bottom, -top), 0)
+    if not (np.all(top - bottom >= _LEAST_RANGE) and np.all(away <= _FURTHEST)):
+        raise UnusableError(
+            f"scaling is {shown(scaling.to_dict())}, which maps the set's pixels, {low:g} to "
+            f"{high:g}, to {bottom.min():g} to {top.max():g}; allowed: constants that map them to "
+            f"a range of at least {_LEAST_RANGE:g} around or near 0"
+        )
+
+
 def read_dataset(path: pathlib.Path) -> dict[str, Any]:
     """Reads a `dataset.json`, the description of a run's data, with defaults of what it lacks.
 
@@ -124,6 +153,7 @@ def read_dataset(path: pathlib.Path) -> dict[str, Any]:
         if unknown := sorted(content["scaling"].keys() - constants):
             raise UnusableError(f"scaling has {shown(unknown[0])}; allowed: {', '.join(constants)}")
         scaling = checked(content["scaling"], _of_scaling(channels), "scaling.")
+        _check_range(content, Scaling(**scaling))
         return checked(content, _of_channels(channels)) | {"scaling": scaling}
 
     return with_name(path, check)
@@ -143,8 +173,8 @@ def check_fits(path: pathlib.Path, dataset: Mapping[str, Any], config: Config) -
     names, shape = dataset["class_names"], dataset["image_shape"]
     if len(names) != config.model.num_classes:
         raise WorkdirError(
-            f"{path} names {len(names)} classes; allowed: {config.model.num_classes}, as in "
-            "config.json"
+            f"{path}: class_names names {len(names)} classes; allowed: "
+            f"{config.model.num_classes}, as in config.json"
         )
     simulated = SIMULATED_SETS.get(dataset["name"])
     if simulated and is_same_content(dataset["fingerprint"], simulated.fingerprint):
