@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 from jax import Array
 
+from lensjax.arguments import array_of, truth
 from lensjax.config import Config
 from lensjax.config.model import CLASSIFY
 from lensjax.data.flux_range import outside
@@ -111,7 +112,8 @@ class LensClassifier:
 
     def _checked(self, images: np.ndarray, resized: bool) -> np.ndarray:
         """Images as float32 `[N, H, W, C]` of the network's size."""
-        images = np.asarray(images)
+        resized = truth("resize", resized)
+        images = array_of("images", images, "real numbers, flux per pixel")
         height, width, channels = self.image_shape
         if channels == 1 and images.ndim in (2, 3) and images.shape[-1] != 1:
             images = images[..., None]

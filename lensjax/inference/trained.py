@@ -6,13 +6,15 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 
+from lensjax.arguments import instance, path_text, refuse, whole_number
 from lensjax.config import Config
 from lensjax.config.diffusion import RAW_PARAMS
 from lensjax.config.model import CLASSIFY, GENERATE, PRETRAIN
 from lensjax.data.scaling import Scaling
 from lensjax.devices.mesh import to_host
-from lensjax.errors import ConfigError, RequestError, WorkdirError
+from lensjax.errors import ConfigError, WorkdirError
 from lensjax.files.user_paths import expanded
 from lensjax.run import workdir as files
 from lensjax.run.checkpoint import Checkpoints
@@ -64,13 +66,11 @@ def params_name(config: Config, ema: bool | str) -> str:
     Raises:
       RequestError: for an average that the run does not keep.
     """
-    if isinstance(ema, bool):
+    if isinstance(ema, (bool, np.bool_)):
         return config.sample.ema if ema else RAW_PARAMS
     choices = (*config.optim.ema_half_lives, RAW_PARAMS)
     if not (isinstance(ema, str) and ema in choices):
-        raise RequestError(
-            f"ema: got {ema!r}; allowed: True, False, {', '.join(map(repr, choices))}"
-        )
+        raise refuse("ema", ema, f"True, False, {', '.join(map(repr, choices))}")
     return ema
 
 
@@ -82,7 +82,10 @@ def restore_task(
     ema: bool | str,
 ) -> Trained:
     """Restores a run that must have a task; see `load_generator` and `load_classifier`."""
-    folder = expanded(workdir, "workdir")
+    folder = expanded(path_text("workdir", workdir), "workdir")
+    step = None if step is None else whole_number("step", step)
+    if config is not None:
+        instance("config", config, Config, "a lensjax.config.Config, or None")
     config = files.load_config(folder) if config is None else config
     if config.task != task:
         raise ConfigError(

@@ -128,7 +128,7 @@ def _check_range(content: Mapping[str, Any], scaling: Scaling) -> None:
     if scaling.kind == "sqrt" and low < 0:
         raise UnusableError(f"minimum is {low}; allowed with scaling.kind=sqrt: at least 0")
     channels = len(scaling.spread) if isinstance(scaling.spread, tuple) else 1
-    flux = np.broadcast_to(np.float32([[low], [high]]), (2, channels))
+    flux = np.broadcast_to(np.array([[low], [high]], np.float32), (2, channels))
     bottom, top = np.asarray(scaling.to_model(jnp.asarray(flux)))
     away = np.maximum(np.maximum(bottom, -top), 0)
     if not (np.all(top - bottom >= _LEAST_RANGE) and np.all(away <= _FURTHEST)):
