@@ -54,7 +54,10 @@ def whole_number(
     except Exception:  # of any object
         number = None
     if number is None or not at_least <= number <= at_most:
-        raise refuse(name, value, f"an integer from {at_least} to {at_most}", error)
+        too_large = number is not None and number > at_most
+        bounded = too_large or at_most < MAX_WHOLE
+        words = f"from {at_least} to {at_most}" if bounded else f"of at least {at_least}"
+        raise refuse(name, value, f"an integer {words}", error)
     return number
 
 

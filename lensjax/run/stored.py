@@ -201,7 +201,7 @@ CLASSIFIER: Mapping[str, Rule] = {
 }
 # `generated/meta.json`: what `--mode=export` reads of it.
 GENERATED: Mapping[str, Rule] = {
-    "num_images": whole(1, MAX_STEP),
+    "num_images": whole(0, MAX_STEP),
     "seed": whole(0, 2**31 - 1).or_null(),
     "weights_sha256": TEXT.or_null(),
 }
