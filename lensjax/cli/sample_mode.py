@@ -8,7 +8,8 @@ from absl import logging
 
 from lensjax.config import Config, SampleConfig
 from lensjax.devices.hosts import is_main
-from lensjax.devices.machine import check_bytes
+from lensjax.devices.machine import check_memory
+from lensjax.errors import ConfigError
 from lensjax.files import disk
 from lensjax.files.atomic import replacing_folder, write_array, write_json
 from lensjax.inference.describe import describe
@@ -42,15 +43,8 @@ def sample_mode(config: Config, folder: pathlib.Path, output: pathlib.Path | Non
     generator = load_generator(folder, config)
     sample = config.sample
     bytes_each = 4 * math.prod(generator.image_shape)  # float32
-    check_bytes(
-        sample.num_images * bytes_each, "sample.num_images", sample.num_images, "the images"
-    )
-    check_bytes(
-        sample.batch_size * bytes_each,
-        "sample.batch_size",
-        sample.batch_size,
-        "the images of a batch",
-    )
+    for field, count in (("num_images", sample.num_images), ("batch_size", sample.batch_size)):
+        check_memory(f"sample.{field}", count, bytes_each, "image", error=ConfigError)
     logging.info(
         "drawing %d images at step %d (ema %s): %s, %d steps, guidance %g, "
         "%d network passes per image",

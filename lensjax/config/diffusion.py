@@ -39,6 +39,7 @@ from lensjax.prng import MAX_SEED
 
 MAIN_EMA = "main"
 RAW_PARAMS = "raw"  # the parameters themselves, not an average
+MAX_STEPS = 1_000_000  # of a sampler
 
 _VP = {"path.name": ("vp",)}
 _LINEAR = {"path.name": ("vp",), "path.betas": ("linear",)}
@@ -152,7 +153,7 @@ class SampleConfig:
 
     ema: str = plain(MAIN_EMA)
     sampler: str = choice("dpmpp_2m", SAMPLERS)
-    steps: int = count(20, most=1_000_000)
+    steps: int = count(20, most=MAX_STEPS)
     time_grid: str = choice("karras", TIME_GRIDS)
     shift: float = positive(3.0, only_for={"sample.time_grid": ("shifted",)})
     times: tuple[float, ...] = plain(())

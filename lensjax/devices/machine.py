@@ -4,7 +4,8 @@ import os
 
 import jax
 
-from lensjax.errors import ConfigError
+from lensjax.arguments import refuse
+from lensjax.errors import RequestError, UserError
 
 
 def memory_bytes() -> int | None:
@@ -15,31 +16,35 @@ def memory_bytes() -> int | None:
         return None
 
 
+def check_memory(
+    name: str, number: int, bytes_each: int, what: str, *, error: type[UserError] = RequestError
+) -> None:
+    """Checks that an array that a caller asked for fits into the machine's memory.
+
+    Args:
+      name: of the argument that says how many.
+      number: its value.
+      bytes_each: bytes of each.
+      what: each of them is, such as `image`.
+      error: the class of the error.
+
+    Raises:
+      RequestError: or the class `error`, with what would fit.
+    """
+    held = memory_bytes()
+    if held is not None and number * bytes_each > held:
+        raise refuse(
+            name,
+            number,
+            f"at most {held // bytes_each:,} on this machine, which has {held / 2**30:.3g} GiB of "
+            f"memory, since each {what} takes {bytes_each:,} bytes",
+            error,
+        )
+
+
 def device_bytes(device: jax.Device) -> int | None:
     """The memory of a device, None if JAX does not say."""
     return (device.memory_stats() or {}).get("bytes_limit") or None
-
-
-def check_bytes(needed: int, field: str, got: object, what: str) -> None:
-    """Checks that an array fits into the memory of the machine, before it is made.
-
-    Args:
-      needed: its bytes.
-      field: the field of the configuration that makes it so large.
-      got: its value.
-      what: the array, such as "the images".
-
-    Raises:
-      ConfigError: if it does not; the message names the field.
-    """
-    held = memory_bytes()
-    if held is not None and needed > held:
-        raise ConfigError(
-            field,
-            got,
-            f"{what} take {needed / 2**30:,.1f} GiB, and this machine has {held / 2**30:,.0f} GiB; "
-            "allowed: less",
-        )
 
 
 def describe_memory() -> str:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lensjax.arguments import array_of, whole_number
 from lensjax.errors import MeasureError
 
 NUM_SPLITS = 200
@@ -133,7 +134,7 @@ def _check(real: np.ndarray, generated: np.ndarray, num_axes: int) -> tuple[np.n
     form = {1: "[N]", 2: "[N, K]"}[num_axes]
     arrays = []
     for name, values in (("real", real), ("generated", generated)):
-        values = np.asarray(values, np.float64)
+        values = array_of(f"{name} values", values, error=MeasureError).astype(np.float64)
         if values.ndim != num_axes:
             raise MeasureError(f"{name} values have shape {values.shape}; allowed: {form}")
         if len(values) < MIN_COUNT:
@@ -240,6 +241,7 @@ def compare(real: np.ndarray, generated: np.ndarray, seed: int = 0) -> Compariso
     Raises:
       MeasureError: for other shapes, too few values, or values that are not finite.
     """
+    seed = whole_number("seed", seed, error=MeasureError)
     real, generated = _check(real, generated, 1)
     moments = {
         "real_mean": float(real.mean()),
@@ -342,6 +344,7 @@ def compare_vectors(
     Raises:
       MeasureError: for other shapes, too few vectors, or values that are not finite.
     """
+    seed = whole_number("seed", seed, error=MeasureError)
     real, generated = _check(real, generated, 2)
     constant = is_constant(real)
     pooled = np.concatenate([real, generated])

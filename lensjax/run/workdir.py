@@ -4,12 +4,10 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
-import json
-import math
 import os
 import pathlib
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lensjax.config import (
@@ -21,12 +19,13 @@ from lensjax.config import (
     to_dict,
 )
 from lensjax.data.dataset import DatasetInfo
-from lensjax.data.flux_range import FEATURES, is_flux_range
-from lensjax.data.scaling import SCALINGS, Scaling
-from lensjax.errors import ConfigError, WorkdirError
+from lensjax.errors import ConfigError, WorkdirError, shown
 from lensjax.files.atomic import write_json
+from lensjax.files.json_file import OBJECT, checked
+from lensjax.run import stored
 from lensjax.run.checkpoint_folder import steps_in
 from lensjax.run.provenance import git_revision, hardware, versions
+from lensjax.run.stored import read_json as read_json
 
 CONFIG_FILE = "config.json"
 DATASET_FILE = "dataset.json"
@@ -41,121 +40,13 @@ GENERATED = "generated"
 EVALUATION = "evaluation"
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a JSON file of a workdir.
-
-    Raises:
-      WorkdirError: if the file is not there or holds no JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WorkdirError(
-            f"{path} does not exist; is {path.parent} the workdir of a run?"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise WorkdirError(f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise WorkdirError(f"{path} holds no JSON object; it was not written by lensjax")
-    return content
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _is_scaling(value: Any) -> bool:
-    fields = dataclasses.fields(Scaling)
-    needed = {field.name for field in fields if field.default is dataclasses.MISSING}
-    return (
-        isinstance(value, dict)
-        and needed <= value.keys() <= {field.name for field in fields}
-        and value["kind"] in SCALINGS
-    )
-
-
-def _is_constant(value: Any, channels: int, *, positive: bool) -> bool:
-    """Whether a value is a number, or a list with one for each channel."""
-    numbers = value if isinstance(value, list) else [value] * channels
-    return len(numbers) == channels and all(
-        _is_number(number) and (number > 0 or not positive) for number in numbers
-    )
-
-
-def _check_scaling(path: pathlib.Path, scaling: Mapping[str, Any], channels: int) -> None:
-    """Raises `WorkdirError` for a constant that does not fit images of so many channels."""
-    for name in sorted(scaling.keys() - {"kind"}):
-        positive = name != "shift"
-        if not _is_constant(scaling[name], channels, positive=positive):
-            words = "a finite number" + (" above 0" if positive else "")
-            if channels > 1:
-                words += f", or {channels} of them, one for each channel of image_shape"
-            raise WorkdirError(
-                f"{path}: scaling.{name} is {str(scaling[name])[:80]}; allowed: {words}. It was "
-                "not written by lensjax, or is damaged"
-            )
-
-
-# The fields that `dataset.json` must hold: a check of each, and its description.
-_DATASET_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "name": (_is_text, "text"),
-    "fingerprint": (_is_text, "text"),
-    "flux_unit": (_is_text, "text"),
-    "class_names": (lambda v: isinstance(v, list) and all(map(_is_text, v)), "a list of texts"),
-    "image_shape": (
-        lambda v: isinstance(v, list) and len(v) == 3 and all(type(n) is int and n > 0 for n in v),
-        "three positive integers",
-    ),
-    "scaling": (_is_scaling, f"kind (one of {', '.join(SCALINGS)}), shift, spread, softening"),
-}
-
-
-def _check_flux_ranges(path: pathlib.Path, ranges: Any, channels: int) -> None:
-    """Raises `WorkdirError` for ranges of flux that do not fit images of so many channels."""
-    if not isinstance(ranges, list) or not all(is_flux_range(one, channels) for one in ranges):
-        raise WorkdirError(
-            f"{path}: flux_ranges is {str(ranges)[:80]}; allowed: a list of ranges, each with "
-            f"lowest and highest values of {channels} channels under {', '.join(FEATURES)}. It was "
-            "not written by lensjax, or is damaged"
-        )
-
-
-# Defaults of the fields that it may lack, as in files of other programs.
-_DATASET_DEFAULTS: dict[str, float | None] = {
-    "pixel_scale_arcsec": None,
-    "psf_fwhm_arcsec": None,
-    "zero_point_mag": None,
-    "published_scale": 1.0,
-}
-
-
 def read_dataset(workdir: pathlib.Path) -> dict[str, Any]:
     """Reads `dataset.json`: the description of a run's data.
 
     Raises:
-      WorkdirError: if it is missing, or lacks a field that is needed.
+      WorkdirError: if it is missing, or a field is missing or not allowed.
     """
-    path = workdir / DATASET_FILE
-    content = read_json(path)
-    for name, (is_right, words) in _DATASET_FIELDS.items():
-        if not is_right(content.get(name)):
-            raise WorkdirError(
-                f"{path}: {name} is {str(content.get(name))[:80]}; allowed: {words}. It was not "
-                "written by lensjax, or is damaged"
-            )
-    channels = content["image_shape"][2]
-    _check_scaling(path, content["scaling"], channels)
-    # Older runs and other programs do not write them; an empty list says nothing.
-    _check_flux_ranges(path, content.setdefault("flux_ranges", []), channels)
-    for name, default in _DATASET_DEFAULTS.items():
-        value = content.setdefault(name, default)
-        if not (_is_number(value) or (value is None and default is None)):
-            raise WorkdirError(f"{path}: {name} is {str(content[name])[:80]}; allowed: a number")
-    return content
+    return stored.read_dataset(workdir / DATASET_FILE)
 
 
 def has_steps(checkpoints: pathlib.Path) -> bool:
@@ -247,9 +138,8 @@ def record_start(workdir: pathlib.Path, step: int, config: Config, data: Dataset
       WorkdirError: if the file is there and cannot be read.
     """
     path = workdir / PROVENANCE_FILE
-    starts = read_json(path).get("starts") if step and path.exists() else []
-    if not isinstance(starts, list):
-        raise WorkdirError(f"{path} holds no list of starts; move it away to continue")
+    begun = step and path.exists()
+    starts = stored.read_stored(path, stored.PROVENANCE)["starts"] if begun else []
     entry = {
         "time_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "step": step,
@@ -333,15 +223,20 @@ def load_config(workdir: pathlib.Path) -> Config:
             f"{workdir / CONFIG_FILE} was written by an older version of lensjax, which had no "
             f"{missing[0]}; load it with that version, or train again"
         )
-    return from_config_dict(values)
+    try:
+        return from_config_dict(values)
+    except ConfigError as error:
+        raise error.within(workdir / CONFIG_FILE) from None
 
 
 def _saved_config(workdir: pathlib.Path) -> dict[str, Any]:
     path = workdir / CONFIG_FILE
-    config = read_json(path).get("config")
+    config = stored.read_stored(path, stored.CONFIG)["config"]
     sections = {field.name for field in dataclasses.fields(Config)} - {"seed"}
-    if not isinstance(config, dict) or not all(
-        isinstance(config.get(name, {}), dict) for name in sections
-    ):
-        raise WorkdirError(f"{path} holds no configuration; it was not written by lensjax")
+    given = stored.with_name(
+        path, lambda: checked(config, {name: OBJECT.or_missing({}) for name in sections}, "config.")
+    )
+    for field in config.keys() | {field for name in sections for field in given[name]}:
+        if "." in field:  # the full path of another field, which would replace it
+            raise WorkdirError(f"{path}: config has a field {shown(field)}; there is no such field")
     return config

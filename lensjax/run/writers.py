@@ -18,9 +18,13 @@ import numpy as np
 from absl import logging
 from absl.logging import converter
 
-from lensjax.errors import FileError
+from lensjax.errors import FileError, UnusableError, WorkdirError
 from lensjax.files.atomic import write_text
+from lensjax.files.json_file import parse
 from lensjax.run.checkpoint_folder import reason_of
+from lensjax.run.stored import metrics_line
+
+_LONGEST_LINE = 2**20  # of `metrics.jsonl`, in bytes
 
 
 @contextlib.contextmanager
@@ -88,13 +92,27 @@ def _open_tensorboard(folder: pathlib.Path) -> Any:
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, without a last line that a kill cut short."""
-    lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError):
-            values = json.loads(line)
-            if isinstance(values, dict) and type(values.get("step")) is int:
-                lines.append(values)
+    """The lines of a `metrics.jsonl`, without a last line that a kill cut short.
+
+    Any other line that is damaged is left out with a warning.
+
+    Raises:
+      WorkdirError: if it is no file.
+    """
+    lines, damaged = [], []
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise WorkdirError(f"{path} is not a file; move it away")
+    with path.open("rb") as stream:
+        for number, line in enumerate(iter(lambda: stream.readline(_LONGEST_LINE), b""), 1):
+            try:
+                lines.append(metrics_line(parse(line)))
+            except UnusableError as error:
+                if line.endswith(b"\n"):
+                    damaged.append(f"line {number} {error}")
+    if damaged:
+        logging.warning(
+            "%s: %d lines are left out because they are damaged; %s", path, len(damaged), damaged[0]
+        )
     return lines
 
 
