@@ -1,7 +1,7 @@
 """Is work ever lost? Commands are killed, their files damaged, their disks filled.
 
     python benchmarks/faults.py [--short] [--seed N] [--only NAME ...] [--kind KIND ...]
-        [--tree DIR] [--scratch DIR] [--jobs N] [--name NAME]
+        [--tree DIR] [--scratch DIR] [--jobs N] [--minutes M] [--name NAME]
 
 tries some 470 cases: signals at random moments of every mode, damaged checkpoints, JSON, caches
 and sets, full, read-only and vanishing disks, odd names, two commands at once, and bad inputs.
@@ -11,16 +11,17 @@ refused in one line. Otherwise it was *lost*: wrong bits, lost work, a process t
 exit status, a *traceback*, or something *half-written* that looks finished. The exit status is 1 if
 one was lost.
 
-`--only NAME --seed N` repeats a case, and `--scratch DIR` keeps all that it wrote in
-`DIR/cases/NAME`. `--tree` tries the lensjax of another checkout. The table of a whole run goes to
-`benchmarks/results/faults.md` and `.json` (`--name before`: `faults_before`). A whole run takes
-about 20 minutes on two cores, `--short` 3 minutes.
+`--only NAME --seed N` repeats a case. `--scratch DIR` keeps what a lost one wrote in
+`DIR/cases/NAME`, and the undisturbed runs for the next time. `--tree` tries the lensjax of another
+checkout. The table of a whole run goes to `benchmarks/results/faults.md` and `.json` (`--name
+before`: `faults_before`). A whole run takes about 20 minutes on two cores, `--short` 3 minutes.
 """
 
 import argparse
 import concurrent.futures
 import datetime
 import json
+import math
 import pathlib
 import shutil
 import subprocess
@@ -28,6 +29,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,8 +45,13 @@ _PARTS = (kills, together, disk, damage, inputs)
 
 
 def all_cases() -> list[Case]:
-    """The cases of the campaign, those that take long first."""
+    """The cases of the campaign by kind."""
     return [case for part in _PARTS for case in part.cases()]
+
+
+def shuffled(cases: Sequence[Case]) -> list[Case]:
+    """The cases in an order that does not depend on their kind, the same each time."""
+    return sorted(cases, key=lambda case: zlib.crc32(case.name.encode()))
 
 
 def try_case(world: World, case: Case, seed: int) -> dict[str, Any]:
@@ -134,27 +141,29 @@ def _report(row: dict[str, Any]) -> None:
 
 
 def run(
-    tree: pathlib.Path, scratch: pathlib.Path, cases: Sequence[Case], seed: int, jobs: int
+    options: argparse.Namespace, scratch: pathlib.Path, cases: Sequence[Case]
 ) -> list[dict[str, Any]]:
     """Prepares a world in a scratch folder and tries cases in it, some at a time."""
     programs = scratch / "cache" / "programs"
     if PROGRAMS.exists():
         shutil.copytree(PROGRAMS, programs, dirs_exist_ok=True)
-    lab = Lab(tree, scratch)
+    lab = Lab(options.tree.resolve(), scratch)
+    begun = time.monotonic()
+    end = begun + 60 * options.minutes
     try:
         world = World(lab)
-        begun = time.monotonic()
-        world.prepare()
+        world.load_or_prepare()
         print(f"undisturbed runs took {time.monotonic() - begun:.0f} s", flush=True)
         shutil.copytree(programs, PROGRAMS, dirs_exist_ok=True)
         rows = []
 
         def attempt(case: Case) -> None:
-            rows.append(try_case(world, case, seed))
-            _report(rows[-1])
+            if time.monotonic() < end:
+                rows.append(try_case(world, case, options.seed))
+                _report(rows[-1])
 
-        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(attempt, cases))
+        with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(attempt, shuffled(cases)))
     finally:
         lab.close()
     order = {case.name: place for place, case in enumerate(cases)}
@@ -184,7 +193,10 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="writes no table")
     parser.add_argument("--kind", nargs="+", default=(), metavar="KIND", help="writes no table")
     parser.add_argument("--tree", type=pathlib.Path, default=ROOT, help="the checkout to try")
-    parser.add_argument("--scratch", type=pathlib.Path, help="kept; must be new or empty")
+    parser.add_argument("--scratch", type=pathlib.Path, help="kept, and used again")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="no case begins later; the order is mixed"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="cases at a time")
     parser.add_argument("--name", default="", help="of the result: faults_NAME")
     parser.add_argument("--list", action="store_true", help="prints the cases alone")
@@ -196,7 +208,7 @@ def main() -> int:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lensjax_faults_") as temporary:
         scratch = (options.scratch or pathlib.Path(temporary)).resolve()
-        rows = run(options.tree.resolve(), scratch, cases, options.seed, options.jobs)
+        rows = run(options, scratch, cases)
     print(f"{counts_of(rows)} in {time.monotonic() - begun:.0f} s")
     if not (options.only or options.kind or options.short):
         words = f" --name {options.name}" if options.name else ""

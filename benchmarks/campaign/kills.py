@@ -9,7 +9,8 @@ from campaign.trial import MODES, SIGNALS, Case, Trial, earlier_stays, job
 # Seconds of processor time: of Python itself, before which nobody can catch a signal, of the
 # imports of a mode, and of TensorFlow, which a training imports for its first line.
 _STARTUP, _IMPORTS, _TENSORFLOW = 0.4, 2.0, 2.5
-_ROUNDS = 3
+_ROUNDS = {"train": 3, "resume": 3}
+_OTHER_ROUNDS = 2
 _ALLOWED = {
     "KILL": (-9, 0),
     "TERM": (judge.STOPPED, 0),
@@ -43,15 +44,16 @@ def _kill(trial: Trial, mode: str, name: str, part: tuple[float, float]) -> None
 
 
 def cases() -> Iterator[Case]:
-    """Three moments of each signal in each mode: one in each third of its time."""
+    """Moments of each signal in each mode: one in each third of a training, each half of others."""
     for place, mode in enumerate(MODES):
         for number, name in enumerate(SIGNALS):
-            for turn in range(_ROUNDS):
-                part = turn / _ROUNDS, (turn + 0.9) / _ROUNDS
+            rounds = _ROUNDS.get(mode, _OTHER_ROUNDS)
+            for turn in range(rounds):
+                part = turn / rounds, (turn + 0.9) / rounds
                 yield Case(
                     f"{name.lower()}_{mode}_{turn}",
                     f"signal {name}",
                     mode,
                     lambda trial, mode=mode, name=name, part=part: _kill(trial, mode, name, part),
-                    short=(place + number) % _ROUNDS == turn and (place + number) % 2 == 0,
+                    short=(place + number) % rounds == turn and (place + number) % 3 == 0,
                 )

@@ -1,5 +1,6 @@
 """What all cases share: small images, a finished run of each task, and the right results."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -11,6 +12,7 @@ from campaign import judge
 from campaign.lab import Ended, Lab
 
 STEPS, EVERY = 12, 4
+_RESULTS = ("generated", "measures", "cpu", "shards", "state", "losses", "exported", "classified")
 _SIDE = 16
 _GENERATOR: dict[str, Any] = {
     "model.width": 8,
@@ -97,6 +99,22 @@ class World:
         """The command line that builds a simulated set."""
         config = f"--config={self.lab.tree}/configs/smoke.py"
         return [config, "--mode=build_data", f"--config.data.directory={directory}"]
+
+    def load_or_prepare(self) -> None:
+        """Takes what an earlier campaign left in this folder, or makes it."""
+        place = self.run.with_name("results.json")
+        kept = judge.read_json(place)
+        if kept is not None:
+            kept["generated"] = {tuple(key): value for key, value in kept["generated"]}
+            kept["measures"] = {int(step): text for step, text in kept["measures"].items()}
+            kept["losses"] = [tuple(pair) for pair in kept["losses"]]
+            vars(self).update(kept)
+            return
+        shutil.rmtree(self.run.parent, ignore_errors=True)
+        self.prepare()
+        results = {name: getattr(self, name) for name in _RESULTS}
+        results["generated"] = list(self.generated.items())
+        place.write_text(json.dumps(results))
 
     def prepare(self) -> None:
         """Makes templates and right results.

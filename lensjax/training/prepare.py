@@ -25,9 +25,16 @@ from lensjax.errors import ConfigError
 from lensjax.files.atomic import write_text
 from lensjax.run import workdir as files
 from lensjax.run.checkpoint import Checkpoints
-from lensjax.run.learning import build_spread, build_train_step, make_init_state, with_shardings
+from lensjax.run.learning import (
+    branch_step,
+    build_spread,
+    build_train_step,
+    make_init_state,
+    with_shardings,
+)
 from lensjax.run.selection import Selection
 from lensjax.run.state import TrainState
+from lensjax.training import extension
 from lensjax.training.class_watch import observe_fn
 from lensjax.training.data import TrainingData, check_dataset, claim_dataset
 from lensjax.training.monitor import Monitor
@@ -121,10 +128,12 @@ def begin(
         workdir / files.CHECKPOINTS,
         keep_last=config.train.keep_last,
         keep_every=config.train.keep_every,
+        keep_step=branch_step(config),
         run_id=run_id,
     )
     cleanup.callback(checkpoints.close)
-    state = first_state(config, task, image_shape, spread.mesh, checkpoints)
+    earlier = extension.earlier_config(config, workdir)
+    state = first_state(config, task, image_shape, spread.mesh, checkpoints, workdir, earlier)
 
     def claim() -> Scaling:
         new = begins and hosts.is_main()  # the others read what process 0 has written
@@ -137,6 +146,7 @@ def begin(
     data = TrainingData(train, validation, image_shape, hosts.main_first(claim))
     start = int(state.step)
     logging.info("resumed at step %d" if start else "starting at step %d", start)
+    extension.log_rates(config, earlier, start)
     selection = task.selection(workdir, state, run_id)
     if selection:
         cleanup.callback(selection.close)
@@ -239,11 +249,14 @@ def first_state(
     image_shape: tuple[int, int, int],
     mesh: Mesh,
     checkpoints: Checkpoints,
+    workdir: pathlib.Path,
+    earlier: Config | None,
 ) -> TrainState:
-    """Restores the newest sound checkpoint, or makes a new state."""
+    """Restores the checkpoint to go on from, or makes a new state; see `extension`."""
     init = make_init_state(config, image_shape)
     expected = with_shardings(jax.eval_shape(init), mesh)
-    state = checkpoints.restore(expected)
+    state = extension.branched_state(config, earlier, workdir, checkpoints, expected)
+    state = state or checkpoints.restore(expected)
     if state is None:
         state = task.first_state(jax.jit(init, out_shardings=state_shardings(mesh, expected))())
     return state
