@@ -287,11 +287,18 @@ def cases() -> Iterator[Case]:
             stem = name.partition(".")[0]
             for mode in ("resume", "sample"):
                 yield _case(
-                    f"{stem}_{manner}_{mode}", "JSON of a run", mode, _json_file, name, manner, mode
+                    f"{stem}_{manner}_{mode}",
+                    "JSON of a run",
+                    mode,
+                    *(_json_file, name, manner, mode),
+                    short=(stem, manner, mode) == ("config", "cut", "resume"),
                 )
         for name in ("images.npy", "labels.npy", "meta.json"):
             stem = name.partition(".")[0]
-            yield _case(f"{stem}_{manner}", "drawn images", "export", _generated, name, manner)
+            short = (stem, manner) == ("images", "cut")
+            yield _case(
+                f"{stem}_{manner}", "drawn images", "export", _generated, name, manner, short=short
+            )
         yield _case(f"drawn_{manner}", "caches", "evaluate", _drawn, manner)
         yield _case(f"cache_{manner}", "caches", "evaluate", _cache, manner, short=number == 0)
         yield _case(f"programs_{manner}", "caches", "sample", _programs, manner, short=number == 1)

@@ -201,16 +201,16 @@ class Lab:
         return self.start(*arguments, **options).wait()
 
     def _open_server(self) -> subprocess.Popen:
-        log = (self.scratch / "logs" / "server.txt").open("w")
-        server = subprocess.Popen(
-            [sys.executable, os.fspath(_CHILD)],
-            cwd=self.scratch,
-            env=self.environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
+        with (self.scratch / "logs" / "server.txt").open("w") as log:
+            server = subprocess.Popen(
+                [sys.executable, os.fspath(_CHILD)],
+                cwd=self.scratch,
+                env=self.environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         assert server.stdout is not None
         if server.stdout.readline() != "ready\n":
             raise SystemExit(f"{self.tree} cannot be imported; see {log.name}")

@@ -54,7 +54,8 @@ def test_a_finished_cooldown_that_gets_more_steps_is_the_longer_run(tmp_path):
     assert (run / COOLED / "12").is_dir()
     assert (run / COOLED / "metrics.jsonl").read_text().count("\n") == 12
     picture = "step_00000012.png"
-    assert (run / COOLED / picture).exists() and not (run / "samples" / picture).exists()
+    assert (run / COOLED / picture).exists()
+    assert not (run / "samples" / picture).exists()
     text = "\n".join(lines)
     assert "going back to step 9, before the cooldown of the run of 12 steps began" in text
     assert "the result is that of a run of 16 steps" in text
