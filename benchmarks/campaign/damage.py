@@ -78,7 +78,10 @@ def _copied(source: str, target: str) -> Callable[[Trial, pathlib.Path], None]:
 
 
 def _moved(source: str, target: str) -> Callable[[Trial, pathlib.Path], None]:
-    return lambda trial, run: (run / source).rename(run / target)
+    def change(trial: Trial, run: pathlib.Path) -> None:
+        (run / source).rename(run / target)
+
+    return change
 
 
 def _foreign(source: str, target: str) -> Callable[[Trial, pathlib.Path], None]:

@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def _flags(trial: Trial, name: str) -> None:
         trial.lost("the training began")
 
 
-def _config(trial: Trial, name: str) -> None:
+def _config_file(trial: Trial, name: str) -> None:
     path = trial.folder / "config.py"
     path.write_text(_CONFIGS[name])
     trial.note(f"a config file: {name}")
@@ -118,7 +118,7 @@ _IMAGES: dict[str, Callable[[pathlib.Path], None]] = {
     "objects": _npy(x=np.array([{"a": 1}, None], object)),
     "text": _npy(x=np.array(["a", "b"])),
     "complex": _npy(x=np.ones((16, 16), np.complex64)),
-    "scalar": _npy(x=np.float32(3)),
+    "scalar": _npy(x=np.array(3, np.float32)),
     "nothing": _npy(x=np.zeros((0, 16, 16), np.float32)),
     "huge_header": _text("x.npy", _NPY_HUGE),
     "no_npy": _text("x.npy", b"hello"),
@@ -131,7 +131,7 @@ _IMAGES: dict[str, Callable[[pathlib.Path], None]] = {
 }
 
 
-def _images(trial: Trial, name: str) -> None:
+def _image_file(trial: Trial, name: str) -> None:
     folder = trial.folder / "images"
     write_images(folder)
     _IMAGES[name](folder)
@@ -142,10 +142,20 @@ def _images(trial: Trial, name: str) -> None:
     trial.run(line, allowed)
 
 
+_GIVEN = (
+    "labels_short",
+    "labels_text",
+    "labels_large",
+    "labels_fraction",
+    "images_shape",
+    "images_nan",
+)
+
+
 def _given(trial: Trial, name: str) -> None:
     """Images or labels from elsewhere that cannot be judged."""
     images = np.abs(np.random.default_rng(0).normal(1, 1, (12, 16, 16, 1))).astype(np.float32)
-    labels = np.arange(12) % 3
+    labels: np.ndarray = np.arange(12) % 3
     given = trial.folder / "given"
     given.mkdir()
     if name == "labels_short":
@@ -232,14 +242,14 @@ _CALLS = {
 }
 
 
-def _call(trial: Trial, name: str) -> None:
+def _python_call(trial: Trial, name: str) -> None:
     paths = {"run": os.fspath(trial.world.run), "classifier": os.fspath(trial.world.classifier)}
     code = _CALLS[name].format(**paths)
     trial.note(code.splitlines()[-1])
     trial.call(code)
 
 
-def _command_of_nothing(trial: Trial, mode: str) -> None:
+def _nothing(trial: Trial, mode: str) -> None:
     """A mode for a folder that is no run."""
     empty = trial.folder / "empty"
     empty.mkdir()
@@ -286,35 +296,25 @@ def _pretrained(trial: Trial, mode: str) -> None:
         trial.lost("nothing is in --output")
 
 
+_KINDS: tuple[tuple[str, Iterable[str], str | None, Callable[[Trial, str], None], int], ...] = (
+    ("flags", _FLAGS, "train", _flags, 4),
+    ("config file", _CONFIGS, "train", _config_file, 4),
+    ("image file", _IMAGES, "build_folder", _image_file, 4),
+    ("Python call", _CALLS, "load", _python_call, 4),
+    ("given images", _GIVEN, "evaluate", _given, 6),
+    ("flags", ("sample", "evaluate", "classify", "export"), None, _nothing, 4),
+    ("pretrained", ("sample", "classify"), None, _pretrained, 0),
+)
+
+
 def cases() -> Iterator[Case]:
-    """Bad inputs by their kind; those from Python cost least, so `--short` tries many."""
-    for names, kind, mode, action in (
-        (_FLAGS, "flags", "train", _flags),
-        (_CONFIGS, "config file", "train", _config),
-        (_IMAGES, "image file", "build_folder", _images),
-        (_CALLS, "Python call", "load", _call),
-    ):
+    """Bad inputs by their kind; `--short` tries every so many of each."""
+    for kind, names, mode, action, every in _KINDS:
         for number, name in enumerate(names):
             yield Case(
-                f"{kind.replace(' ', '_')}_{name}",
+                f"{action.__name__.strip('_')}_{name}",
                 kind,
-                mode,
-                lambda trial, action=action, name=name: action(trial, name),
-                short=number % 4 == 0,
+                mode or name,
+                lambda trial, action=action, name=name: action(trial, name),  # type: ignore[misc]
+                short=bool(every) and number % every == 0,
             )
-    for name in (
-        "labels_short",
-        "labels_text",
-        "labels_large",
-        "labels_fraction",
-        "images_shape",
-        "images_nan",
-    ):
-        action = lambda trial, name=name: _given(trial, name)  # noqa: E731
-        yield Case(f"given_{name}", "given images", "evaluate", action, name == "labels_short")
-    for mode in ("sample", "evaluate", "classify", "export"):
-        action = lambda trial, mode=mode: _command_of_nothing(trial, mode)  # noqa: E731
-        yield Case(f"nothing_{mode}", "flags", mode, action, mode == "sample")
-    for mode in ("sample", "classify"):
-        action = lambda trial, mode=mode: _pretrained(trial, mode)  # noqa: E731
-        yield Case(f"pretrained_{mode}", "pretrained", mode, action)

@@ -11,7 +11,7 @@ from campaign.trial import MODES, SIGNALS, Case, Trial, earlier_stays, job
 _STARTUP, _IMPORTS, _TENSORFLOW = 0.4, 2.0, 2.5
 _ROUNDS = {"train": 3, "resume": 3}
 _OTHER_ROUNDS = 2
-_ALLOWED = {
+_ALLOWED: dict[str, tuple[int, ...]] = {
     "KILL": (-9, 0),
     "TERM": (judge.STOPPED, 0),
     "INT": (judge.INTERRUPTED, 0),

@@ -90,16 +90,12 @@ class Running:
                 os.killpg(self.pid, signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
-        texts = (
-            self._place.with_suffix(suffix).read_text(errors="replace")
-            if self._is_there(suffix)
-            else ""
-            for suffix in (".out", ".err")
-        )
-        return Ended(status, *texts, round(seconds, 1))
+        output, errors = self._text(".out"), self._text(".err")
+        return Ended(status, output, errors, round(seconds, 1))
 
-    def _is_there(self, suffix: str) -> bool:
-        return self._place.with_suffix(suffix).exists()
+    def _text(self, suffix: str) -> str:
+        path = self._place.with_suffix(suffix)
+        return path.read_text(errors="replace") if path.exists() else ""
 
 
 class Lab:
