@@ -35,11 +35,11 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _train_on(trial: Trial, run: pathlib.Path) -> None:
+def _train_on(trial: Trial, run: pathlib.Path, first_line: int = 0) -> None:
     """Goes on with a run: it ends with the right bits, or is refused in one line."""
     ended = trial.run(trial.world.flags(run), (0, judge.REFUSED))
     if ended.status == 0:
-        trial.check_training(run)
+        trial.check_training(run, first_line)
 
 
 def _draw(trial: Trial, run: pathlib.Path) -> None:
@@ -133,7 +133,10 @@ def _folder_changed(trial: Trial, name: str, mode: str) -> None:
 def _json_file(trial: Trial, name: str, manner: str, mode: str) -> None:
     run = trial.copy(trial.world.half)
     damage(trial, run / name, manner)
-    (_train_on if mode == "resume" else _draw)(trial, run)
+    if mode == "resume":  # nothing can bring the lines of a damaged metrics.jsonl back
+        _train_on(trial, run, _NEWEST if name == "metrics.jsonl" else 0)
+    else:
+        _draw(trial, run)
 
 
 # Values of a JSON file that no run has: file, path of the field, value.

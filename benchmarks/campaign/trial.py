@@ -82,10 +82,17 @@ class Trial:
         ]
         return self.end(self.start([], code="\n".join(lines)), allowed)
 
-    def check_training(self, workdir: pathlib.Path) -> None:
-        """Compares a finished training with the undisturbed one, and reads its checkpoint."""
+    def check_training(self, workdir: pathlib.Path, first_line: int = 0) -> None:
+        """Compares a finished training with the undisturbed one, and reads its checkpoint.
+
+        Args:
+          workdir: the run's folder.
+          first_line: lines of the metrics before this one were damaged, and may be missing.
+        """
         world = self.world
-        self.add(*judge.judge_training(workdir, STEPS, world.state, world.losses))
+        expected = [pair for pair in world.losses if pair[0] > first_line]
+        found = judge.judge_training(workdir, STEPS, world.state, expected, first_line)
+        self.add(*found)
         if not self.problems:
             self.run(world.flags(workdir, "sample"))
             self.add(*judge.judge_generated(workdir, world.generated, needed=True))
