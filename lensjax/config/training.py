@@ -11,6 +11,7 @@ from lensjax.config.fields import (
     MOST_IMAGES,
     below,
     between,
+    choice,
     count,
     make_field,
     plain,
@@ -19,6 +20,9 @@ from lensjax.config.fields import (
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.simulator import CLASS_NAMES
 from lensjax.errors import ConfigError
+
+COOLDOWN = "cooldown"
+SCHEDULES = ("cosine", COOLDOWN)
 
 
 def ema_half_lives(main: float, more: Iterable[float]) -> dict[str, float]:
@@ -42,7 +46,13 @@ class OptimConfig:
     Attributes:
       learning_rate: the peak learning rate.
       warmup_steps: steps of the linear warm-up.
-      learning_rate_floor: share of `learning_rate` at which the cosine schedule ends.
+      schedule: how the learning rate falls after the warm-up. `cosine`: along a cosine over all
+        steps, so that a run with more steps has other rates from the warm-up on. `cooldown`: it
+        stays constant and falls as 1 - sqrt over the last steps (Haegele et al. 2024,
+        arXiv:2405.18392). The checkpoint before the cooldown is kept, so that a run with more steps
+        goes on from there.
+      cooldown_share: share of all steps over which the rate falls with `schedule=cooldown`.
+      learning_rate_floor: share of `learning_rate` at which the schedule ends.
       weight_decay: decoupled weight decay.
       clip_norm: global norm to which the gradient is clipped.
       b1: decay of the first moment.
@@ -57,6 +67,14 @@ class OptimConfig:
 
     learning_rate: float = positive(1e-4)
     warmup_steps: int = count(1000, least=0)
+    schedule: str = choice("cosine", SCHEDULES, since="0.3.0")
+    cooldown_share: float = make_field(
+        0.2,
+        lambda share: 0 < share <= 1,
+        "a number above 0, at most 1",
+        since="0.3.0",
+        only_for={"optim.schedule": (COOLDOWN,)},
+    )
     learning_rate_floor: float = between(0.01, 0.0, 1.0)
     weight_decay: float = between(0.01, 0.0, MOST)
     clip_norm: float = positive(1.0)

@@ -67,6 +67,7 @@ class Checkpoints:
       directory: the folder that holds them.
       keep_last: number of newest checkpoints that are kept.
       keep_every: checkpoints at multiples of this are kept for good; None keeps none.
+      keep_step: one checkpoint that is kept for good; None for none.
       read_only: for readers while a run trains; nothing is removed or moved.
       run_id: the run that they belong to; None for a run that has no id, which takes all.
     """
@@ -77,6 +78,7 @@ class Checkpoints:
         *,
         keep_last: int | None = None,
         keep_every: int | None = None,
+        keep_step: int | None = None,
         read_only: bool = False,
         run_id: str | None = None,
     ) -> None:
@@ -88,7 +90,7 @@ class Checkpoints:
             raise CheckpointError(f"there are no checkpoints in {directory}; train first")
         self._folder = CheckpointFolder(directory, writable=not read_only)
         self._directory = self._folder.path
-        self._keep_last, self._keep_every = keep_last, keep_every
+        self._keeping = keep_last, keep_every, keep_step
         self._manager = self._open(read_only)
         self._pending: BackgroundSave | None = None
 
@@ -161,7 +163,7 @@ class Checkpoints:
                 self._verify(step, like, arrays)
                 with _errors_explained(self._folder, step):
                     self._folder.note_size(step)
-                    self._folder.keep(step, self._keep_last, self._keep_every)
+                    self._folder.keep(step, *self._keeping)
 
         self._pending = BackgroundSave(begin, end)
         self._pending.start_and_begin()
@@ -220,6 +222,14 @@ class Checkpoints:
         """Removes the checkpoints of later steps, which a resumed run makes again."""
         for later in [saved_step for saved_step in self._manager.all_steps() if saved_step > step]:
             self._manager.delete(later)
+
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints, in order."""
+        return from_main(lambda: steps_in(self._directory), "checkpoints")
+
+    def set_later_aside(self, step: int, folder: str) -> None:
+        """Moves the checkpoints of later steps into a folder beside their own, by its name."""
+        self._set_aside([later for later in self.steps() if later > step], folder)
 
     def restore(self, expected: TrainState, step: int | None = None) -> TrainState | None:
         """Restores the newest sound checkpoint, or a given one.
@@ -317,11 +327,11 @@ class Checkpoints:
             raise _NotOursError(f"it holds step {int(state.step)}")
         return saved, state
 
-    def _set_aside(self, unsound: list[int]) -> None:
+    def _set_aside(self, unsound: list[int], folder: str = "damaged_checkpoints") -> None:
         """Moves checkpoints away: Orbax would refuse to save their steps again."""
         if self._read_only or not unsound:
             return
-        target = self._directory.parent / "damaged_checkpoints"
+        target = self._directory.parent / folder
         if is_main():
             try:
                 target.mkdir(exist_ok=True)
@@ -332,9 +342,9 @@ class Checkpoints:
                     shutil.move(self._directory / str(step), place)
             except OSError as error:
                 raise CheckpointError(
-                    f"damaged checkpoints cannot be moved to {target}: {error.strerror}"
+                    f"{folder.replace('_', ' ')} cannot be moved to {target}: {error.strerror}"
                 ) from error
-        barrier("damaged checkpoints are set aside")
+        barrier("checkpoints are set aside")
         logging.warning("moved to %s: %s", target, ", ".join(map(str, unsound)))
         self._manager.close()
         self._manager = self._open(read_only=False)

@@ -155,17 +155,24 @@ class CheckpointFolder:
             f"({self.room()}); {advice}"
         )
 
-    def keep(self, newest: int, keep_last: int | None, keep_every: int | None) -> None:
+    def keep(
+        self,
+        newest: int,
+        keep_last: int | None,
+        keep_every: int | None,
+        keep_step: int | None = None,
+    ) -> None:
         """Removes old checkpoints.
 
         Args:
           newest: the newest one; later ones are left alone.
           keep_last: number of newest checkpoints that are kept; None for all.
           keep_every: checkpoints at multiples of this are kept; None for none of them.
+          keep_step: one that is kept for good; None for none.
         """
         steps = [step for step in steps_in(self.path) if step <= newest]
         for step in steps[: -keep_last if keep_last else 0]:
-            if not keep_every or step % keep_every:
+            if step != keep_step and (not keep_every or step % keep_every):
                 # Under another name first: if the process is killed now, no half is left.
                 leaving = self.path / f"{step}{_UNFINISHED}"
                 os.replace(self.path / str(step), leaving)

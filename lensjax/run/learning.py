@@ -10,6 +10,7 @@ from jax import Array
 
 from lensjax.config import Config
 from lensjax.config.model import GENERATE, TRANSFORMERS
+from lensjax.config.training import COOLDOWN
 from lensjax.devices.machine import device_bytes, memory_bytes
 from lensjax.devices.mesh import SHARD_AXIS, all_devices, make_mesh, state_shardings
 from lensjax.devices.spread import Spread, make_spread
@@ -48,18 +49,34 @@ def build_spread(config: Config, mesh: jax.sharding.Mesh | None = None) -> Sprea
     return make_spread(config.parallel.strategy, mesh, config.train.batch_size)
 
 
-def _schedule(config: Config) -> Callable[[Array], Array]:
-    return optim.make_schedule(
-        config.optim.learning_rate,
-        config.train.num_steps,
-        config.optim.warmup_steps,
-        config.optim.learning_rate_floor,
+def build_schedule(config: Config) -> Callable[[Array], Array]:
+    """Builds the learning rate of a step."""
+    settings = config.optim
+    fixed = settings.learning_rate, config.train.num_steps, settings.warmup_steps
+    if settings.schedule == COOLDOWN:
+        return optim.make_cooldown_schedule(
+            *fixed, settings.learning_rate_floor, settings.cooldown_share
+        )
+    return optim.make_schedule(*fixed, settings.learning_rate_floor)
+
+
+def branch_step(config: Config) -> int | None:
+    """The step whose checkpoint a longer run goes on from; None without one.
+
+    It is the last one between dispatches that the cooldown has not touched.
+    """
+    if config.optim.schedule != COOLDOWN:
+        return None
+    settings, steps = config.optim, config.train.steps_per_dispatch
+    start = optim.cooldown_start(
+        config.train.num_steps, settings.warmup_steps, settings.cooldown_share
     )
+    return start // steps * steps or None
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
     optimizer = optim.build_optimizer(
-        _schedule(config),
+        build_schedule(config),
         weight_decay=config.optim.weight_decay,
         clip_norm=config.optim.clip_norm,
         b1=config.optim.b1,
@@ -155,7 +172,7 @@ def build_train_step(
         loss_fn,
         batch_fn,
         _optimizer(config),
-        _schedule(config),
+        build_schedule(config),
         EmaSettings(config.optim.ema_half_lives, config.optim.ema_warmup_share),
         spread=spread,
         accumulate_steps=config.train.accumulate_steps,

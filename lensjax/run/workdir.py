@@ -93,6 +93,14 @@ def claim(workdir: pathlib.Path, config: Config, run_id: str | None = None) -> N
     write_json(workdir / CONFIG_FILE, {**own_id, "config": to_dict(config), **_surroundings()})
 
 
+def saved_num_steps(workdir: pathlib.Path) -> int | None:
+    """`train.num_steps` of the run in a workdir; None where no run with checkpoints says it."""
+    if not is_begun(workdir):
+        return None
+    num_steps = _saved_config(workdir).get("train", {}).get("num_steps")
+    return num_steps if type(num_steps) is int and num_steps > 0 else None
+
+
 def run_id_of(workdir: pathlib.Path) -> str | None:
     """The id of a workdir's run; None for a run of a version that gave none.
 

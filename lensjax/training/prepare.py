@@ -25,6 +25,7 @@ from lensjax.files.atomic import write_text
 from lensjax.run import workdir as files
 from lensjax.run.checkpoint import Checkpoints
 from lensjax.run.learning import (
+    branch_step,
     build_spread,
     build_train_step,
     check_memory,
@@ -34,6 +35,7 @@ from lensjax.run.learning import (
 from lensjax.run.selection import Selection
 from lensjax.run.state import TrainState
 from lensjax.signals import begin_work
+from lensjax.training import extension
 from lensjax.training.class_watch import observe_fn
 from lensjax.training.data import TrainingData, check_dataset, claim_dataset
 from lensjax.training.monitor import Monitor
@@ -130,10 +132,13 @@ def begin(
         workdir / files.CHECKPOINTS,
         keep_last=config.train.keep_last,
         keep_every=config.train.keep_every,
+        keep_step=branch_step(config),
         run_id=run_id,
     )
     cleanup.callback(checkpoints.close)
-    state = first_state(task, init, expected, checkpoints)
+    earlier = extension.earlier_config(config, workdir)
+    branched = extension.branched_state(config, earlier, workdir, checkpoints, expected)
+    state = branched or first_state(task, init, expected, checkpoints)
 
     def claim() -> Scaling:
         new = begins and hosts.is_main()  # the others read what process 0 has written
@@ -146,6 +151,7 @@ def begin(
     data = TrainingData(train, validation, image_shape, hosts.main_first(claim))
     start = int(state.step)
     logging.info("resumed at step %d" if start else "starting at step %d", start)
+    extension.log_rates(config, earlier, start)
     selection = task.selection(workdir, state, run_id)
     if selection:
         cleanup.callback(selection.close)

@@ -109,6 +109,7 @@ WORDS = _by_name(
         None: """
             data.layout data.nan_policy data.on_bad_file data.placement data.scaling model.name
             model.prediction model.attention model.preconditioning model.stem path.name path.betas
+            optim.schedule
             loss.space loss.weight loss.weighting loss.time_distribution sample.sampler
             sample.time_grid data.folders data.bands
             classify.layout classify.image_scale evaluate.image_scale export.source export.format
@@ -152,6 +153,7 @@ OTHERS: dict[str, tuple[tuple, tuple]] = {
     "path.beta_max": ((), (0.2, 1e3)),
     "path.sigma_max": ((), (0.003, 1e4)),
     "loss.time_mean": ((-math.inf,), (-5.0, 5.0)),
+    "optim.cooldown_share": ((0.0, -0.1, 1.1, math.nan), (1e-9, 1.0)),
     "optim.ema_more_half_lives_images": (
         ((0.0,), (9.0, -1.0), (math.inf,), (math.nan,), (500.0, 9.0, 500.0), (9.0, 32.0)),
         ((), (500.0,), (1e-30, 1e30, 31.9)),
@@ -218,6 +220,7 @@ VP = {"path.name": "vp"}
 EDM = {"model.preconditioning": "input", "model.prediction": "x0"}
 # What a field, or one of its words, has to stand beside.
 NEEDED: dict[str, dict[str, Any]] = {
+    "optim.cooldown_share": {"optim.schedule": "cooldown"},
     "data.mask_bits": {"data.mask_planes": ("DQ",)},
     "data.bands channels": {"data.planes": ("VIS", "NIR_Y")},
     "loss.weighting inverse_variance": FOLDER | {"data.variance_planes": ("auto",)},
