@@ -73,7 +73,7 @@ def _signalled(
         time.sleep(delay)
         process.send_signal(number)
         sent = time.monotonic()
-        status = process.wait(120)
+        status = process.wait(500)
     finally:
         process.kill()
         process.wait()
