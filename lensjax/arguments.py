@@ -14,7 +14,8 @@ import numpy as np
 
 from lensjax.errors import RequestError, UserError, shown
 
-MAX_WHOLE = 2**31 - 1  # JAX and the files of a run hold int32
+_MAX_INT32 = 2**31 - 1
+_FEW = 10  # numbers that fit into a message
 Kind = TypeVar("Kind")
 
 
@@ -33,7 +34,7 @@ def whole_number(
     name: str,
     value: Any,
     at_least: int = 0,
-    at_most: int = MAX_WHOLE,
+    at_most: int | None = None,
     *,
     error: type[UserError] = RequestError,
 ) -> int:
@@ -43,7 +44,7 @@ def whole_number(
       name: of the argument.
       value: what the caller passed.
       at_least: the smallest integer that is allowed.
-      at_most: the largest.
+      at_most: the largest; None for that of int32, which JAX and the files of a run hold.
       error: the class of the error.
 
     Raises:
@@ -53,10 +54,10 @@ def whole_number(
         number = None if _is_truth(value) else operator.index(value)
     except Exception:  # of any object
         number = None
-    if number is None or not at_least <= number <= at_most:
-        too_large = number is not None and number > at_most
-        bounded = too_large or at_most < MAX_WHOLE
-        words = f"from {at_least} to {at_most}" if bounded else f"of at least {at_least}"
+    most = _MAX_INT32 if at_most is None else at_most
+    if number is None or not at_least <= number <= most:
+        bounded = at_most is not None or (number is not None and number > most)
+        words = f"from {at_least} to {most}" if bounded else f"of at least {at_least}"
         raise refuse(name, value, f"an integer {words}", error)
     return number
 
@@ -178,5 +179,6 @@ def array_of(
     if array.dtype.kind == "V" and array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
     if array.dtype.kind not in kinds:
-        raise error(f"{name}: got {array.dtype}; allowed: {allowed}")
+        got = shown(value, 100) if array.size < _FEW else array.dtype
+        raise error(f"{name}: got {got}; allowed: {allowed}")
     return array
