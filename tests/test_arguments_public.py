@@ -1,4 +1,6 @@
 """Calls from Python with wrong arguments: each ends with lensjax's own error, which names them."""
+# Wrong types are what is tested.
+# mypy: disable-error-code="arg-type, union-attr, return-value, var-annotated"
 
 import pathlib
 import re
