@@ -25,7 +25,7 @@ def describe(state: Any) -> dict[str, dict[str, Any]]:
     for name, leaf in _leaves(state).items():
         content = np.ascontiguousarray(to_host(leaf)).reshape(-1).view(np.uint8)
         shape, dtype = list(leaf.shape), str(leaf.dtype)
-        result[name] = {"shape": shape, "dtype": dtype, "crc32": zlib.crc32(content)}
+        result[name] = {"shape": shape, "dtype": dtype, "crc32": zlib.crc32(content.data)}
     return result
 
 

@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from run_support import states_differ
@@ -16,7 +17,7 @@ INF = float("inf")
 
 def state_of(step: int) -> TrainState:
     params = {"w": np.full(2, step, np.float32)}
-    return TrainState(np.asarray(step, np.int32), params, {}, (), np.asarray(-1, np.int32))
+    return TrainState(jnp.asarray(step, jnp.int32), params, {}, (), jnp.asarray(-1, jnp.int32))
 
 
 EXPECTED = jax.tree.map(
