@@ -168,9 +168,9 @@ MUTANTS = (
         "checkpoint_without_average",
         "a checkpoint holds the raw parameters as their averages",
         "lensjax/run/checkpoint.py",
-        "        arrays = _describe(state)\n",
+        "        arrays = checksums.describe(state)\n",
         "        state = state._replace(ema=dict.fromkeys(state.ema, state.params))\n"
-        "        arrays = _describe(state)\n",
+        "        arrays = checksums.describe(state)\n",
         ("tests/run/test_checkpoint.py",),
     ),
     Mutant(

@@ -2,9 +2,9 @@
 
 import json
 import pathlib
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from run_support import states_differ
@@ -17,8 +17,7 @@ INF = float("inf")
 
 def state_of(step: int) -> TrainState:
     params = {"w": np.full(2, step, np.float32)}
-    counts: Any = (np.asarray(step, np.int32), np.asarray(-1, np.int32))
-    return TrainState(counts[0], params, {}, (), counts[1])
+    return TrainState(jnp.asarray(step, jnp.int32), params, {}, (), jnp.asarray(-1, jnp.int32))
 
 
 EXPECTED = jax.tree.map(
