@@ -318,7 +318,7 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """
     from scipy.special import softmax as scipy_softmax
 
-    words = "a finite number above 0"
+    words = "a number that is finite and above 0"
     temperature = finite_number("temperature", temperature, words, above=0, error=MeasureError)
     return scipy_softmax(_check_table(logits, "logits") / temperature, axis=1).astype(np.float32)
 

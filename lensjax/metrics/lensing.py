@@ -126,7 +126,7 @@ def faint_pixel_rms(images: np.ndarray, fitted: np.ndarray) -> float:
     Raises:
       lensjax.errors.MeasureError: for other images, or of different shapes.
     """
-    images = image_input.check_images(images)
+    images = image_input.check_images(images, min_side=1)
     fitted = image_input.check_images(fitted, "fitted", shape=images.shape[1:])
     if len(images) != len(fitted):
         raise MeasureError(f"fitted: got {len(fitted)} images; allowed: {len(images)}, as given")

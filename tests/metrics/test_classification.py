@@ -236,7 +236,7 @@ LABELS = np.array([0, 1, 2, 0])
         (LABELS[:0], GOOD[:0], "N at least 1"),
         (LABELS[:3], GOOD, r"integers \[4\]"),
         (LABELS[:, None], GOOD, r"integers \[4\]"),
-        (LABELS.astype(float), GOOD, "type float64"),
+        (LABELS.astype(float), GOOD, r"labels: got array.*; allowed: integers"),
         (LABELS + 1, GOOD, "go from 1 to 3; allowed: 0 to 2"),
         (LABELS - 1, GOOD, "go from -1 to 1"),
         (LABELS, np.where(np.eye(4, 3) > 0, np.nan, GOOD), "3 of 4 rows .* not finite"),

@@ -88,12 +88,15 @@ def test_scores_do_not_change_with_the_units_or_a_common_shift():
     assert manifold_scores(real - 7, generated - 7) == expected
 
 
-@pytest.mark.parametrize(
-    ("n", "m", "ks"), [(5, 9, (3, 5)), (9, 5, (3, 5)), (3, 9, (3, 1)), (9, 9, (0, 5))]
-)
+@pytest.mark.parametrize(("n", "m", "ks"), [(5, 9, (3, 5)), (9, 5, (3, 5)), (3, 9, (3, 1))])
 def test_too_few_images_for_the_neighbours_are_refused(n, m, ks):
     with pytest.raises(ValueError, match=f"got {n} real and {m} generated"):
         manifold_scores(draw(n, 2, 0), draw(m, 2, 1), precision_k=ks[0], density_k=ks[1])
+
+
+def test_no_neighbour_is_refused():
+    with pytest.raises(ValueError, match="precision_k: got 0; allowed: an integer of at least 1"):
+        manifold_scores(draw(9, 2, 0), draw(9, 2, 1), precision_k=0)
 
 
 def test_other_features_and_nan_are_refused():
