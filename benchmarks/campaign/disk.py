@@ -94,7 +94,7 @@ def _read_only(trial: Trial, mode: str) -> None:
 def _limited(trial: Trial, mode: str) -> None:
     """No file may be larger than a bound, as with a quota; works where nothing can be mounted."""
     disturbed = job(trial, mode)
-    limit = trial.rng.choice((200, 2_000, 9_000))
+    limit = trial.rng.choice((3_000, 6_000, 9_000))  # the output counts too
     trial.note(f"no file may have more than {limit} bytes")
     trial.run(disturbed.line, (judge.REFUSED, 0), file_bytes=limit)
     _again(trial, mode, disturbed)

@@ -83,7 +83,8 @@ def _config_file(trial: Trial, name: str) -> None:
     path.write_text(_CONFIGS[name])
     trial.note(f"a config file: {name}")
     run = trial.folder / "run"
-    trial.run([f"--config={path}", f"--workdir={run}"], (judge.REFUSED,))
+    allowed = (judge.REFUSED, judge.INTERRUPTED) if name == "interrupts" else (judge.REFUSED,)
+    trial.run([f"--config={path}", f"--workdir={run}"], allowed)
 
 
 def _npy(**arrays: np.ndarray) -> Callable[[pathlib.Path], None]:

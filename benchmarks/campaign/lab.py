@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,6 +112,7 @@ class Lab:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._server: subprocess.Popen | None = None
+        shutil.rmtree(scratch / "logs", ignore_errors=True)  # the ends of an earlier campaign
         for name in ("home", "cache", "sets", "logs"):
             (scratch / name).mkdir(parents=True, exist_ok=True)
 
