@@ -163,7 +163,7 @@ class Pair:
       tasks: what both do.
       changes: of the configuration, by full path; `of_one` for the second process alone.
       signals: `(number, step)` by process.
-      damaged: the checkpoint that only the second process cannot read.
+      damaged: the checkpoint that only one process cannot read, `damaged_for`.
       slurm: whether they find each other by what srun sets.
     """
 
@@ -176,6 +176,7 @@ class Pair:
         of_one: dict[str, Any] | None = None,
         signals: dict[int, tuple[int, int]] | None = None,
         damaged: int | None = None,
+        damaged_for: int = 1,
         slurm: bool = False,
         num: int = 2,
         devices: int = 4,
@@ -209,7 +210,7 @@ class Pair:
                 "tasks": tasks,
                 "report": os.fspath(self.reports[number]),
             }
-            if number and damaged is not None:
+            if number == damaged_for and damaged is not None:
                 settings["damaged"] = damaged
             if number in (signals or {}):
                 settings["signal"] = (signals or {})[number]
@@ -336,6 +337,16 @@ def test_an_error_of_one_host_is_told_on_the_other(tmp_path, number):
 
 
 @pytest.mark.nightly
+def test_a_checkpoint_that_cannot_be_read_back_ends_the_training_of_all(tmp_path):
+    pair = Pair(tmp_path / "w=[1,2]", ["train"], damaged=8, damaged_for=0)
+    assert pair.ended() == [1, 1]
+    for number in (0, 1):
+        assert "checkpoint 8 in" in pair.log(number)  # by itself, or told by the other
+        assert "cannot be read back (the disk of this host is bad)" in pair.log(number)
+    assert {path.name for path in (pair.workdir / "checkpoints").iterdir()} >= {"4", "8"}
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize("place", ["on disk", "for one host"])
 def test_a_damaged_checkpoint_is_set_aside_by_all(tmp_path, place):
     split = tiny_split()
@@ -398,9 +409,10 @@ def test_one_writes_and_both_compute(alone, resumed):
 
 @pytest.mark.nightly
 def test_a_preemption_of_one_saves_the_same_step_on_both(tmp_path, alone):
+    folder = tmp_path / "w=[1,2]"  # a pattern to Orbax
     stream = {"data.placement": "stream"}
     signals = {1: (int(signal.SIGTERM), 2)}
-    pair = Pair(tmp_path, ["train"], changes=stream, signals=signals, slurm=True)
+    pair = Pair(folder, ["train"], changes=stream, signals=signals, slurm=True)
     assert pair.ended() == [75, 75], pair.log(0) + pair.log(1)
     steps = [pair.report(number)["step"] for number in (0, 1)]
     assert steps[0] == steps[1]
@@ -409,7 +421,7 @@ def test_a_preemption_of_one_saves_the_same_step_on_both(tmp_path, alone):
     saved = {path.name for path in (pair.workdir / "checkpoints").iterdir() if path.is_dir()}
     assert str(steps[0]) in saved
     # One process of eight goes on where two of four were.
-    one = Pair(tmp_path, ["train"], num=1, devices=8)
+    one = Pair(folder, ["train"], num=1, devices=8)
     assert one.ended() == [0], one.log(0)
     losses = [[line["loss"] for line in metrics_of(run.workdir)] for run in (one, alone)]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
