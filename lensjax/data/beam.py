@@ -103,7 +103,9 @@ class BeamDeeplense(deeplense.Deeplense, skip_registration=True):  # type: ignor
                 "folder that every worker sees under the same path"
             )
         try:
-            written = checked(read_object(path), {"minimum": NUMBER, "maximum": NUMBER})
+            written = checked(
+                read_object(pathlib.Path(path)), {"minimum": NUMBER, "maximum": NUMBER}
+            )
         except UnusableError as error:
             raise DataError(f"{path}: {error}; build the set again") from None
         self.info.metadata.update(written)
