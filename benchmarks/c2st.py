@@ -232,8 +232,10 @@ def main() -> None:
         "times": times,
         "rows": rows,
     }
-    (arguments.output / "c2st.json").write_text(json.dumps(results, indent=2) + "\n")
-    (arguments.output / "c2st.md").write_text(table(results))
+    (arguments.output / "c2st.json").write_text(
+        json.dumps(results, indent=2) + "\n", encoding="utf-8"
+    )
+    (arguments.output / "c2st.md").write_text(table(results), encoding="utf-8")
     print(table(results))
 
 

@@ -57,7 +57,7 @@ def host_peak_bytes() -> int:
     started the child.
     """
     try:
-        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+        lines = pathlib.Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):  # not Linux
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

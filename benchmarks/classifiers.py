@@ -151,9 +151,11 @@ def training_minutes(folder: pathlib.Path, last: int | None = None) -> float:
       folder: its workdir.
       last: the last step that counts; None for all.
     """
-    batch = json.loads((folder / "config.json").read_text())["config"]["train"]["batch_size"]
+    batch = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]["train"][
+        "batch_size"
+    ]
     seconds, before = 0.0, 0
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
+    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         values = json.loads(line)
         if last is not None and values["step"] > last:
             break
@@ -164,8 +166,8 @@ def training_minutes(folder: pathlib.Path, last: int | None = None) -> float:
 
 def _result(folder: pathlib.Path) -> dict[str, Any]:
     """What is known of a trained run."""
-    config = json.loads((folder / "config.json").read_text())
-    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    last = json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     found = {
         "config": config["config"],
         "versions": config["versions"],
@@ -176,7 +178,7 @@ def _result(folder: pathlib.Path) -> dict[str, Any]:
     }
     scores = folder / "evaluation" / "metrics.json"
     if scores.exists():
-        measured = json.loads(scores.read_text())
+        measured = json.loads(scores.read_text(encoding="utf-8"))
         for beside in measured["baseline"].values():
             if beside:
                 beside.pop("curves")
@@ -257,7 +259,7 @@ def _labels_table(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _write(group: str, results: Mapping[str, Mapping[str, Any]], size: str) -> None:
     name = {"models": "classifiers", "labels": "labels"}[group]
     content = {"size": size, "runs": results}
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     first = next(iter(results.values()))
     hardware = ", ".join(f"{key} {value}" for key, value in first["hardware"].items())
     text = [
@@ -270,7 +272,7 @@ def _write(group: str, results: Mapping[str, Mapping[str, Any]], size: str) -> N
         "",
         *(_models_table(results) if group == "models" else _labels_table(results)),
     ]
-    (RESULTS / f"{name}.md").write_text("\n".join(text) + "\n")
+    (RESULTS / f"{name}.md").write_text("\n".join(text) + "\n", encoding="utf-8")
     print("\n".join(text))
 
 

@@ -343,7 +343,7 @@ def main() -> None:
         results[name] = measure(config, split, options.cpu_seconds)
         content = {"candidates": results}
         write_json(target, content)
-        target.with_suffix(".md").write_text(report(options.group, content))
+        target.with_suffix(".md").write_text(report(options.group, content), encoding="utf-8")
         print(table({name: results[name]}), flush=True)
     print(table(results))
 

@@ -112,7 +112,7 @@ def main() -> None:
             "hardware": hardware(),
             "versions": versions(),
         }
-        arguments.json.write_text(json.dumps(content, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

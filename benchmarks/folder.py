@@ -69,7 +69,9 @@ def run(folder: pathlib.Path, sets: pathlib.Path) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    found = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    found = re.search(
+        r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    )
     return found[1] if found else platform.processor()
 
 
@@ -113,7 +115,7 @@ def main() -> None:
             f"processor{row['peak_memory_mib']:>7} MiB at most"
         )
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -236,7 +236,7 @@ def main() -> None:
     target = options.results / "growth.json"
     pairs.save(target, pairs.device_name(hello), entry)
     devices = workdir.read_json(target)["devices"]
-    target.with_suffix(".md").write_text(report(devices))
+    target.with_suffix(".md").write_text(report(devices), encoding="utf-8")
     draw(devices, options.picture)
 
 

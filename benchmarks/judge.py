@@ -35,6 +35,7 @@ from lensjax.metrics.corruptions import CORRUPTIONS, RealImages, corrupt
 from lensjax.run import datasets, provenance
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "judge.json"
+PERFECT_SETS = RESULTS.with_name("perfect_sets.md")
 TABLE = pathlib.Path(__file__).parent.parent / "docs" / "judge.md"
 
 
@@ -53,11 +54,18 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_config(data: str, per_class: int, measures: str, cache: str | None = None) -> Config:
-    """The configuration of an evaluation without a run."""
+def make_config(
+    data: str, per_class: int, measures: str, cache: str | None = None, **settings: int
+) -> Config:
+    """The configuration of an evaluation without a run; `settings` are fields of `evaluate`."""
     values = to_dict(Config())
     values["data"]["name"] = data
-    values["evaluate"] |= {"num_images": per_class, "measures": measures, "cache": cache}
+    values["evaluate"] |= {
+        "num_images": per_class,
+        "measures": measures,
+        "cache": cache,
+        **settings,
+    }
     return from_config_dict(values)
 
 
@@ -107,7 +115,7 @@ def _cells(found: Sequence[Check], names: Sequence[str]) -> list[str]:
     """For each measure how many of its goals are missed."""
     cells = []
     for name in names:
-        goals = [one for one in found if one.name.startswith(name)]
+        goals = [one for one in found if one.name.startswith(name) and one.outcome != "no power"]
         missed = sum(one.outcome == "missed" for one in goals)
         cells.append(f"**{missed}**/{len(goals)}" if missed else f"0/{len(goals)}" if goals else "")
     return cells
@@ -137,8 +145,9 @@ def _table(checks: Mapping[str, Sequence[Check]], per_class: int, data: str) -> 
         "`--mode=evaluate` against other real images. `python benchmarks/judge.py",
         f"--images-per-class={per_class}` makes this page; the value of every goal is in",
         "`benchmarks/results/judge.json`. The controls have no fault, so a goal that they miss is",
-        "a false alarm. Each cell shows the missed goals and all goals of a measure. `inception`",
-        "needs its weights and `hole` needs a training with a hole, so they are left out.",
+        "a false alarm. Each cell shows the missed goals and all goals of a measure that have",
+        "power. `inception` needs its weights and `hole` needs a training with a hole, so they are",
+        "left out.",
         "",
         f"| fault | {' | '.join(names)} |",
         f"|---|{'--:|' * len(names)}",
@@ -156,18 +165,21 @@ def _table(checks: Mapping[str, Sequence[Check]], per_class: int, data: str) -> 
     lines += [
         f"| {_what(name)} | {_first_missed(found) or '-'} |" for name, found in checks.items()
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", "## Perfect sets", "", PERFECT_SETS.read_text()])
 
 
 def _from_results() -> None:
-    content = json.loads(RESULTS.read_text())
+    content = json.loads(RESULTS.read_text(encoding="utf-8"))
     checks = _known_checks(content)
-    TABLE.write_text(_table(checks, content["images_per_class"], content["data"]))
+    TABLE.write_text(_table(checks, content["images_per_class"], content["data"]), encoding="utf-8")
 
 
 def _known_checks(content: Mapping[str, Any]) -> dict[str, list[Check]]:
     return {
-        name: [Check(**{**one, "value": _number(one["value"])}) for one in found]
+        name: [
+            Check(**{**one, "value": _number(one["value"]), "limit": _number(one["limit"])})
+            for one in found
+        ]
         for name, found in content["checks"].items()
     }
 
@@ -188,7 +200,7 @@ def _with_known(
     """
     titles = tuple(name.replace("_", " ") for name in measures)
     found = {}
-    for name, known in _known_checks(json.loads(RESULTS.read_text())).items():
+    for name, known in _known_checks(json.loads(RESULTS.read_text(encoding="utf-8"))).items():
         others = [one for one in known if not one.name.startswith(titles)]
         place = next(
             (index for index, one in enumerate(known) if one.name.startswith(titles)), len(known)
@@ -232,8 +244,8 @@ def main() -> None:
         "git_revision": provenance.git_revision(),
         "hardware": provenance.hardware(),
     }
-    RESULTS.write_text(json.dumps(plain(content), indent=1) + "\n")
-    TABLE.write_text(table)
+    RESULTS.write_text(json.dumps(plain(content), indent=1) + "\n", encoding="utf-8")
+    TABLE.write_text(table, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ MEASURED = {"quickstart": 7.5, "classifier_rescnn": 57}
 
 def measured() -> dict[str, float]:
     """Minutes of training on two CPU cores by config."""
-    curve = json.loads((RESULTS / "quality.json").read_text())["cpu_fast"]["rows"]
+    curve = json.loads((RESULTS / "quality.json").read_text(encoding="utf-8"))["cpu_fast"]["rows"]
     return MEASURED | {"cpu_fast": curve[-1]["minutes"]}
 
 
@@ -115,7 +115,9 @@ def main() -> None:
     print(content, end="")
     if options.write:
         page = speed_table.PAGE
-        page.write_text(speed_table.written_into(page.read_text(), content, "minutes"))
+        page.write_text(
+            speed_table.written_into(page.read_text(encoding="utf-8"), content, "minutes")
+        )
 
 
 if __name__ == "__main__":

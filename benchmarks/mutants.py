@@ -88,8 +88,8 @@ MUTANTS = (
         "scaling_of_test_split",
         "the scaling is fitted to the test split",
         "lensjax/training/prepare.py",
-        "claim_dataset(workdir, train, image_shape, task.first_scaling, config)",
-        "claim_dataset(workdir, test or train, image_shape, task.first_scaling, config)",
+        "claim_dataset(workdir, train, image_shape, first, config, begins=new)",
+        "claim_dataset(workdir, test or train, image_shape, first, config, begins=new)",
         ("tests/training/test_validation.py",),
     ),
     Mutant(
@@ -562,8 +562,8 @@ def main() -> None:
                 for mutant, run in zip(chosen, runs, strict=True)
             ],
         }
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
-        RESULT.with_suffix(".md").write_text(table(result))
+        RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        RESULT.with_suffix(".md").write_text(table(result), encoding="utf-8")
     kept = [mutant.name for mutant, run in zip(chosen, runs, strict=True) if run.outcome != KILLED]
     if kept:
         raise SystemExit(f"not killed: {', '.join(kept)}")

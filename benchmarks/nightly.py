@@ -51,7 +51,7 @@ def main() -> int:
         "outcomes": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
         "tests": tests,
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return done.returncode
 
 

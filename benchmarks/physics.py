@@ -319,8 +319,10 @@ def main() -> None:
     table = as_table(result)
     print(table)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "physics.json").write_text(json.dumps(result, indent=2) + "\n")
-    (arguments.output / "physics.md").write_text(table)
+    (arguments.output / "physics.json").write_text(
+        json.dumps(result, indent=2) + "\n", encoding="utf-8"
+    )
+    (arguments.output / "physics.md").write_text(table, encoding="utf-8")
 
 
 if __name__ == "__main__":

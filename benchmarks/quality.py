@@ -184,7 +184,7 @@ def main() -> None:
     content = workdir.read_json(target) if target.exists() else {}
     content[options.name] = measure(options, content.get(options.name, {}))
     write_json(target, content)
-    target.with_suffix(".md").write_text(page(content))
+    target.with_suffix(".md").write_text(page(content), encoding="utf-8")
     draw(content, options.picture)
     print(page(content))
 

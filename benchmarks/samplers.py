@@ -294,7 +294,7 @@ def main() -> None:
         write_json(target, {"protocol": protocol, "floor": zero, "rows": rows})
         print(table(rows[-1:]).splitlines()[-1], flush=True)
     content = workdir.read_json(target)
-    target.with_suffix(".md").write_text(report(content))
+    target.with_suffix(".md").write_text(report(content), encoding="utf-8")
     draw(rows, zero, options.picture)
     print(report(content))
 

@@ -33,7 +33,7 @@ _ROWS = ("generated", "real")
 
 def _measured(folder: pathlib.Path) -> dict[str, Any]:
     """What an evaluation wrote."""
-    return json.loads((folder / files.EVALUATION / "metrics.json").read_text())
+    return json.loads((folder / files.EVALUATION / "metrics.json").read_text(encoding="utf-8"))
 
 
 def _origin(workdir: pathlib.Path, trained: Trained, command: str, note: str) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def main() -> None:
     content = table(options.results)
     print(content, end="")
     if options.write:
-        PAGE.write_text(written_into(PAGE.read_text(), content))
+        PAGE.write_text(written_into(PAGE.read_text(encoding="utf-8"), content))
 
 
 if __name__ == "__main__":

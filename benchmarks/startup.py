@@ -208,7 +208,7 @@ def main() -> None:
         for kind, phases in result["first_step"].items():
             print(f"first step, {kind}: {phases}")
         result["import_seconds"] = imports(folder, warm)
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def measure(arguments: list[str]) -> dict[str, Any]:
             lambda: collections.defaultdict(float)
         )
         for path in pathlib.Path(folder).glob("*.json"):
-            for name, causes in json.loads(path.read_text()).items():
+            for name, causes in json.loads(path.read_text(encoding="utf-8")).items():
                 for cause, seconds in causes.items():
                     files[name][cause] += seconds
     print(done.stdout[-2000:])
@@ -104,11 +104,11 @@ def main() -> None:
     options, arguments = parser.parse_known_args()
     if options.cold:
         shutil.rmtree(PROGRAMS, ignore_errors=True)
-    runs = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    runs = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
     date = datetime.date.today().isoformat()
     runs[options.name] = {"date": date} | measure(arguments)
-    RESULT.write_text(json.dumps(runs, indent=1) + "\n")
-    RESULT.with_suffix(".md").write_text(table(runs))
+    RESULT.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+    RESULT.with_suffix(".md").write_text(table(runs), encoding="utf-8")
 
 
 if __name__ == "__main__":

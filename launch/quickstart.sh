@@ -9,9 +9,10 @@ workdir="${1:+$(readlink -m -- "$1")}"
 . "$here/environment.sh" requirements.txt
 workdir="${workdir:-runs/quickstart}"
 
-# Training saves on a signal and ends well; without these the half-trained network would be scored.
+# A signal to this shell alone waits for the command that runs; the next one must not follow. What a
+# signal ended has status 75 or 130, which ends the script too; 75: run it again to continue.
 trap 'exit 130' INT
-trap 'exit 143' TERM
+trap 'exit 75' TERM
 run() { .venv/bin/python -m lensjax.main --config=configs/quickstart.py --workdir="$workdir" "$@"; }
 
 run --mode=train

@@ -24,6 +24,23 @@ def printable_name(path: str | os.PathLike[str]) -> str:
     return printable(os.fsencode(path).decode(errors="backslashreplace"), keep="")
 
 
+def shown(value: object, longest: int = 300) -> str:
+    """A value in one short line of a message; no value is too large or too strange for it.
+
+    Args:
+      value: anything that a user or a file gave.
+      longest: letters after which the text is cut.
+    """
+    try:
+        text = repr(value)
+    except Exception:  # of any object; Python refuses to write integers of 4,301 digits
+        text = f"a value of type {type(value).__name__} that cannot be shown"
+    if "\n" in text:  # of an array
+        text = " ".join(text.split())
+    text = printable(text, keep="")
+    return text if len(text) <= longest else f"{text[:longest]}... ({len(text):,} letters)"
+
+
 class UserError(Exception):
     """An error that a user can put right; its text says what was got and what is allowed."""
 
@@ -38,8 +55,13 @@ class ConfigError(UserError, ValueError):
     """
 
     def __init__(self, field: str, got: object, allowed: str) -> None:
-        super().__init__(f"{field}: got {got!r}; {allowed}")
+        super().__init__(f"{field}: got {shown(got)}; {allowed}")
         self._arguments = field, got, allowed
+
+    def within(self, path: str | os.PathLike[str]) -> "ConfigError":
+        """The same error of a configuration that stands in a file."""
+        field, got, allowed = self._arguments
+        return type(self)(f"{printable_name(path)}: {field}", got, allowed)
 
     def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
         """Lets the error travel between processes."""

@@ -1,6 +1,5 @@
 """The types that rooms hand to each other: batches, conditions, and the functions between them."""
 
-import numbers
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -53,8 +52,3 @@ ApplyFn = Callable[..., Array]
 DenoiseFn = Callable[[Array, Array], Estimate]
 # (params, batch, keys [B], places) -> float32 [].
 LossFn = Callable[..., Array]
-
-
-def is_integer(value: object) -> bool:
-    """Whether a value is an integer of Python or numpy, and not True or False."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

@@ -8,6 +8,11 @@ An installed lensjax also has the command `lensjax`, which does the same.
 
 # Flags, process set-up, hand over to a mode; no logic belongs here.
 
+from lensjax import signals
+
+if __name__ == "__main__":
+    signals.end_on_signals()  # the imports below and those of `run` take a second or more
+
 import logging as std_logging
 import os
 import sys
@@ -39,7 +44,7 @@ _MODE = flags.DEFINE_enum(
     "train",
     MODES,
     "train: trains, or resumes the run in the workdir; builds a missing simulated data set first; "
-    "exits with status 75 if a signal stopped it before its last step. sample: draws images from "
+    "exits with status 75 if a signal stopped it before its end. sample: draws images from "
     "the newest checkpoint. evaluate: compares drawn images, or those of --images, with real ones; "
     "scores a classifier on the test split. classify: predicts the class of each image of "
     "--images. export: writes the data set, or drawn images, as npy, HDF5 or FITS files "
@@ -53,6 +58,9 @@ _IMAGES = flags.DEFINE_string(
     "--config.evaluate.labels=FILE; without --images, images are drawn from the run. For "
     "--mode=classify: the images to be classified.",
 )
+
+
+_THREADED = ("orbax", "clu", "asyncio")
 
 
 class _Printable(std_logging.Formatter):
@@ -70,10 +78,10 @@ def _set_up_logging() -> None:
     package = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
     def is_shown(record: std_logging.LogRecord) -> bool:
+        # What threads of Orbax and CLU meet is raised in lensjax too, in one line.
+        theirs = any(os.sep + name + os.sep in record.pathname for name in _THREADED)
         ours = record.pathname.startswith(package)
-        if f"{os.sep}orbax{os.sep}" in record.pathname:  # errors of its threads are raised here too
-            record.exc_info = record.exc_text = None
-        return ours or record.levelno >= std_logging.ERROR
+        return ours or (record.levelno >= std_logging.ERROR and not theirs)
 
     handler.addFilter(is_shown)
     write_above_bars(handler.python_handler)
@@ -118,6 +126,9 @@ def main(arguments: list[str]) -> None:
 
 def run() -> None:
     """Runs the command line of this process; the console script `lensjax` calls this."""
+    if __name__ != "__main__":
+        signals.end_on_signals()
+    command_line.use_utf8()
     # For --help, absl takes text and flags from the file that was started.
     sys.modules["__main__"].__doc__ = __doc__
     for name in ("config", "workdir", "output", "mode", "images"):

@@ -18,6 +18,9 @@ CONFIG_FILES = {
     "raises": 'def get_config():\n    raise RuntimeError("the moon is full")\n',
     "raises_os_error": 'def get_config():\n    return open("not there")\n',
     "syntax": "def get_config(:\n",
+    "exits": "import sys\ndef get_config():\n    sys.exit()\n",
+    "exits_at_import": "import sys\nsys.exit('bye')  # before get_config\n",
+    "interrupts": "def get_config():\n    raise KeyboardInterrupt\n",
     "without_get_config": "x = 1\n",
     "returns_text": 'def get_config():\n    return "text"\n',
     "typo": "config.train.bach_size = 3",
@@ -47,6 +50,10 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "config raises": (["raises"], ["raises.py, line 2", "the moon is full"]),
     "config raises OSError": (["raises_os_error"], ["raises_os_error.py, line 2", "not there"]),
     "config is no Python": (["syntax"], ["syntax.py", "invalid syntax"]),
+    **{
+        f"config that {name}": ([name], [f"{name}.py ends the program; allowed: a get_config()"])
+        for name in ("exits", "exits_at_import", "interrupts")
+    },
     "config without get_config": (["without_get_config"], ["without_get_config.py", "get_config"]),
     "config returns text": (["returns_text"], ["returns_text.py", "'str' object"]),
     "config with a typo": (["typo"], ["typo.py, line 5", "config.train.bach_size", "batch_size"]),
@@ -64,7 +71,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     ),
     "numbers that are none": (
         [SMOKE, "--config.optim.ema_more_half_lives_images=8,nan"],
-        ["optim.ema_more_half_lives_images: got ", "finite numbers above 0"],
+        ["optim.ema_more_half_lives_images: got ", "different numbers from 1e-30 to 1e+30"],
     ),
     "an average that is not kept": (
         [SMOKE, "--config.optim.ema_more_half_lives_images=(8, 2.5)", "--config.sample.ema=9"],
@@ -245,6 +252,24 @@ def test_the_real_command_line_ends_with_one_line_and_code_2(tmp_path):
     assert done.stderr.startswith("lensjax: train.bach_size: got '3'; there is no such field;")
     assert done.stderr.count("\n") == 1
     assert not target.exists()
+
+
+@pytest.mark.nightly
+def test_names_of_files_are_utf8_in_a_locale_without_it(tmp_path):
+    folder = tmp_path / "köln"
+    folder.mkdir()
+    (folder / "größe.py").write_text(BODY.format('config.export.folder = "ü"'), encoding="utf-8")
+    (folder / "empty").mkdir()
+    arguments = (
+        f"--config={folder / 'größe.py'}",
+        f"--workdir={folder / 'empty'}",
+        "--mode=sample",
+    )
+    posix = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = run_python("-m", "lensjax.main", *arguments, **posix)
+    assert done.returncode == 2
+    assert f"{folder / 'empty' / 'config.json'} does not exist" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_main_holds_no_logic():

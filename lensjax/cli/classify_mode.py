@@ -85,7 +85,7 @@ def classify_mode(
     num_strange, first_strange = 0, ""
     header = ["image", "class", "probability", *(f"p_{name}" for name in classifier.class_names)]
     header.append("outside")
-    with replacing(path) as partial, partial.open("w", newline="") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for names, pixels in _chunks(given, classifier, config):

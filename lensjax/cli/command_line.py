@@ -5,6 +5,7 @@ absl and ml_collections parse the flags; their errors are of many kinds and some
 
 import contextlib
 import importlib
+import io
 import os
 import pathlib
 import select
@@ -20,7 +21,6 @@ from lensjax.errors import UserError, printable
 from lensjax.files.user_paths import expanded
 
 _REFUSED = 2
-_INTERRUPTED = 130
 _HELP = frozenset({"help", "helpshort", "helpfull", "helpxml", "?"})
 
 
@@ -83,6 +83,20 @@ def fail(message: str) -> NoReturn:
     sys.exit(_REFUSED)
 
 
+def use_utf8() -> None:
+    """Has names of files and all text in UTF-8, whatever the locale; this may start Python again.
+
+    JAX and Orbax take names of files in UTF-8 alone.
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        if os.environ.get("PYTHONUTF8") == "1":  # Python was told to ignore it
+            fail("the locale has no UTF-8; set another one, such as LC_ALL=C.UTF-8")
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    if isinstance(sys.stdout, io.TextIOWrapper):  # PYTHONIOENCODING may have set another encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def _import_jax() -> None:
     """Imports JAX, which reads its environment then; a setting that it refuses ends the process."""
     try:
@@ -93,24 +107,24 @@ def _import_jax() -> None:
 
 @contextlib.contextmanager
 def leaving() -> Iterator[None]:
-    """Ends the process for certain, and without a traceback where its user ended it.
+    """Ends the process for certain, and without a traceback where nobody reads its output.
 
-    A failed save leaves threads of Orbax that would keep the process alive for ever.
+    A failed save leaves threads of Orbax that could keep the process alive.
     """
     try:
         yield
-    except KeyboardInterrupt:
-        print("lensjax: interrupted", file=sys.stderr)
-        end_now(_INTERRUPTED)
     except BrokenPipeError:
         if _output_is_closed():
             end_now(1)
         raise  # it was another pipe
     except SystemExit as end:
-        waiting = [thread for thread in threading.enumerate() if not thread.daemon]
-        if isinstance(end.code, int) and end.code == _REFUSED and len(waiting) > 1:
+        # Threads of a failed save would complain about the end of Python, or keep it from ending.
+        if isinstance(end.code, int) and end.code == _REFUSED and threading.active_count() > 1:
             end_now(end.code)
         raise
+    except BaseException:
+        traceback.print_exc()
+        end_now(1)
 
 
 def _output_is_closed() -> bool:
@@ -182,12 +196,12 @@ def parse(arguments: list[str]) -> list[str]:
         return remaining
     except UserError as error:
         fail(str(error))
-    except SystemExit as end:
-        if not _place_in(file, end)[0]:  # ours, or absl's after its help
-            raise
-        fail(f"--config: {file} ends the program; allowed: a get_config() that returns")
     # A user can put right every error of a config file, and ml_collections adds its own errors.
-    except Exception as error:
+    except BaseException as error:
         place, inner = _place_in(file, error)
+        if not isinstance(error, Exception):
+            if not place:  # our own end, or absl's after its help
+                raise
+            fail(f"--config: {file} ends the program; allowed: a get_config() that returns")
         own = isinstance(error, flags.Error) and not place  # absl's, and it names the flag
         fail(_say_again(inner) if own else f"--config: {file}{place}: {_say_again(inner)}")

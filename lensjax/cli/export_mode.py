@@ -2,7 +2,6 @@
 
 import dataclasses
 import glob
-import json
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,18 +24,24 @@ from lensjax.cli.sample_mode import written_files
 from lensjax.config import Config
 from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.devices.progress import progress_bar
-from lensjax.errors import ConfigError, DataError, WorkdirError
+from lensjax.errors import ConfigError, DataError, UnusableError, WorkdirError
 from lensjax.files import disk
 from lensjax.files.array_file import read_array
 from lensjax.files.atomic import read_together, recover_folder, replacing_folder, write_json
+from lensjax.files.json_file import TEXT, Rule, checked, read_object
 from lensjax.files.packages import require_packages
 from lensjax.files.user_paths import expanded
-from lensjax.run import provenance
+from lensjax.run import provenance, stored
 from lensjax.run import workdir as files
 
 EXPORT_FILE = "export.json"
 GENERATED_PART = "generated"
 _WRITTEN_BY = "lensjax --mode=export"
+# What `EXPORT_FILE` must hold for the files beside it to be replaced.
+_EXPORT_FIELDS = {
+    "written_by": Rule(lambda value: value == _WRITTEN_BY, _WRITTEN_BY),
+    "contents": TEXT.several(),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +90,7 @@ def _generated_source(folder: pathlib.Path, dataset: Mapping[str, Any]) -> Sourc
         raise WorkdirError(f"{folder} holds no images; draw them first (--mode=sample)")
     try:
         with read_together(folder):
-            meta = files.read_json(folder / "meta.json")
+            meta = stored.read_stored(folder / "meta.json", stored.GENERATED)
             images = read_array(folder / "images.npy", "images", mmap_mode="r")
             labels = read_array(folder / "labels.npy", "labels")
     except DataError as error:
@@ -124,10 +129,9 @@ def _generated_source(folder: pathlib.Path, dataset: Mapping[str, Any]) -> Sourc
 def _contents(folder: pathlib.Path) -> list[str] | None:
     """Patterns of the files that an export wrote into a folder; None for any other folder."""
     try:
-        content = json.loads((folder / EXPORT_FILE).read_text())
-        if content["written_by"] == _WRITTEN_BY:
-            return [pattern for pattern in content["contents"] if is_plain_name(pattern)]
-    except (OSError, ValueError, KeyError, TypeError):
+        content = checked(read_object(folder / EXPORT_FILE), _EXPORT_FIELDS)
+        return [pattern for pattern in content["contents"] if is_plain_name(pattern)]
+    except (FileNotFoundError, UnusableError):
         pass
     return None
 

@@ -14,9 +14,20 @@ from lensjax.devices import hosts
 from lensjax.devices.compiled_programs import keep_programs
 from lensjax.errors import ConfigError, FileError, UserError
 from lensjax.files import disk
+from lensjax.signals import begin_work
 
 _FOR_SEVERAL_HOSTS = ("train", "sample", "evaluate")
 _USING_DEVICES = (*_FOR_SEVERAL_HOSTS, "classify")
+
+# What a mode does, and what a signal leaves of it; see `begin_work`.
+_WORK = {
+    "train": ("preparing the training", "earlier checkpoints are kept"),
+    "sample": ("drawing images", "images are written when all are drawn"),
+    "evaluate": ("evaluating", "results are written when all are measured; drawn images are kept"),
+    "classify": ("classifying", "the table is written when all images are classified"),
+    "export": ("exporting", "files that are whole are kept, and export.json says complete: false"),
+    "build_data": ("building the data set", "a data set is kept when it is whole"),
+}
 
 _DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops=true"
 
@@ -76,11 +87,12 @@ def run(
       output: the folder for results; see `places.find_places`.
 
     Returns:
-      The exit status: 0, or `stopping.RUN_AGAIN` if a signal stopped the training.
+      The exit status: 0, or `signals.RUN_AGAIN` if a signal stopped the training.
 
     Raises:
       ConfigError: if several hosts are set for a mode that runs on one, and as `find_places`.
     """
+    begin_work(*_WORK[mode])
     check_paths(mode, config)
     if config.train.deterministic:  # before the first use of a device
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DETERMINISTIC_FLAG}"
@@ -95,7 +107,7 @@ def run(
         keep_programs()
     with (
         _system_errors_explained(),
-        rendezvous.joined(config, preemptible=mode == "train"),
+        rendezvous.joined(config),
         out_of_memory.advising(mode, config),
     ):
         if mode in _USING_DEVICES:

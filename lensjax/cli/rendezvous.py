@@ -26,6 +26,7 @@ from lensjax.config.parallel import ADDRESS, AUTO, ONE, OWN_FIELDS, SLURM, TPU, 
 from lensjax.devices.hosts import barrier, gather_texts
 from lensjax.errors import ConfigError, HostError, UserError
 from lensjax.run.provenance import PACKAGE, code_hash, versions
+from lensjax.training.stopping import jax_handler_set_aside
 
 _PROBE_SECONDS = 1.0
 # JAX waits longer than lensjax does: it ends by an abort without advice.
@@ -189,34 +190,32 @@ def _look_ahead(address: Address, timeout: float) -> None:
         logging.info("waiting for %d processes at %s", address.num_processes, address.coordinator)
 
 
-def _join(address: Address, parallel: ParallelConfig, preemptible: bool) -> None:
-    # JAX takes SIGTERM for itself and tells the others; if no loop asks, the signal is lost.
-    jax.config.update("jax_enable_preemption_service", preemptible)
+def _join(address: Address, parallel: ParallelConfig) -> None:
     try:
-        jax.distributed.initialize(
-            coordinator_address=address.coordinator,
-            num_processes=address.num_processes,
-            process_id=address.process_id,
-            local_device_ids=address.local_devices,
-            # Where the address is known, there is nothing to find out; JAX would take a device.
-            cluster_detection_method="deactivate" if address.coordinator else None,
-            initialization_timeout=int(parallel.start_timeout_s) + _SPARE_SECONDS,
-            heartbeat_timeout_seconds=int(2 * parallel.heartbeat_timeout_s) + 1,
-        )
+        with jax_handler_set_aside():
+            jax.distributed.initialize(
+                coordinator_address=address.coordinator,
+                num_processes=address.num_processes,
+                process_id=address.process_id,
+                local_device_ids=address.local_devices,
+                # Where the address is known, there is nothing to find out; JAX would take a device.
+                cluster_detection_method="deactivate" if address.coordinator else None,
+                initialization_timeout=int(parallel.start_timeout_s) + _SPARE_SECONDS,
+                heartbeat_timeout_seconds=int(2 * parallel.heartbeat_timeout_s) + 1,
+            )
     except (RuntimeError, ValueError) as error:
         where = address.coordinator or "the pod"
         raise HostError(f"parallel.hosts: JAX cannot join {where}: {error}") from error
 
 
 @contextmanager
-def joined(config: Config, *, preemptible: bool = False) -> Iterator[None]:
+def joined(config: Config) -> Iterator[None]:
     """Joins the processes of a run for as long as it is open; alone it does nothing.
 
     Must be entered before JAX looks at its devices.
 
     Args:
       config: the configuration.
-      preemptible: whether training handles signals, see `stopping`; else SIGTERM ends a process.
 
     Raises:
       ConfigError: for an address that is not complete.
@@ -229,7 +228,7 @@ def joined(config: Config, *, preemptible: bool = False) -> Iterator[None]:
         return
     _look_ahead(address, config.parallel.start_timeout_s)
     with _deadline(address, config.parallel.start_timeout_s):
-        _join(address, config.parallel, preemptible)
+        _join(address, config.parallel)
         _check_alike(config)
         host = address.coordinator.rpartition(":")[0] if address.coordinator else None
         peers = Peers(host, config.parallel.heartbeat_timeout_s)

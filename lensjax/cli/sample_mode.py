@@ -8,6 +8,8 @@ from absl import logging
 
 from lensjax.config import Config, SampleConfig
 from lensjax.devices.hosts import is_main
+from lensjax.devices.machine import check_memory
+from lensjax.errors import ConfigError
 from lensjax.files import disk
 from lensjax.files.atomic import replacing_folder, write_array, write_json
 from lensjax.inference.describe import describe
@@ -40,6 +42,9 @@ def sample_mode(config: Config, folder: pathlib.Path, output: pathlib.Path | Non
     target = (output or folder) / files.GENERATED
     generator = load_generator(folder, config)
     sample = config.sample
+    bytes_each = 4 * math.prod(generator.image_shape)  # float32
+    for field, count in (("num_images", sample.num_images), ("batch_size", sample.batch_size)):
+        check_memory(f"sample.{field}", count, bytes_each, "image", error=ConfigError)
     logging.info(
         "drawing %d images at step %d (ema %s): %s, %d steps, guidance %g, "
         "%d network passes per image",
@@ -52,12 +57,12 @@ def sample_mode(config: Config, folder: pathlib.Path, output: pathlib.Path | Non
         passes_per_image(generator.config, sample),
     )
     if is_main():
-        num_bytes = 4 * sample.num_images * math.prod(generator.image_shape)
+        num_bytes = sample.num_images * bytes_each
         disk.check_room(target, num_bytes, "set --output to a folder on another disk")
     labels = generator.labels(None, sample.num_images)
     images = generator.generate(labels, sample.num_images, sample.seed)
     if is_main():
-        _write(target, images, labels, generator, sample)
+        _write(target, images, labels, generator, sample, files.run_id_of(folder))
 
 
 def _write(
@@ -66,6 +71,7 @@ def _write(
     labels: np.ndarray,
     generator: LensGenerator,
     sample: SampleConfig,
+    run_id: str | None,
 ) -> None:
     names = generator.class_names or ("images",)
     rows = [images[index :: len(names)][: sample.grid_columns] for index in range(len(names))]
@@ -74,5 +80,5 @@ def _write(
         write_array(new / "images.npy", images)
         write_array(new / "labels.npy", labels)
         save_png(new / "grid.png", picture)
-        write_json(new / "meta.json", describe(generator, sample))
+        write_json(new / "meta.json", {"run_id": run_id, **describe(generator, sample)})
     logging.info("wrote %s", target / "images.npy")

@@ -3,7 +3,17 @@
 import dataclasses
 
 from lensjax.config.data import DataConfig
-from lensjax.config.fields import between, choice, count, make_field, optional_path, plain, texts
+from lensjax.config.fields import (
+    MOST_IMAGES,
+    between,
+    choice,
+    count,
+    factor,
+    make_field,
+    optional_path,
+    plain,
+    texts,
+)
 from lensjax.config.model import CLASSIFIERS, CLASSIFY, TASKS, ModelConfig
 from lensjax.data.catalogue import FOLDER_SET, SIMULATED_SETS
 from lensjax.errors import ConfigError
@@ -86,16 +96,9 @@ class ClassifyConfig:
     )
     layout: str = choice("auto", LAYOUTS, only_for=_CLASSIFIERS, resumable=True)
     image_scale: str = choice("flux", ("flux", "published"), only_for=_CLASSIFIERS, resumable=True)
-    image_factor: float = make_field(
-        1.0,
-        bool,
-        "a finite number other than 0",
-        only_for=_CLASSIFIERS,
-        resumable=True,
-        since="0.3.0",
-    )
+    image_factor: float = factor(1.0, only_for=_CLASSIFIERS, resumable=True, since="0.3.0")
     resize: bool = plain(False, only_for=_CLASSIFIERS, resumable=True)
-    batch_size: int = count(128, only_for=_CLASSIFIERS, resumable=True)
+    batch_size: int = count(128, most=MOST_IMAGES, only_for=_CLASSIFIERS, resumable=True)
 
 
 def check_classify(classify: ClassifyConfig, model: ModelConfig, data: DataConfig) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 
 from lensjax.config.fields import (
+    MOST_SECONDS,
     Facts,
     between,
     choice,
@@ -118,8 +119,8 @@ class DataConfig:
     layout: str = choice("auto", LAYOUTS, only_for=_OF_FOLDERS)
     nan_policy: str = choice("refuse", NAN_POLICIES, only_for=_OF_FOLDERS)
     on_bad_file: str = choice("refuse", BAD_FILE_POLICIES, only_for=_OF_FOLDERS)
-    file_memory_gib: float = positive(1.0, resumable=True, only_for=_OF_FOLDERS)
-    file_seconds: float = positive(600.0, resumable=True, only_for=_OF_FOLDERS)
+    file_memory_gib: float = positive(1.0, most=1e6, resumable=True, only_for=_OF_FOLDERS)
+    file_seconds: float = positive(600.0, most=MOST_SECONDS, resumable=True, only_for=_OF_FOLDERS)
     test_share: float = between(0.1, 0.001, 0.9, only_for=_OF_FOLDERS)
     directory: str | None = optional_path("folder", resumable=True)
     placement: str = choice("auto", ("auto", "device", "stream"), resumable=True)

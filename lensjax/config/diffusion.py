@@ -6,6 +6,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from lensjax.config.fields import (
+    MOST_IMAGES,
     Facts,
     between,
     choice,
@@ -38,6 +39,7 @@ from lensjax.prng import MAX_SEED
 
 MAIN_EMA = "main"
 RAW_PARAMS = "raw"  # the parameters themselves, not an average
+MAX_STEPS = 1_000_000  # of a sampler
 
 _VP = {"path.name": ("vp",)}
 _LINEAR = {"path.name": ("vp",), "path.betas": ("linear",)}
@@ -100,8 +102,8 @@ class LossConfig:
     min_snr_gamma: float = positive(5.0, only_for={"loss.weight": ("min_snr",)})
     weighting: str = choice("uniform", PIXEL_WEIGHTS, since="0.3.0")
     time_distribution: str = choice("uniform", TIME_DISTRIBUTIONS)
-    time_mean: float = plain(0.0, only_for=_NORMAL_TIMES)
-    time_std: float = positive(1.0, only_for=_NORMAL_TIMES)
+    time_mean: float = between(0.0, -100.0, 100.0, only_for=_NORMAL_TIMES)
+    time_std: float = positive(1.0, most=100.0, only_for=_NORMAL_TIMES)
     stratified: bool = plain(False)
     label_drop: float = between(0.1, 0.0, 1.0)
 
@@ -151,7 +153,7 @@ class SampleConfig:
 
     ema: str = plain(MAIN_EMA)
     sampler: str = choice("dpmpp_2m", SAMPLERS)
-    steps: int = count(20, most=1_000_000)
+    steps: int = count(20, most=MAX_STEPS)
     time_grid: str = choice("karras", TIME_GRIDS)
     shift: float = positive(3.0, only_for={"sample.time_grid": ("shifted",)})
     times: tuple[float, ...] = plain(())
@@ -164,10 +166,10 @@ class SampleConfig:
     guidance_interval: tuple[float, ...] = _time_interval((0.0, 1.0))
     guide_workdir: str | None = optional_path("workdir")
     guide_step: int | None = count(None)
-    num_images: int = count(48, most=2**31 - 1)
-    batch_size: int = count(48)
+    num_images: int = count(48)
+    batch_size: int = count(48, most=MOST_IMAGES)
     seed: int = count(0, least=0, most=MAX_SEED)
-    grid_columns: int = count(8)
+    grid_columns: int = count(8, most=1000)
 
     @property
     def autoguided(self) -> bool:

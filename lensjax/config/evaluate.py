@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from lensjax.config.fields import choice, count, make_field, optional_path, plain, texts
+from lensjax.config.fields import choice, count, factor, make_field, optional_path, plain, texts
 from lensjax.prng import MAX_SEED
 
 # The measures of `--mode=evaluate`, in the order of the report.
@@ -81,9 +81,7 @@ class EvaluateConfig:
 
     num_images: int | None = count(None, least=2)
     image_scale: str = choice("flux", ("flux", "max", "minmax"))
-    image_factor: float | None = make_field(
-        None, bool, "None, or a finite number other than 0", since="0.3.0"
-    )
+    image_factor: float | None = factor(None, since="0.3.0")
     planes: tuple[str, ...] = texts("names or patterns, such as ('SCI',)")
     labels: str | None = optional_path("file")
     measures: str = _measures("all")
@@ -94,5 +92,5 @@ class EvaluateConfig:
     download: bool = plain(True)
     train_images: int = count(2_000, least=2)
     cache: str | None = optional_path("folder")
-    while_training: int = count(16, least=0)
+    while_training: int = count(16, least=0, most=10_000)
     seed: int = count(0, least=0, most=MAX_SEED)

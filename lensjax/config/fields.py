@@ -60,19 +60,44 @@ def section(kind: type, **facts: Unpack[Facts]) -> Any:
     return dataclasses.field(default=kind(), metadata={**facts})
 
 
+# Bounds of numbers that have no closer ones; float32 has them all.
+LEAST, MOST = 1e-30, 1e30
+MOST_INTEGER = 2**31 - 1
+MOST_LEVELS = 16  # elements of a tuple with one for each resolution of a network
+MOST_IMAGES = 2**20  # at a time
+MOST_SECONDS = 1e6  # of a wait: 11 days; the system's timers have limits
+
+
 def count(
-    default: int | None, least: int = 1, most: int | None = None, **facts: Unpack[Facts]
+    default: int | None, least: int = 1, most: int = MOST_INTEGER, **facts: Unpack[Facts]
 ) -> Any:
-    """Makes a field for an integer within bounds."""
-    allowed = f"an integer from {least} to {most}" if most else f"an integer of at least {least}"
-    return make_field(
-        default, lambda n: n >= least and (most is None or n <= most), allowed, **facts
-    )
+    """Makes a field for an integer within bounds, by default those of int32."""
+    allowed = f"an integer from {least} to {most}"
+    return make_field(default, lambda n: least <= n <= most, allowed, **facts)
 
 
-def positive(default: float, **facts: Unpack[Facts]) -> Any:
-    """Makes a field for a finite number above 0."""
-    return make_field(default, lambda x: 0 < x < math.inf, "a finite number above 0", **facts)
+def positive(default: float, most: float = MOST, **facts: Unpack[Facts]) -> Any:
+    """Makes a field for a number above 0, by default one that float32 has."""
+    allowed = f"a number from {LEAST:g} to {most:g}"
+    return make_field(default, lambda x: LEAST <= x <= most, allowed, **facts)
+
+
+def counts(default: tuple[int, ...], most: int, such_as: str, **facts: Unpack[Facts]) -> Any:
+    """Makes a field for a few integers from 1 to a bound; its default may be none."""
+
+    def accepts(values: tuple[int, ...]) -> bool:
+        at_least = 1 if default else 0
+        return at_least <= len(values) <= MOST_LEVELS and all(1 <= n <= most for n in values)
+
+    number = "" if default else " or none"
+    allowed = f"at most {MOST_LEVELS} integers from 1 to {most}, such as {such_as}{number}"
+    return make_field(default, accepts, allowed, **facts)
+
+
+def factor(default: float | None, **facts: Unpack[Facts]) -> Any:
+    """Makes a field for a number that images are multiplied by."""
+    allowed = f"a number other than 0, of size {LEAST:g} to {MOST:g}" + ", or None" * (not default)
+    return make_field(default, lambda x: LEAST <= abs(x) <= MOST, allowed, **facts)
 
 
 def between(default: float, low: float, high: float, **facts: Unpack[Facts]) -> Any:

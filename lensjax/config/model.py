@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from lensjax.config.data import DataConfig
-from lensjax.config.fields import below, between, choice, count, make_field, plain
+from lensjax.config.fields import below, between, choice, count, counts, plain
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.simulator import CLASS_NAMES
 from lensjax.diffusion.paths import PREDICTIONS
@@ -12,6 +12,8 @@ from lensjax.diffusion.preconditioning import PRECONDITIONINGS
 from lensjax.errors import ConfigError
 
 GENERATE, CLASSIFY, PRETRAIN = "generate", "classify", "pretrain"
+# Bounds of each field alone; `learning.check_memory` adds them up.
+_MOST_CHANNELS, _MOST_BLOCKS = 2**16, 256
 # The task of each network.
 TASKS = {
     "dit": GENERATE,
@@ -86,39 +88,30 @@ class ModelConfig:
     prediction: str = choice("velocity", PREDICTIONS, only_for=_DENOISERS)
     preconditioning: str = choice("none", PRECONDITIONINGS, only_for=_DENOISERS)
     dtype: str = choice("float32", ("float32", "bfloat16"))
-    patch_size: int = count(2)
-    width: int = count(512)
-    depth: int = count(6)
-    num_heads: int = count(8)
-    mlp_ratio: int = count(4)
-    widths: tuple[int, ...] = make_field(
-        (48, 96, 144),
-        lambda widths: len(widths) > 0 and all(width >= 1 for width in widths),
-        "one or more integers of at least 1, such as (48, 96)",
-    )
-    blocks: int = count(2)
-    condition_width: int = count(256)
-    attention_resolutions: tuple[int, ...] = make_field(
-        (),
-        lambda sizes: all(size >= 1 for size in sizes),
-        "integers of at least 1, such as (16, 8), or none",
-        only_for=_UNET,
-    )
-    attention_head_width: int = count(64)
+    patch_size: int = count(2, most=_MOST_CHANNELS)
+    width: int = count(512, most=_MOST_CHANNELS)
+    depth: int = count(6, most=_MOST_BLOCKS)
+    num_heads: int = count(8, most=_MOST_CHANNELS)
+    mlp_ratio: int = count(4, most=64)
+    widths: tuple[int, ...] = counts((48, 96, 144), _MOST_CHANNELS, "(48, 96)")
+    blocks: int = count(2, most=_MOST_BLOCKS)
+    condition_width: int = count(256, most=_MOST_CHANNELS)
+    attention_resolutions: tuple[int, ...] = counts((), _MOST_CHANNELS, "(16, 8)", only_for=_UNET)
+    attention_head_width: int = count(64, most=_MOST_CHANNELS)
     attention: str = choice(
         "auto", ATTENTIONS, only_for=_WITH_ATTENTION, resumable=True, since="0.1.0"
     )
     remat: bool = plain(False, only_for=_DENOISERS, resumable=True, since="0.1.0")
-    num_features: int = count(128, only_for=_PLAIN_CNNS, since="0.1.0")
-    cells: int = count(4, only_for=_PLAIN_CNNS, since="0.1.0")
+    num_features: int = count(128, most=_MOST_CHANNELS, only_for=_PLAIN_CNNS, since="0.1.0")
+    cells: int = count(4, most=1024, only_for=_PLAIN_CNNS, since="0.1.0")
     dropout: float = below(0.0, 0.0, 1.0, only_for=_CLASSIFIERS, since="0.1.0")
     stem: str = choice(
         "small", ("small", "imagenet"), only_for={"model.name": ("resnet18",)}, since="0.1.0"
     )
     mask_share: float = between(0.75, 0.05, 0.95, only_for=_MAE, since="0.1.0")
-    decoder_width: int = count(64, only_for=_MAE, since="0.1.0")
-    decoder_depth: int = count(2, only_for=_MAE, since="0.1.0")
-    decoder_heads: int = count(4, only_for=_MAE, since="0.1.0")
+    decoder_width: int = count(64, most=_MOST_CHANNELS, only_for=_MAE, since="0.1.0")
+    decoder_depth: int = count(2, most=_MOST_BLOCKS, only_for=_MAE, since="0.1.0")
+    decoder_heads: int = count(4, most=_MOST_CHANNELS, only_for=_MAE, since="0.1.0")
     normalise_patches: bool = plain(True, only_for=_MAE, since="0.1.0")
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from lensjax.config.fields import choice, count, make_field, positive
+from lensjax.config.fields import MOST_SECONDS, choice, count, make_field, positive
 from lensjax.errors import ConfigError
 
 AUTO, ONE, SLURM, TPU, ADDRESS = "auto", "one", "slurm", "tpu", "address"
@@ -45,8 +45,8 @@ class ParallelConfig:
     )
     num_processes: int | None = count(None)
     process_id: int | None = count(None, least=0)
-    start_timeout_s: float = positive(300.0)
-    heartbeat_timeout_s: float = positive(20.0)
+    start_timeout_s: float = positive(300.0, most=MOST_SECONDS)
+    heartbeat_timeout_s: float = positive(20.0, most=MOST_SECONDS)
 
 
 def check_parallel(parallel: ParallelConfig) -> None:

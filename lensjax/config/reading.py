@@ -47,6 +47,10 @@ def from_config_dict(config_dict: Mapping[str, Any]) -> Config:
       ConfigError: for an unknown or missing field, a wrong type, a value or a combination that is
         not allowed; the message has the field's full path.
     """
+    if not (isinstance(config_dict, Mapping) or hasattr(config_dict, "to_dict")):
+        raise ConfigError(
+            "config_dict", config_dict, "allowed: a ConfigDict, such as default_config(), or a dict"
+        )
     try:
         values = config_dict.to_dict() if hasattr(config_dict, "to_dict") else dict(config_dict)
     except TypeError as error:  # ml_collections sorts the names
@@ -69,7 +73,13 @@ def check_overrides(overrides: Mapping[str, str]) -> None:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Turns a configuration into nested dicts of JSON types (tuples become lists)."""
+    """Turns a configuration into nested dicts of JSON types (tuples become lists).
+
+    Raises:
+      ConfigError: for anything but a configuration.
+    """
+    if not isinstance(config, Config):
+        raise ConfigError("config", config, "allowed: a Config, from from_config_dict")
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):

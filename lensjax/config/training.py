@@ -1,15 +1,28 @@
 """The sections `optim` and `train`: the optimizer, the averages it feeds, and the loop."""
 
 import dataclasses
-import math
 from collections.abc import Iterable
 
 from lensjax.config.data import DataConfig
 from lensjax.config.diffusion import MAIN_EMA, RAW_PARAMS, SampleConfig
-from lensjax.config.fields import below, between, count, make_field, plain, positive
+from lensjax.config.fields import (
+    LEAST,
+    MOST,
+    MOST_IMAGES,
+    below,
+    between,
+    choice,
+    count,
+    make_field,
+    plain,
+    positive,
+)
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.simulator import CLASS_NAMES
 from lensjax.errors import ConfigError
+
+COOLDOWN = "cooldown"
+SCHEDULES = ("cosine", COOLDOWN)
 
 
 def ema_half_lives(main: float, more: Iterable[float]) -> dict[str, float]:
@@ -33,7 +46,13 @@ class OptimConfig:
     Attributes:
       learning_rate: the peak learning rate.
       warmup_steps: steps of the linear warm-up.
-      learning_rate_floor: share of `learning_rate` at which the cosine schedule ends.
+      schedule: how the learning rate falls after the warm-up. `cosine`: along a cosine over all
+        steps, so that a run with more steps has other rates from the warm-up on. `cooldown`: it
+        stays constant and falls as 1 - sqrt over the last steps (Haegele et al. 2024,
+        arXiv:2405.18392). The checkpoint before the cooldown is kept, so that a run with more steps
+        goes on from there.
+      cooldown_share: share of all steps over which the rate falls with `schedule=cooldown`.
+      learning_rate_floor: share of `learning_rate` at which the schedule ends.
       weight_decay: decoupled weight decay.
       clip_norm: global norm to which the gradient is clipped.
       b1: decay of the first moment.
@@ -48,8 +67,16 @@ class OptimConfig:
 
     learning_rate: float = positive(1e-4)
     warmup_steps: int = count(1000, least=0)
+    schedule: str = choice("cosine", SCHEDULES, since="0.3.0")
+    cooldown_share: float = make_field(
+        0.2,
+        lambda share: 0 < share <= 1,
+        "a number above 0, at most 1",
+        since="0.3.0",
+        only_for={"optim.schedule": (COOLDOWN,)},
+    )
     learning_rate_floor: float = between(0.01, 0.0, 1.0)
-    weight_decay: float = below(0.01, 0.0, math.inf)
+    weight_decay: float = between(0.01, 0.0, MOST)
     clip_norm: float = positive(1.0)
     b1: float = below(0.9, 0.0, 1.0)
     b2: float = below(0.999, 0.0, 1.0)
@@ -57,8 +84,8 @@ class OptimConfig:
     ema_half_life_images: float = positive(100_000.0)
     ema_more_half_lives_images: tuple[float, ...] = make_field(
         (),
-        lambda values: all(0 < x < math.inf for x in values) and len({*values}) == len(values),
-        "different finite numbers above 0, such as (2000, 50000), or ()",
+        lambda values: all(LEAST <= x <= MOST for x in values) and len({*values}) == len(values),
+        f"different numbers from {LEAST:g} to {MOST:g}, such as (2000, 50000), or ()",
     )
     ema_warmup_share: float = between(0.05, 0.0, 1.0)
 
@@ -92,8 +119,8 @@ class TrainConfig:
       deterministic: asks the accelerator's compiler for reproducible kernels.
     """
 
-    batch_size: int = count(160)
-    num_steps: int = count(100_000, most=2**31 - 1, resumable=True)
+    batch_size: int = count(160, most=MOST_IMAGES)
+    num_steps: int = count(100_000, resumable=True)
     steps_per_dispatch: int = count(1, since="0.1.0")
     # Resumable, so that a batch can be made to fit another device.
     accumulate_steps: int = count(1, resumable=True, since="0.1.0")

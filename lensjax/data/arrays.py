@@ -4,11 +4,12 @@ import jax
 import numpy as np
 
 from lensjax import prng
+from lensjax.arguments import choice, whole_number
 from lensjax.data import parameters, simulator
 from lensjax.data.catalogue import CHUNK, SIMULATED_SETS, full_name
 from lensjax.data.tables import make_table
+from lensjax.devices.machine import check_memory
 from lensjax.errors import DataError
-from lensjax.interfaces import is_integer
 
 
 def simulate(name: str, class_name: str, num: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -29,21 +30,19 @@ def simulate(name: str, class_name: str, num: int, seed: int = 0) -> tuple[np.nd
       lowest y; and the table of labels and parameters, see `lensjax.data.tables.make_table`.
 
     Raises:
-      DataError: for a name, class, number or seed that is not allowed.
+      DataError: for a name, class, number or seed that is not allowed, or more images than fit
+        into the machine's memory.
     """
     full = full_name(name, SIMULATED_SETS).removesuffix("_mini")
-    if class_name not in simulator.CLASS_NAMES:
-        raise DataError(
-            f"class_name: got {class_name!r}; allowed: {', '.join(simulator.CLASS_NAMES)}"
-        )
-    if not (is_integer(num) and num >= 1):
-        raise DataError(f"num: got {num!r}; allowed: an integer of at least 1")
-    if not (is_integer(seed) and 0 <= seed <= prng.MAX_SEED):
-        raise DataError(f"seed: got {seed!r}; allowed: an integer from 0 to {prng.MAX_SEED}")
+    class_name = choice("class_name", class_name, simulator.CLASS_NAMES, error=DataError)
+    num = whole_number("num", num, 1, error=DataError)
+    seed = whole_number("seed", seed, 0, prng.MAX_SEED, error=DataError)
     simulated = SIMULATED_SETS[full]
     label = simulator.CLASS_NAMES.index(class_name)
-    base = prng.key(int(seed), f"simulate/{simulated.survey.name}", label)
+    base = prng.key(seed, f"simulate/{simulated.survey.name}", label)
     side = simulated.survey.num_pixels
+    bytes_each = 4 * (side**2 + 2 * len(parameters.PARAMETER_NAMES))  # with the table
+    check_memory("num", num, bytes_each, "image", error=DataError)
     images = np.empty((num, side, side, 1), np.float32)
     vectors = np.empty((num, len(parameters.PARAMETER_NAMES)), np.float32)
     for start in range(0, num, CHUNK):

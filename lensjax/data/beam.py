@@ -27,7 +27,8 @@ from lensjax.data.catalogue import (
     full_name,
 )
 from lensjax.data.prepared import PreparedSet
-from lensjax.errors import DataError, UserError
+from lensjax.errors import DataError, UnusableError, UserError
+from lensjax.files.json_file import NUMBER, checked, read_object
 from lensjax.files.packages import require_packages
 
 _RANGE_FILE = "range.json"  # in the unfinished set, until it is in the metadata
@@ -55,7 +56,7 @@ def _joint_range(ranges: Iterable[tuple[float, float]]) -> tuple[float, float]:
 
 def _write_range(bounds: tuple[float, float], path: str) -> None:
     text = json.dumps(dict(zip(("minimum", "maximum"), bounds, strict=True)))
-    pathlib.Path(path).write_text(text)
+    pathlib.Path(path).write_text(text, encoding="utf-8")
 
 
 class BeamDeeplense(deeplense.Deeplense, skip_registration=True):  # type: ignore[call-arg]
@@ -101,7 +102,11 @@ class BeamDeeplense(deeplense.Deeplense, skip_registration=True):  # type: ignor
                 f"nothing that the workers wrote is visible in {self.data_path.parent}; allowed: a "
                 "folder that every worker sees under the same path"
             )
-        self.info.metadata.update(json.loads(path.read_text()))
+        try:
+            written = checked(read_object(path), {"minimum": NUMBER, "maximum": NUMBER})
+        except UnusableError as error:
+            raise DataError(f"{path}: {error}; build the set again") from None
+        self.info.metadata.update(written)
         path.unlink()
 
 

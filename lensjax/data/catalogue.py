@@ -9,8 +9,9 @@ import itertools
 import json
 from collections.abc import Iterable
 
+from lensjax.arguments import refuse
 from lensjax.data.surveys import SURVEYS, Survey
-from lensjax.errors import DataError
+from lensjax.errors import DataError, shown
 
 # Raised by hand whenever the same set would hold other pixels, labels or parameters; a test renders
 # fixed lenses and compares them with stored pixels, so that nobody forgets.
@@ -123,7 +124,11 @@ def full_name(name: str, allowed: Iterable[str]) -> str:
     Raises:
       DataError: for a name that is not allowed.
     """
+    if not isinstance(name, str):
+        raise refuse("name", name, ", ".join(allowed), DataError)
     full = name if name.startswith(_PREFIX) else _PREFIX + name
     if full not in allowed:
-        raise DataError(f"data set {name!r} does not exist; choose one of {', '.join(allowed)}")
+        raise DataError(
+            f"data set {shown(name)} does not exist; choose one of {', '.join(allowed)}"
+        )
     return full

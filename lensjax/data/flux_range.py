@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lensjax.data.scaling import usual_range
+from lensjax.files.json_file import is_number
 
 # How each number of an image is called in messages.
 FEATURES = {
@@ -125,14 +126,11 @@ def is_flux_range(value: Any, channels: int) -> bool:
             isinstance(pairs, list)
             and len(pairs) == channels
             and all(isinstance(pair, list) and len(pair) == 2 for pair in pairs)
-            and all(_is_number(end) for pair in pairs for end in pair)
+            and all(is_number(end) for pair in pairs for end in pair)
+            and all(low <= high for low, high in pairs)
             for pairs in value.values()
         )
     )
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
 
 
 def fit_flux_range(images: np.ndarray) -> FluxRange:

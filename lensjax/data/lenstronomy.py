@@ -3,18 +3,21 @@
 Nothing is imported from lenstronomy; the conventions are those of version 1.14.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lensjax.arguments import finite_number, refuse
 from lensjax.data.catalogue import SIMULATED_SETS
-from lensjax.data.parameters import PARAMETER_NAMES, lens_from_parameters
+from lensjax.data.parameters import PARAMETER_NAMES, lens_from_parameters, needed_parameters
 from lensjax.data.raytracing import Lens, pixel_centres
+from lensjax.data.simulator import CLASS_NAMES
 from lensjax.data.surveys import Survey
-from lensjax.errors import DataError
+from lensjax.errors import DataError, shown
 
 _PSF_TRUNCATION_SIGMAS = 4
 _lens_of = jax.jit(lens_from_parameters, static_argnames=("survey", "class_name"))
@@ -97,6 +100,32 @@ def lens_arguments(lens: Lens) -> dict[str, Any]:
     }
 
 
+def _entry(row: Any, column: str) -> Any:
+    """One entry of a row; scalars of any table become those of numpy or Python."""
+    allowed = "one row of the table of lensjax.simulate or lensjax.load_data"
+    try:
+        entry = row[column]
+    except Exception:  # of any object
+        raise DataError(
+            f"row: got no column {column} in {shown(row)}; allowed: {allowed}"
+        ) from None
+    if np.ndim(entry):
+        raise DataError(f"row: got {len(entry)} values of {column}; allowed: {allowed}")
+    return entry
+
+
+def _text_of(row: Any, column: str, words: str, allowed: Iterable[str]) -> str:
+    value = str(_entry(row, column))
+    if value not in allowed:
+        raise refuse(f"row: {column}", value, f"{words}, {', '.join(allowed)}", DataError)
+    return value
+
+
+def _number_of(row: Any, column: str, data_set: str) -> float:
+    name = f"row of {data_set}: {column}"
+    return finite_number(name, _entry(row, column), error=DataError)
+
+
 def to_lenstronomy(row: Mapping[str, Any] | np.void) -> dict[str, Any]:
     """Lenstronomy's arguments for one image of a simulated set.
 
@@ -115,16 +144,17 @@ def to_lenstronomy(row: Mapping[str, Any] | np.void) -> dict[str, Any]:
       per arcsec^2.
 
     Raises:
-      DataError: for a row of any other data set.
+      DataError: for a row of any other data set or class, without a column that is needed, or with
+        a number there that is not finite; it names the row's set and the column.
     """
-    name = str(row["data_set"])
-    if name not in SIMULATED_SETS:
-        raise DataError(
-            f"data_set: got {name!r}; allowed: rows of the simulated sets, "
-            f"{', '.join(SIMULATED_SETS)}"
-        )
+    name = _text_of(row, "data_set", "rows of the simulated sets", SIMULATED_SETS)
+    class_name = _text_of(row, "class_name", "classes of the simulated sets", CLASS_NAMES)
     survey = SIMULATED_SETS[name].survey
+    needed = needed_parameters(class_name)
+    values = [
+        _number_of(row, column, name) if column in needed else math.nan
+        for column in PARAMETER_NAMES
+    ]
     with jax.enable_x64(True):  # as exact as the stored numbers are
-        vector = jnp.asarray([float(row[column]) for column in PARAMETER_NAMES])
-        lens = jax.device_get(_lens_of(vector, survey, str(row["class_name"])))
+        lens = jax.device_get(_lens_of(jnp.asarray(values), survey, class_name))
     return lens_arguments(lens) | image_arguments(survey)

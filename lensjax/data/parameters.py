@@ -12,9 +12,11 @@ import numpy as np
 from jax import Array
 
 from lensjax import prng
+from lensjax.arguments import array_of, choice
 from lensjax.data import raytracing, simulator
 from lensjax.data.catalogue import CHUNK, SimulatedSet
-from lensjax.data.surveys import Survey
+from lensjax.data.surveys import Survey, check_survey
+from lensjax.errors import DataError
 
 _SCALARS = (
     "theta_e_arcsec",  # of the main halo, before the deflection factor
@@ -40,6 +42,17 @@ PARAMETER_NAMES: tuple[str, ...] = _SCALARS + tuple(
     for index in range(simulator.NUM_SUBHALOES)
     for quantity in ("log10_mass", "x_arcsec", "y_arcsec")
 )
+
+
+def needed_parameters(class_name: str) -> frozenset[str]:
+    """The parameters that determine the noise-free image of a class; others may be NaN."""
+    needed = {"theta_e_arcsec", "deflection_factor", "source_x_arcsec", "source_y_arcsec"}
+    needed.add("source_amplitude")
+    if class_name == "axion":
+        needed |= {"log10_axion_mass", "vortex_cos_2a", "vortex_sin_2a"}
+    if class_name == "cdm":
+        needed |= set(PARAMETER_NAMES[len(_SCALARS) :])
+    return frozenset(needed)
 
 
 def parameter_vector(draw: simulator.Draw, exposure_time_s: Array, class_name: str) -> Array:
@@ -89,7 +102,11 @@ def lens_from_parameters(parameters: Array, survey: Survey, class_name: str) -> 
       parameters: `[P]`, in the order of `PARAMETER_NAMES`.
       survey: the DeepLense model.
       class_name: one of `simulator.CLASS_NAMES`.
+
+    Raises:
+      DataError: for an unknown class.
     """
+    choice("class_name", class_name, simulator.CLASS_NAMES, error=DataError)
     value = dict(zip(_SCALARS, parameters, strict=False))
     lens = simulator.smooth_lens(
         survey, value["source_x_arcsec"], value["source_y_arcsec"], value["theta_e_arcsec"]
@@ -130,14 +147,19 @@ def render_parameters(parameters: np.ndarray, labels: np.ndarray, survey: Survey
       Flux per pixel, float32 `[N, H, W, 1]`.
 
     Raises:
-      ValueError: for a number of parameters or a label that does not exist.
+      DataError: for a number of parameters or a label that does not exist.
     """
+    check_survey(survey)
+    parameters = array_of("parameters", parameters, error=DataError)
+    labels = array_of("labels", labels, "integers", kinds="iu", error=DataError)
+    if labels.ndim != 1:
+        raise DataError(f"labels: got shape {labels.shape}; allowed: [N]")
     expected = (len(labels), len(PARAMETER_NAMES))
     if parameters.shape != expected:
-        raise ValueError(f"parameters have the shape {parameters.shape}; expected {expected}")
+        raise DataError(f"parameters have the shape {parameters.shape}; expected {expected}")
     num_classes = len(simulator.CLASS_NAMES)
     if len(labels) and (np.min(labels) < 0 or np.max(labels) >= num_classes):
-        raise ValueError(
+        raise DataError(
             f"labels go from {np.min(labels)} to {np.max(labels)}; expected 0 to {num_classes - 1}"
         )
     side = survey.num_pixels

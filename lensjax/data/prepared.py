@@ -14,12 +14,16 @@ from absl import logging
 
 from lensjax.data.catalogue import is_same_content
 from lensjax.data.dataset import DatasetInfo, LensSplit
+from lensjax.data.dataset_rules import FACTS, IMAGE_SHAPE, NAMES, facts_of_channels
 from lensjax.data.records import RecordSplit
-from lensjax.errors import DataError, UserError
+from lensjax.errors import DataError, UnusableError, UserError
 from lensjax.files import disk
+from lensjax.files.json_file import NUMBER, checked, read_object
 from lensjax.files.user_paths import expanded
 
 _DISK_MARGIN = 1.05
+# Facts that every set on disk has, whatever other programs leave out.
+_OWN_FACTS = {"parameter_names": NAMES, "minimum": NUMBER, "maximum": NUMBER}
 
 
 def root_of(directory: str | None) -> pathlib.Path:
@@ -59,12 +63,19 @@ class PreparedSet:
         if not self.folder.exists():
             return None
         try:
+            for path in self.folder.glob("*.json"):  # TFDS would read anything whole
+                read_object(path)
             builder = tfds.builder_from_directory(os.fspath(self.folder))
             fingerprint = builder.info.metadata["fingerprint"]
             paths = [path for split in builder.info.splits.values() for path in split.filepaths]
             self._describe(builder)
         except MemoryError:
             raise
+        except UnusableError as error:
+            raise DataError(
+                f"data set {self.name} in {self.folder} cannot be read: its description {error}; "
+                f"{self._remedy}"
+            ) from error
         except Exception as error:  # TFDS passes on whatever its readers of JSON and protobuf raise
             raise DataError(
                 f"data set {self.name} in {self.folder} cannot be read; {self._remedy}"
@@ -100,18 +111,22 @@ class PreparedSet:
         return self._describe(self.require())
 
     def _describe(self, builder: tfds.core.DatasetBuilder) -> DatasetInfo:
-        metadata = builder.info.metadata
+        shape = builder.info.features["image"].shape
+        if not IMAGE_SHAPE.accepts(list(shape)):
+            raise UnusableError(f"has images {shape}; allowed: {IMAGE_SHAPE.allowed}")
+        rules = {**FACTS, **_OWN_FACTS, **facts_of_channels(shape[-1])}
+        metadata = checked(builder.info.metadata, rules, "says that ")
         field_names = {field.name for field in dataclasses.fields(DatasetInfo)} - {"name"}
         values = {name: value for name, value in metadata.items() if name in field_names}
         values["fingerprint"] = self.fingerprint
         values["class_names"] = tuple(metadata["class_names"])
         values["parameter_names"] = tuple(metadata["parameter_names"])
         for name in ("band_names", "band_zero_points_mag"):
-            values[name] = tuple(metadata.get(name, ()))
+            values[name] = tuple(metadata[name])
         return DatasetInfo(
             name=self.name,
             split_sizes={key: split.num_examples for key, split in builder.info.splits.items()},
-            image_shape=builder.info.features["image"].shape,
+            image_shape=shape,
             **values,
         )
 

@@ -17,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lensjax.data.surveys import Survey
+from lensjax.arguments import instance, whole_number
+from lensjax.data.surveys import Survey, check_survey
+from lensjax.errors import DataError
 
 SIGMA_PER_FWHM = 1 / (2 * math.sqrt(2 * math.log(2)))
 _CORE = 1e-10
@@ -192,7 +194,13 @@ def render(lens: Lens, survey: Survey, *, supersampling: int = 1, fine_psf: bool
 
     Returns:
       Flux per pixel, `[n, n]`, row 0 at the lowest y; float32, or float64 where that is enabled.
+
+    Raises:
+      DataError: for no survey or lens, or a `supersampling` that is no integer of at least 1.
     """
+    check_survey(survey)
+    instance("lens", lens, Lens, "a lensjax.data.raytracing.Lens", error=DataError)
+    supersampling = whole_number("supersampling", supersampling, 1, 1024, error=DataError)
     side = survey.num_pixels * supersampling
     centres = jnp.asarray(pixel_centres(side, survey.pixel_scale_arcsec / supersampling))
     x, y = centres[None, :], centres[:, None]

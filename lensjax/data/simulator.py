@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from lensjax.arguments import choice
 from lensjax.data.raytracing import Lens, render
-from lensjax.data.surveys import Survey
+from lensjax.data.surveys import Survey, check_survey
+from lensjax.errors import DataError
 
 CLASS_NAMES = ("axion", "cdm", "no_sub")
 
@@ -54,7 +56,11 @@ def smooth_lens(
       source_x: x of the source in arcsec, any shape.
       source_y: y of the source.
       theta_e: Einstein radius in arcsec; None for the published one.
+
+    Raises:
+      DataError: for no survey.
     """
+    check_survey(survey)
     no_points = jnp.zeros((0,))
     return Lens(
         theta_e=HALO_THETA_E if theta_e is None else theta_e,
@@ -147,10 +153,10 @@ def sample_lens(key: Array, survey: Survey, class_name: str, *, conserved: bool 
       conserved: takes the sub-structure's mass inside the ring from the main halo.
 
     Raises:
-      ValueError: for an unknown class.
+      DataError: for an unknown class or survey.
     """
-    if class_name not in CLASS_NAMES:
-        raise ValueError(f"class {class_name!r} is not one of {', '.join(CLASS_NAMES)}")
+    choice("class_name", class_name, CLASS_NAMES, error=DataError)
+    check_survey(survey)
     source_key, structure_key, angle_key = jax.random.split(key, 3)
     limit = SOURCE_POSITION_LIMIT
     source_x, source_y = _uniform(source_key, (2,), -limit, limit)
@@ -185,7 +191,11 @@ def add_noise(key: Array, image: Array, survey: Survey) -> tuple[Array, Array]:
 
     Returns:
       The noisy image, float32 `[H, W]`, and the exposure time in seconds, `[]`.
+
+    Raises:
+      DataError: for no survey.
     """
+    check_survey(survey)
     shot_key, background_key, exposure_key, count_key = jax.random.split(key, 4)
     if survey.exposure_time_s is None:
         exposure = 10 ** _uniform(exposure_key, (), *LOG10_EXPOSURE_RANGE)
@@ -216,6 +226,9 @@ def simulate(
     Returns:
       Images, float32 `[N, H, W]`, row 0 at the lowest y; the draws, every field with a leading
       axis N; exposure times in seconds, `[N]`, NaN for noise-free images.
+
+    Raises:
+      DataError: for an unknown class or survey.
     """
 
     def simulate_one(key: Array) -> tuple[Array, Draw, Array]:

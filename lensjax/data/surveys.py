@@ -4,6 +4,9 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
+from lensjax.arguments import instance
+from lensjax.errors import DataError
+
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
@@ -111,3 +114,13 @@ SURVEYS: Mapping[str, Survey] = {
         zero_point=_HST_ZERO_POINT,
     ),
 }
+
+
+def check_survey(survey: object) -> None:
+    """Checks that an argument is a survey.
+
+    Raises:
+      DataError: for anything else, such as the name of one.
+    """
+    allowed = f"one of lensjax.data.surveys.SURVEYS ({', '.join(SURVEYS)}), or another Survey"
+    instance("survey", survey, Survey, allowed, error=DataError)

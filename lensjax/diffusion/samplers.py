@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lensjax.arguments import choice
 from lensjax.diffusion.paths import Path, log_snr, noise_share, time_of_noise_share
+from lensjax.errors import RequestError
 from lensjax.interfaces import DenoiseFn, Estimate
 
 
@@ -316,13 +318,24 @@ def sample(problem: Problem, noise: Array, times: Array, keys: Array | None = No
       Samples in the model's range, `[B, ...]`.
 
     Raises:
-      TypeError: for a sampler that draws noise, without keys.
+      RequestError: for a sampler that does not exist, or draws noise but got no keys, and for
+        shapes that do not go together.
     """
+    choice("sampler", problem.settings.name, SAMPLERS)
+    if jnp.ndim(noise) < 1 or jnp.ndim(times) != 1 or len(times) < 2:
+        raise RequestError(
+            f"got noise {jnp.shape(noise)} and times {jnp.shape(times)}; allowed: noise [B, ...] "
+            "and times [S + 1], at least two"
+        )
+    if keys is not None and jnp.shape(keys) != jnp.shape(noise)[:1]:
+        raise RequestError(
+            f"keys: got shape {jnp.shape(keys)}; allowed: {jnp.shape(noise)[:1]}, one an image"
+        )
     path, sampler = problem.path, SAMPLERS[problem.settings.name]
 
     def draw_noise(index: Array) -> Array:
         if keys is None:
-            raise TypeError(f"the sampler {problem.settings.name} draws noise and needs keys")
+            raise RequestError(f"the sampler {problem.settings.name} draws noise and needs keys")
         step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, index)
         return jax.vmap(lambda key: jax.random.normal(key, noise.shape[1:], noise.dtype))(step_keys)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from lensjax.arguments import array_of, choice, finite_number, whole_number
 from lensjax.diffusion.paths import Path, log_snr
 from lensjax.diffusion.schedules import EDMPath, TablePath
 from lensjax.errors import TimeGridError
@@ -85,9 +86,12 @@ def time_grid(path: Path, steps: int, name: str = "uniform", shift: float = 3.0)
       shift: s of `shifted`.
 
     Raises:
-      TimeGridError: for so many steps that two times are equal in float32, or for more times than
-        a table has entries.
+      TimeGridError: for a number of steps, name or shift that is not allowed; for so many steps
+        that two times are equal in float32, or for more times than a table has entries.
     """
+    steps = whole_number("steps", steps, 1, 10**6, error=TimeGridError)
+    choice("name", name, TIME_GRIDS, error=TimeGridError)
+    shift = finite_number("shift", shift, "a finite number above 0", above=0, error=TimeGridError)
     t_min, t_max = path.interval
     lands_on_data = t_min == 0
     if name == "karras":
@@ -109,7 +113,7 @@ def check_times(path: Path, times: Sequence[float] | np.ndarray) -> np.ndarray:
       TimeGridError: for times that do not fall from t_max to 0, or leave the usable interval.
     """
     t_min, t_max = path.interval
-    grid = np.asarray(times, np.float32)
+    grid = array_of("times", times, error=TimeGridError).astype(np.float32)
     if grid.ndim != 1 or len(grid) < 2:
         raise TimeGridError("at least two times are needed, the first for noise and 0 for data")
     if not np.all(np.diff(grid) < 0):

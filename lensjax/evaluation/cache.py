@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from lensjax.devices.hosts import all_agree
 from lensjax.errors import FileError
 from lensjax.files.atomic import write_bytes
 from lensjax.files.cache_folder import cache_folder
+from lensjax.files.json_file import OBJECT, checked, read_object, whole
 from lensjax.metrics.frechet import check_features
 
 Key = Mapping[str, str | int | float | bool | None]
@@ -63,6 +65,8 @@ def _keep(path: pathlib.Path, content: bytes) -> None:
 
 
 def _load_features(path: pathlib.Path) -> tuple[str, np.ndarray]:
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise ValueError("it is not a file")
     # Opened here, because numpy leaves the file of a damaged archive open.
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         features = file["features"]
@@ -71,8 +75,15 @@ def _load_features(path: pathlib.Path) -> tuple[str, np.ndarray]:
 
 
 def _load_json(path: pathlib.Path) -> tuple[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = checked(read_object(path), {"key": OBJECT, "crc32": whole(0, 2**32 - 1)})
+    if content["crc32"] != _checksum_of(content["result"]):
+        raise ValueError("its checksum is wrong")
     return json.dumps(content["key"], sort_keys=True), content["result"]
+
+
+def _checksum_of(result: Any) -> int:
+    """The checksum of a result of JSON types, before or after it was in a file."""
+    return zlib.crc32(json.dumps(result, sort_keys=True).encode())
 
 
 def _read_result(
@@ -139,7 +150,7 @@ def cached_json(
     is_stored, result = _read_result(path, text, _load_json)
     if is_stored:
         return result
-    content = {"key": json.loads(text), "result": compute()}
-    encoded = json.dumps(content, indent=2, allow_nan=False)
-    _keep(path, encoded.encode())
-    return json.loads(encoded)["result"]
+    result = json.loads(json.dumps(compute(), allow_nan=False))
+    content = {"key": json.loads(text), "crc32": _checksum_of(result), "result": result}
+    _keep(path, json.dumps(content, indent=2).encode())
+    return result

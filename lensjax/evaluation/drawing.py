@@ -1,10 +1,12 @@
 """Generated images on disk, so that an interrupted evaluation need not draw them again."""
 
+import contextlib
 import hashlib
 import json
 import math
 import pathlib
-import shutil
+import re
+import zlib
 from typing import Any
 
 import jax
@@ -20,6 +22,7 @@ from lensjax.files.atomic import write_array, write_json
 from lensjax.inference.describe import describe
 from lensjax.inference.generator import LensGenerator
 
+_OURS = re.compile(r"(\d{6}(_[0-9a-f]{8})?\.npy|meta\.json)(\.partial)?")  # 0.2.0 had no checksum
 # Settings that do not change the image of a given number.
 _NOT_OF_AN_IMAGE = ("num_images", "versions", "git_revision", "hardware")
 
@@ -29,13 +32,35 @@ def _key_of(description: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _read_chunk(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray | None:
+def _chunk_name(number: int, images: np.ndarray) -> str:
+    """The file of a chunk, with a checksum, since any file may lie in its folder."""
+    return f"{number:06d}_{zlib.crc32(np.ascontiguousarray(images).tobytes()):08x}.npy"
+
+
+def _read_chunk(folder: pathlib.Path, number: int, shape: tuple[int, ...]) -> np.ndarray | None:
     """The images of a chunk; None if its file is missing, damaged or does not fit."""
-    try:
-        images = read_array(path, "the chunk")
-    except DataError:
-        return None
-    return images if images.shape == shape and images.dtype == np.float32 else None
+    for path in sorted(folder.glob(f"{number:06d}_*.npy")):
+        try:
+            images = read_array(path, "the chunk")
+        except DataError:
+            continue
+        is_whole = images.shape == shape and images.dtype == np.float32
+        if is_whole and path.name == _chunk_name(number, images):
+            return images
+    return None
+
+
+def _remove_others(folder: pathlib.Path, own: pathlib.Path) -> None:
+    """Removes what was drawn with other weights or settings, and nothing else."""
+    for path in folder.glob("*/meta.json"):
+        earlier = path.parent
+        if earlier == own or not re.fullmatch("[0-9a-f]{16}", earlier.name):
+            continue
+        for file in list(earlier.iterdir()):
+            if file.is_file() and _OURS.fullmatch(file.name):
+                file.unlink()
+        with contextlib.suppress(OSError):  # a stray file is in it
+            earlier.rmdir()
 
 
 def draw_or_read(
@@ -44,7 +69,7 @@ def draw_or_read(
     """The images of `generator.generate(None, num_images, sample.seed)`.
 
     Each chunk is written to a file as soon as it is drawn, and chunks on file are read. Images of
-    other weights or settings are removed.
+    other weights or settings are removed; any other file or folder is left alone.
 
     Args:
       generator: the loaded run.
@@ -54,32 +79,38 @@ def draw_or_read(
 
     Returns:
       float32 `[num_images, H, W, C]`, flux.
+
+    Raises:
+      DataError: if a chunk is gone once all were drawn.
     """
     description = describe(generator, sample)
     own = folder / _key_of(description)
     if is_main():
-        for path in folder.glob("*"):
-            if path != own and path.is_dir():
-                shutil.rmtree(path)
+        _remove_others(folder, own)
         own.mkdir(parents=True, exist_ok=True)
         write_json(own / "meta.json", description)
     size, turn = sample.batch_size, jax.device_count()
-    paths = [own / f"{number:06d}.npy" for number in range(-(-num_images // size))]
+    numbers_of_chunks = range(-(-num_images // size))
+    total = len(numbers_of_chunks)
     shape = (size, *generator.image_shape)
     missing = from_main(
-        lambda: [number for number, path in enumerate(paths) if _read_chunk(path, shape) is None]
+        lambda: [number for number in numbers_of_chunks if _read_chunk(own, number, shape) is None]
     )
     if is_main():
         num_bytes = 4 * len(missing) * math.prod(shape)
         disk.check_room(own, num_bytes, "set --output to a folder on another disk")
-    with progress_bar(len(paths) * size, "Drawing", (len(paths) - len(missing)) * size) as bar:
+    with progress_bar(total * size, "Drawing", (total - len(missing)) * size) as bar:
         for start in range(0, len(missing), turn):
             chunks = missing[start : start + turn]
             numbers = np.concatenate([number * size + np.arange(size) for number in chunks])
             images = generator.generate_numbers(numbers.astype(np.int32), sample)
             for number, chunk in zip(chunks, np.split(images, len(chunks)), strict=True):
                 if is_main():
-                    write_array(paths[number], chunk)
+                    write_array(own / _chunk_name(number, chunk), chunk)
             bar.update(len(images))
     barrier("all images are drawn")
-    return np.concatenate([np.load(path, allow_pickle=False) for path in paths])[:num_images]
+    on_file = [_read_chunk(own, number, shape) for number in numbers_of_chunks]
+    whole = [chunk for chunk in on_file if chunk is not None]
+    if len(whole) < total:
+        raise DataError(f"{own}: images were removed or damaged meanwhile; run the command again")
+    return np.concatenate(whole)[:num_images]

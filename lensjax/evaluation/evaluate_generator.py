@@ -60,17 +60,21 @@ def make_setting(config: Config, real: RealImages, *, labelled: bool = True) -> 
 
 
 def _read_row(path: pathlib.Path, setting: Setting, data: DataConfig) -> Row:
-    """A row of the images of a file, as many as are judged."""
+    """A row of the images of a file, at most as many as there are real ones.
+
+    Its setting has the number of images that the file brings: floors and baselines have as many.
+    """
     real = setting.real_images.test.images
     rules = foreign_rules(data, setting.settings.planes)
     images, labels = read_images(path, setting.settings, setting.info, real, *rules)
     label_values = np.unique(labels)
-    per_label = setting.per_class
+    per_label, num_classes = setting.per_class, max(1, setting.info.num_classes)
     if label_values.tolist() == [setting.info.num_classes]:  # images of any class
-        per_label *= max(1, setting.info.num_classes)
+        per_label *= num_classes
     places = [np.flatnonzero(labels == label)[:per_label] for label in label_values]
     chosen = np.sort(np.concatenate(places))
-    return Row(GENERATED, images[chosen], labels[chosen], setting)
+    judged = dataclasses.replace(setting, per_class=max(1, len(chosen) // num_classes))
+    return Row(GENERATED, images[chosen], labels[chosen], judged)
 
 
 def _drawn_row(
@@ -119,8 +123,9 @@ def _check_required(config: Config, missing: Mapping[str, str]) -> None:
         raise DataError(f"evaluate.require names measures that cannot be taken: {lines}")
 
 
-def _protocol(origin: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
-    info = setting.info
+def _protocol(origin: Mapping[str, Any], subject: Row) -> dict[str, Any]:
+    setting = subject.setting
+    info, of_class = setting.info, {name: len(n) for name, n in subject.groups.items()}
     return {
         "generated": dict(origin),
         "real": "the first images of each class of the test split",
@@ -128,7 +133,9 @@ def _protocol(origin: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
         "data_fingerprint": info.fingerprint,
         "bands": list(info.bands),
         "images_per_class": setting.per_class,
-        "comparable_with_the_headline": setting.per_class == HEADLINE_IMAGES,
+        "images_of_class": of_class,
+        "real_images_per_class": setting.real_images.per_class,
+        "comparable_with_the_headline": set(of_class.values()) == {HEADLINE_IMAGES},
         "image_scale": setting.settings.image_scale,
         "image_factor": setting.settings.image_factor,
         "share_of_masked_pixels_filled": setting.real_images.share_filled,
@@ -186,6 +193,7 @@ def evaluate_generator(
     if images is None:
         generator = generator or load_generator(folder, config)
     subjects, origin = _subjects(config, target / _DRAWN, images, generator, setting)
+    setting = subjects[0].setting
     real = Row("real", real_images.test.images, real_images.test.labels, setting)
     references = [real, *baseline_rows(setting)]
     results = measures.measure_rows(subjects, references, setting, missing)
@@ -211,7 +219,7 @@ def _write(
         "passed": verdict.passed,
         "checks": {name: [check._asdict() for check in goals] for name, goals in checks.items()},
         "measures": results,
-        "protocol": _protocol(origin, setting),
+        "protocol": _protocol(origin, subjects[0]),
     }
     # Printed first: the numbers were measured, whatever the disk does.
     print(tables.text(results, GENERATED, checks[GENERATED], verdict), flush=True)

@@ -1,6 +1,7 @@
 """Measures in the space of a network's features: distances, neighbours, predicted classes."""
 
 import functools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,11 +9,13 @@ import numpy as np
 
 from lensjax.devices.hosts import share_rows
 from lensjax.errors import DataError, WeightsError
+from lensjax.evaluation.baselines import control_row
 from lensjax.evaluation.cache import cached_features, cached_json
 from lensjax.evaluation.class_network import GivenClassifier, given_classifier
 from lensjax.evaluation.extractors import Extractor, LensExtractor
 from lensjax.evaluation.noise_levels import AS_THEY_ARE, levels, with_noise
-from lensjax.evaluation.rows import Row, Setting
+from lensjax.evaluation.rows import ALL, Row, Setting
+from lensjax.metrics.baselines import BLUR_FACTOR
 from lensjax.metrics.classification import class_areas, confusion_counts
 from lensjax.metrics.frechet import Moments, few_images_warning, frechet_distance
 from lensjax.metrics.inception_features import InceptionExtractor
@@ -25,6 +28,7 @@ from lensjax.metrics.intervals import (
 )
 from lensjax.metrics.kernel import kernel_distance
 from lensjax.metrics.neighbours import DENSITY_K, PRECISION_K, manifold_scores
+from lensjax.metrics.two_sample import LEVEL
 from lensjax.models.inception_weights import load_inception, search_weights
 
 OVERALL = "overall"
@@ -92,38 +96,64 @@ def _inception(path: str | None, flux_limits: tuple[float, ...]) -> InceptionExt
 
 
 def _by_group(features: np.ndarray, row: Row) -> dict[str, np.ndarray]:
-    """The features of all images, and of each class if there are several classes."""
+    """The features of all images, and of each class of a set with several classes."""
     groups = {OVERALL: features}
-    if len(row.groups) > 1:
-        groups |= {name: features[places] for name, places in row.groups.items()}
+    if row.setting.info.num_classes > 1:
+        classes = {name: places for name, places in row.groups.items() if name != ALL}
+        groups |= {name: features[places] for name, places in classes.items()}
     return groups
+
+
+def _counts(row: Row) -> dict[str, int]:
+    """The number of images of each group of `_by_group`."""
+    return {name: len(values) for name, values in _by_group(row.labels, row).items()}
+
+
+def _counts_of_a_set(group: str, count: int, setting: Setting) -> dict[int, int]:
+    """How many images of each label make a set of real images as large as a group."""
+    names = setting.info.class_names
+    if group in names:
+        return {names.index(group): count}
+    num_classes = max(1, setting.info.num_classes)
+    return {label: (count + num_classes - 1 - label) // num_classes for label in range(num_classes)}
 
 
 def _floors(
     extractor: Extractor,
     reference: Mapping[str, np.ndarray],
     magnitude: float | None,
+    counts: Mapping[str, int],
     setting: Setting,
 ) -> dict[str, dict[str, float]]:
-    """The floor of each group, from disjoint sets of training images and the test split."""
-    wanted = NUM_FLOOR_SETS * setting.per_class
-    train = setting.train(wanted)
-    smallest = min(len(places) for places in train.groups.values())
-    num_sets = min(NUM_FLOOR_SETS, smallest // setting.per_class)
-    if num_sets < 2:
-        return {}
-    images = with_noise(train, magnitude)
-    sets = disjoint_sets(train.labels, setting.per_class, num_sets, setting.settings.seed)
-    moments: dict[str, list[Moments]] = {name: [] for name in reference}
-    for places in sets:
-        features = share_rows(extractor, images[places])
-        floor_row = Row("floor", images[places], train.labels[places], setting)
-        for name, values in _by_group(features, floor_row).items():
-            moments[name].append(Moments.of(values))
-    floors = {
-        name: frechet_floor(Moments.of(values), moments[name]) for name, values in reference.items()
-    }
-    return {name: floor._asdict() for name, floor in floors.items()}
+    """The floor of each group, and the distance of the control.
+
+    Both are taken at the number of images that is judged: a floor from disjoint sets of so many
+    training images, the control from so many with a wider blur.
+    """
+    wanted = {group: _counts_of_a_set(group, count, setting) for group, count in counts.items()}
+    most = max(max(of_label.values()) for of_label in wanted.values())
+    train = setting.train(NUM_FLOOR_SETS * most)
+    control = control_row(setting, most)
+    features, of_control = (
+        share_rows(extractor, with_noise(row, magnitude)) for row in (train, control)
+    )
+    floors = {}
+    for group, of_label in wanted.items():
+        smallest = min(
+            np.sum(train.labels == label) // count for label, count in of_label.items() if count
+        )
+        num_sets = int(min(NUM_FLOOR_SETS, smallest))
+        if num_sets < 2 or counts[group] < _LEAST:
+            continue
+        moments = Moments.of(reference[group])
+        sets = disjoint_sets(train.labels, of_label, num_sets, setting.settings.seed)
+        floor = frechet_floor(moments, (Moments.of(features[places]) for places in sets))
+        places = np.concatenate(
+            [np.flatnonzero(control.labels == label)[:n] for label, n in of_label.items()]
+        )
+        distance = frechet_distance(moments, Moments.of(of_control[places]))
+        floors[group] = {**floor._asdict(), "control": distance}
+    return floors
 
 
 def _key(
@@ -135,7 +165,7 @@ def _key(
         "data": setting.info.name,
         "data_fingerprint": setting.info.fingerprint,
         "image_shape": str(setting.info.image_shape),
-        "images_per_class": setting.per_class,
+        "real_images_per_class": setting.real_images.per_class,
         "image_scale": setting.settings.image_scale,
         "seed": setting.settings.seed,
         "extractor": extractor.hash,
@@ -155,21 +185,32 @@ def _real_features(
 
 
 def _cached_floors(
-    extractor: Extractor, real: Row, level: str, magnitude: float | None, setting: Setting
-) -> dict[str, Floor]:
+    extractor: Extractor,
+    real: Row,
+    level: str,
+    magnitude: float | None,
+    counts: Mapping[str, int],
+    setting: Setting,
+) -> dict[str, Any]:
     def compute() -> dict[str, dict[str, float]]:
         reference = _real_features(extractor, real, level, magnitude, setting)
-        return _floors(extractor, reference, magnitude, setting)
+        return _floors(extractor, reference, magnitude, counts, setting)
 
     key = _key("floors of the Frechet distance", extractor, level, setting)
-    floors = cached_json(key, compute, setting.cache)
-    return {name: Floor(**values) for name, values in floors.items()}
+    return cached_json(key | {"counts": json.dumps(counts)}, compute, setting.cache)
 
 
 def _score(
-    real: np.ndarray, features: np.ndarray, floor: Floor | None, seed: int
+    real: np.ndarray, features: np.ndarray, measured: Mapping[str, Any] | None, seed: int
 ) -> dict[str, Any]:
-    """All distances of one set of features from real features."""
+    """All distances of one set of features from real features.
+
+    Args:
+      real: features `[N, D]`.
+      features: those of the images that are judged.
+      measured: the result of `_floors` for this group; None if there are too few real images.
+      seed: for blocks.
+    """
     if min(len(real), len(features)) < _LEAST:
         return {"num_images": len(features)}
     moments = Moments.of(real)
@@ -185,15 +226,27 @@ def _score(
         "num_images": len(features),
         "frechet": distance,
         "frechet_error": frechet.error,
-        "floor_mean": floor.mean if floor else None,
-        "floor_sd": floor.deviation if floor else None,
-        "floor_sets": floor.num_sets if floor else 0,
-        "ratio": floor.ratio(distance) if floor else None,
-        "z": floor.z(distance) if floor else None,
+        **(_beside_floor(distance, measured) if measured else {}),
         "kernel": kernel.value,
         "kernel_error": kernel.error,
         **manifold_scores(real, features)._asdict(),
         "warning": few_images_warning(min(len(real), len(features)), features.shape[1]),
+    }
+
+
+def _beside_floor(distance: float, measured: Mapping[str, Any]) -> dict[str, Any]:
+    floor = Floor(**{name: measured[name] for name in Floor._fields})
+    limit = floor.limit(LEVEL)
+    return {
+        "floor_mean": floor.mean,
+        "floor_sd": floor.deviation,
+        "floor_sets": floor.num_sets,
+        "ratio": floor.ratio(distance),
+        "z": floor.z(distance),
+        "z_limit": limit,
+        "p": floor.p(distance),
+        "control_z": floor.z(measured["control"]),
+        "has_power": floor.p(measured["control"]) < LEVEL,
     }
 
 
@@ -204,7 +257,7 @@ def _scores(
         return {}
     scores: dict[str, Any] = {}
     for level, magnitude in chosen.items():
-        floors = _cached_floors(extractor, real, level, magnitude, setting)
+        floors = _cached_floors(extractor, real, level, magnitude, _counts(row), setting)
         theirs = _real_features(extractor, real, level, magnitude, setting)
         ours = _by_group(share_rows(extractor, with_noise(row, magnitude)), row)
         scores[level] = {
@@ -228,13 +281,42 @@ def inception(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
 
 def _agreement(counts: Sequence[Iterable[int]]) -> float:
     """The probability of two rows of counts if they came from the same distribution."""
-    from scipy.stats import chi2_contingency
+    from scipy.stats import chi2_contingency, fisher_exact
 
     table = np.array([list(row) for row in counts])
     table = table[:, table.sum(axis=0) > 0]
     if table.shape[1] < 2:
         return 1.0
-    return float(chi2_contingency(table).pvalue)
+    # Exact for two columns; chi-squared is wrong where few images are misjudged.
+    test = fisher_exact if table.shape[1] == 2 else chi2_contingency
+    return float(test(table).pvalue)
+
+
+def _share_scores(predicted: np.ndarray, real: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Compares the numbers of predicted classes; power is shown by a class that is never drawn."""
+    counts, real_counts = (
+        np.bincount(labels, minlength=len(names)) for labels in (predicted, real)
+    )
+    collapsed = np.round(len(predicted) * real_counts / len(real)).astype(int)
+    collapsed[[0, -1]] = 0, collapsed[-1] + collapsed[0]
+    shares = counts / len(predicted)
+    return {
+        "share_p": _agreement([counts, real_counts]),
+        "share_has_power": _agreement([collapsed, real_counts]) < LEVEL,
+        **dict(zip([f"share_{name}" for name in names], shares, strict=True)),
+    }
+
+
+def _accuracy_scores(right: np.ndarray, right_real: np.ndarray, num_classes: int) -> dict[str, Any]:
+    """Compares the numbers of right predictions; power is shown by labels without meaning."""
+    ours, theirs = ((int(x.sum()), int((~x).sum())) for x in (right, right_real))
+    guessed = round(len(right) / num_classes)
+    return {
+        "accuracy": float(right.mean()),
+        "real_accuracy": float(right_real.mean()),
+        "accuracy_p": _agreement([ours, theirs]),
+        "accuracy_has_power": _agreement([(guessed, len(right) - guessed), theirs]) < LEVEL,
+    }
 
 
 def classes(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
@@ -247,26 +329,13 @@ def classes(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
             for compared in (row, real)
         )
         predicted, real_predicted = probabilities.argmax(axis=1), real_probabilities.argmax(axis=1)
-        counts = [
-            np.bincount(labels, minlength=len(names)) for labels in (predicted, real_predicted)
-        ]
         score: dict[str, Any] = {"num_images": len(predicted)}
         if row.labels.max() < len(names):
             right, right_real = predicted == row.labels, real_predicted == real.labels
-            score |= {
-                "accuracy": float(right.mean()),
-                "real_accuracy": float(right_real.mean()),
-                "auc": float(np.mean(class_areas(row.labels, probabilities))),
-                "accuracy_p": _agreement(
-                    [(correct.sum(), (~correct).sum()) for correct in (right, right_real)]
-                ),
-            }
-        score["share_p"] = _agreement(counts)
-        shares = counts[0] / len(predicted)
-        score |= dict(zip([f"share_{name}" for name in names], shares, strict=True))
-        if row.labels.max() < len(names):
+            score |= _accuracy_scores(right, right_real, len(names))
+            score["auc"] = float(np.mean(class_areas(row.labels, probabilities)))
             score["confusion"] = confusion_counts(row.labels, predicted, len(names)).tolist()
-        scores[level] = score
+        scores[level] = score | _share_scores(predicted, real_predicted, names)
     return scores
 
 
@@ -275,7 +344,9 @@ def _protocol_of_distances(setting: Setting) -> dict[str, Any]:
         "real": "test split",
         "images_per_class": setting.per_class,
         "frechet": "float64, symmetric eigenvalues; error of disjoint blocks",
-        "floor": f"up to {NUM_FLOOR_SETS} disjoint sets of as many training images each",
+        "floor": f"up to {NUM_FLOOR_SETS} disjoint sets of as many training images as are judged",
+        "p": "probability that one more such set is as far away (Student's t of the logarithms)",
+        "control": f"as many training images, point-spread function x {BLUR_FACTOR:g}",
         "kernel": "cubic polynomial, unbiased, all pairs; error of disjoint blocks",
         "precision_recall_k": PRECISION_K,
         "density_coverage_k": DENSITY_K,

@@ -1,23 +1,15 @@
 """Can a network tell generated from real? The two-sample network with its control."""
 
-import functools
 from typing import Any
 
 import numpy as np
 
-from lensjax.evaluation.baselines import CONTROL, baseline_images
+from lensjax.evaluation.baselines import control_row
 from lensjax.evaluation.noise_levels import levels, with_noise
 from lensjax.evaluation.rows import Row, Setting
 from lensjax.metrics.baselines import BLUR_FACTOR
 from lensjax.metrics.c2st import MIN_COUNT
 from lensjax.metrics.c2st import c2st as two_sample_test
-
-
-@functools.lru_cache(maxsize=1)
-def _control(setting: Setting) -> Row:
-    """The control: training images with a wider blur, other images than the baseline row's."""
-    images, labels = baseline_images(CONTROL, setting, setting.settings.seed + 1)
-    return Row("control", images, labels, setting)
 
 
 def _as_many(control: Row, row: Row) -> np.ndarray:
@@ -37,11 +29,13 @@ def _as_many(control: Row, row: Row) -> np.ndarray:
 def c2st(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     """How well a network tells a row from real images, by noise level.
 
-    {} for the real images themselves and for fewer images than the test needs.
+    {} for the real images themselves; for fewer images than the test needs, only their number.
     """
-    if row is real or min(len(row.images), len(real.images)) < MIN_COUNT:
+    if row is real:
         return {}
-    control = _control(setting)
+    if min(len(row.images), len(real.images)) < MIN_COUNT:
+        return {level: {"num_images": len(row.images)} for level in levels(setting)}
+    control = control_row(setting, row.most_per_class)
     places = _as_many(control, row)
     row_places = np.arange(len(places))  # a class may have more images than the control
     if len(places) < len(row.images):

@@ -242,6 +242,7 @@ def _key(measure: Measure, row: Row, setting: Setting) -> dict[str, Any]:
         "data": setting.info.name,
         "data_fingerprint": setting.info.fingerprint,
         "images_per_class": setting.per_class,
+        "real_images_per_class": setting.real_images.per_class,
         "train_images": settings.train_images,
         "image_scale": settings.image_scale,
         "seed": settings.seed,

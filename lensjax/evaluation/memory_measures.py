@@ -1,6 +1,7 @@
 """Measures of memory: copies, remembered sub-structure, and a hole in the training set."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -8,17 +9,17 @@ import numpy as np
 from lensjax.evaluation.rows import ALL, Row, Setting
 from lensjax.evaluation.shape_measures import real_of
 from lensjax.metrics.memory import (
-    LEVEL,
+    NEAR_SHARE,
     Comparison,
     NeighbourTest,
     hole_test,
     neighbour_test,
     planted_copies,
 )
-from lensjax.metrics.variety import twin_test
+from lensjax.metrics.two_sample import LEVEL
+from lensjax.metrics.variety import LEAST_IMAGES, twin_test
 
 _NUM_PLANTED = 200
-_LEAST_TWINS = 20
 # Only these classes have sub-structure that could be remembered.
 _WITH_SUBSTRUCTURE = ("cdm", "axion")
 
@@ -36,7 +37,7 @@ def _scores(test: NeighbourTest, count: int) -> dict[str, Any]:
     return {
         "num_images": count,
         "identical": test.num_identical,
-        "p": min(test.nearness.p_value, test.isolation.p_value),
+        "p": test.p_value,
         "power": test.power,
         "most_copies": test.most_copies,
         "verdict": test.verdict,
@@ -95,9 +96,14 @@ def twins(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     results = {}
     for group in row.groups:
         originals = real_of(real, group)
-        if row is not real and min(len(row.of(group)), len(originals)) >= _LEAST_TWINS:
+        count = min(len(row.of(group)), len(originals))
+        if row is not real and count >= LEAST_IMAGES:
             images = _balanced(row.of(group), originals)
-            results[group] = twin_test(images, _balanced(originals, originals))._asdict()
+            test = twin_test(images, _balanced(originals, originals))
+            all_twins = 0.5 ** math.ceil(count / 2)
+            results[group] = {**test._asdict(), "has_power": all_twins < LEVEL}
+        elif row is not real:
+            results[group] = {"num_images": len(row.of(group))}
     return results
 
 
@@ -139,7 +145,7 @@ def protocol_of_neighbours(setting: Setting) -> dict[str, Any]:
     return {
         "train_images_per_class": setting.settings.train_images,
         "test": "real images of the same number",
-        "near": f"nearer to a training image than {LEVEL:.0%} of the test images are",
+        "near": f"nearer to a training image than {NEAR_SHARE:.0%} of the test images are",
         "isolated": "the same for that distance over the distance to the second nearest",
         "distance": f"between images of norm 1{_of_bands(setting)}, also turned by 180 degrees",
         "p": "exact probability of the share if nothing was remembered (beta-binomial)",

@@ -12,6 +12,7 @@ from lensjax.evaluation.shape_measures import beside_real, log_spectra, vectors_
 from lensjax.metrics.axion_fit import fit_axion
 from lensjax.metrics.free_fit import TRUTH, FreeFit, fit_free
 from lensjax.metrics.lensing import SmoothFit, faint_pixel_rms, uniform_ks_distance
+from lensjax.metrics.two_sample import LEVEL, NUM_PERMUTATIONS
 
 POSSIBLE_RATIO = 0.03
 
@@ -28,6 +29,13 @@ def _uniform_p(values: np.ndarray, distance: float) -> float:
     return float(kstwo.sf(distance, len(values)))
 
 
+def largest_ks_of_two(count: int) -> float:
+    """The KS distance that the larger of two, of x and of y, exceeds in 1 % of perfect sets."""
+    from scipy.stats import kstwo
+
+    return float(kstwo.isf(LEVEL / 2, count))
+
+
 def smooth_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     """The residuals of the best lens without sub-structure, by group."""
     scores: dict[str, Any] = {}
@@ -42,6 +50,7 @@ def smooth_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
             }
             score["p_x"] = _uniform_p(fit.source_x, score["ks_x"])
             score["p_y"] = _uniform_p(fit.source_y, score["ks_y"])
+            score["ks_limit"] = largest_ks_of_two(len(images))
         elif group in real.groups:
             theirs, seed = real.smooth(group).ratio, setting.settings.seed
             score["against_real"] = beside_real(theirs, fit.ratio, seed)
@@ -85,7 +94,7 @@ def potential_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
             "num_images": len(row.planes("cdm")),
             **_percentiles(ratio),
             "against_real": beside_real(real_ratio, ratio, seed),
-            "residual_power": vectors_beside_real(real_powers, powers, seed),
+            "residual_power": vectors_beside_real(real_powers, powers, seed, NUM_PERMUTATIONS),
         }
     }
 

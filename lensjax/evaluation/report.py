@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lensjax.evaluation import pictures
-from lensjax.evaluation.checks import Check
+from lensjax.evaluation.checks import MET, NO_POWER, Check
 from lensjax.evaluation.measures import MEASURES
 from lensjax.evaluation.page import Picture, write_page
 from lensjax.evaluation.rows import ALL, Row, Setting
@@ -22,8 +22,11 @@ from lensjax.run.figures import lens_grid
 _WORST = 8
 _GRID_COLUMNS = 8
 _CHECKS_NOTE = (
-    "Fresh images of the simulator meet every goal, and known faults miss it (docs/judge.md lists "
-    "them). 'no power': the measure does not detect its control either, so its number says nothing."
+    "Of perfect images, one number in a hundred is beyond its limit, and in one report of twenty "
+    "at most a goal is missed; known faults miss it (docs/judge.md lists them). p: probability of "
+    "so bad a number if the images were perfect. 'unclear': beyond the limit, but one of so many "
+    "goals may be by chance. 'no power': so few images, or a measure that does not detect its "
+    "control, cannot show a fault."
 )
 _NOT_FOR = (
     "claims about dark matter: the class labels of a generator are its own",
@@ -174,14 +177,22 @@ def _sections(results: Mapping[str, Any], bands: Sequence[str]) -> list[dict[str
     return sections
 
 
-def _domain(content: Mapping[str, Any], setting: Setting) -> list[str]:
+def _number_of_images(subject: Row) -> str:
+    counts = [len(places) for places in subject.groups.values()]
+    if ALL in subject.groups:
+        return f"{sum(counts)} images"
+    few, many = min(counts), max(counts)
+    return f"{few}{f' to {many}' if many > few else ''} images per class"
+
+
+def _domain(content: Mapping[str, Any], subject: Row, setting: Setting) -> list[str]:
     protocol = content["protocol"]
     comparable = "the number of headline scores"
     if not protocol["comparable_with_the_headline"]:
         comparable = "not comparable with headline scores, which are taken at 5,000"
     lines = [
         f"images like those of {setting.info.name} (fingerprint {setting.info.fingerprint})",
-        f"{setting.per_class} images per class: {comparable}",
+        f"{_number_of_images(subject)}: {comparable}",
         f"image scale {setting.settings.image_scale}"
         + ("" if setting.in_flux else ": flux is not tested"),
     ]
@@ -199,9 +210,12 @@ def _domain(content: Mapping[str, Any], setting: Setting) -> list[str]:
     return lines
 
 
-def _grade(passed: bool, checks: Sequence[Check]) -> str:
-    missed = any(check.outcome == "missed" for check in checks)
-    return ("partly" if missed else "passed") if passed else "failed"
+def _grade(passed: bool | None, checks: Sequence[Check]) -> str:
+    """The class of the verdict's frame; green only where everything that was judged is met."""
+    if passed is False:
+        return "failed"
+    met = passed and all(check.outcome in (MET, NO_POWER) for check in checks)
+    return "passed" if met else "partly"
 
 
 def write(
@@ -229,13 +243,13 @@ def write(
         path,
         "report",
         title=f"{setting.info.name}: evaluation of generated images",
-        subtitle=f"{origin}; {setting.per_class} images per class",
+        subtitle=f"{origin}; {_number_of_images(subject)}",
         verdict={"grade": _grade(content["passed"], checks), "sentences": content["verdict"]},
         checks=checks,
         checks_note=_CHECKS_NOTE,
         pictures=_pictures(subject, real, setting),
         sections=_sections(content["measures"], setting.info.bands),
-        domain=_domain(content, setting),
+        domain=_domain(content, subject, setting),
         not_for=_NOT_FOR,
         protocol=json.dumps(plain(content["protocol"]), indent=2),
     )

@@ -41,7 +41,7 @@ class Setting:
       info: the data set; `image_shape` is that of the rows.
       simulated: how it was simulated; None for the user's own images.
       settings: the `evaluate` section.
-      per_class: images per class that are judged.
+      per_class: images per class that are judged, which may be fewer than the real ones.
       cache: folder of cached results.
       real_images: source of the training images.
       disc: x, y and radius in arcsec of the source positions that training left out; () for none.
@@ -112,6 +112,13 @@ class Row:
         groups = {name: np.flatnonzero(self.labels == index) for index, name in enumerate(names)}
         groups[ALL] = np.flatnonzero(self.labels >= len(names))
         return {name: places for name, places in groups.items() if len(places)}
+
+    @property
+    def most_per_class(self) -> int:
+        """The largest number of images of a class; without labels, as if classes were even."""
+        if ALL in self.groups:
+            return -(-len(self.images) // max(1, self.setting.info.num_classes))
+        return max(map(len, self.groups.values()))
 
     def of(self, group: str) -> np.ndarray:
         """A group's images, `[n, H, W, C]`; empty for a group without images."""

@@ -25,6 +25,7 @@ from lensjax.metrics.two_sample import (
     Distance,
     compare,
     compare_vectors,
+    largest_distance,
 )
 
 # Quantities that mean nothing without the images' flux.
@@ -42,6 +43,7 @@ def beside_floor(distance: Distance | None, name: str) -> dict[str, float]:
         f"{name}_floor_sd": distance.floor_std,
         f"{name}_z": distance.z,
         f"{name}_p": distance.p,
+        f"{name}_limit": distance.limit,
     }
 
 
@@ -65,14 +67,16 @@ def beside_real(real: np.ndarray, values: np.ndarray, seed: int) -> dict[str, An
     }
 
 
-def vectors_beside_real(real: np.ndarray, values: np.ndarray, seed: int) -> dict[str, Any] | None:
+def vectors_beside_real(
+    real: np.ndarray, values: np.ndarray, seed: int, num_permutations: int = 199
+) -> dict[str, Any] | None:
     """Compares the distributions of vectors `[N, K]` and of real vectors; None for fewer than 20.
 
     `z` belongs to the mean Wasserstein distance of the components.
     """
     if min(len(real), len(values)) < MIN_COUNT:
         return None
-    comparison = compare_vectors(real, values, seed)
+    comparison = compare_vectors(real, values, seed, num_permutations=num_permutations)
     return {
         "z": comparison.mean.z,
         **beside_floor(comparison.mean, "wasserstein"),
@@ -139,17 +143,23 @@ def _quantities(
 
 
 def shapes(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
-    """For each group and quantity, its distribution compared with that of real images."""
+    """For each group and quantity, its distribution compared with that of real images.
+
+    `largest` is the test of all quantities of a group together; a group with too few images has
+    none of them.
+    """
     comparisons: dict[str, Any] = {}
+    seed = setting.settings.seed
     for group in row.groups:
         images, originals = row.of(group), real_of(real, group)
+        comparisons[group] = {}
         if min(len(images), len(originals)) < MIN_COUNT:
             continue
-        theirs = _quantities(originals, originals, setting)
-        comparisons[group] = {}
-        for name, values in _quantities(images, originals, setting).items():
+        theirs, ours = (_quantities(one, originals, setting) for one in (originals, images))
+        for name, values in ours.items():
             compare_fn = vectors_beside_real if values.ndim == 2 else beside_real
-            comparisons[group][name] = compare_fn(theirs[name], values, setting.settings.seed)
+            comparisons[group][name] = compare_fn(theirs[name], values, seed)
+        comparisons[group]["largest"] = largest_distance(theirs, ours, seed)._asdict()
     return comparisons
 
 
@@ -171,5 +181,7 @@ def protocol(setting: Setting) -> dict[str, Any]:
         "floor": f"{NUM_SPLITS} disjoint random parts of the real images, scaled to the sizes",
         "p": f"{NUM_PERMUTATIONS} permutations of the pooled sample",
         "z": "(Wasserstein distance - floor mean) / floor s.d.",
+        "largest": "the quantity whose distance is the largest in s.d. of permuted ones; p: share "
+        "of the permutations with so large a one",
         **(of_colours if len(setting.info.bands) > 1 else {}),
     }

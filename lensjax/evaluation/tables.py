@@ -94,8 +94,8 @@ _EXPLAIN = """
 Each image is fitted by the exact simulator's lens without sub-structure; the number is
 RMS(image - fit) / RMS(image). For no_sub it should be 0, for cdm and axion that of real
 images: lower is as wrong as higher. KS is the distance of the fitted source positions from
-their prior (1.36 / sqrt(n) or less for 95 % of sets of n perfect images, which is {ks:.2f}
-here); dark pixels are those below 0.1 % of the peak."""
+their prior ({ks:.2f} or less in x and y for 99 % of sets of so many perfect images); dark
+pixels are those below 0.1 % of the peak."""
 
 
 def _smooth_lines(rows: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
@@ -122,10 +122,8 @@ def _check_lines(checks: Sequence[Check]) -> list[str]:
     head = f"{'goal':54}{'value':>10}{'limit':>18}  outcome"
     lines = [head, "-" * 92]
     for check in checks:
-        lines.append(
-            f"{check.name[:53]:54}{number(check.value):>10}"
-            f"{f'{check.bound} {number(check.limit)}':>18}  {check.outcome}"
-        )
+        limit = f"{check.bound} {number(check.limit)}" if check.p is not None else ""
+        lines.append(f"{check.name[:53]:54}{number(check.value):>10}{limit:>18}  {check.outcome}")
     return lines
 
 
@@ -142,8 +140,8 @@ def text(results: Results, subject: str, checks: Sequence[Check], verdict: Verdi
     rows = results.get("smooth_fit", {}).get("rows")
     if rows:
         lines += _smooth_lines(rows, [subject, "real"])
-        least = min((score["num_images"] for score in rows[subject].values()), default=1)
-        lines += [_EXPLAIN.format(ks=1.36 / math.sqrt(least)), ""]
+        of_positions = rows[subject].get("no_sub") or rows["real"]["no_sub"]
+        lines += [_EXPLAIN.format(ks=of_positions["ks_limit"]), ""]
     lines += [*_check_lines(checks), ""]
     missing: dict[str, list[str]] = {}
     for name, result in results.items():

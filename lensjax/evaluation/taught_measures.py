@@ -25,6 +25,7 @@ from lensjax.inference.classifier import LensClassifier
 from lensjax.inference.trained import Trained
 from lensjax.metrics.classification import Scores, score
 from lensjax.metrics.intervals import disjoint_sets
+from lensjax.metrics.two_sample import LEVEL
 from lensjax.prng import MAX_SEED
 from lensjax.run import provenance
 from lensjax.run import workdir as files
@@ -176,7 +177,7 @@ def _controls(real: Row, setting: Setting, per_class: int, lesson: Lesson) -> di
         "data": setting.info.name,
         "data_fingerprint": setting.info.fingerprint,
         "image_shape": str(setting.info.image_shape),
-        "test_images_per_class": setting.per_class,
+        "test_images_per_class": setting.real_images.per_class,
         "train_images_per_class": per_class,
         "image_scale": setting.settings.image_scale,
         "seed": seed,
@@ -235,13 +236,14 @@ def taught(row: Row, real: Row, setting: Setting, lesson: Lesson = LESSON) -> di
       lesson: how each network is trained.
 
     Returns:
-      Numbers by noise level; {} for a row without labels or with too few images of a class.
+      Numbers by noise level: of a row with too few images of a class only their number; {} for a
+      row without labels.
     """
     if ALL in row.groups:
         return {}
     per_class = _images_per_class(row, real, setting, lesson)
     if per_class < LEAST_IMAGES:
-        return {}
+        return {level: {"num_images": len(row.labels)} for level in levels(setting)}
     controls = _controls(real, setting, per_class, lesson)
     summaries = {level: _summary(scores) for level, scores in controls.items()}
     count = {"num_images": per_class * setting.info.num_classes}
@@ -250,7 +252,7 @@ def taught(row: Row, real: Row, setting: Setting, lesson: Lesson = LESSON) -> di
     places = np.concatenate([places[:per_class] for places in row.groups.values()])
     balanced = Row(row.name, row.images[places], row.labels[places], setting)
     count["num_images"] = len(places)
-    results = {}
+    results, names = {}, setting.info.class_names
     for level, scores in _scores(balanced, real, setting.settings.seed, setting, lesson).items():
         summary = summaries[level]
         results[level] = {
@@ -259,6 +261,8 @@ def taught(row: Row, real: Row, setting: Setting, lesson: Lesson = LESSON) -> di
             "accuracy_error": scores.accuracy_error,
             "auc": scores.macro_auc,
             "p": probability_of_so_low(scores.accuracy, summary, lesson.num_controls),
+            "has_power": probability_of_so_low(1 / len(names), summary, lesson.num_controls)
+            < LEVEL,
             "recall": scores.to_dict()["recall"],
             **{f"real_{name}": value for name, value in summary.items()},
         }

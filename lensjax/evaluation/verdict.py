@@ -3,7 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lensjax.evaluation.checks import Check, Results, cdm_signal
+from lensjax.evaluation.checks import (
+    LEAST_FOR_MEDIAN,
+    MET,
+    MISSED,
+    NO_POWER,
+    UNCLEAR,
+    Check,
+    Results,
+    cdm_signal,
+)
 
 # Limits for images worth looking at; beyond them, the eye sees a fault.
 PICTURE_LIMITS = {
@@ -20,30 +29,42 @@ class Verdict(NamedTuple):
 
     Attributes:
       passed: whether the images pass as pictures of lenses, or, if that cannot be measured,
-        whether every goal is met.
+        whether no goal is missed; None if too few images were judged to tell.
       sentences: the verdict in words, the most important first.
     """
 
-    passed: bool
+    passed: bool | None
     sentences: tuple[str, ...]
+
+
+def _picture_limit(name: str, no_sub: Mapping[str, float]) -> float:
+    """The limit at this number of images: few positions are never spread evenly."""
+    limit = PICTURE_LIMITS[name]
+    return max(limit, no_sub["ks_limit"]) if name in ("ks_x", "ks_y") else limit
 
 
 def picture_failures(no_sub: Mapping[str, float]) -> list[str]:
     """A line for each limit of `PICTURE_LIMITS` that the `no_sub` scores exceed."""
+    limits = {name: _picture_limit(name, no_sub) for name in PICTURE_LIMITS}
     return [
-        f"{name} is {no_sub[name]:.3f}, the limit is {limit:g}"
-        for name, limit in PICTURE_LIMITS.items()
+        f"{name} is {no_sub[name]:.3f}, the limit is {limit:.3g}"
+        for name, limit in limits.items()
         if not no_sub[name] <= limit
     ]
 
 
 def _judge_as_pictures(
     no_sub: Mapping[str, float], signal: float, *, trained: bool
-) -> tuple[bool, str]:
+) -> tuple[bool | None, str]:
     failed = picture_failures(no_sub)
     if failed:
         advice = " Train longer or on an accelerator." if trained else ""
         return False, f"FAILED as pictures of lenses: for no_sub {'; '.join(failed)}.{advice}"
+    if no_sub["num_images"] < LEAST_FOR_MEDIAN:
+        return None, (
+            f"NOT JUDGED as pictures of lenses: {no_sub['num_images']} images of no_sub show no "
+            f"fault, but at least {LEAST_FOR_MEDIAN} are needed."
+        )
     median = no_sub["ratio_p50"]
     if median > signal:
         meaning = f"the median error, {median:.3f}, exceeds the cdm signal, {signal:.3f}"
@@ -52,22 +73,37 @@ def _judge_as_pictures(
     return True, f"PASSED as pictures of lenses: {meaning}."
 
 
+def _some_of(names: Sequence[str]) -> str:
+    return f"{'; '.join(names[:4])}{'; ...' if len(names) > 4 else ''}"
+
+
 def _goals_in_words(checks: Sequence[Check]) -> str:
-    missed = [check.name for check in checks if check.outcome == "missed"]
-    unjudged = sum(check.outcome == "no power" for check in checks)
+    names = {
+        outcome: [check.name for check in checks if check.outcome == outcome]
+        for outcome in (MET, UNCLEAR, MISSED, NO_POWER)
+    }
+    missed, unclear, unjudged = names[MISSED], names[UNCLEAR], len(names[NO_POWER])
     judged = len(checks) - unjudged
-    tail = f" {unjudged} more could not be judged for lack of power." if unjudged else ""
+    tail = ""
+    if unclear:
+        tail += (
+            f" {len(unclear)} {'is' if len(unclear) == 1 else 'are'} unclear "
+            f"({_some_of(unclear)}): beyond the limit, but one of {judged} may be so by chance; "
+            "judge more images to decide."
+        )
+    if unjudged:
+        tail += f" {unjudged} more could not be judged for lack of power."
     if not judged:
         return f"No goal could be judged.{tail}"
-    if not missed:
+    if missed:
         return (
-            f"All {judged} goals are met: this many images show no fault compared with real ones."
-            f"{tail}"
+            f"{len(missed)} of {judged} goals are missed ({_some_of(missed)}): these images are "
+            f"for looking at, not for dark-matter work.{tail}"
         )
+    if unclear:
+        return f"No goal is missed, {len(names[MET])} of {judged} are met.{tail}"
     return (
-        f"{len(missed)} of {judged} goals are missed ({'; '.join(missed[:4])}"
-        f"{'; ...' if len(missed) > 4 else ''}): these images are for looking at, not for "
-        f"dark-matter work.{tail}"
+        f"All {judged} goals are met: this many images show no fault compared with real ones.{tail}"
     )
 
 
@@ -89,7 +125,8 @@ def judge(
       trained: whether the images are those of a run here, which could be trained longer.
     """
     sentences = []
-    passed = bool(checks) and all(check.outcome != "missed" for check in checks)
+    outcomes = {check.outcome for check in checks}
+    passed: bool | None = MISSED not in outcomes if outcomes - {NO_POWER} else None
     no_sub: Mapping[str, Any] | None = (
         results.get("smooth_fit", {}).get("rows", {}).get(row, {}).get("no_sub")
     )

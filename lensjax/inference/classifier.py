@@ -1,7 +1,6 @@
 """From a trained classifier to classes: `lensjax.load(workdir).classify(images)`."""
 
 import functools
-import math
 import os
 from typing import Any, NamedTuple
 
@@ -11,17 +10,19 @@ import numpy as np
 from absl import logging
 from jax import Array
 
+from lensjax.arguments import array_of, truth
 from lensjax.config import Config
 from lensjax.config.model import CLASSIFY
 from lensjax.data.flux_range import outside
 from lensjax.data.pipeline import to_batch
 from lensjax.devices.chunks import map_chunks
-from lensjax.errors import RequestError, WorkdirError
+from lensjax.errors import RequestError
 from lensjax.inference.restoring import restore_task
 from lensjax.inference.trained import Trained
 from lensjax.metrics.classification import softmax
 from lensjax.metrics.image_input import check_images
 from lensjax.models.classifiers import ClassifierOutput
+from lensjax.run import stored
 from lensjax.run import workdir as files
 from lensjax.run.networks import make_image_fn
 
@@ -112,7 +113,8 @@ class LensClassifier:
 
     def _checked(self, images: np.ndarray, resized: bool) -> np.ndarray:
         """Images as float32 `[N, H, W, C]` of the network's size."""
-        images = np.asarray(images)
+        resized = truth("resize", resized)
+        images = array_of("images", images, "real numbers, flux per pixel")
         height, width, channels = self.image_shape
         if channels == 1 and images.ndim in (2, 3) and images.shape[-1] != 1:
             images = images[..., None]
@@ -270,12 +272,9 @@ def _temperature(trained: Trained) -> float:
     if trained.folder is None:  # a network that comes with lensjax
         return 1.0 if trained.temperature is None else trained.temperature
     path = trained.folder / files.CLASSIFIER_FILE
-    validation = files.read_json(path) if path.exists() else {}
-    if validation.get("step") != trained.step or trained.ema != trained.config.sample.ema:
+    if not path.exists():
         return 1.0
-    temperature = validation.get("temperature")
-    if not isinstance(temperature, (int, float)) or not 0 < temperature < math.inf:
-        raise WorkdirError(
-            f"{path}: temperature is {temperature!r}; allowed: a finite number above 0"
-        )
-    return float(temperature)
+    validation = stored.read_stored(path, stored.CLASSIFIER)
+    if validation["step"] != trained.step or trained.ema != trained.config.sample.ema:
+        return 1.0
+    return float(validation["temperature"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -11,16 +12,17 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lensjax import prng
+from lensjax.arguments import array_of, whole_number
 from lensjax.config import Config, SampleConfig, from_config_dict
 from lensjax.config.model import GENERATE
 from lensjax.data.scaling import Scaling
+from lensjax.devices.machine import check_memory
 from lensjax.devices.mesh import all_devices
 from lensjax.errors import ConfigError, RequestError
 from lensjax.files.user_paths import expanded
 from lensjax.inference import likelihood
 from lensjax.inference.restoring import restore_task
 from lensjax.inference.sampling import Drawing, Weights, generate_chunks, make_sample_fn
-from lensjax.interfaces import is_integer
 from lensjax.run.networks import build_path
 
 # Fields of the `sample` section, and the fields that lose their meaning when these change.
@@ -118,8 +120,10 @@ class LensGenerator:
         None cycles through the classes; in an unlabelled set every label is the null label.
 
         Raises:
-          RequestError: for a class that does not exist or an array of another length.
+          RequestError: for a class that does not exist, an array of another length, or more labels
+            than images fit into the memory.
         """
+        num = self._checked_number(num, at_least=0)
         num_classes = len(self.class_names)
         if label is None:
             labels = np.arange(num) % max(num_classes, 1)
@@ -129,9 +133,7 @@ class LensGenerator:
                 raise RequestError(f"label: got {label!r}; allowed: {allowed}")
             labels = np.full(num, self.class_names.index(label))
         else:
-            labels = np.asarray(label)
-            if labels.dtype.kind not in "iu":
-                raise RequestError(f"label: got {label!r}; allowed: integers or a class name")
+            labels = array_of("label", label, "integers or a class name", kinds="iu")
             if labels.ndim == 0:
                 labels = np.full(num, labels)
             if labels.shape != (num,):
@@ -146,6 +148,12 @@ class LensGenerator:
                 f"({', '.join(names)})"
             )
         return labels.astype(np.int32)
+
+    def _checked_number(self, num: Any, at_least: int = 1) -> int:
+        """A number of images that exist and fit into the memory."""
+        num = whole_number("num", num, at_least)
+        check_memory("num", num, 4 * math.prod(self.image_shape), "image")
+        return num
 
     def settings(
         self,
@@ -162,8 +170,8 @@ class LensGenerator:
           ConfigError: for settings that are not allowed.
         """
         wanted = {"steps": steps, "guidance": guidance, "sampler": sampler, **others}
-        changed = {  # numpy's numbers are as good as Python's
-            name: value.item() if isinstance(value, np.generic) else value
+        changed = {  # the numbers of numpy and JAX are as good as Python's
+            name: value.tolist() if hasattr(value, "tolist") else value
             for name, value in wanted.items()
             if value is not None
         }
@@ -213,13 +221,12 @@ class LensGenerator:
           float32 `[num, H, W, C]` in flux units (`flux_unit`).
 
         Raises:
-          RequestError: for a label, number or seed that is not allowed.
+          RequestError: for a label, number or seed that is not allowed, or more images than fit
+            into the machine's memory.
           lensjax.errors.ConfigError: for sampler settings that are not allowed.
         """
-        if not (is_integer(num) and num >= 1):
-            raise RequestError(f"num: got {num!r}; allowed: an integer of at least 1")
-        if not (is_integer(seed) and 0 <= seed <= prng.MAX_SEED):
-            raise RequestError(f"seed: got {seed!r}; allowed: an integer from 0 to {prng.MAX_SEED}")
+        num = self._checked_number(num)
+        seed = whole_number("seed", seed, 0, prng.MAX_SEED)
         for name, instead in _NOT_FOR_GENERATE.items():
             if name in others:
                 raise RequestError(f"{name}: got {others[name]!r}; not allowed here; use {instead}")

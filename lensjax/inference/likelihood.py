@@ -27,18 +27,21 @@ import numpy as np
 from jax import Array
 
 from lensjax import prng
+from lensjax.arguments import choice, finite_number, refuse, whole_number
 from lensjax.config import Config
+from lensjax.config.diffusion import MAX_STEPS
 from lensjax.data.scaling import Scaling
 from lensjax.devices.chunks import map_chunks
 from lensjax.diffusion import paths
 from lensjax.diffusion.time_grids import cosine_shares
 from lensjax.errors import RequestError
-from lensjax.interfaces import DenoiseFn, is_integer
+from lensjax.interfaces import DenoiseFn
 from lensjax.metrics import image_input
 from lensjax.run.networks import build_network, build_path, with_forward_mode
 
 TRACES = ("hutchinson", "exact")
 SPACES = ("flux", "model")
+_MAX_PROBES = 10_000
 # (params, images [B, H, W, C] in the model's range, labels [B], keys [B]) -> log densities [K, B].
 LogDensityFn = Callable[[Any, Array, Array, Array], Array]
 
@@ -253,30 +256,22 @@ def check_integration(config: Config, integration: Integration) -> None:
         prediction gives no velocity.
     """
     steps, trace, num_probes, t_min = integration
-    for name, value in (("steps", steps), ("num_probes", num_probes)):
-        if not (is_integer(value) and value >= 1):
-            raise RequestError(f"{name}: got {value!r}; allowed: an integer of at least 1")
-    _check_choice("trace", trace, TRACES)
+    whole_number("steps", steps, 1, MAX_STEPS)
+    whole_number("num_probes", num_probes, 1, _MAX_PROBES)
+    choice("trace", trace, TRACES)
     path, prediction = build_path(config), config.model.prediction
     first, last = path.interval
     if t_min is None:
         return
-    is_number = isinstance(t_min, (int, float, np.number)) and not isinstance(t_min, bool)
-    if not (is_number and first <= t_min < last):
-        raise RequestError(
-            f"t_min: got {t_min!r}; allowed: a time of at least {first:g} and below {last:g}"
-        )
+    words = f"a time of at least {first:g} and below {last:g}"
+    if finite_number("t_min", t_min, words, at_least=first) >= last:
+        raise refuse("t_min", t_min, words)
     ones, t = jnp.ones((1, 1)), jnp.full(1, t_min, jnp.float32)
     if not all(np.isfinite(value) for value in paths.estimate(path, prediction, ones, ones, t)):
         raise RequestError(
             f"t_min: got {t_min!r}; allowed: a later time, such as 1e-3, since a network that "
             f"predicts {prediction} gives no velocity there"
         )
-
-
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise RequestError(f"{name}: got {value!r}; allowed: {', '.join(allowed)}")
 
 
 def dequantise(images: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
@@ -342,9 +337,8 @@ def log_prob(
       RequestError: for a seed or space that is not allowed, and for pixels that `sqrt` scaling
         cannot take.
     """
-    if not (is_integer(seed) and 0 <= seed <= prng.MAX_SEED):
-        raise RequestError(f"seed: got {seed!r}; allowed: an integer from 0 to {prng.MAX_SEED}")
-    _check_choice("space", space, SPACES)
+    seed = whole_number("seed", seed, 0, prng.MAX_SEED)
+    choice("space", space, SPACES)
     flux, note = dequantise(images, seed)
     if scaling.kind == "sqrt" and flux.min() < 0:
         raise RequestError(

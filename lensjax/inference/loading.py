@@ -3,6 +3,9 @@
 import os
 from typing import Any
 
+import numpy as np
+
+from lensjax.arguments import path_text
 from lensjax.config.model import CLASSIFY
 from lensjax.errors import RequestError
 from lensjax.files.user_paths import expanded
@@ -29,13 +32,14 @@ def load(workdir: str | os.PathLike, step: int | None = None, ema: bool | str = 
 
     Raises:
       ConfigError: for the run of a masked autoencoder, which can do neither.
-      RequestError: for an average that the run does not keep, or a network that does not come with
-        lensjax.
+      RequestError: for an average that the run does not keep, a network that does not come with
+        lensjax, or an argument of another type.
       lensjax.errors.WorkdirError: if the folder is not a run's.
       lensjax.errors.CheckpointError: if the checkpoint is missing or damaged.
     """
-    folder = expanded(workdir, "workdir")
-    text = os.fspath(workdir)
+    text = path_text("workdir", workdir)
+    folder = expanded(text, "workdir")
+    ema = bool(ema) if isinstance(ema, np.bool_) else ema
     if text.startswith(pretrained.PREFIX) and not folder.exists():
         return _load_pretrained(text.removeprefix(pretrained.PREFIX), step, ema)
     config = files.load_config(folder)

@@ -7,7 +7,6 @@ it, SHA-256.
 
 import dataclasses
 import hashlib
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -20,12 +19,15 @@ from flax import traverse_util
 from lensjax.config import Config, differences, from_config_dict, to_dict
 from lensjax.config.model import CLASSIFY, GENERATE
 from lensjax.config.whole import facts_of_fields
-from lensjax.errors import ConfigError, RequestError
+from lensjax.errors import ConfigError, RequestError, UnusableError, shown
 from lensjax.files.atomic import write_bytes, write_json
+from lensjax.files.json_file import read_bytes
 from lensjax.files.user_paths import PRETRAINED
 from lensjax.inference.trained import Trained
+from lensjax.run import stored
 from lensjax.run import workdir as files
 from lensjax.run.learning import abstract_state
+from lensjax.run.stored import check_fits
 
 WEIGHTS_FOLDER = pathlib.Path(__file__).resolve().parents[1] / "weights"
 PREFIX = PRETRAINED
@@ -116,12 +118,13 @@ def load_card(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> dict[str, An
 
     Raises:
       RequestError: for an unknown name.
+      lensjax.errors.WorkdirError: for a card that is damaged.
     """
     path = weights / name / _CARD
     if not path.is_file():
         allowed = ", ".join(PREFIX + network for network in names(weights)) or "none"
         raise RequestError(f"{PREFIX}{name}: there is no such network; allowed: {allowed}")
-    return json.loads(path.read_text())
+    return stored.read_stored(path, stored.CARD)
 
 
 def is_packed(folder: pathlib.Path) -> bool:
@@ -161,16 +164,42 @@ def with_settings(name: str, config: Config, weights: pathlib.Path = WEIGHTS_FOL
     return from_config_dict(own)
 
 
-def _parameters(content: bytes) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file as float32."""
-    from safetensors import deserialize  # `safetensors.numpy` writes bfloat16, but does not read it
+def parameters_of(content: bytes, expected: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file as float32.
 
-    return {
+    Args:
+      content: of the file. The library itself checks that the places of the arrays in it fit their
+        shapes and dtypes and that nothing overlaps, before it reads any.
+      expected: the shape of each array that the file must have, by name.
+
+    Raises:
+      UnusableError: for anything but these arrays, finite and in float32 or bfloat16.
+    """
+    from safetensors import SafetensorError, deserialize  # `safetensors.numpy` reads no bfloat16
+
+    try:
+        views = dict(deserialize(content))
+    except (SafetensorError, ValueError, MemoryError, OverflowError) as error:
+        raise UnusableError(f"is no sound safetensors file ({shown(str(error))})") from None
+    for name in sorted(views.keys() | expected.keys()):
+        view = views.get(name, {"shape": "missing", "dtype": "F32"})
+        if list(view["shape"]) != list(expected.get(name, ())) or name not in expected:
+            wanted = list(expected[name]) if name in expected else "nothing of this name"
+            raise UnusableError(f"has {shown(name)} {shown(view['shape'])}; allowed: {wanted}")
+        if view["dtype"] not in _DTYPES:
+            raise UnusableError(
+                f"has {shown(name)} in {shown(view['dtype'])}; allowed: {', '.join(_DTYPES)}"
+            )
+    arrays = {
         name: np.frombuffer(view["data"], _DTYPES[view["dtype"]])
         .reshape(view["shape"])
         .astype(np.float32)
-        for name, view in deserialize(content)
+        for name, view in views.items()
     }
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise UnusableError(f"has numbers in {shown(name)} that are not finite")
+    return arrays
 
 
 def load_trained(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> tuple[Trained, dict]:
@@ -187,22 +216,21 @@ def load_trained(name: str, weights: pathlib.Path = WEIGHTS_FOLDER) -> tuple[Tra
       RequestError: for an unknown name, or weights that are not those of the card.
     """
     card, folder = load_card(name, weights), weights / name
-    content = (folder / _WEIGHTS).read_bytes()
-    sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 != card["sha256"]:
-        raise RequestError(
-            f"{PREFIX}{name}: {_WEIGHTS} has the SHA-256 {sha256}, but its card says "
-            f"{card['sha256']}; reinstall lensjax"
-        )
     config = files.load_config(folder)
     dataset = files.read_dataset(folder)
-    params = traverse_util.unflatten_dict(_parameters(content), sep="/")
-    expected = abstract_state(config, tuple(dataset["image_shape"])).params
-    shapes, wanted = (jax.tree.map(np.shape, tree) for tree in (params, expected))
-    if shapes != wanted:
-        raise RequestError(
-            f"{PREFIX}{name}: its weights do not fit the {config.model.name} of this version; "
-            "reinstall lensjax"
-        )
+    check_fits(folder / files.DATASET_FILE, dataset, config)
+    if config.task == CLASSIFY:
+        card = stored.read_stored(folder / _CARD, stored.CARD_OF_CLASSIFIER)
+    try:
+        content = read_bytes(folder / _WEIGHTS, MAX_BYTES)
+        sha256 = hashlib.sha256(content).hexdigest()
+        if sha256 != card["sha256"]:
+            raise UnusableError(f"has the SHA-256 {sha256}, but its card says {card['sha256']}")
+        expected = abstract_state(config, tuple(dataset["image_shape"])).params
+        shapes = traverse_util.flatten_dict(jax.tree.map(np.shape, expected), sep="/")
+        params = traverse_util.unflatten_dict(parameters_of(content, shapes), sep="/")
+    except (FileNotFoundError, UnusableError) as error:
+        reason = error if isinstance(error, UnusableError) else "is missing"
+        raise RequestError(f"{PREFIX}{name}: {_WEIGHTS} {reason}; reinstall lensjax") from None
     trained = Trained(config, dataset, params, card["checkpoint_step"], card["ema"], None)
     return trained, card

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 
+from lensjax.arguments import instance, path_text, whole_number
 from lensjax.config import Config
 from lensjax.config.model import CLASSIFY, GENERATE, PRETRAIN
 from lensjax.errors import ConfigError, RequestError
@@ -32,7 +33,10 @@ def restore_task(
 
     The folder is a run's, or has the form of those that come with lensjax.
     """
-    folder = expanded(workdir, "workdir")
+    folder = expanded(path_text("workdir", workdir), "workdir")
+    step = None if step is None else whole_number("step", step)
+    if config is not None:
+        instance("config", config, Config, "a lensjax.config.Config, or None")
     config = files.load_config(folder) if config is None else config
     if config.task != task:
         raise ConfigError(

@@ -5,17 +5,20 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 
+from lensjax.arguments import refuse
 from lensjax.config import Config
 from lensjax.config.diffusion import RAW_PARAMS
 from lensjax.data.scaling import Scaling
 from lensjax.devices.mesh import to_host
-from lensjax.errors import RequestError, WorkdirError
+from lensjax.errors import WorkdirError
 from lensjax.run import workdir as files
 from lensjax.run.checkpoint import Checkpoints
 from lensjax.run.learning import abstract_state
 from lensjax.run.selection import restore_best
 from lensjax.run.state import TrainState, sampling_params
+from lensjax.run.stored import check_fits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +55,11 @@ def params_name(config: Config, ema: bool | str) -> str:
     Raises:
       RequestError: for an average that the run does not keep.
     """
-    if isinstance(ema, bool):
+    if isinstance(ema, (bool, np.bool_)):
         return config.sample.ema if ema else RAW_PARAMS
     choices = (*config.optim.ema_half_lives, RAW_PARAMS)
     if not (isinstance(ema, str) and ema in choices):
-        raise RequestError(
-            f"ema: got {ema!r}; allowed: True, False, {', '.join(map(repr, choices))}"
-        )
+        raise refuse("ema", ema, f"True, False, {', '.join(map(repr, choices))}")
     return ema
 
 
@@ -89,15 +90,12 @@ def restore(
     files.check_same(folder, config)
     name = params_name(config, ema)
     dataset = files.read_dataset(folder)
-    if len(dataset["class_names"]) != config.model.num_classes:
-        raise WorkdirError(
-            f"{folder / files.DATASET_FILE} names {len(dataset['class_names'])} classes; allowed: "
-            f"{config.model.num_classes}, as in {files.CONFIG_FILE}"
-        )
+    check_fits(folder / files.DATASET_FILE, dataset, config)
     expected = abstract_state(config, tuple(dataset["image_shape"]))
-    state: TrainState | None = restore_best(folder, expected, step) if best else None
+    run_id = files.run_id_of(folder)
+    state: TrainState | None = restore_best(folder, expected, step, run_id) if best else None
     if state is None:
-        checkpoints = Checkpoints(folder / files.CHECKPOINTS, read_only=True)
+        checkpoints = Checkpoints(folder / files.CHECKPOINTS, read_only=True, run_id=run_id)
         state = checkpoints.restore(expected, step)
         checkpoints.close()
     if state is None:

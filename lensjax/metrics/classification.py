@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lensjax.errors import MeasureError
+from lensjax.arguments import array_of, finite_number, whole_number
+from lensjax.errors import MeasureError, shown
 
 NUM_BINS = 15
 MAX_POINTS = 400
@@ -104,7 +105,7 @@ class Reliability(NamedTuple):
 
 def _check_table(table: np.ndarray, name: str) -> np.ndarray:
     """Checks a table `[N, K]` and converts it to float64."""
-    table = np.asarray(table)
+    table = array_of(name, table, error=MeasureError)
     if table.ndim != 2 or table.shape[1] < _MIN_CLASSES or not len(table):
         raise MeasureError(
             f"{name} have shape {table.shape}; allowed: [N, K], N at least 1 and K at least 2"
@@ -119,8 +120,8 @@ def _check_table(table: np.ndarray, name: str) -> np.ndarray:
 
 
 def _check_labels(labels: np.ndarray, num_images: int, num_classes: int) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.shape != (num_images,) or not np.issubdtype(labels.dtype, np.integer):
+    labels = array_of("labels", labels, "integers", kinds="iu", error=MeasureError)
+    if labels.shape != (num_images,):
         raise MeasureError(
             f"labels have shape {labels.shape} and type {labels.dtype}; allowed: integers"
             f" [{num_images}], one for each image"
@@ -162,10 +163,14 @@ def _check_present(labels: np.ndarray) -> None:
 
 
 def _check_names(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
-    names = tuple(class_names)
-    if len(names) != num_classes or len(set(names)) != num_classes:
+    names = tuple(class_names) if isinstance(class_names, (list, tuple)) else ()
+    if (
+        not all(isinstance(name, str) for name in names)
+        or len(names) != num_classes
+        or len(set(names)) != num_classes
+    ):
         raise MeasureError(
-            f"class_names are {list(names)}; allowed: {num_classes} different names, one for"
+            f"class_names are {shown(class_names)}; allowed: {num_classes} different names, one for"
             " each column of the probabilities"
         )
     return names
@@ -287,8 +292,7 @@ def reliability(
       MeasureError: for shapes, labels, probabilities or a number of bins that are not as above.
     """
     labels, probabilities = _check(labels, probabilities)
-    if num_bins < 1:
-        raise MeasureError(f"num_bins: got {num_bins}; allowed: at least 1")
+    num_bins = whole_number("num_bins", num_bins, 1, error=MeasureError)
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     place = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
@@ -314,8 +318,8 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """
     from scipy.special import softmax as scipy_softmax
 
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise MeasureError(f"temperature: got {temperature!r}; allowed: finite and above 0")
+    words = "a finite number above 0"
+    temperature = finite_number("temperature", temperature, words, above=0, error=MeasureError)
     return scipy_softmax(_check_table(logits, "logits") / temperature, axis=1).astype(np.float32)
 
 

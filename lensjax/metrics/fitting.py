@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from lensjax.data.simulator import SOURCE_POSITION_LIMIT
-from lensjax.data.surveys import Survey
+from lensjax.data.surveys import Survey, check_survey
 from lensjax.devices.chunks import map_chunks
 from lensjax.metrics import image_input
 
@@ -281,7 +281,9 @@ def check_images(images: np.ndarray, survey: Survey) -> np.ndarray:
     Raises:
       lensjax.errors.MeasureError: for no images, a size other than the survey's, or pixels that are
         not finite.
+      lensjax.errors.DataError: for no survey.
     """
+    check_survey(survey)
     return image_input.check_images(images, shape=(survey.num_pixels,) * 2)
 
 

@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy as np
 
+from lensjax.arguments import array_of, instance
 from lensjax.errors import MeasureError
 
 MIN_IMAGES = 2
@@ -24,7 +25,7 @@ def check_features(features: np.ndarray, num_features: int | None = None) -> np.
     Raises:
       MeasureError: for another shape, or a number that is not finite.
     """
-    values = np.asarray(features, np.float64)
+    values = array_of("features", features, error=MeasureError).astype(np.float64)
     if values.ndim != 2 or not values.shape[1]:
         raise MeasureError(
             f"features have shape {values.shape}; allowed: [number of images, number of features]"
@@ -151,9 +152,10 @@ def frechet_distance(a: Moments, b: Moments) -> float:
       The distance (a squared length, as FID is), at least 0.
 
     Raises:
-      MeasureError: for fewer than 2 images, or different numbers of features.
+      MeasureError: for anything but moments, fewer than 2 images, or different numbers of features.
     """
     for moments in (a, b):
+        instance("moments", moments, Moments, "Moments.of(features)", error=MeasureError)
         moments._require_images()
     if a.num_features != b.num_features:
         raise MeasureError(

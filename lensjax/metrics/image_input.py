@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from lensjax.arguments import array_of
 from lensjax.errors import MeasureError, UserError
 
 MIN_SIDE = 8
@@ -35,9 +36,7 @@ def check_images(
       MeasureError: or the class `error`, for another dtype or shape, too few images, or pixels that
         are not finite in float32.
     """
-    images = np.asarray(images)
-    if images.dtype.kind not in "fiu":
-        raise error(f"{name}: got {images.dtype}; allowed: real numbers, flux per pixel")
+    images = array_of(name, images, "real numbers, flux per pixel", error=error)
     sides = zip(images.shape[1:], shape, strict=False)
     fits = all(side >= min_side if wanted is None else side == wanted for side, wanted in sides)
     if images.ndim != len(shape) + 1 or not fits:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lensjax.arguments import whole_number
 from lensjax.errors import MeasureError
 from lensjax.metrics.frechet import check_features
 
@@ -101,8 +102,10 @@ def kernel_distance(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> KernelDis
       seed: for the division into blocks; the value does not depend on it.
 
     Raises:
-      MeasureError: for fewer than 4 images, different numbers of features, or NaN or infinity.
+      MeasureError: for fewer than 4 images, different numbers of features, NaN or infinity, or
+        another seed than an integer of at least 0.
     """
+    seed = whole_number("seed", seed, error=MeasureError)
     a = check_features(a)
     b = check_features(b, a.shape[1])
     num_blocks = min(_NUM_BLOCKS, len(a), len(b))

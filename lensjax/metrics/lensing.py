@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lensjax.arguments import array_of
 from lensjax.data.raytracing import render
 from lensjax.data.simulator import SOURCE_POSITION_LIMIT, smooth_lens
 from lensjax.data.surveys import Survey
 from lensjax.devices.chunks import map_chunks
-from lensjax.metrics import fitting, forward, starts
+from lensjax.errors import MeasureError
+from lensjax.metrics import fitting, forward, image_input, starts
 
 FAINT_SHARE_OF_PEAK = 1e-3
 _STARTS_PER_AXIS = 15
@@ -120,14 +122,28 @@ def faint_pixel_rms(images: np.ndarray, fitted: np.ndarray) -> float:
     Args:
       images: flux per pixel, float32 `[N, H, W]`.
       fitted: the images of `fit_smooth`, the same shape.
+
+    Raises:
+      lensjax.errors.MeasureError: for other images, or of different shapes.
     """
+    images = image_input.check_images(images)
+    fitted = image_input.check_images(fitted, "fitted", shape=images.shape[1:])
+    if len(images) != len(fitted):
+        raise MeasureError(f"fitted: got {len(fitted)} images; allowed: {len(images)}, as given")
     peak = fitted.max(axis=(1, 2), keepdims=True)
     faint = fitted < FAINT_SHARE_OF_PEAK * peak
     return float(100 * np.sqrt(np.mean(np.square(images / peak, dtype=np.float64)[faint])))
 
 
 def uniform_ks_distance(values: np.ndarray) -> float:
-    """The Kolmogorov-Smirnov distance of positions `[N]` from their uniform prior."""
+    """The Kolmogorov-Smirnov distance of positions `[N]` from their uniform prior.
+
+    Raises:
+      lensjax.errors.MeasureError: for no positions, or anything but numbers.
+    """
+    values = array_of("values", values, error=MeasureError)
+    if values.ndim != 1 or not len(values):
+        raise MeasureError(f"values: got shape {values.shape}; allowed: [N], at least one")
     limit = SOURCE_POSITION_LIMIT
     expected = np.clip((np.sort(values.astype(np.float64)) + limit) / (2 * limit), 0, 1)
     observed = np.arange(len(values) + 1) / len(values)

@@ -15,10 +15,10 @@ from lensjax.data.simulator import SOURCE_POSITION_LIMIT
 from lensjax.errors import MeasureError
 from lensjax.metrics.image_input import check_images
 from lensjax.metrics.nearest import nearest_images
+from lensjax.metrics.two_sample import LEVEL
 
 # Share of the test images that are nearest; a generated image nearer than these counts as near.
-LEVEL = 0.01
-ALARM_P_VALUE = 1e-3
+NEAR_SHARE = 0.01
 # A test that recognises a smaller share of planted copies, or of holes, has no power.
 LEAST_POWER = 0.5
 _CONFIDENCE = 0.95
@@ -52,6 +52,7 @@ class HoleTest:
       num_images: images with a source within the prior.
       num_beyond: images with a source beyond the prior; they do not count.
       power: probability that the interval lies below 1 for a generator that fills the disc by half.
+      p_value: probability of so few images in the disc if it was filled like the rest.
     """
 
     density: float
@@ -64,6 +65,7 @@ class HoleTest:
     num_images: int
     num_beyond: int
     power: float
+    p_value: float
 
     @property
     def verdict(self) -> str:
@@ -81,6 +83,12 @@ def _hole_power(count: int, share: float) -> float:
     # The interval lies below the share where so few hits are rarer than one of its tails.
     few = hits[binom.cdf(hits, count, share) < (1 - _CONFIDENCE) / 2]
     return float(binom.cdf(few[-1], count, _HALF * share)) if len(few) else 0.0
+
+
+def _probability_of_so_few(hits: int, count: int, share: float) -> float:
+    from scipy.stats import binom
+
+    return float(binom.cdf(hits, count, share))
 
 
 def _median(values: np.ndarray) -> float | None:
@@ -142,6 +150,7 @@ def hole_test(
         num_images=count,
         num_beyond=len(ratio) - count,
         power=_hole_power(count, share),
+        p_value=_probability_of_so_few(hits, count, share),
     )
 
 
@@ -150,7 +159,7 @@ class Comparison:
     """A number of generated images beside the same number of test images; copies make it small.
 
     Attributes:
-      threshold: the number below which the share `LEVEL` of the test images lies.
+      threshold: the number below which the share `NEAR_SHARE` of the test images lies.
       share: share of the generated images below the threshold; `expected_share` for images of the
         same distribution as the test split, 1 for copies.
       share_low: lower end of its exact 95 % interval, for a threshold without error.
@@ -159,6 +168,7 @@ class Comparison:
       p_value: exact probability that so many fresh images lie below the threshold, with the error
         that the threshold has from the number of test images.
       power: share of planted copies below the threshold; None without planted copies.
+      least_p_value: that of a set in which every image lies below the threshold.
     """
 
     threshold: float
@@ -168,6 +178,7 @@ class Comparison:
     expected_share: float
     p_value: float
     power: float | None
+    least_p_value: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,13 +223,20 @@ class NeighbourTest:
         return None if self.power is None else min(1.0, *limits)
 
     @property
+    def p_value(self) -> float:
+        """Probability of either number, if nothing was remembered; 0 where images are identical."""
+        if self.num_identical:
+            return 0.0
+        return min(1.0, 2 * min(self.nearness.p_value, self.isolation.p_value))
+
+    @property
     def verdict(self) -> str:
         """`copies`, `no copies found`, or `no power`."""
-        p_value = min(self.nearness.p_value, self.isolation.p_value)
-        if self.num_identical or p_value < ALARM_P_VALUE:
+        if self.p_value < LEVEL:
             return "copies"
+        least_p = 2 * min(self.nearness.least_p_value, self.isolation.least_p_value)
         blind = self.power is not None and self.power < LEAST_POWER
-        return "no power" if blind else "no copies found"
+        return "no power" if blind or least_p >= LEVEL else "no copies found"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,7 +267,7 @@ def _nearest_training(images: np.ndarray, train: np.ndarray) -> _NearestTraining
 def _compare(generated: np.ndarray, test: np.ndarray, planted: np.ndarray | None) -> Comparison:
     from scipy.stats import betabinom
 
-    rank = max(1, int(LEVEL * len(test)))
+    rank = max(1, int(NEAR_SHARE * len(test)))
     threshold = float(np.sort(test)[rank - 1])
     hits = int(np.sum(generated < threshold))
     low, high = binomial_interval(hits, len(generated))
@@ -263,6 +281,7 @@ def _compare(generated: np.ndarray, test: np.ndarray, planted: np.ndarray | None
         expected_share=rank / (len(test) + 1),
         p_value=float(fresh.sf(hits - 1)),
         power=None if planted is None else float(np.mean(planted < threshold)),
+        least_p_value=float(fresh.sf(len(generated) - 1)),
     )
 
 
@@ -293,7 +312,7 @@ def neighbour_test(
     Args:
       generated: float32 `[N, H, W]` or `[N, H, W, C]`.
       train: training images of the same class, `[T, H, W]` or `[T, H, W, C]`, two or more.
-      test: test images of the same class, two or more; 100 or more for `LEVEL` to hold.
+      test: test images of the same class, two or more; 100 or more for `NEAR_SHARE` to hold.
       copies: training images with this generator's own error (`planted_copies`), which the test
         should recognise; they measure its power.
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lensjax.arguments import whole_number
 from lensjax.devices.chunks import map_chunks
 from lensjax.errors import MeasureError
 from lensjax.metrics.frechet import check_features
@@ -88,14 +89,15 @@ def manifold_scores(
       MeasureError: for sets without such a neighbour, different numbers of features, or numbers
         that are not finite.
     """
+    precision_k = whole_number("precision_k", precision_k, 1, error=MeasureError)
+    density_k = whole_number("density_k", density_k, 1, error=MeasureError)
     real = check_features(real)
     generated = check_features(generated, real.shape[1])
     smallest, needed = min(len(real), len(generated)), max(precision_k, density_k) + 1
-    if min(precision_k, density_k) < 1 or smallest < needed:
+    if smallest < needed:
         raise MeasureError(
             f"got {len(real)} real and {len(generated)} generated images with {precision_k} and "
-            f"{density_k} neighbours; allowed: at least 1 neighbour, and more images of each kind "
-            "than neighbours"
+            f"{density_k} neighbours; allowed: more images of each kind than neighbours"
         )
     # A common shift does not change distances, and near a mean of 0 they lose less precision.
     centre = real.mean(axis=0)

@@ -7,16 +7,22 @@ tail values of the real sample, and p is more reliable. No value is drawn twice.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from lensjax.arguments import array_of, whole_number
 from lensjax.errors import MeasureError
 
 NUM_SPLITS = 200
 NUM_PERMUTATIONS = 999
+_FIRST_PERMUTATIONS = 199
+_ENOUGH_REACHED = 10
 MIN_COUNT = 20
 CONSTANT = "constant in truth"
+# Of a test: the share of fresh images that fail it.
+LEVEL = 0.01
 # A spread below this share of the largest value is rounding of float32 numbers.
 _CONSTANT_SHARE = 1e-6
 # Sums of the same numbers in another order differ by less.
@@ -35,6 +41,7 @@ class Distance(NamedTuple):
       z: (value - floor_mean) / floor_std; infinite where the floor has another value and no spread.
       p: share of the permutations of the pooled sample with at least this distance. The observed
         order counts as a permutation, so that p is at least 0.001.
+      limit: the z that 1 % of the permutations exceed.
     """
 
     value: float
@@ -43,6 +50,7 @@ class Distance(NamedTuple):
     floor_q95: float
     z: float
     p: float
+    limit: float
 
 
 class Comparison(NamedTuple):
@@ -66,6 +74,24 @@ class Comparison(NamedTuple):
     generated_mean: float
     generated_std: float
     note: str
+
+
+class LargestDistance(NamedTuple):
+    """The quantity that differs most between two samples, and how rare such a difference is.
+
+    Attributes:
+      name: the quantity.
+      z: its distance in standard deviations of permuted ones above their mean; infinite where
+        those do not vary.
+      limit: the largest z of all quantities that 1 % of the permutations exceed.
+      p: share of the permutations whose largest z is at least this one, whichever quantity has it;
+        at least 0.001.
+    """
+
+    name: str
+    z: float
+    limit: float
+    p: float
 
 
 class VectorComparison(NamedTuple):
@@ -108,7 +134,7 @@ def _check(real: np.ndarray, generated: np.ndarray, num_axes: int) -> tuple[np.n
     form = {1: "[N]", 2: "[N, K]"}[num_axes]
     arrays = []
     for name, values in (("real", real), ("generated", generated)):
-        values = np.asarray(values, np.float64)
+        values = array_of(f"{name} values", values, error=MeasureError).astype(np.float64)
         if values.ndim != num_axes:
             raise MeasureError(f"{name} values have shape {values.shape}; allowed: {form}")
         if len(values) < MIN_COUNT:
@@ -177,17 +203,31 @@ def _floor_splits(
     return _splits(generator, NUM_SPLITS, num_real, first), scale
 
 
+def _share_reached(value: float, permuted: np.ndarray) -> float:
+    """The p value of a distance: an equal one counts as reached, and so does the observed order."""
+    reached = np.sum(permuted >= value - _SUM_ROUNDING * abs(value))
+    return (1 + int(reached)) / (1 + len(permuted))
+
+
 def _distance(value: float, floor: np.ndarray, permuted: np.ndarray) -> Distance:
     mean, std = float(floor.mean()), float(floor.std(ddof=1))
-    excess, rounding = value - mean, _SUM_ROUNDING * abs(mean)
-    if std > rounding:
-        z = excess / std
-    else:
-        z = math.copysign(math.inf, excess) if abs(excess) > rounding else 0.0
-    # An equal distance counts as reached.
-    reached = np.sum(permuted >= value - _SUM_ROUNDING * abs(value))
-    p = (1 + int(reached)) / (1 + len(permuted))
-    return Distance(float(value), mean, std, float(np.quantile(floor, 0.95)), z, p)
+    rounding = _SUM_ROUNDING * abs(mean)
+
+    def above_floor(distance: float) -> float:
+        excess = distance - mean
+        if std > rounding:
+            return excess / std
+        return math.copysign(math.inf, excess) if abs(excess) > rounding else 0.0
+
+    return Distance(
+        value=float(value),
+        floor_mean=mean,
+        floor_std=std,
+        floor_q95=float(np.quantile(floor, 0.95)),
+        z=above_floor(value),
+        p=_share_reached(value, permuted),
+        limit=above_floor(float(np.quantile(permuted, 1 - LEVEL))),
+    )
 
 
 def compare(real: np.ndarray, generated: np.ndarray, seed: int = 0) -> Comparison:
@@ -201,6 +241,7 @@ def compare(real: np.ndarray, generated: np.ndarray, seed: int = 0) -> Compariso
     Raises:
       MeasureError: for other shapes, too few values, or values that are not finite.
     """
+    seed = whole_number("seed", seed, error=MeasureError)
     real, generated = _check(real, generated, 1)
     moments = {
         "real_mean": float(real.mean()),
@@ -233,6 +274,59 @@ def _wasserstein(pooled: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return np.stack([_distances(component, chosen)[1] for component in pooled.T], axis=1)
 
 
+def _mean_distances(pooled: Sequence[np.ndarray], chosen: np.ndarray) -> np.ndarray:
+    """The mean Wasserstein-1 distance of the components of each quantity, `[P, Q]`."""
+    return np.stack([_wasserstein(values, chosen).mean(axis=1) for values in pooled], axis=1)
+
+
+def largest_distance(
+    real: Mapping[str, np.ndarray], generated: Mapping[str, np.ndarray], seed: int = 0
+) -> LargestDistance:
+    """Compares many quantities of two samples at once, as one test.
+
+    All quantities are permuted together, so that the p value includes how they depend on each
+    other and how many there are. Further permutations follow the first 199 only where fewer than
+    ten of these reach the observed distance (Besag & Clifford 1991).
+
+    Args:
+      real: values by name, `[n]` or `[n, K]`, at least 20 of each.
+      generated: values of the same names, `[m]` or `[m, K]`, at least 20.
+      seed: for the permutations.
+
+    Raises:
+      MeasureError: for other shapes, too few values, or values that are not finite.
+    """
+    columns = []
+    for name, values in real.items():
+        theirs, ours = _check(np.atleast_2d(values.T).T, np.atleast_2d(generated[name].T).T, 2)
+        pooled = np.concatenate([theirs, ours])
+        rounded = _without_rounding(pooled, theirs[0])
+        columns.append(np.where(is_constant(theirs), rounded, pooled))
+    generator, size = np.random.default_rng(seed), len(columns[0])
+    count = len(next(iter(real.values())))
+    observed = _mean_distances(columns, (np.arange(size) < count)[None])[0]
+    first = _mean_distances(columns, _splits(generator, _FIRST_PERMUTATIONS, size, count))
+    mean, std = first.mean(axis=0), first.std(axis=0, ddof=1)
+    varied = std > _SUM_ROUNDING * mean
+
+    def standardised(distances: np.ndarray) -> np.ndarray:
+        excess = distances - mean
+        endless = np.where(abs(excess) > _SUM_ROUNDING * mean, np.copysign(np.inf, excess), 0.0)
+        return np.where(varied, excess / np.where(varied, std, 1.0), endless)
+
+    z, permuted = standardised(observed), standardised(first).max(axis=1)
+    largest = int(np.argmax(z))
+    if np.sum(permuted >= z[largest]) < _ENOUGH_REACHED:
+        more = _splits(generator, NUM_PERMUTATIONS - _FIRST_PERMUTATIONS, size, count)
+        permuted = np.append(permuted, standardised(_mean_distances(columns, more)).max(axis=1))
+    return LargestDistance(
+        name=list(real)[largest],
+        z=float(z[largest]),
+        limit=float(np.quantile(permuted, 1 - LEVEL)),
+        p=_share_reached(z[largest], permuted),
+    )
+
+
 def compare_vectors(
     real: np.ndarray, generated: np.ndarray, seed: int = 0, *, num_permutations: int = 199
 ) -> VectorComparison:
@@ -250,6 +344,7 @@ def compare_vectors(
     Raises:
       MeasureError: for other shapes, too few vectors, or values that are not finite.
     """
+    seed = whole_number("seed", seed, error=MeasureError)
     real, generated = _check(real, generated, 2)
     constant = is_constant(real)
     pooled = np.concatenate([real, generated])

@@ -8,7 +8,7 @@ import numpy as np
 from lensjax.errors import MeasureError
 from lensjax.metrics.nearest import nearest_images
 
-_LEAST = 3
+LEAST_IMAGES = 3
 
 
 class TwinTest(NamedTuple):
@@ -49,10 +49,10 @@ def twin_test(generated: np.ndarray, real: np.ndarray) -> TwinTest:
       MeasureError: for fewer than three images, or sizes that differ.
     """
     count = min(len(generated), len(real))
-    if count < _LEAST or generated.shape[1:] != real.shape[1:]:
+    if count < LEAST_IMAGES or generated.shape[1:] != real.shape[1:]:
         raise MeasureError(
             f"got generated images {generated.shape} and real ones {real.shape}; allowed: at least "
-            f"{_LEAST} of each, all of the same size"
+            f"{LEAST_IMAGES} of each, all of the same size"
         )
     distances, real_distances = _own_distances(generated[:count]), _own_distances(real[:count])
     num_twins = int(np.sum(distances < real_distances.min()))

@@ -8,6 +8,7 @@ from typing import Protocol
 import flax.linen as nn
 import jax.numpy as jnp
 
+from lensjax.errors import ConfigError
 from lensjax.models.classifiers import CNN, ResCNN, ResNet18, ViT
 from lensjax.models.dit import DiT
 from lensjax.models.mae import MAE
@@ -64,7 +65,13 @@ def build_model(config: NetworkSettings) -> nn.Module:
     `condition` (a mapping with `label`, int32 `[B]`) to float32 `[B, H, W, C]`. A classifier maps
     images in the model's range, `[B, H, W, C]`, and typed keys `[B]` (None without dropout) to
     `classifiers.ClassifierOutput`; `mae` maps the same to `mae.MaskedOutput`.
+
+    Raises:
+      ConfigError: for anything but the `model` section of a configuration.
     """
+    name = getattr(config, "name", None)
+    if not (isinstance(name, str) and name in _MODELS):
+        raise ConfigError("config", config, "allowed: the model section of a checked configuration")
     model, names = _MODELS[config.name]
     fields = {name: getattr(config, name) for name in names}
     return model(**fields, dtype=jnp.dtype(config.dtype))

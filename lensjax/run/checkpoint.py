@@ -1,63 +1,41 @@
 """Checkpoints: Orbax keeps the state; a checksum of each array reveals damage that Orbax misses.
 
 Orbax restores a flipped byte without an error and casts another dtype in silence. So shape, dtype
-and CRC-32 of each leaf are saved beside the state and compared after it was read.
+and CRC-32 of each leaf are saved beside the state and compared after it was read. A checkpoint is
+read back in the background as soon as it is written, and only then are older ones removed.
 """
 
-import json
+import contextlib
 import pathlib
 import shutil
-import tempfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
 
-from lensjax.devices.hosts import all_agree, barrier, check_seen, from_main, is_main
-from lensjax.devices.mesh import put, to_host
+from lensjax.devices.hosts import (
+    all_agree,
+    barrier,
+    check_seen,
+    from_main,
+    gather_texts,
+    is_main,
+)
+from lensjax.devices.mesh import put
 from lensjax.errors import CheckpointError
+from lensjax.run import checksums
+from lensjax.run.background_save import BackgroundSave
+from lensjax.run.checkpoint_folder import CheckpointFolder, reason_of, steps_in
 from lensjax.run.state import TrainState
 
 # A lost host or a full memory, which have messages of their own elsewhere.
 _NOT_OF_THE_DISK = (CheckpointError, MemoryError, jax.errors.JaxRuntimeError)
 
 
-def _leaves(state: Any) -> dict[str, Any]:
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-    }
-
-
-def _describe(state: Any) -> dict[str, dict[str, Any]]:
-    """Shape, dtype and checksum of each leaf as JSON types."""
-    result = {}
-    for name, leaf in _leaves(state).items():
-        array = np.ascontiguousarray(to_host(leaf))
-        checksum = zlib.crc32(array.tobytes())
-        result[name] = {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "crc32": checksum}
-    return result
-
-
-def _checksum_of(description: Mapping[str, Any]) -> int:
-    """The checksum of the result of `_describe`: its own file may be damaged as well."""
-    return zlib.crc32(json.dumps(description, sort_keys=True).encode())
-
-
-def _check_fits(saved: dict[str, dict[str, Any]], expected: Any, step: int) -> None:
-    """Raises CheckpointError if the configuration needs other arrays than were saved."""
-    wanted = {name: (list(leaf.shape), str(leaf.dtype)) for name, leaf in _leaves(expected).items()}
-    stored = {name: (leaf["shape"], leaf["dtype"]) for name, leaf in saved.items()}
-    for name in sorted(wanted.keys() | stored.keys()):
-        if wanted.get(name) != stored.get(name):
-            raise CheckpointError(
-                f"checkpoint {step} does not fit this configuration: {name} is "
-                f"{stored.get(name, 'not there')} and should be {wanted.get(name, 'not there')} "
-                "(shape, dtype)"
-            )
+class _NotOursError(ValueError):
+    """A checkpoint that is sound, but of another run or another step than its name says."""
 
 
 def _single_process_options() -> dict[str, Any]:
@@ -70,9 +48,16 @@ def _single_process_options() -> dict[str, Any]:
     }
 
 
-def _reason(error: Exception) -> str:
-    """The first line of an error of Orbax, which may be a page long."""
-    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+@contextlib.contextmanager
+def _errors_explained(folder: CheckpointFolder, step: int) -> Iterator[None]:
+    """Turns the errors of a save into one of the disk, whatever Orbax makes of them."""
+    try:
+        yield
+    except _NOT_OF_THE_DISK:
+        raise
+    except Exception as error:
+        folder.check_there(step)
+        raise folder.not_written(step, error) from error
 
 
 class Checkpoints:
@@ -82,7 +67,9 @@ class Checkpoints:
       directory: the folder that holds them.
       keep_last: number of newest checkpoints that are kept.
       keep_every: checkpoints at multiples of this are kept for good; None keeps none.
+      keep_step: one checkpoint that is kept for good; None for none.
       read_only: for readers while a run trains; nothing is removed or moved.
+      run_id: the run that they belong to; None for a run that has no id, which takes all.
     """
 
     def __init__(
@@ -91,19 +78,21 @@ class Checkpoints:
         *,
         keep_last: int | None = None,
         keep_every: int | None = None,
+        keep_step: int | None = None,
         read_only: bool = False,
+        run_id: str | None = None,
     ) -> None:
         import orbax.checkpoint as ocp
 
         self._ocp = ocp
-        self._directory = directory.resolve()
-        self._read_only = read_only
+        self._read_only, self._run_id = read_only, run_id
         if read_only and not directory.is_dir():
             raise CheckpointError(f"there are no checkpoints in {directory}; train first")
-        if not read_only:
-            self._check_place()
-        self._keeping = {"max_to_keep": keep_last, "keep_period": keep_every}
+        self._folder = CheckpointFolder(directory, writable=not read_only)
+        self._directory = self._folder.path
+        self._keeping = keep_last, keep_every, keep_step
         self._manager = self._open(read_only)
+        self._pending: BackgroundSave | None = None
 
     def _open(self, read_only: bool) -> Any:
         """Opens Orbax's manager; a reader belongs to this process alone and waits for no other."""
@@ -114,7 +103,7 @@ class Checkpoints:
             save_interval_steps=0 if read_only else 1,
             create=not read_only,
             multiprocessing_options=hosts(**_single_process_options()) if read_only else hosts(),
-            **({} if read_only else self._keeping),
+            max_to_keep=None,  # older ones are removed here, after the new one was read back
         )
         logger = logging.get_absl_logger()
         before = logger.level
@@ -122,13 +111,13 @@ class Checkpoints:
             logger.setLevel("ERROR")
         try:
             manager = self._ocp.CheckpointManager(
-                self._directory, options=options, item_names=("state", "leaves")
+                self._folder.for_orbax, options=options, item_names=("state", "leaves")
             )
         except _NOT_OF_THE_DISK:
             raise
         except Exception as error:  # of any kind, depending on the folder's content
             raise CheckpointError(
-                f"the checkpoints in {self._directory} cannot be read: {_reason(error)}"
+                f"the checkpoints in {self._directory} cannot be read: {reason_of(error)}"
             ) from error
         finally:
             logger.setLevel(before)
@@ -137,47 +126,110 @@ class Checkpoints:
         manager.reached_preemption = lambda step: False
         return manager
 
-    def _check_place(self) -> None:
-        """Makes a file now: Orbax would find out in a thread, after the first steps."""
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self._directory):
-                pass
-        except OSError as error:
-            raise CheckpointError(
-                f"checkpoints cannot be written in {self._directory}: {error.strerror}"
-            ) from error
-
     def save(self, step: int, state: TrainState) -> None:
         """Starts to write the state after `step` updates; returns before it is on disk.
 
+        A thread goes on with it: it waits for Orbax, reads the checkpoint back, compares it with
+        the state, and then removes older ones. It does not call the other processes.
+
         Raises:
-          CheckpointError: if Orbax refuses the step.
+          CheckpointError: if Orbax refuses the step, the disk has no room for it, or the save
+            before it failed.
         """
+        self._settle()
         if step in self._manager.all_steps():
             return  # a run that is resumed and stopped immediately has no new state
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        problem = from_main(lambda: self._problem(step, size), f"the disk before save {step}")
+        if problem:
+            raise CheckpointError(problem)
         args = self._ocp.args
-        arrays = _describe(state)
-        leaves = {"arrays": arrays, "crc32": _checksum_of(arrays)}
+        arrays = checksums.describe(state)
+        leaves = {"arrays": arrays, "crc32": checksums.checksum_of(arrays), "run_id": self._run_id}
         items = args.Composite(state=args.StandardSave(state), leaves=args.JsonSave(leaves))
-        try:
-            saved = self._manager.save(step, args=items, force=True)
-        except _NOT_OF_THE_DISK:
-            raise
-        except Exception as error:  # of this save, or of a thread that still wrote the last one
-            raise self._not_written(error) from error
-        if not saved:
-            raise CheckpointError(f"checkpoint {step} could not be written in {self._directory}")
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
 
-    def _not_written(self, error: Exception) -> CheckpointError:
-        return CheckpointError(
-            f"the checkpoint could not be written in {self._directory}: {_reason(error)}"
-        )
+        def begin() -> None:
+            with _errors_explained(self._folder, step):
+                if not self._manager.save(step, args=items, force=True):
+                    raise CheckpointError(
+                        f"checkpoint {step} could not be written in {self._directory}"
+                    )
+
+        def end() -> None:
+            with _errors_explained(self._folder, step):
+                self._manager.wait_until_finished()
+            if is_main():
+                self._verify(step, like, arrays)
+                with _errors_explained(self._folder, step):
+                    self._folder.note_size(step)
+                    self._folder.keep(step, *self._keeping)
+
+        self._pending = BackgroundSave(begin, end)
+        self._pending.start_and_begin()
+
+    def _problem(self, step: int, state_bytes: int) -> str | None:
+        """Why a save would fail; None if nothing is known against it."""
+        try:
+            self._folder.check_ready(step, state_bytes)
+        except CheckpointError as error:
+            return str(error)
+        return None
+
+    def _verify(self, step: int, like: TrainState, arrays: dict[str, dict[str, Any]]) -> None:
+        """Reads a checkpoint that was just written; raises CheckpointError if it is not right."""
+        alone = jax.process_count() == 1
+        try:
+            reader = self._manager if alone else self._open(read_only=True)
+            try:
+                saved, _ = self._read_sound(reader, step, like)
+            finally:
+                if not alone:
+                    reader.close()
+            if saved != arrays:
+                raise ValueError("it lists other arrays than were saved")
+        except MemoryError:
+            raise
+        except Exception as error:
+            self._folder.check_there(step)
+            raise CheckpointError(
+                f"checkpoint {step} in {self._directory} cannot be read back ({reason_of(error)}): "
+                "its files were changed or removed, or the disk loses data. Older checkpoints are "
+                "kept; to go on from them, run the same command again"
+            ) from error
+
+    def _settle(self) -> None:
+        """Waits for the save in the background; its error is raised on all processes."""
+        pending, self._pending = self._pending, None
+        error = pending.error() if pending else None
+        several = jax.process_count() > 1
+        if error is not None and not (several and isinstance(error, CheckpointError)):
+            raise error
+        if pending and several:
+            errors = gather_texts("" if error is None else str(error), "the end of a save")
+            for text in filter(None, errors):
+                raise CheckpointError(text) from error
+
+    def check(self) -> None:
+        """Raises the error of a save in the background that has failed already.
+
+        On several hosts this waits for the next `save` or `wait`, which all of them call.
+        """
+        if jax.process_count() == 1 and self._pending is not None and self._pending.has_failed:
+            self._settle()
 
     def drop_after(self, step: int) -> None:
         """Removes the checkpoints of later steps, which a resumed run makes again."""
         for later in [saved_step for saved_step in self._manager.all_steps() if saved_step > step]:
             self._manager.delete(later)
+
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints, in order."""
+        return from_main(lambda: steps_in(self._directory), "checkpoints")
+
+    def set_later_aside(self, step: int, folder: str) -> None:
+        """Moves the checkpoints of later steps into a folder beside their own, by its name."""
+        self._set_aside([later for later in self.steps() if later > step], folder)
 
     def restore(self, expected: TrainState, step: int | None = None) -> TrainState | None:
         """Restores the newest sound checkpoint, or a given one.
@@ -196,96 +248,125 @@ class Checkpoints:
           CheckpointError: if none is sound, the given one is missing or damaged, or the
             configuration needs other shapes or dtypes.
         """
-        alone = self._read_only or jax.process_count() == 1
-        reader = self._manager if alone else self._open(read_only=True)
-        try:
-            return self._restore(reader, expected, step)
-        finally:
-            if reader is not self._manager:
-                reader.close()
-
-    def _restore(self, reader: Any, expected: TrainState, step: int | None) -> TrainState | None:
-        steps = from_main(lambda: sorted(map(int, reader.all_steps()), reverse=True), "checkpoints")
+        steps = from_main(lambda: steps_in(self._directory)[::-1], "checkpoints")
         if step is not None:
             if step not in steps:
                 existing = ", ".join(map(str, sorted(steps))) or "none"
                 raise CheckpointError(f"there is no checkpoint {step}; existing: {existing}")
             steps = [step]
-        damaged: list[int] = []
-        for candidate in steps:
-            check_seen(self._directory / str(candidate))
-            state = None
-            try:
-                state = self._read_sound(reader, candidate, expected)
-            except (*_NOT_OF_THE_DISK, PermissionError):
-                raise
-            except Exception as error:  # Orbax raises plain Exception for an array cut short
-                logging.warning("checkpoint %d is damaged (%s)", candidate, _reason(error))
-            if all_agree(state is not None, f"checkpoint {candidate}"):
-                self._set_aside(damaged)
-                return jax.tree.map(lambda leaf, like: put(leaf, like.sharding), state, expected)
-            damaged.append(candidate)
+        state, unsound = self._newest_sound(expected, steps)
+        if state is not None:
+            self._set_aside(unsound)
+            return jax.tree.map(lambda leaf, like: put(leaf, like.sharding), state, expected)
         if steps:
             raise CheckpointError(
                 f"no sound checkpoint in {self._directory}; damaged: {', '.join(map(str, steps))}"
             )
         return None
 
-    def _read_sound(self, reader: Any, step: int, expected: TrainState) -> TrainState:
-        """Reads a state as numpy arrays; each process reads and checks all of it by itself."""
+    def set_unsound_aside(self, expected: TrainState) -> None:
+        """Sets aside the checkpoints that `restore` would not take, even if none is left.
+
+        Args:
+          expected: as for `restore`.
+        """
+        steps = from_main(lambda: steps_in(self._directory)[::-1], "checkpoints")
+        self._set_aside(self._newest_sound(expected, steps)[1])
+
+    def _newest_sound(
+        self, expected: TrainState, steps: list[int]
+    ) -> tuple[TrainState | None, list[int]]:
+        """The first sound one of some checkpoints, and those before it, which are not."""
+        alone = self._read_only or jax.process_count() == 1
+        reader = self._manager if alone else self._open(read_only=True)
+        unsound: list[int] = []
+        try:
+            for step in steps:
+                check_seen(self._directory / str(step))
+                state = self._read_or_warn(reader, step, expected)
+                if all_agree(state is not None, f"checkpoint {step}"):
+                    return state, unsound
+                unsound.append(step)
+        finally:
+            if reader is not self._manager:
+                reader.close()
+        return None, unsound
+
+    def _read_or_warn(self, reader: Any, step: int, expected: TrainState) -> TrainState | None:
+        try:
+            return self._read_sound(reader, step, expected)[1]
+        except (*_NOT_OF_THE_DISK, PermissionError):
+            raise
+        except _NotOursError as error:
+            logging.warning("checkpoint %d is left out: %s", step, error)
+        except Exception as error:  # Orbax raises plain Exception for an array cut short
+            logging.warning("checkpoint %d is damaged (%s)", step, reason_of(error))
+        return None
+
+    def _read_sound(
+        self, reader: Any, step: int, expected: TrainState
+    ) -> tuple[dict[str, dict[str, Any]], TrainState]:
+        """Reads a state as numpy arrays; each process reads and checks all of it by itself.
+
+        Returns:
+          The list of its arrays, and the state.
+        """
         args = self._ocp.args
-        leaves = reader.restore(step, args=args.Composite(leaves=args.JsonRestore()))
-        saved = leaves["leaves"]["arrays"]
-        if _checksum_of(saved) != leaves["leaves"]["crc32"]:
+        leaves = reader.restore(step, args=args.Composite(leaves=args.JsonRestore()))["leaves"]
+        saved = leaves["arrays"]
+        if checksums.checksum_of(saved) != leaves["crc32"]:
             raise ValueError("the checksum of its list of arrays is wrong")
-        _check_fits(saved, expected, step)
+        run_id = leaves.get("run_id")
+        if self._run_id is not None and run_id != self._run_id:
+            raise _NotOursError(f"it belongs to another run, {run_id}; this run is {self._run_id}")
+        checksums.check_fits(saved, expected, step)
         like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), expected)
         state = reader.restore(step, args=args.Composite(state=args.StandardRestore(like)))["state"]
-        changed = [name for name, leaf in _describe(state).items() if leaf != saved[name]]
-        if changed:
-            raise ValueError(f"checksum of {changed[0]} is wrong, {len(changed)} arrays in all")
-        return state
+        checksums.check_state(state, saved)
+        if int(state.step) != step:
+            raise _NotOursError(f"it holds step {int(state.step)}")
+        return saved, state
 
-    def _set_aside(self, damaged: list[int]) -> None:
-        """Moves damaged checkpoints away: Orbax would refuse to save their steps again."""
-        if self._read_only or not damaged:
+    def _set_aside(self, unsound: list[int], folder: str = "damaged_checkpoints") -> None:
+        """Moves checkpoints away: Orbax would refuse to save their steps again."""
+        if self._read_only or not unsound:
             return
-        target = self._directory.parent / "damaged_checkpoints"
+        target = self._directory.parent / folder
         if is_main():
             try:
                 target.mkdir(exist_ok=True)
-                for step in damaged:
-                    shutil.rmtree(target / str(step), ignore_errors=True)
-                    shutil.move(self._directory / str(step), target / str(step))
+                for step in unsound:
+                    place, number = target / str(step), 2
+                    while place.exists():
+                        place, number = target / f"{step}_{number}", number + 1
+                    shutil.move(self._directory / str(step), place)
             except OSError as error:
                 raise CheckpointError(
-                    f"damaged checkpoints cannot be moved to {target}: {error.strerror}"
+                    f"{folder.replace('_', ' ')} cannot be moved to {target}: {error.strerror}"
                 ) from error
-        barrier("damaged checkpoints are set aside")
-        logging.warning("moved to %s: %s", target, ", ".join(map(str, damaged)))
+        barrier("checkpoints are set aside")
+        logging.warning("moved to %s: %s", target, ", ".join(map(str, unsound)))
         self._manager.close()
         self._manager = self._open(read_only=False)
 
     def wait(self) -> None:
-        """Waits until all saves are on disk.
+        """Waits until the last save is on disk, was read back, and older ones are removed.
 
         Raises:
-          CheckpointError: if it could not be written.
+          CheckpointError: if it could not be written, or not be read back.
         """
-        try:
-            self._manager.wait_until_finished()
-        except _NOT_OF_THE_DISK:
-            raise
-        except Exception as error:  # Orbax passes on whatever its threads met, such as a full disk
-            raise self._not_written(error) from error
+        self._settle()
 
     def close(self) -> None:
-        """Waits until everything is on disk.
+        """Waits for the last save, without the other processes: one may have failed.
 
         Raises:
-          CheckpointError: if it could not be written.
+          CheckpointError: as `wait` does.
         """
-        try:
-            self.wait()
-        finally:
+        pending, self._pending = self._pending, None
+        error = pending.error() if pending else None
+        with contextlib.suppress(Exception):  # of a save, which was raised before or is now
             self._manager.close()
+        self._folder.close()
+        if error is not None:
+            raise error

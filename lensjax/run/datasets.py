@@ -5,6 +5,7 @@ from typing import Literal, TypedDict, Unpack, overload
 
 import numpy as np
 
+from lensjax.arguments import choice, path_text, truth
 from lensjax.config import DataConfig
 from lensjax.config.data import check_data
 from lensjax.config.fields import read_section
@@ -123,12 +124,16 @@ def load_data(
 
     Raises:
       lensjax.errors.ConfigError: for a field of `data` that is not allowed.
-      DataError: for an unknown name or split, files that cannot be used, or a set that is stale,
-        damaged or cannot be built.
+      DataError: for an unknown name or split, an argument of another type, files that cannot be
+        used, or a set that is stale, damaged or cannot be built.
     """
     full = full_name(name, (*SIMULATED_SETS, FOLDER_SET))
-    if split not in SPLITS:  # before a build that may take minutes
-        raise DataError(f"split: got {split!r}; allowed: {', '.join(SPLITS)}")
+    split = choice("split", split, SPLITS, error=DataError)  # before a build that takes minutes
+    with_planes = truth("with_planes", with_planes, error=DataError)
+    if directory is not None:
+        directory = path_text("directory", directory, error=DataError)
+    if folder is not None:
+        folder = path_text("folder", folder, error=DataError)
     if (full == FOLDER_SET) != (folder is not None):
         raise DataError(f"folder: got {folder!r}; allowed: a folder for {FOLDER_SET}, else None")
     fields = {"name": full, "directory": directory, "folder": folder, **options}

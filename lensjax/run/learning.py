@@ -1,5 +1,6 @@
 """Devices, optimizer, state and step of a configuration, as pure functions."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +9,10 @@ import optax
 from jax import Array
 
 from lensjax.config import Config
-from lensjax.config.model import GENERATE
-from lensjax.devices.mesh import all_devices, make_mesh, state_shardings
+from lensjax.config.model import GENERATE, TRANSFORMERS
+from lensjax.config.training import COOLDOWN
+from lensjax.devices.machine import device_bytes, memory_bytes
+from lensjax.devices.mesh import SHARD_AXIS, all_devices, make_mesh, state_shardings
 from lensjax.devices.spread import Spread, make_spread
 from lensjax.diffusion.losses import LossSettings
 from lensjax.errors import ConfigError
@@ -46,18 +49,34 @@ def build_spread(config: Config, mesh: jax.sharding.Mesh | None = None) -> Sprea
     return make_spread(config.parallel.strategy, mesh, config.train.batch_size)
 
 
-def _schedule(config: Config) -> Callable[[Array], Array]:
-    return optim.make_schedule(
-        config.optim.learning_rate,
-        config.train.num_steps,
-        config.optim.warmup_steps,
-        config.optim.learning_rate_floor,
+def build_schedule(config: Config) -> Callable[[Array], Array]:
+    """Builds the learning rate of a step."""
+    settings = config.optim
+    fixed = settings.learning_rate, config.train.num_steps, settings.warmup_steps
+    if settings.schedule == COOLDOWN:
+        return optim.make_cooldown_schedule(
+            *fixed, settings.learning_rate_floor, settings.cooldown_share
+        )
+    return optim.make_schedule(*fixed, settings.learning_rate_floor)
+
+
+def branch_step(config: Config) -> int | None:
+    """The step whose checkpoint a longer run goes on from; None without one.
+
+    It is the last one between dispatches that the cooldown has not touched.
+    """
+    if config.optim.schedule != COOLDOWN:
+        return None
+    settings, steps = config.optim, config.train.steps_per_dispatch
+    start = optim.cooldown_start(
+        config.train.num_steps, settings.warmup_steps, settings.cooldown_share
     )
+    return start // steps * steps or None
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
     optimizer = optim.build_optimizer(
-        _schedule(config),
+        build_schedule(config),
         weight_decay=config.optim.weight_decay,
         clip_norm=config.optim.clip_norm,
         b1=config.optim.b1,
@@ -73,6 +92,35 @@ def make_init_state(config: Config, image_shape: tuple[int, int, int]) -> Callab
     init_fn = make(build_model(config.model), image_shape)
     names = config.optim.ema_half_lives
     return lambda: init_state(init_fn, _optimizer(config), config.seed, names)
+
+
+def check_memory(config: Config, state: TrainState, mesh: jax.sharding.Mesh) -> None:
+    """Checks that the state of a network fits into memory, before it is made.
+
+    Args:
+      config: the configuration.
+      state: shapes and dtypes of the state, see `abstract_state`.
+      mesh: the devices; those of its second axis share a state.
+
+    Raises:
+      ConfigError: if it does not; the message names the fields that decide.
+    """
+    leaves = jax.tree.leaves(state)
+    total = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    needed = total / mesh.shape[SHARD_AXIS]
+    held = device_bytes(mesh.local_devices[0]) or memory_bytes()
+    if held is None or needed <= held:
+        return
+    names = ("width", "depth", "mlp_ratio")
+    if config.model.name not in TRANSFORMERS:
+        names = ("widths", "blocks", "num_features")
+    sizes = ", ".join(f"model.{name}={getattr(config.model, name)}" for name in names)
+    raise ConfigError(
+        f"model.{names[0]}",
+        getattr(config.model, names[0]),
+        f"with {sizes} parameters, averages and optimizer take {needed / 2**30:,.1f} GiB, and "
+        f"there are {held / 2**30:,.0f} GiB; allowed: a smaller network",
+    )
 
 
 def abstract_state(config: Config, image_shape: tuple[int, int, int]) -> TrainState:
@@ -124,7 +172,7 @@ def build_train_step(
         loss_fn,
         batch_fn,
         _optimizer(config),
-        _schedule(config),
+        build_schedule(config),
         EmaSettings(config.optim.ema_half_lives, config.optim.ema_warmup_share),
         spread=spread,
         accumulate_steps=config.train.accumulate_steps,

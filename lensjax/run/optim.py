@@ -1,5 +1,6 @@
 """Optimizer, learning-rate schedule and the moving averages of the parameters."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -28,6 +29,45 @@ def make_schedule(
         progress = (step - warmup_steps) / max(num_steps - warmup_steps, 1)
         cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
         return learning_rate * jnp.where(step < warmup_steps, rise, jnp.maximum(floor, cosine))
+
+    return schedule
+
+
+def cooldown_start(num_steps: int, warmup_steps: int, share: float) -> int:
+    """The first step of the cooldown, which is never within the warm-up.
+
+    Args:
+      num_steps: steps of the whole run.
+      warmup_steps: steps of the linear rise.
+      share: of all steps that belong to the cooldown.
+    """
+    return max(warmup_steps, num_steps - math.ceil(share * num_steps))
+
+
+def make_cooldown_schedule(
+    learning_rate: float, num_steps: int, warmup_steps: int, floor: float, share: float
+) -> Callable[[Array], Array]:
+    """`learning_rate(step)`: a linear warm-up, a constant, then `max(floor, 1 - sqrt(progress))`.
+
+    Of the shapes that Haegele et al. 2024 (arXiv:2405.18392, section 3) compare, 1 - sqrt ends with
+    the lowest loss. Before the cooldown no rate depends on `num_steps`.
+
+    Args:
+      learning_rate: the highest value.
+      num_steps: the step at which 1 - sqrt reaches 0.
+      warmup_steps: steps of the linear rise; 0 for none.
+      floor: the least value of the cooldown, as a share of `learning_rate`.
+      share: of all steps that belong to the cooldown.
+    """
+    start = cooldown_start(num_steps, warmup_steps, share)
+
+    def schedule(step: Array) -> Array:
+        rise = (step + 1) / max(warmup_steps, 1)
+        progress = (step - start) / max(num_steps - start, 1)
+        fall = jnp.maximum(floor, 1 - jnp.sqrt(jnp.clip(progress, 0.0, 1.0)))
+        return learning_rate * jnp.where(
+            step < warmup_steps, rise, jnp.where(step < start, 1, fall)
+        )
 
     return schedule
 

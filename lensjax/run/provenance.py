@@ -66,7 +66,7 @@ def git_revision() -> str | None:
 def _cpu_model() -> str:
     """The processor's name as Linux gives it, else what Python knows."""
     try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

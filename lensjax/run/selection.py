@@ -24,20 +24,25 @@ class Selection:
     """Keeps the state with the lowest validation loss beside the newest ones.
 
     Args:
-      workdir: the run's folder; its `metrics.jsonl` holds no later step than `start`.
-      start: steps that were done before.
+      workdir: the run's folder.
+      state: the state that the run goes on from; later lines of `metrics.jsonl` do not count.
       patience: validations without a lower loss after which training ends; 0 for none.
+      run_id: see `Checkpoints`.
     """
 
-    def __init__(self, workdir: pathlib.Path, start: int, patience: int) -> None:
+    def __init__(
+        self, workdir: pathlib.Path, state: TrainState, patience: int, run_id: str | None = None
+    ) -> None:
+        start = int(state.step)
         self._workdir, self._patience = workdir, patience
         self._losses: list[float] = []
         # All processes use process 0's losses, so that they decide alike to the last bit.
         for loss in from_main(lambda: _losses(workdir / files.METRICS_FILE, start), "losses"):
             self._losses.append(math.inf if loss is None else loss)  # JSON has no infinity
-        self._checkpoints = Checkpoints(workdir / files.BEST, keep_last=1)
+        self._checkpoints = Checkpoints(workdir / files.BEST, keep_last=1, run_id=run_id)
+        self._checkpoints.set_unsound_aside(state)
         self._checkpoints.drop_after(start)
-        # If `drop_after` removed the best state, none is left, as only one is kept: the next
+        # If the best state was set aside or dropped, none is left, as only one is kept: the next
         # validation with a finite loss is then saved as the best.
         has_best = from_main(lambda: files.has_steps(workdir / files.BEST), "the best state")
         self._lowest = min(self._losses, default=math.inf) if has_best else math.inf
@@ -91,13 +96,16 @@ def _losses(path: pathlib.Path, start: int) -> list[float | None]:
     ]
 
 
-def restore_best(workdir: pathlib.Path, expected: Any, step: int | None = None) -> Any:
+def restore_best(
+    workdir: pathlib.Path, expected: Any, step: int | None = None, run_id: str | None = None
+) -> Any:
     """The best state of a run, None if there is none yet or it is of another step.
 
     Args:
       workdir: the run's folder.
       expected: shapes, dtypes and shardings, see `Checkpoints.restore`.
       step: the step that it must be of; None for any.
+      run_id: see `Checkpoints`.
     """
     folder = workdir / files.BEST
 
@@ -106,7 +114,7 @@ def restore_best(workdir: pathlib.Path, expected: Any, step: int | None = None) 
 
     if not from_main(is_there, "the best state"):
         return None
-    checkpoints = Checkpoints(folder, read_only=True)
+    checkpoints = Checkpoints(folder, read_only=True, run_id=run_id)
     try:
         return checkpoints.restore(expected, step)
     finally:

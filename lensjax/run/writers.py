@@ -9,6 +9,8 @@ import json
 import math
 import os
 import pathlib
+import socket
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -16,8 +18,13 @@ import numpy as np
 from absl import logging
 from absl.logging import converter
 
-from lensjax.errors import FileError
+from lensjax.errors import FileError, UnusableError, WorkdirError
 from lensjax.files.atomic import write_text
+from lensjax.files.json_file import parse
+from lensjax.run.checkpoint_folder import reason_of
+from lensjax.run.stored import metrics_line
+
+_LONGEST_LINE = 2**20  # of `metrics.jsonl`, in bytes
 
 
 @contextlib.contextmanager
@@ -32,31 +39,80 @@ def only_warnings() -> Iterator[None]:
         logger.setLevel(before)
 
 
+def _tensorflow() -> Any:
+    """TensorFlow, or None if it is not installed."""
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # both silence TensorFlow's first lines
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        import tensorflow
+    except ImportError:
+        return None
+    return tensorflow
+
+
+_EVENTS = "events.out.tfevents."
+
+
+def _begin_session(folder: pathlib.Path, step: int) -> None:
+    """Has TensorBoard drop what a killed run wrote at a step and later.
+
+    An event file of its own says so. TensorBoard reads event files in the order of their names,
+    which begin with the second; TensorFlow's next file comes after this one.
+    """
+    names = [name for name in os.listdir(folder) if name.startswith(_EVENTS)]
+    tf = _tensorflow() if names else None
+    if tf is None:
+        return
+    if any(name.startswith(f"{_EVENTS}{int(time.time()):010d}.") for name in names):
+        time.sleep(1.0)  # for the order of the names
+    now = time.time()
+    name = f"{_EVENTS}{int(now):010d}.{socket.gethostname()}.{os.getpid()}.-start"
+    start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+    with tf.io.TFRecordWriter(os.fspath(folder / name)) as file:
+        session = {"step": step, "session_log": start}
+        # Twice: TensorBoard takes the first one of a folder for the beginning, and drops nothing.
+        for content in ({"file_version": "brain.Event:2"}, session, session):
+            event = tf.compat.v1.Event(wall_time=now, **content)
+            file.write(event.SerializeToString())
+
+
 def _open_tensorboard(folder: pathlib.Path) -> Any:
     """A CLU writer, or None if TensorFlow is not installed."""
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # both silence TensorFlow's first lines
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    try:
-        import tensorflow as tf
-        from clu import metric_writers
-    except ImportError:
+    tf = _tensorflow()
+    if tf is None:
         logging.info(
             "TensorFlow is not installed: metrics go only to metrics.jsonl and the log "
             "(pip install 'lensjax[tensorboard]' adds TensorBoard)"
         )
         return None
+    from clu import metric_writers
+
     tf.config.set_visible_devices([], "GPU")
     return metric_writers.AsyncWriter(metric_writers.SummaryWriter(os.fspath(folder)))
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, without a last line that a kill cut short."""
-    lines = []
-    for line in path.read_text(errors="replace").splitlines():
-        with contextlib.suppress(ValueError):
-            values = json.loads(line)
-            if isinstance(values, dict) and type(values.get("step")) is int:
-                lines.append(values)
+    """The lines of a `metrics.jsonl`, without a last line that a kill cut short.
+
+    Any other line that is damaged is left out with a warning.
+
+    Raises:
+      WorkdirError: if it is no file.
+    """
+    lines, damaged = [], []
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise WorkdirError(f"{path} is not a file; move it away")
+    with path.open("rb") as stream:
+        for number, line in enumerate(iter(lambda: stream.readline(_LONGEST_LINE), b""), 1):
+            try:
+                lines.append(metrics_line(parse(line)))
+            except UnusableError as error:
+                if line.endswith(b"\n"):
+                    damaged.append(f"line {number} {error}")
+    if damaged:
+        logging.warning(
+            "%s: %d lines are left out because they are damaged; %s", path, len(damaged), damaged[0]
+        )
     return lines
 
 
@@ -103,6 +159,10 @@ class Writers(Protocol):
         """Shows a picture, uint8 `[H, W, 3]`."""
         ...
 
+    def flush(self) -> None:
+        """Brings everything so far to the disk."""
+        ...
+
     def close(self) -> None:
         """Waits until everything is written."""
         ...
@@ -115,6 +175,9 @@ class NoWriters:
         """Does nothing."""
 
     def image(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Does nothing."""
+
+    def flush(self) -> None:
         """Does nothing."""
 
     def close(self) -> None:
@@ -134,15 +197,27 @@ class MetricWriters:
         self, metrics_file: pathlib.Path, resumed_at: int, *, tensorboard: bool = True
     ) -> None:
         _keep_up_to(metrics_file, resumed_at)
-        self._file = metrics_file.open("a")
-        self._unopened = metrics_file.parent if tensorboard else None
+        self._file = metrics_file.open("a", encoding="utf-8")
+        self._folder, self._first_step = metrics_file.parent, resumed_at + 1
+        self._is_unopened = tensorboard
         self._tensorboard: Any = None
 
     def _opened(self) -> Any:
         """The writer for TensorBoard; TensorFlow is imported for the first line."""
-        if self._unopened is not None:
-            self._tensorboard, self._unopened = _open_tensorboard(self._unopened), None
+        if self._is_unopened:
+            self._is_unopened = False
+            _begin_session(self._folder, self._first_step)
+            self._tensorboard = _open_tensorboard(self._folder)
         return self._tensorboard
+
+    @contextlib.contextmanager
+    def _tensorboard_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # CLU and TensorFlow have their own for each kind
+            raise FileError(
+                f"the TensorBoard files in {self._folder} cannot be written: {reason_of(error)}"
+            ) from error
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes one line for a step."""
@@ -153,19 +228,31 @@ class MetricWriters:
             self._file.flush()
         except OSError as error:
             raise FileError(f"{self._file.name} cannot be written: {error.strerror}") from error
-        tensorboard = self._opened()
-        if tensorboard:
-            tensorboard.write_scalars(step, dict(values))
+        with self._tensorboard_errors():
+            tensorboard = self._opened()
+            if tensorboard:
+                tensorboard.write_scalars(step, dict(values))
 
     def image(self, step: int, name: str, picture: np.ndarray) -> None:
         """Shows a picture, uint8 `[H, W, 3]`, in TensorBoard."""
-        tensorboard = self._opened()
-        if tensorboard:
-            tensorboard.write_images(step, {name: picture[None]})
+        with self._tensorboard_errors():
+            tensorboard = self._opened()
+            if tensorboard:
+                tensorboard.write_images(step, {name: picture[None]})
+
+    def flush(self) -> None:
+        """Brings the numbers up to a checkpoint to the disk: a resumed run does not repeat them."""
+        if self._tensorboard:
+            with self._tensorboard_errors():
+                self._tensorboard.flush()
 
     def close(self) -> None:
-        """Waits until everything is written."""
+        """Waits until everything is written; an error is logged, as another may be on its way."""
         with contextlib.suppress(OSError):  # a full disk was reported when the line was written
             self._file.close()
         if self._tensorboard:
-            self._tensorboard.close()
+            try:
+                with self._tensorboard_errors():
+                    self._tensorboard.close()
+            except FileError as error:
+                logging.warning("%s", error)

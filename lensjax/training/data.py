@@ -78,12 +78,31 @@ def flux_ranges(split: Split, image_shape: tuple[int, int, int], config: Config)
     return [fit_flux_range(kind) for kind in kinds]
 
 
+def check_dataset(workdir: pathlib.Path, split: Split) -> None:
+    """Checks that a run that goes on has the data that it began with; a missing file says nothing.
+
+    Raises:
+      ConfigError: for other data.
+    """
+    if not (workdir / files.DATASET_FILE).exists():
+        return
+    begun_with = files.read_dataset(workdir)["fingerprint"]
+    if not is_same_content(begun_with, split.info.fingerprint):
+        raise ConfigError(
+            "data.name",
+            f"{split.info.name} with fingerprint {split.info.fingerprint}",
+            f"the run in this workdir began with fingerprint {begun_with}; choose another workdir",
+        )
+
+
 def claim_dataset(
     workdir: pathlib.Path,
     split: Split,
     image_shape: tuple[int, int, int],
     make_scaling: Callable[[Split], Scaling],
     config: Config | None = None,
+    *,
+    begins: bool = False,
 ) -> Scaling:
     """Writes `dataset.json`, or checks that a resumed run has the data that it began with.
 
@@ -93,6 +112,7 @@ def claim_dataset(
       image_shape: `(H, W, C)` of the network's input.
       make_scaling: makes the scaling of a run that begins.
       config: says which noise the network sees; None for none.
+      begins: whether the run begins, so that a file of an earlier run is replaced.
 
     Returns:
       The scaling of the run.
@@ -101,16 +121,9 @@ def claim_dataset(
       ConfigError: for other data than the run began with.
     """
     path = workdir / files.DATASET_FILE
-    if path.exists():
-        begun_with = files.read_dataset(workdir)
-        if not is_same_content(begun_with["fingerprint"], split.info.fingerprint):
-            raise ConfigError(
-                "data.name",
-                f"{split.info.name} with fingerprint {split.info.fingerprint}",
-                f"the run in this workdir began with fingerprint {begun_with['fingerprint']}; "
-                "choose another workdir",
-            )
-        return Scaling(**begun_with["scaling"])
+    if path.exists() and not begins:
+        check_dataset(workdir, split)
+        return Scaling(**files.read_dataset(workdir)["scaling"])
     scaling = make_scaling(split)
     ranges = flux_ranges(split, image_shape, config or Config())
     write_json(path, {**_describe(split, scaling, image_shape), "flux_ranges": ranges})

@@ -15,8 +15,10 @@ from jax.sharding import Mesh
 from lensjax.config import Config, TrainConfig
 from lensjax.data.dataset import Split
 from lensjax.errors import TrainingError
+from lensjax.run.learning import branch_step
 from lensjax.run.state import NO_BAD_STEP, TrainState, sampling_params
 from lensjax.run.writers import only_warnings
+from lensjax.signals import begin_work
 from lensjax.training.prepare import Begun, Ready, begin, get_ready
 from lensjax.training.stopping import StopRequest, stop_on_signal
 
@@ -66,7 +68,10 @@ def train(
         ready = get_ready(run, cleanup, quiet=quiet)
         if not quiet:
             cleanup.enter_context(stop_on_signal(stop))
-        return _loop(run, ready, stop)
+        state = _loop(run, ready, stop)
+        if not quiet:
+            begin_work("finishing the training", "its last state is saved")
+        return state
 
 
 class _Due(NamedTuple):
@@ -79,12 +84,15 @@ class _Due(NamedTuple):
     last: bool
 
 
-def _due(settings: TrainConfig, step: int, *, stopped: bool, selects: bool) -> _Due:
+def _due(
+    settings: TrainConfig, step: int, branch: int | None, *, stopped: bool, selects: bool
+) -> _Due:
     """Decides what is due after a step.
 
     Args:
       settings: the section `train`.
       step: steps that were made.
+      branch: see `learning.branch_step`.
       stopped: whether a signal asks for the end.
       selects: whether the best state is kept, which needs every validation: the best state must
         not depend on the time of a signal.
@@ -97,7 +105,7 @@ def _due(settings: TrainConfig, step: int, *, stopped: bool, selects: bool) -> _
         line=step % settings.log_every == 0 or validation or samples or last,
         validation=validation,
         samples=samples,
-        checkpoint=step % settings.checkpoint_every == 0 or last,
+        checkpoint=step % settings.checkpoint_every == 0 or step == branch or last,
         last=last,
     )
 
@@ -115,14 +123,19 @@ def _check_finite(state: TrainState) -> None:
 def _loop(run: Begun, ready: Ready, stop: StopRequest) -> TrainState:
     settings, ema, state = run.config.train, run.config.sample.ema, run.state
     selection, monitor, progress = run.selection, ready.monitor, ready.monitor.progress
-    steps = settings.steps_per_dispatch
-    for step in range(run.start + steps, settings.num_steps + 1, steps):
+    steps, start = settings.steps_per_dispatch, run.start
+    branch = branch_step(run.config)
+    for step in range(start + steps, settings.num_steps + 1, steps):
         state, scalars = ready.step_fn(state, *ready.feed.arguments(step - steps))
         progress.add(scalars)
         # Asked once a dispatch: a signal that comes during a save or a picture stops the next
         # dispatch, since the log must not call this step saved if it is not.
-        signal_name = stop.reached(step // steps)
-        due = _due(settings, step, stopped=signal_name is not None, selects=selection is not None)
+        signal_name = stop.reached((step - start) // steps)
+        stopped, selects = signal_name is not None, selection is not None
+        due = _due(settings, step, branch, stopped=stopped, selects=selects)
+        if due.line:
+            run.check_there()
+            run.checkpoints.check()
         if due.checkpoint or due.samples:
             jax.block_until_ready(state.step)  # the clock includes steps that still run
         scores = monitor.draw_samples(step, sampling_params(state, ema)) if due.samples else None
@@ -143,6 +156,7 @@ def _loop(run: Begun, ready: Ready, stop: StopRequest) -> TrainState:
         if due.checkpoint or stops_early:
             progress.pause()
             _check_finite(state)
+            monitor.flush()
             run.checkpoints.save(step, state)
             progress.go_on()
         if due.last or stops_early:

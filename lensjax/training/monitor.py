@@ -194,6 +194,10 @@ class Monitor:
         self.progress.go_on()
         return scores
 
+    def flush(self) -> None:
+        """Brings the records up to a checkpoint to the disk."""
+        self._writers.flush()
+
     def close(self) -> None:
         """Ends the bar, and waits until everything is written."""
         self.progress.close()

@@ -16,19 +16,28 @@ from lensjax.data.augmentation import cut_out_shape, make_augment_fn
 from lensjax.data.dataset import DatasetInfo, Split
 from lensjax.data.feed import Feed, StepFn, check_batch_size, open_feed
 from lensjax.data.pipeline import make_batch_fn
+from lensjax.data.scaling import Scaling
 from lensjax.data.subset import without_disc
 from lensjax.devices import hosts
-from lensjax.devices.mesh import state_shardings
 from lensjax.devices.spread import Spread
 from lensjax.errors import ConfigError
 from lensjax.files.atomic import write_text
 from lensjax.run import workdir as files
 from lensjax.run.checkpoint import Checkpoints
-from lensjax.run.learning import build_spread, build_train_step, make_init_state, with_shardings
+from lensjax.run.learning import (
+    branch_step,
+    build_spread,
+    build_train_step,
+    check_memory,
+    make_init_state,
+    with_shardings,
+)
 from lensjax.run.selection import Selection
 from lensjax.run.state import TrainState
+from lensjax.signals import begin_work
+from lensjax.training import extension
 from lensjax.training.class_watch import observe_fn
-from lensjax.training.data import TrainingData, claim_dataset
+from lensjax.training.data import TrainingData, check_dataset, claim_dataset
 from lensjax.training.monitor import Monitor
 from lensjax.training.tasks import Task, task_of
 
@@ -48,6 +57,7 @@ class Begun(NamedTuple):
       checkpoints: the newest states.
       selection: the best state; None if the newest is wanted.
       state: a new one, or that of the newest sound checkpoint.
+      check_there: raises `WorkdirError` if the workdir was deleted or moved.
     """
 
     config: Config
@@ -59,6 +69,7 @@ class Begun(NamedTuple):
     checkpoints: Checkpoints
     selection: Selection | None
     state: TrainState
+    check_there: Callable[[], None]
 
     @property
     def start(self) -> int:
@@ -110,26 +121,51 @@ def begin(
     spread, task = build_spread(config, mesh), task_of(config)
     split = without_disc(split, config.data.exclude_source_disc)
     image_shape, augment_fn = _check_images(config, task, split.info, len(split))
+    init = make_init_state(config, image_shape)
+    expected = with_shardings(jax.eval_shape(init), spread.mesh)
+    check_memory(config, expected, spread.mesh)
     check = functools.partial(task.check_start, image_shape, split.info.band_names)
-    cleanup.enter_context(_claimed(workdir, config, check))
+    check_there = cleanup.enter_context(_locked(workdir, check))
     train, validation = task.divide(split, test)
-    scaling = hosts.main_first(
-        lambda: claim_dataset(workdir, train, image_shape, task.first_scaling, config)
-    )
-    data = TrainingData(train, validation, image_shape, scaling)
+    begins, run_id = hosts.from_main(lambda: _check_run(workdir, config, train), "the run's id")
     checkpoints = Checkpoints(
         workdir / files.CHECKPOINTS,
         keep_last=config.train.keep_last,
         keep_every=config.train.keep_every,
+        keep_step=branch_step(config),
+        run_id=run_id,
     )
     cleanup.callback(checkpoints.close)
-    state = first_state(config, task, image_shape, spread.mesh, checkpoints)
+    earlier = extension.earlier_config(config, workdir)
+    branched = extension.branched_state(config, earlier, workdir, checkpoints, expected)
+    state = branched or first_state(task, init, expected, checkpoints)
+
+    def claim() -> Scaling:
+        new = begins and hosts.is_main()  # the others read what process 0 has written
+        first = task.first_scaling
+        scaling = claim_dataset(workdir, train, image_shape, first, config, begins=new)
+        if hosts.is_main():
+            files.claim(workdir, config, run_id)
+        return scaling
+
+    data = TrainingData(train, validation, image_shape, hosts.main_first(claim))
     start = int(state.step)
     logging.info("resumed at step %d" if start else "starting at step %d", start)
-    selection = task.selection(workdir, start)
+    extension.log_rates(config, earlier, start)
+    selection = task.selection(workdir, state, run_id)
     if selection:
         cleanup.callback(selection.close)
-    return Begun(config, workdir, task, spread, data, augment_fn, checkpoints, selection, state)
+    run = config, workdir, task, spread, data, augment_fn, checkpoints, selection, state
+    return Begun(*run, check_there)
+
+
+def _check_run(workdir: pathlib.Path, config: Config, train: Split) -> tuple[bool, str | None]:
+    """Checks a run that goes on against its folder; says whether it begins, and its id."""
+    begins = not files.is_begun(workdir)
+    run_id = files.id_to_run_with(workdir, config)
+    if not begins:
+        check_dataset(workdir, train)
+    return begins, run_id
 
 
 def get_ready(run: Begun, cleanup: contextlib.ExitStack, *, quiet: bool = False) -> Ready:
@@ -154,6 +190,8 @@ def get_ready(run: Begun, cleanup: contextlib.ExitStack, *, quiet: bool = False)
         variance=config.loss.weighting == "inverse_variance",
     )
     cleanup.callback(feed.close)
+    if not quiet:
+        begin_work("compiling the training step")
     step_fn = compile_step(run, feed)
     watch = run.task.watch(run.data, run.spread.mesh)
     monitor = Monitor(config, run.workdir, run.start, watch, quiet=quiet)
@@ -162,25 +200,24 @@ def get_ready(run: Begun, cleanup: contextlib.ExitStack, *, quiet: bool = False)
 
 
 @contextlib.contextmanager
-def _claimed(
-    workdir: pathlib.Path, config: Config, check_start: Callable[[], None]
-) -> Iterator[None]:
-    """Makes a workdir this run's own, and keeps other runs out while it is open.
+def _locked(workdir: pathlib.Path, check_start: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Keeps other runs out of a workdir while it is open; nothing is written there before.
 
     Args:
       workdir: the run's folder.
-      config: its configuration.
       check_start: checks a run that is begun for the first time.
+
+    Yields:
+      A check that the workdir is still there.
     """
     hosts.check_shared(workdir)
     if not hosts.is_main():
-        yield
+        yield lambda: None
         return
     if not files.is_begun(workdir):
         check_start()
-    files.claim(workdir, config)
-    with files.training_lock(workdir):
-        yield
+    with files.training_lock(workdir) as check_there:
+        yield check_there
 
 
 def _check_images(
@@ -214,18 +251,13 @@ def _check_images(
 
 
 def first_state(
-    config: Config,
-    task: Task,
-    image_shape: tuple[int, int, int],
-    mesh: Mesh,
-    checkpoints: Checkpoints,
+    task: Task, init: Callable[[], TrainState], expected: TrainState, checkpoints: Checkpoints
 ) -> TrainState:
     """Restores the newest sound checkpoint, or makes a new state."""
-    init = make_init_state(config, image_shape)
-    expected = with_shardings(jax.eval_shape(init), mesh)
     state = checkpoints.restore(expected)
     if state is None:
-        state = task.first_state(jax.jit(init, out_shardings=state_shardings(mesh, expected))())
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, expected)
+        state = task.first_state(jax.jit(init, out_shardings=shardings)())
     return state
 
 

@@ -1,19 +1,21 @@
 """Signals that end training: a single process stops by itself, several agree on a step."""
 
 import contextlib
+import ctypes
 import os
 import signal
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 
-# Exit status that asks a batch system to run the same command again (EX_TEMPFAIL of sysexits.h).
-RUN_AGAIN = 75
+from lensjax.signals import ENDING
+
+_SIGACTION_BYTES = 256  # more than the structure has on any Linux
+_of_jax: bytes | None = None
 
 
 class StopRequest:
-    """Set by the handler of SIGTERM and SIGINT; the loop checks it after each dispatch."""
+    """Set by the handler of `signals.ENDING`; the loop checks it after each dispatch."""
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
@@ -30,8 +32,8 @@ class StopRequest:
         each dispatch.
 
         Args:
-          count: how often steps were dispatched, from the run's beginning; JAX lets the hosts agree
-            on the next number.
+          count: how often steps were dispatched since this process began to train. JAX lets the
+            hosts agree on the next number, which is 1 after a signal before the first dispatch.
         """
         if jax.process_count() > 1 and self.signal_name is None:
             from jax.experimental import multihost_utils
@@ -43,17 +45,50 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signal(request: StopRequest) -> Iterator[StopRequest]:
-    """Has SIGTERM and SIGINT set a request while it is open."""
-    handlers: dict[signal.Signals, Callable[[int, Any], None]]
-    handlers = {signal.SIGTERM: request, signal.SIGINT: request}
-    if jax.process_count() > 1:  # JAX has a handler of SIGTERM and tells the other hosts
-        handlers = {signal.SIGINT: _forward}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    """Has `signals.ENDING` set a request while it is open; those that are ignored stay ignored."""
+    handlers: dict[signal.Signals, Callable[[int, object], None]]
+    handlers = dict.fromkeys(ENDING, request)
+    several_hosts = jax.process_count() > 1
+    if several_hosts:  # JAX's handler of SIGTERM tells the other hosts
+        handlers = dict.fromkeys(set(ENDING) - {signal.SIGTERM}, _forward)
+        system_handler = _exchange(_of_jax)
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in handlers.items()
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield request
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)
+        if several_hosts:
+            _exchange(system_handler)
+
+
+@contextlib.contextmanager
+def jax_handler_set_aside() -> Iterator[None]:
+    """Keeps the handler of SIGTERM that JAX installs while this is open for `stop_on_signal` alone.
+
+    JAX only notes the signal, so before the first step nobody would act on it.
+    """
+    global _of_jax
+    before = _exchange(None)
+    try:
+        yield
+    finally:
+        _of_jax = _exchange(before)
+
+
+def _exchange(handler: bytes | None) -> bytes:
+    """Gives SIGTERM a handler, which may be C code that Python knows nothing of; None changes none.
+
+    Returns:
+      The former handler.
+    """
+    former = ctypes.create_string_buffer(_SIGACTION_BYTES)
+    ctypes.CDLL(None).sigaction(int(signal.SIGTERM), handler, former)
+    return former.raw
 
 
 def _forward(number: int, frame: object) -> None:

@@ -70,9 +70,11 @@ class Task:
         """Makes the object that validates and draws; on several hosts all call it."""
         raise NotImplementedError
 
-    def selection(self, workdir: pathlib.Path, start: int) -> Selection | None:
+    def selection(
+        self, workdir: pathlib.Path, state: TrainState, run_id: str | None
+    ) -> Selection | None:
         """Opens the selection of the best state; None if the newest state is wanted."""
-        del workdir, start
+        del workdir, state, run_id
         return None
 
 
@@ -128,9 +130,9 @@ class Classify(Task):
         """Validates loss, accuracy and calibration."""
         return ClassifierWatch(self.config, data, mesh)
 
-    def selection(self, workdir: pathlib.Path, start: int) -> Selection:
+    def selection(self, workdir: pathlib.Path, state: TrainState, run_id: str | None) -> Selection:
         """Opens the selection of the state with the lowest validation loss."""
-        return Selection(workdir, start, self.config.classify.patience)
+        return Selection(workdir, state, self.config.classify.patience, run_id)
 
 
 class ClassifyWithEncoder(Classify):

@@ -51,39 +51,45 @@ def _by_name(groups: dict[Any, str]) -> dict[str, Any]:
     return {name: limit for limit, names in groups.items() for name in names.split()}
 
 
-# The least integer of a field, and the largest where there is one.
+# The least integer of a field, and the largest.
 INTEGERS = _by_name(
     {
-        (0, None): """
-            data.shift_pixels optim.warmup_steps classify.patience evaluate.while_training
-            parallel.process_id""",
-        (0, 2**31 - 1): "seed sample.seed evaluate.seed data.mask_bits",
-        (1, None): """
-            model.depth model.mlp_ratio model.blocks model.condition_width
-            model.attention_head_width model.num_features model.cells model.decoder_depth
+        (0, 2**31 - 1): """
+            seed sample.seed evaluate.seed data.mask_bits data.shift_pixels optim.warmup_steps
+            classify.patience parallel.process_id""",
+        (0, 10_000): "evaluate.while_training",
+        (1, 2**31 - 1): """
             train.steps_per_dispatch train.log_every train.evaluate_every train.evaluate_images
             train.sample_every train.checkpoint_every train.keep_last train.keep_every
-            sample.steps sample.guide_step sample.num_images sample.batch_size sample.grid_columns
-            classify.start_step classify.batch_size parallel.num_devices parallel.num_processes""",
+            train.num_steps sample.guide_step sample.num_images classify.start_step
+            parallel.num_devices parallel.num_processes""",
+        (1, 2**20): "sample.batch_size classify.batch_size",
+        (1, 2**16): "model.condition_width model.attention_head_width model.num_features",
+        (1, 256): "model.depth model.blocks model.decoder_depth",
+        (1, 64): "model.mlp_ratio model.patch_size model.decoder_heads",
+        (1, 1_000): "sample.grid_columns",
+        (1, 1_024): "model.cells",
+        (1, 1_000_000): "sample.steps",
         (1, 8): "model.num_heads train.accumulate_steps",
-        (1, 64): "model.patch_size model.decoder_heads",
         (1, 3000): "train.batch_size",
-        (1, 2**31 - 1): "train.num_steps",
-        (2, None): "evaluate.num_images evaluate.train_images",
+        (2, 2**31 - 1): "evaluate.num_images evaluate.train_images",
         (3, 3): "model.num_classes",
     }
 )
 # Bounds of a number, and whether each belongs to what is allowed.
 NUMBERS = _by_name(
     {
-        (0, math.inf, "()"): """
-            data.model_std loss.min_sigma loss.min_snr_gamma loss.time_std optim.learning_rate
+        (1e-30, 1e30, "[]"): """
+            data.model_std loss.min_sigma loss.min_snr_gamma optim.learning_rate
             optim.clip_norm optim.eps optim.ema_half_life_images path.beta_max path.sigma_max
-            sample.shift sample.churn sample.churn_noise parallel.start_timeout_s
-            parallel.heartbeat_timeout_s data.file_memory_gib data.file_seconds""",
-        (0, math.inf, "[)"): "optim.weight_decay",
+            sample.shift sample.churn sample.churn_noise""",
+        (1e-30, 1e6, "[]"): """
+            parallel.start_timeout_s parallel.heartbeat_timeout_s data.file_memory_gib
+            data.file_seconds""",
+        (1e-30, 100, "[]"): "loss.time_std",
+        (0, 1e30, "[]"): "optim.weight_decay",
         (0, 1000, "[]"): "sample.guidance",
-        (-math.inf, math.inf, "()"): "loss.time_mean",
+        (-100, 100, "[]"): "loss.time_mean",
         (0, 1, "[]"): """
             loss.label_drop optim.learning_rate_floor optim.ema_warmup_share sample.eta
             sample.guidance_rescale classify.noise_share""",
@@ -103,6 +109,7 @@ WORDS = _by_name(
         None: """
             data.layout data.nan_policy data.on_bad_file data.placement data.scaling model.name
             model.prediction model.attention model.preconditioning model.stem path.name path.betas
+            optim.schedule
             loss.space loss.weight loss.weighting loss.time_distribution sample.sampler
             sample.time_grid data.folders data.bands
             classify.layout classify.image_scale evaluate.image_scale export.source export.format
@@ -136,16 +143,17 @@ OTHERS: dict[str, tuple[tuple, tuple]] = {
     "model.num_classes": ((2,), ()),
     "model.dtype": (("float16", "float64"), ("float32", "bfloat16")),
     "model.patch_size": ((65,), (3, 64)),
-    "model.width": ((0, -8, 10, 6), (8, 12)),
+    "model.width": ((0, -8, 10, 6, 2**16 + 4, 10**12), (8, 12, 2**16)),
     "model.num_heads": ((3, 16), ()),
-    "model.widths": (((), (0,), (8, -1)), ((1,), (8, 8, 8))),
-    "model.attention_resolutions": (((0,), (-8,), (7,), (16,), (8, 4)), ((), (8,))),
-    "model.decoder_width": ((0, -8), (4, 12)),
+    "model.widths": (((), (0,), (8, -1), (2**16 + 1,), (8,) * 17), ((1,), (8, 8, 8))),
+    "model.attention_resolutions": (((0,), (-8,), (7,), (16,), (8, 4), (2**60,)), ((), (8,))),
+    "model.decoder_width": ((0, -8, 2**16 + 4), (4, 12)),
     "model.decoder_heads": ((3,), ()),
     "path.table_steps": ((-1, 1, 20, 100_001), (0, 50, 100_000)),
     "path.beta_max": ((), (0.2, 1e3)),
     "path.sigma_max": ((), (0.003, 1e4)),
     "loss.time_mean": ((-math.inf,), (-5.0, 5.0)),
+    "optim.cooldown_share": ((0.0, -0.1, 1.1, math.nan), (1e-9, 1.0)),
     "optim.ema_more_half_lives_images": (
         ((0.0,), (9.0, -1.0), (math.inf,), (math.nan,), (500.0, 9.0, 500.0), (9.0, 32.0)),
         ((), (500.0,), (1e-30, 1e30, 31.9)),
@@ -167,8 +175,8 @@ OTHERS: dict[str, tuple[tuple, tuple]] = {
     ),
     "classify.planes": ((("",),), ((), ("SCI",))),
     "evaluate.planes": ((("",),), ((), ("SCI",))),
-    "classify.image_factor": ((0.0, math.inf, math.nan), (-1.0, 1e-9, 1e9)),
-    "evaluate.image_factor": ((0.0, math.inf, math.nan), (None, -1.0, 1e-9, 1e9)),
+    "classify.image_factor": ((0.0, 1e-31, -1e31, math.inf, math.nan), (-1.0, 1e-9, 1e9)),
+    "evaluate.image_factor": ((0.0, 1e31, math.inf, math.nan), (None, -1.0, 1e-9, 1e9)),
     "evaluate.measures": (
         ("", "fid", "shapes,fid", "shapes,shapes", "all,shapes"),
         ("all", "none", "shapes", "shapes, c2st"),
@@ -212,6 +220,7 @@ VP = {"path.name": "vp"}
 EDM = {"model.preconditioning": "input", "model.prediction": "x0"}
 # What a field, or one of its words, has to stand beside.
 NEEDED: dict[str, dict[str, Any]] = {
+    "optim.cooldown_share": {"optim.schedule": "cooldown"},
     "data.mask_bits": {"data.mask_planes": ("DQ",)},
     "data.bands channels": {"data.planes": ("VIS", "NIR_Y")},
     "loss.weighting inverse_variance": FOLDER | {"data.variance_planes": ("auto",)},
@@ -331,11 +340,11 @@ def test_a_value_beyond_the_limits_is_refused_by_its_full_path(whole, number, wo
     bad: list[tuple[str, Any]] = []
     for path, (least, most) in INTEGERS.items():
         bad += [(path, least - 1), (path, least - whole)]
-        bad += [] if most is None else [(path, most + 1), (path, most + whole)]
+        bad += [(path, most + 1), (path, most + whole)]
     for path, (low, high, ends) in NUMBERS.items():
         lowest = math.nextafter(low, -math.inf) if ends[0] == "[" else low
         highest = math.nextafter(high, math.inf) if ends[1] == "]" else high
-        outside = (lowest, low - number, highest, high + number, math.nan, math.inf)
+        outside = (lowest, low - number, highest, 1.1 * high + number, math.nan, math.inf)
         bad += [(path, one) for one in outside]
     bad += [(path, f"?{word}") for path in WORDS]
     assert not_refused(bad) == []
@@ -355,7 +364,7 @@ def _extreme_values() -> list[tuple[str, Any]]:
     named = {path for path, (_, values) in OTHERS.items() if values}
     for path in INTEGERS.keys() - named:
         least, most = INTEGERS[path]
-        good += [(path, least), (path, least + 1 if most is None else most)]
+        good += [(path, least), (path, most)]
         good += [(path, None)] * _kind(path)[1]
     for path in NUMBERS.keys() - named:
         low, high, ends = NUMBERS[path]

@@ -52,6 +52,7 @@ YOUNGER = {
     "model.remat",
     "train.accumulate_steps",
     "train.steps_per_dispatch",
+    *("optim.schedule", "optim.cooldown_share"),
     *(f"model.{name}" for name in ("num_features", "cells", "dropout", "stem", "mask_share")),
     *(f"model.decoder_{name}" for name in ("width", "depth", "heads")),
     "model.normalise_patches",

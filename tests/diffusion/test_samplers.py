@@ -21,6 +21,7 @@ from lensjax.diffusion.samplers import (
 )
 from lensjax.diffusion.schedules import TablePath
 from lensjax.diffusion.time_grids import check_times, time_grid
+from lensjax.errors import RequestError
 from lensjax.interfaces import Estimate
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -374,5 +375,5 @@ def test_samplers_that_draw_noise_need_keys(sampler):
     path = PATHS["flow"]
     settings = SamplerSettings(sampler, eta=1.0)
     problem = Problem(path, gaussian_denoiser(GAUSSIAN, path), settings, 2)
-    with pytest.raises(TypeError, match=f"the sampler {sampler} draws noise and needs keys"):
+    with pytest.raises(RequestError, match=f"the sampler {sampler} draws noise and needs keys"):
         sample(problem, jnp.asarray(normal(2, 16)), jnp.asarray(time_grid(path, 2)))

@@ -87,13 +87,13 @@ CASES: dict[str, tuple[str, Callable[[pathlib.Path], object], tuple[str, ...], s
         "generator",
         _json("dataset.json", {}),
         (),
-        "dataset.json: name is None; allowed: text",
+        "dataset.json: image_shape is missing; allowed: [H, W, C], integers from 1",
     ),
     "shape of text": (
         "generator",
         _changed("dataset.json", image_shape=["a", 64, 1]),
         ("--mode=sample",),
-        "allowed: three positive integers",
+        "image_shape is ['a', 64, 1]; allowed: [H, W, C], integers from 1",
     ),
     "scaling not finite": (
         "generator",
@@ -123,13 +123,13 @@ CASES: dict[str, tuple[str, Callable[[pathlib.Path], object], tuple[str, ...], s
         "generator",
         _json("provenance.json", {"starts": 3}),
         (),
-        "holds no list of starts",
+        "provenance.json: starts is 3; allowed: a list",
     ),
     "config of a section": (
         "generator",
         _json("config.json", {"config": {"data": 3}}),
         ("--mode=sample",),
-        "holds no configuration",
+        "config.json: config.data is 3; allowed: an object with fields",
     ),
     "checkpoints a file": (
         "generator",
@@ -153,7 +153,7 @@ CASES: dict[str, tuple[str, Callable[[pathlib.Path], object], tuple[str, ...], s
         "generator",
         _folder_in_place_of("metrics.jsonl"),
         (),
-        "metrics.jsonl: Is a directory",
+        "metrics.jsonl is not a file; move it away",
     ),
     "generated a file": (
         "generator",
@@ -342,7 +342,10 @@ def test_an_interrupt_before_the_loop_is_no_traceback(tmp_path):
         process.wait()
     log = (tmp_path / "log").read_text()
     assert "Traceback" not in log
-    assert log.endswith("lensjax: interrupted\n")
+    line = (
+        "lensjax: SIGINT while starting: nothing was written; to go on, run the same command again"
+    )
+    assert log == f"started\n{line}\n"
 
 
 def test_a_reader_that_has_gone_costs_no_traceback(tmp_path):

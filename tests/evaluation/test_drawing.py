@@ -55,7 +55,7 @@ def test_what_is_there_is_not_drawn_again(generator, tmp_path, drawn):
 @pytest.mark.parametrize("damage", ["missing", "cut", "empty", "other"])
 def test_a_chunk_that_is_missing_or_damaged_is_drawn_again(generator, tmp_path, drawn, damage):
     first = drawing.draw_or_read(generator, CONFIG.sample, NUM, tmp_path)
-    (path,) = tmp_path.glob("*/000001.npy")
+    (path,) = tmp_path.glob("*/000001_*.npy")
     content = path.read_bytes()
     if damage == "missing":
         path.unlink()
@@ -68,6 +68,27 @@ def test_a_chunk_that_is_missing_or_damaged_is_drawn_again(generator, tmp_path, 
     np.testing.assert_array_equal(again, first)
     assert drawn == [1]
     assert path.read_bytes() == content
+
+
+def test_stray_files_and_folders_are_neither_read_nor_removed(generator, tmp_path, drawn):
+    first = drawing.draw_or_read(generator, CONFIG.sample, NUM, tmp_path)
+    (own,) = tmp_path.iterdir()
+    ones = np.ones((6, *first.shape[1:]), np.float32)
+    strays = [own / "000001.npy", own / "000001_0000abcd.npy", tmp_path / "images.npy"]
+    for path in strays:
+        np.save(path, ones)
+    folders = [own / "000000_00000000.npy", tmp_path / "0123456789abcdef", tmp_path / "notes"]
+    for path in folders:
+        path.mkdir()
+        (path / "mine.txt").write_text("keep")
+    drawn.clear()
+    again = drawing.draw_or_read(generator, CONFIG.sample, NUM, tmp_path)
+    np.testing.assert_array_equal(again, first)
+    assert drawn == []
+    drawing.draw_or_read(generator, dataclasses.replace(CONFIG.sample, seed=5), 6, tmp_path)
+    assert [path.name for path in own.iterdir()] == ["000000_00000000.npy"]
+    assert (tmp_path / "images.npy").exists()
+    assert all((path / "mine.txt").exists() for path in folders)
 
 
 @pytest.mark.parametrize("change", [{"steps": 3}, {"guidance": 1.5}, {"seed": 1}])

@@ -81,7 +81,10 @@ def test_features_of_other_settings_have_another_key(change):
     def key(**settings):
         values = {"seed": 0, "image_scale": "flux"} | settings
         info = SimpleNamespace(name="a", fingerprint="b", image_shape=(8, 8, 1))
-        setting: Any = SimpleNamespace(info=info, per_class=4, settings=SimpleNamespace(**values))
+        real = SimpleNamespace(per_class=4)
+        setting: Any = SimpleNamespace(
+            info=info, per_class=4, real_images=real, settings=SimpleNamespace(**values)
+        )
         extractor: Any = SimpleNamespace(hash="c")
         return feature_measures._key("floors", extractor, "level", setting)
 

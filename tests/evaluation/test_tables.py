@@ -73,6 +73,7 @@ SCORES = {
         "ratio_p90": 0.0391,
         "ks_x": 0.161,
         "ks_y": 0.09,
+        "ks_limit": 0.214,
         "faint_rms_percent": 0.0181,
     },
     "cdm": {"num_images": 64, "ratio_p50": 0.0681, "ratio_p90": 0.075},
@@ -84,8 +85,9 @@ RESULTS: dict[str, Any] = {
     "copies": {"status": "not measured", "reason": "not asked for"},
 }
 CHECKS = [
-    Check("first", 0.0311, 0.0076, "missed", "words"),
-    Check("second", 0.5, 0.001, "met", "words", "at least"),
+    Check("first", 0.0311, 0.0076, "missed", "words", p=0.0),
+    Check("second", 0.5, 0.001, "met", "words", "at least", p=0.5),
+    Check("third", math.nan, math.nan, "no power", "words"),
 ]
 
 
@@ -98,9 +100,10 @@ def test_what_is_printed():
     assert ["cdm", "real", "0.068", "0.075"] in rows
     assert ["first", "0.0311", "at", "most", "0.0076", "missed"] in rows
     assert ["second", "0.5", "at", "least", "0.001", "met"] in rows
+    assert ["third", "no", "power"] in rows
     assert "not measured: inception (no weights; get them)" in lines
     assert "not measured: twins, copies (not asked for)" in lines
-    assert "which is 0.17" in "\n".join(lines)
+    assert "0.21 or less" in "\n".join(lines)
     assert lines[-1] == verdict.sentences[-1]
 
 

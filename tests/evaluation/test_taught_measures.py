@@ -13,7 +13,7 @@ from lensjax.config import EvaluateConfig
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.dataset import LensSplit
 from lensjax.evaluation import taught_measures
-from lensjax.evaluation.checks import LEAST_P, check_row
+from lensjax.evaluation.checks import LEVEL, check_row
 from lensjax.evaluation.real import first_places
 from lensjax.evaluation.rows import Row, Setting
 from lensjax.evaluation.taught_measures import (
@@ -35,7 +35,7 @@ class Splits:
     """Stands for the splits of a set on disk."""
 
     def __init__(self, test: LensSplit, train: LensSplit) -> None:
-        self.test, self._train = test, train
+        self.test, self._train, self.per_class = test, train, NUM
 
     def train(self, num):
         places = first_places(self._train, num)
@@ -223,7 +223,12 @@ def test_every_class_must_have_enough_images(tmp_path):
     few = Row(
         "few", TEST.images[: 3 * LEAST_IMAGES - 1], TEST.labels[: 3 * LEAST_IMAGES - 1], setting
     )
-    assert taught(few, real, setting, LESSON) == {}
+    assert taught(few, real, setting, LESSON) == {
+        "as they are": {"num_images": 3 * LEAST_IMAGES - 1}
+    }
+    assert outcomes({"few": taught(few, real, setting, LESSON)}, "few") == {
+        "taught, as they are: accuracy": "no power"
+    }
     unlabelled = Row("some", TEST.images, np.full(len(TEST), 3, np.int32), setting)
     assert taught(unlabelled, real, setting, LESSON) == {}
 
@@ -259,6 +264,6 @@ def test_the_probability_is_that_of_one_more_draw(accuracy):
 
 def test_trainings_that_agree_by_chance_are_not_taken_for_exact():
     alike = known([1.0] * 6, error=0.003)
-    assert probability_of_so_low(0.99, alike, 6) > LEAST_P
-    assert probability_of_so_low(0.97, alike, 6) < LEAST_P
+    assert probability_of_so_low(0.99, alike, 6) > LEVEL
+    assert probability_of_so_low(0.97, alike, 6) < LEVEL
     assert probability_of_so_low(1.0, alike, 6) == 0.5

@@ -88,16 +88,43 @@ def test_floor_is_mean_and_deviation_of_the_distances():
     reference, *sets = (Moments.of(random.normal(size=(100, 3))) for _ in range(7))
     floor = frechet_floor(reference, iter(sets))
     distances = [frechet_distance(reference, one) for one in sets]
-    assert floor == pytest.approx((np.mean(distances), np.std(distances, ddof=1), 6))
+    logs = np.log(distances)
+    numbers = np.mean(distances), np.std(distances, ddof=1), 6, np.mean(logs), np.std(logs, ddof=1)
+    assert floor == pytest.approx(numbers)
     assert floor.ratio(3 * floor.mean) == pytest.approx(3)
     assert floor.z(floor.mean + 2 * floor.deviation) == pytest.approx(2)
 
 
 def test_floor_without_spread_or_height_says_infinite():
-    floor = Floor(0.0, 0.0, 2)
+    floor = Floor(0.0, 0.0, 2, np.log(1e-300), 0.0)
     assert floor.ratio(1.0) == np.inf
     assert floor.z(1.0) == np.inf
     assert floor.z(-1.0) == -np.inf
+    assert (floor.p(1.0), floor.p(0.0)) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize("num_sets", [2, 3, 6])
+def test_one_more_set_of_real_images_is_beyond_the_limit_as_often_as_the_level_says(num_sets):
+    """Distances of which the logarithm is normal, for which Student's t is exact."""
+    random = np.random.default_rng(num_sets)
+    draws = np.exp(random.normal(1.0, 0.4, size=(4_000, num_sets + 1)))
+    floors = [
+        Floor(
+            row.mean(),
+            row.std(ddof=1),
+            num_sets,
+            np.log(row).mean(),
+            np.log(row).std(ddof=1),
+        )
+        for row in draws[:, 1:]
+    ]
+    p = np.array([floor.p(value) for floor, value in zip(floors, draws[:, 0], strict=True)])
+    for level in (0.01, 0.1, 0.5):
+        assert abs(np.mean(p < level) - level) < 4 * np.sqrt(level / len(p))
+    beyond = [
+        floor.z(value) > floor.limit(0.01) for floor, value in zip(floors, draws[:, 0], strict=True)
+    ]
+    np.testing.assert_array_equal(beyond, p < 0.01)
 
 
 def test_one_set_makes_no_floor():
@@ -119,6 +146,13 @@ def test_disjoint_sets_share_nothing_and_hold_as_many_of_each_class(per_class, n
     np.testing.assert_array_equal(together, np.concatenate(again))
     other = np.concatenate(disjoint_sets(labels, per_class, num_sets, seed=1))
     assert not np.array_equal(together, other)
+
+
+def test_sets_may_have_other_numbers_of_each_class():
+    labels = np.repeat([0, 1, 2], [30, 40, 31])
+    sets = disjoint_sets(labels, {0: 2, 2: 7}, 4)
+    assert [np.bincount(labels[places], minlength=3).tolist() for places in sets] == [[2, 0, 7]] * 4
+    assert len(np.unique(np.concatenate(sets))) == 4 * 9
 
 
 def test_too_few_images_of_a_class_make_no_disjoint_sets():

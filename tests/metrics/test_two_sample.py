@@ -138,7 +138,7 @@ def test_constant_truth_has_no_ks(value):
     same = compare(real, np.full(30, value, np.float32))
     assert same.ks is None
     assert same.note == "constant in truth"
-    assert same.wasserstein == two_sample.Distance(0, 0, 0, 0, 0, 1)
+    assert same.wasserstein == two_sample.Distance(0, 0, 0, 0, 0, 1, 0)
     generated = np.full(50, value)
     generated[:20] += 2
     found = compare(real, generated)
@@ -242,3 +242,46 @@ def test_ks_has_no_direction():
     for real, generated in ((low, high), (high, low)):
         expected = scipy.stats.ks_2samp(real, generated).statistic
         assert compare(real, generated).ks.value == pytest.approx(expected)
+
+
+def quantities(random, count, shift=0.0):
+    """Values of three quantities, of which the second is a vector and the third is skewed."""
+    return {
+        "a": random.normal(size=count),
+        "b": random.normal(size=(count, 5)) + shift,
+        "c": random.exponential(size=count) ** 3,
+    }
+
+
+def test_the_largest_of_many_distances_is_one_test_at_its_level():
+    random = np.random.default_rng(5)
+    found = [
+        two_sample.largest_distance(quantities(random, 30), quantities(random, 20), seed)
+        for seed in range(120)
+    ]
+    p = np.sort([one.p for one in found])
+    # Exact up to the 199 permutations after which most tests end.
+    assert np.max(np.abs(p - (np.arange(120) + 0.5) / 120)) < 0.15
+    assert {one.name for one in found} == {"a", "b", "c"}
+    for one in found:
+        assert (one.p < two_sample.LEVEL) == (one.z > one.limit)
+
+
+def test_the_largest_distance_names_the_quantity_and_goes_on_where_it_is_rare():
+    random = np.random.default_rng(6)
+    real, other = quantities(random, 60), quantities(random, 40, shift=1.5)
+    found = two_sample.largest_distance(real, other)
+    assert (found.name, found.p) == ("b", 1 / (1 + two_sample.NUM_PERMUTATIONS))
+    assert found.z > 2 * found.limit
+    assert found == two_sample.largest_distance(real, other)
+
+
+def test_a_quantity_that_is_constant_in_truth_counts_where_it_differs():
+    random = np.random.default_rng(7)
+    real = quantities(random, 40) | {"k": np.full(40, 2.0)}
+    same = two_sample.largest_distance(real, quantities(random, 30) | {"k": np.full(30, 2.0)})
+    assert same.name != "k"
+    other = quantities(random, 30) | {"k": np.full(30, 2.1)}
+    assert two_sample.largest_distance(real, other)[:1] == ("k",)
+    with pytest.raises(ValueError, match="NaN"):
+        two_sample.largest_distance(real, other | {"k": np.full(30, np.nan)})

@@ -10,7 +10,7 @@ from run_support import ROOT
 PACKAGE = "lensjax"
 # From the ground up; ARCHITECTURE.md says what belongs in each.
 ORDER = (
-    ("errors", "prng", "interfaces"),
+    ("errors", "prng", "interfaces", "arguments", "signals"),
     ("files",),
     ("devices",),
     ("diffusion",),
@@ -138,11 +138,13 @@ def test_few_files_stand_beside_the_rooms():
     beside = {path.name for path in (ROOT / PACKAGE).iterdir() if path.is_file()}
     assert beside == {
         "__init__.py",
+        "arguments.py",
         "errors.py",
         "interfaces.py",
         "main.py",
         "prng.py",
         "py.typed",
+        "signals.py",
     }
 
 

@@ -31,6 +31,34 @@ def test_schedule_is_a_linear_rise_and_a_cosine_with_a_floor(warmup, floor):
     assert np.max(found) == pytest.approx(peak, rel=1e-6)
 
 
+@pytest.mark.parametrize(("warmup", "share"), [(0, 0.2), (10, 0.2), (10, 1.0), (95, 0.2)])
+@pytest.mark.parametrize("floor", [0.0, 0.1])
+def test_cooldown_is_a_rise_a_constant_and_one_minus_a_root(warmup, share, floor):
+    peak, num_steps = 3e-4, 100
+    schedule = optim.make_cooldown_schedule(peak, num_steps, warmup, floor, share)
+    start = max(warmup, 100 - round(100 * share))
+    assert optim.cooldown_start(num_steps, warmup, share) == start
+    expected = [
+        (step + 1) / warmup
+        if step < warmup
+        else 1
+        if step < start
+        else max(floor, 1 - math.sqrt((step - start) / (num_steps - start)))
+        for step in range(num_steps)
+    ]
+    found = jax.jit(jax.vmap(schedule))(jnp.arange(num_steps))
+    np.testing.assert_allclose(found, peak * np.array(expected), rtol=1e-5, atol=1e-6 * peak)
+
+
+def test_before_the_cooldown_no_rate_depends_on_the_number_of_steps():
+    steps = jnp.arange(80)
+    one, other = (
+        jax.jit(jax.vmap(optim.make_cooldown_schedule(3e-4, num_steps, 10, 0.01, 0.2)))(steps)
+        for num_steps in (100, 1000)
+    )
+    assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+
+
 def test_no_step_of_the_warm_up_is_wasted():
     schedule = optim.make_schedule(1.0, 1000, 100, 0.01)
     assert float(schedule(jnp.int32(0))) == pytest.approx(0.01)

@@ -10,19 +10,23 @@ import pytest
 from run_support import states_differ
 
 from lensjax.run.selection import VALIDATION_LOSS, Selection, restore_best
+from lensjax.run.state import TrainState
 
 INF = float("inf")
 
 
-def state_of(step: int) -> Any:
-    return {"w": np.full(2, step, np.float32)}
+def state_of(step: int) -> TrainState:
+    params = {"w": np.full(2, step, np.float32)}
+    counts: Any = (np.asarray(step, np.int32), np.asarray(-1, np.int32))
+    return TrainState(counts[0], params, {}, (), counts[1])
 
 
-EXPECTED = {
-    "w": jax.ShapeDtypeStruct(
-        (2,), np.float32, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    )
-}
+EXPECTED = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    ),
+    state_of(0),
+)
 
 
 def write_line(workdir: pathlib.Path, step: int, loss: float) -> dict[str, float]:
@@ -36,7 +40,7 @@ def write_line(workdir: pathlib.Path, step: int, loss: float) -> dict[str, float
 
 def validate(workdir: pathlib.Path, losses, patience: int = 0, start: int = 0) -> list[bool]:
     """Runs validations at the steps after `start`; returns whether each was the last wanted."""
-    selection = Selection(workdir, start, patience)
+    selection = Selection(workdir, state_of(start), patience)
     ends = [selection.exhausted]
     for step, loss in enumerate(losses, start + 1):
         selection.add(step, write_line(workdir, step, loss), state_of(step))
@@ -47,7 +51,7 @@ def validate(workdir: pathlib.Path, losses, patience: int = 0, start: int = 0) -
 
 def best_of(workdir: pathlib.Path) -> int | None:
     state = restore_best(workdir, EXPECTED)
-    return None if state is None else int(state["w"][0])
+    return None if state is None else int(state.step)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +114,7 @@ def test_a_best_state_that_was_dropped_is_followed_by_the_next(tmp_path):
     validate(tmp_path, (2.0, 1.0))  # the state of step 2 takes the place of that of step 1
     (tmp_path / "metrics.jsonl").write_text("")
     write_line(tmp_path, 1, 2.0)
-    selection = Selection(tmp_path, 1, 0)
+    selection = Selection(tmp_path, state_of(1), 0)
     assert best_of(tmp_path) is None
     selection.add(3, write_line(tmp_path, 3, 2.5), state_of(3))
     selection.add(4, write_line(tmp_path, 4, 2.7), state_of(4))

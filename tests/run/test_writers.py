@@ -129,6 +129,42 @@ def test_tensorboard_shows_what_metrics_jsonl_and_the_sample_picture_hold(tmp_pa
     assert np.array_equal(picture, file)
 
 
+def _shown(workdir, tag):
+    """The steps of a scalar as the data provider of TensorBoard's own pages has them."""
+    from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
+    from tensorboard.context import RequestContext
+
+    multiplexer = plugin_event_multiplexer.EventMultiplexer(tensor_size_guidance={"scalars": 0})
+    multiplexer.AddRunsFromDirectory(str(workdir))
+    multiplexer.Reload()
+    provider = data_provider.MultiplexerDataProvider(multiplexer, str(workdir))
+    found = provider.read_scalars(
+        RequestContext(), experiment_id="", plugin_name="scalars", downsample=1000
+    )
+    return [(point.step, point.value) for point in found["."][tag]]
+
+
+def test_tensorboard_shows_each_step_once_after_a_kill_and_a_resume(tmp_path):
+    pytest.importorskip("tensorflow")
+    path = tmp_path / "metrics.jsonl"
+    killed: list[MetricWriters] = []
+    expected: dict[int, float] = {}
+    for resumed_at, last in ((0, 6), (4, 7), (4, 5), (5, 8)):
+        writer = MetricWriters(path, resumed_at)
+        for step in range(resumed_at + 1, last + 1):
+            writer.scalars(step, {"loss": step + 0.1 * len(killed)})
+        writer.flush()
+        kept = {step: value for step, value in expected.items() if step <= resumed_at}
+        new = {step: step + 0.1 * len(killed) for step in range(resumed_at + 1, last + 1)}
+        expected = kept | new
+        killed.append(writer)  # what was flushed is all that a kill leaves
+        points = _shown(tmp_path, "loss")
+        assert [step for step, _ in points] == list(expected)
+        assert dict(points) == pytest.approx(expected)
+    for writer in killed:
+        writer.close()
+
+
 @pytest.mark.usefixtures("_without_tensorboard")
 def test_a_quiet_training_says_nothing_and_computes_the_same(tmp_path, monkeypatch):
     config = tiny_config(train={"evaluate_every": 6})

@@ -28,6 +28,7 @@ from lensjax.devices import hosts
 from lensjax.errors import HostError, TrainingError, UserError
 from lensjax.run.checkpoint import Checkpoints
 from lensjax.run.learning import build_spread, make_init_state, with_shardings
+from lensjax.signals import RUN_AGAIN
 from lensjax.training import stopping
 from lensjax.training.loop import train
 
@@ -167,7 +168,7 @@ def main(arguments: list[str]) -> None:
     try:
         config = from_config_dict(nested(TINY | PAIR | settings.get("changes", {})))
         found: dict[str, Any] = {}
-        with rendezvous.joined(config, preemptible="train" in settings["tasks"]):
+        with rendezvous.joined(config):
             for task in settings["tasks"]:
                 found |= TASKS[task](config, workdir)
     except UserError as error:
@@ -175,7 +176,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(1)
     pathlib.Path(settings["report"]).write_text(json.dumps(found))
     unfinished = found.get("signal") and found["step"] < config.train.num_steps
-    sys.exit(stopping.RUN_AGAIN if unfinished else 0)
+    sys.exit(RUN_AGAIN if unfinished else 0)
 
 
 if __name__ == "__main__":

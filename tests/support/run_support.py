@@ -6,6 +6,7 @@ killed, `run_support.py commands` runs command lines that it reads, each in a fo
 
 import atexit
 import contextlib
+import ctypes
 import dataclasses
 import fcntl
 import functools
@@ -334,6 +335,29 @@ def signal_at(step: int, number: int = signal.SIGTERM) -> None:
     owner.scalars = scalars
 
 
+def block_in_c() -> None:
+    """Waits for ever in a function of C, as a compilation does: no Python handler runs."""
+    mutex = ctypes.create_string_buffer(64)
+    for _ in range(2):  # the second time it is locked already
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
+
+
+def _signal_in(number: str, function: str) -> None:
+    """Has a command meet a signal in a function, such as `lensjax.run.datasets:prepare`."""
+    from lensjax import signals
+
+    module, name = function.split(":")
+
+    def meet(*arguments: Any, **keywords: Any) -> None:
+        os.kill(os.getpid(), int(number))
+        block_in_c()
+
+    owner = importlib.import_module(module)
+    *owners, leaf = name.split(".")
+    setattr(functools.reduce(getattr, owners, owner), leaf, meet)
+    signals.end_on_signals()
+
+
 def _train_child(workdir: pathlib.Path, settings: dict[str, Any]) -> None:
     from absl import logging as absl_logging
 
@@ -369,6 +393,8 @@ def _run_command(request: dict[str, Any]) -> None:
     if "TRAININGS" in os.environ:
         hide_tensorboard()
     sys.argv = ["lensjax", *request["arguments"]]
+    if "SIGNAL" in os.environ:
+        _signal_in(*os.environ["SIGNAL"].split())
     code: Any = 99
     try:
         app.run(lensjax.main.main, flags_parser=lensjax.main.command_line.parse)
@@ -427,7 +453,8 @@ def run_commands(
 
     All of a test process share one start of Python and its imports, which take longer than most
     of them. Keywords go to the environment; `TRAININGS` leaves out event files,
-    `WITHOUT_PICTURES` the pictures of reports, which take longer than the rest of one.
+    `WITHOUT_PICTURES` the pictures of reports, which take longer than the rest of one, and
+    `SIGNAL` is a signal and the function in which it comes.
     """
     process, output = _commands_process(), folder / "output"
     assert process.stdin

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 from typing import Any
 
@@ -28,7 +29,7 @@ from run_support import (
 )
 
 from lensjax import config as configuration
-from lensjax.errors import ConfigError, DataError, TrainingError, WorkdirError
+from lensjax.errors import ConfigError, DataError, TrainingError, UserError, WorkdirError
 from lensjax.run import workdir as workdirs
 from lensjax.run import writers
 from lensjax.training import generator_watch, monitor, prepare
@@ -456,6 +457,90 @@ def test_two_trainings_in_one_workdir_are_refused(tmp_path):
     ):
         train(tiny_config(), tmp_path, tiny_split())
     assert int(train(tiny_config(), tmp_path, tiny_split()).step) == 12
+
+
+def _content(folder: pathlib.Path) -> dict[str, tuple[bytes, int]]:
+    """Content and time of change of every file."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+@pytest.mark.parametrize("saved", [False, True], ids=["before its first checkpoint", "later"])
+def test_a_training_that_is_refused_leaves_no_trace_in_the_run_that_is_there(
+    tmp_path, finished, saved
+):
+    workdir, split = tmp_path / "run", tiny_split()
+    shutil.copytree(finished[0], workdir)
+    if not saved:
+        shutil.rmtree(workdir / "checkpoints")
+    before = _content(tmp_path)
+    assert str(workdir / "dataset.json") in before
+    with workdirs.training_lock(workdir), pytest.raises(WorkdirError, match="another process"):
+        train(dataclasses.replace(tiny_config(), seed=1), workdir, split)
+    assert _content(tmp_path) == before
+    negative = dataclasses.replace(split, info=dataclasses.replace(split.info, minimum=-1.0))
+    refused = [(tiny_config(data={"scaling": "sqrt"}), negative)]
+    refused += [(tiny_config(), tiny_split(num=7))]  # fewer than a batch
+    if saved:
+        refused += [
+            (dataclasses.replace(tiny_config(), seed=1), split),
+            (tiny_config(), tiny_split(seed=1)),
+        ]
+    for config, images in refused:
+        with pytest.raises(UserError):
+            train(config, workdir, images)
+        assert _content(tmp_path) == before
+
+
+def _run_ids(workdir: pathlib.Path) -> list[str | None]:
+    leaves = sorted(workdir.glob("checkpoints/*/leaves/metadata"))
+    return [json.loads(path.read_text()).get("run_id") for path in leaves]
+
+
+def test_a_run_keeps_its_id_and_takes_no_checkpoint_of_another(tmp_path, finished):
+    workdir, other = tmp_path / "run", tmp_path / "other"
+    _train_two_steps(workdir)
+    run_id = workdirs.run_id_of(workdir)
+    assert run_id
+    shutil.copytree(finished[0], other)
+    other_id = workdirs.run_id_of(other)
+    assert other_id not in (run_id, None)
+    shutil.copytree(other / "checkpoints" / "12", workdir / "checkpoints" / "12")
+    with captured_log() as log:
+        assert int(train(tiny_config(), workdir, tiny_split()).step) == 12
+    assert "resumed at step 2" in log
+    assert [path.name for path in (workdir / "damaged_checkpoints").iterdir()] == ["12"]
+    assert workdirs.run_id_of(workdir) == run_id
+    assert set(_run_ids(workdir)) == {run_id}
+    assert workdirs.id_to_run_with(workdir, tiny_config()) == run_id
+    shutil.rmtree(workdir / "checkpoints")  # the folder is free for a new run
+    assert workdirs.id_to_run_with(workdir, tiny_config()) not in (run_id, None)
+
+
+def test_a_run_from_before_there_were_ids_goes_on_without_one(tmp_path):
+    workdir = tmp_path / "run"
+    _train_two_steps(workdir)
+    for path in (workdir / "config.json", *workdir.glob("checkpoints/*/leaves/metadata")):
+        content = json.loads(path.read_text())
+        del content["run_id"]
+        path.write_text(json.dumps(content))
+    with captured_log() as log:
+        assert int(train(tiny_config(), workdir, tiny_split()).step) == 12
+    assert "resumed at step 2" in log
+    assert workdirs.run_id_of(workdir) is None
+    assert set(_run_ids(workdir)) == {None}
+
+
+def test_a_workdir_that_is_deleted_ends_the_training_and_is_not_made_again(tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+
+    def delete(self: Any, step: int, values: Any) -> None:
+        shutil.rmtree(workdir)
+
+    monkeypatch.setattr(writers.MetricWriters, "scalars", delete)
+    with pytest.raises(WorkdirError, match="was deleted or moved while the run was training"):
+        train(tiny_config(), workdir, tiny_split())
+    assert not workdir.exists()
 
 
 def test_other_data_of_the_same_name_is_refused(finished, tmp_path):

@@ -7,10 +7,10 @@ touched is recognised without being read.
 import collections
 import dataclasses
 import hashlib
-import json
 import math
 import os
 import pathlib
+import re
 from typing import Any
 
 from absl import logging
@@ -26,10 +26,48 @@ from lensjax.data.folder.scan import READER_VERSION, Scan, scan
 from lensjax.data.folder.splitting import objects_of
 from lensjax.data.prepared import PreparedSet, root_of
 from lensjax.devices.progress import progress_bar
-from lensjax.errors import DataError, FileError, printable
+from lensjax.errors import DataError, FileError, UnusableError, printable
 from lensjax.files.atomic import write_json
+from lensjax.files.json_file import (
+    LONG_TEXT,
+    NAME,
+    NUMBER,
+    OBJECT,
+    YES_OR_NO,
+    Rule,
+    checked,
+    read_object,
+    whole,
+)
 from lensjax.files.user_paths import expanded
 
+# What `.known/` holds of a folder; the fingerprint is also the name of a folder.
+_MEMORY = {
+    "listing": NAME,
+    "fingerprint": Rule(
+        lambda value: isinstance(value, str) and re.fullmatch(r"[\w-]{1,100}", value) is not None,
+        "letters and digits",
+    ),
+    "report": OBJECT,
+}
+_COUNT = whole(0, 2**53)
+# What `report_of` gives; older versions did not give all of it.
+_REPORT = {
+    **dict.fromkeys(("share_of_zeros", "share_not_finite"), NUMBER),
+    **dict.fromkeys(("files", "copies", "copies_across_splits", "left_out"), _COUNT),
+    "copies_across_classes": _COUNT,
+    "integer": YES_OR_NO,
+    "parameters": NAME.several(),
+    "other_files": _COUNT.by_name(),
+    "left_out_files": LONG_TEXT.several(),
+    "warnings": LONG_TEXT.several().or_missing([]),
+    "objects": _COUNT.by_name().or_missing({}),
+    "folders_are_objects": YES_OR_NO.or_missing(False),
+    "planes": _COUNT.by_name().or_missing({}),
+    "companion_planes": _COUNT.by_name().or_missing({}),
+    "unread_planes": _COUNT.by_name().or_missing({}),
+    "share_masked": NUMBER.or_missing(0.0),
+}
 _LISTED = 1000  # files left out that the report names
 
 
@@ -63,10 +101,10 @@ def _memory_of(listing: Listing, reading: Reading, directory: str | None) -> pat
 def _recall(memory: pathlib.Path, digest: str) -> tuple[str, dict[str, Any]] | None:
     """The fingerprint and report of a folder that has not changed since they were written."""
     try:
-        content = json.loads(memory.read_text())
+        content = checked(read_object(memory), _MEMORY)
         if content["listing"] == digest:
-            return str(content["fingerprint"]), dict(content["report"])
-    except (OSError, ValueError, KeyError, TypeError):
+            return content["fingerprint"], checked(content["report"], _REPORT, "report.")
+    except (FileNotFoundError, UnusableError):
         pass  # the folder is read again
     return None
 
