@@ -35,7 +35,7 @@ def keep_programs() -> None:
     """
     chosen = jax.config.values["jax_compilation_cache_dir"]
     if chosen is not None:
-        if "://" not in chosen:  # JAX takes addresses too
+        if chosen and "://" not in chosen:  # JAX takes addresses too
             folder = os.fspath(expanded(chosen, "JAX_COMPILATION_CACHE_DIR"))
             jax.config.update("jax_compilation_cache_dir", folder)
         return

@@ -37,13 +37,13 @@ def _nearest(path: pathlib.Path) -> pathlib.Path:
     return next(place for place in (absolute, *absolute.parents) if os.path.exists(place))
 
 
-def _in_the_way(path: pathlib.Path) -> str:
+def _in_the_way(path: pathlib.Path, *, as_folder: bool) -> str:
     """What keeps a path from being made: a dangling link, or a file where a folder should be."""
     for place in (path, *path.parents):
         if os.path.islink(place) and not os.path.exists(place):
             return f"{place} is a link to {os.readlink(place)}, which does not exist"
         if os.path.exists(place):
-            no_folder = place != path and not os.path.isdir(place)
+            no_folder = (as_folder or place != path) and not os.path.isdir(place)
             return f"{place} is not a folder" if no_folder else ""
     return ""
 
@@ -73,7 +73,8 @@ def reason_of(error: BaseException, path: pathlib.Path) -> str:
     """
     code = _code_of(error)
     try:
-        obstacle = _in_the_way(path) if code in _MADE_OF else ""
+        no_folder = code == errno.ENOTDIR
+        obstacle = _in_the_way(path, as_folder=no_folder) if code in _MADE_OF else ""
         if obstacle:
             return obstacle
         reason = os.strerror(code) if code else "it was cut short, as by a full disk"
@@ -91,7 +92,7 @@ def check_room(path: pathlib.Path, num_bytes: float, advice: str, *, num_files: 
     """Checks before a long computation that its result can be written.
 
     Args:
-      path: the file or folder that will be written.
+      path: the folder that will be written.
       num_bytes: its approximate size.
       advice: what else to do, such as `set export.folder to another folder`.
       num_files: how many files there will be.
@@ -104,7 +105,7 @@ def check_room(path: pathlib.Path, num_bytes: float, advice: str, *, num_files: 
     except OSError as error:
         if error.errno not in _MADE_OF:  # such as a name that is too long
             raise refused(error, path) from None
-    obstacle = _in_the_way(path)
+    obstacle = _in_the_way(path, as_folder=True)
     place = _nearest(path)
     status = os.statvfs(place)
     folder = place if place.is_dir() else place.parent

@@ -151,6 +151,18 @@ def test_a_setting_of_the_environment_stays(no_folder, monkeypatch, name):
     assert _settings() == {**others, name: before}
 
 
+def test_home_folder_and_variables_of_a_chosen_folder_are_replaced(no_folder, monkeypatch):
+    monkeypatch.setenv("SCRATCH", "/scratch/of/mine")
+    for chosen, expected in {
+        "$SCRATCH/programs": "/scratch/of/mine/programs",
+        "~/programs": os.path.expanduser("~/programs"),
+        "gs://bucket/$x": "gs://bucket/$x",
+    }.items():
+        jax.config.update("jax_compilation_cache_dir", chosen)
+        keep_programs()
+        assert jax.config.values["jax_compilation_cache_dir"] == expected
+
+
 @pytest.mark.parametrize("chosen", ["", "elsewhere", None])
 def test_who_has_chosen_a_folder_or_none_keeps_that(no_folder, chosen):
     jax.config.update("jax_compilation_cache_dir", chosen)

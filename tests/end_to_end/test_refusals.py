@@ -159,13 +159,13 @@ CASES: dict[str, tuple[str, Callable[[pathlib.Path], object], tuple[str, ...], s
         "generator",
         _file_in_place_of("generated"),
         ("--mode=sample",),
-        "generated/meta.json: Not a directory",
+        "generated is not a folder",
     ),
     "evaluation a file": (
         "generator",
         _file_in_place_of("evaluation"),
         ("--mode=evaluate",),
-        "Not a directory",
+        "evaluation is not a folder",
     ),
     "images in a damaged npz": (
         "generator",

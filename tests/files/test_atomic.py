@@ -189,7 +189,7 @@ def test_a_link_to_a_folder_stays_one_and_other_obstacles_are_named(tmp_path):
         _fill(tmp_path / "dangling", "new")
     (tmp_path / "file").write_text("precious")
     for place in (tmp_path / "file", tmp_path / "file" / "folder"):
-        with pytest.raises(FileError, match=r"cannot be written: (.*is not a folder|Not a dir)"):
+        with pytest.raises(FileError, match=r"cannot be written: .*is not a folder"):
             _fill(place, "new")
     assert (tmp_path / "file").read_text() == "precious"
     with pytest.raises(FileError, match="File name too long"):

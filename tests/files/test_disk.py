@@ -86,9 +86,9 @@ def test_other_errors_are_not_the_disks(error):
 
 def test_room_is_looked_at_where_the_file_will_be(tmp_path):
     free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
-    path = tmp_path / "not" / "yet" / "x.npy"
+    path = tmp_path / "not" / "yet" / "x"
     disk.check_room(path, free / 2, "ask")
-    message = rf"x\.npy cannot be written: it needs about .* GiB, but .* are free in {tmp_path}; "
+    message = rf"/x cannot be written: it needs about .* GiB, but .* are free in {tmp_path}; "
     with pytest.raises(FileError, match=message) as caught:
         disk.check_room(path, 2 * free + 2**31, "look elsewhere")
     assert str(caught.value).endswith("make room, or look elsewhere")
@@ -97,6 +97,8 @@ def test_room_is_looked_at_where_the_file_will_be(tmp_path):
     (tmp_path / "not").write_text("")
     with pytest.raises(FileError, match=r"/not is not a folder"):
         disk.check_room(path, 1, "ask")
+    with pytest.raises(FileError, match=r"/not is not a folder"):
+        disk.check_room(tmp_path / "not", 1, "ask")
     with pytest.raises(FileError, match=r"File name too long"):
         disk.check_room(tmp_path / ("x" * 300), 1, "ask")
     assert os.listdir(tmp_path) == ["not"]
