@@ -45,7 +45,7 @@ LEGITIMATE = {
     "psf_fwhm_arcsec": {"null", "deleted", "0", "1e-300"},
     "zero_point_mag": {"null", "deleted", "-1", "0", "1e-300"},
     "minimum": {"deleted", "-1", "0", "1e-300"},
-    "maximum": {"deleted"},
+    "maximum": {"deleted", "1e30"},
     "published_scale": {"deleted", "1e30"},
     "num_train_images": {"deleted"},
     "shift": {"-1", "0", "1e-300"},
