@@ -1,9 +1,11 @@
 """Images of a split as one HDF5 file, on disks that may become full."""
 
+import io
 import math
+import os
 import pathlib
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -13,44 +15,76 @@ from lensjax.data.dataset import LensSplit
 _CHUNK_BYTES = 1 << 20
 
 
-class _Disk:
-    """A file for h5py, which ends the process where a write fails; the error is kept here instead.
+class _Disk(io.RawIOBase):
+    """A file for h5py, which ends the process where a read or write fails.
+
+    After an error of the disk it goes on in memory until the writer has looked at `check`: HDF5
+    reads again what it has written.
 
     Args:
-      file: opened for reading and writing.
+      file: opened for reading and writing, without a buffer.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: io.FileIO) -> None:
         self._file = file
-        self.error: OSError | None = None
-        self.seek, self.tell = file.seek, file.tell
-        self.read, self.readinto = file.read, file.readinto  # type: ignore[attr-defined]
-
-    def _unless_failed(self, *calls: Callable[[], Any]) -> None:
-        """Makes calls that write; after an error nothing is written any more."""
-        try:
-            for call in calls if self.error is None else ():
-                call()
-        except OSError as error:
-            self.error = error
-
-    def write(self, content: memoryview) -> int:
-        """Writes all of the content."""
-        self._unless_failed(lambda: self._file.write(content), self._file.flush)
-        return len(content)
-
-    def truncate(self, size: int) -> int:
-        """Makes the file as long as this."""
-        self._unless_failed(lambda: self._file.truncate(size))
-        return size
-
-    def flush(self) -> None:
-        """Does nothing: every write is flushed."""
+        self._position = 0
+        self._kept: list[tuple[int, bytes]] = []  # places and contents that are not on the disk
+        self._error: OSError | None = None
 
     def check(self) -> None:
         """Raises the first error of the disk."""
-        if self.error is not None:
-            raise self.error
+        if self._error is not None:
+            raise self._error
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Sets the place of the next read or write."""
+        if whence == os.SEEK_END:
+            ends = [start + len(content) for start, content in self._kept]
+            offset += max(os.fstat(self._file.fileno()).st_size, *ends, 0)
+        elif whence == os.SEEK_CUR:
+            offset += self._position
+        self._position = offset
+        return offset
+
+    def tell(self) -> int:
+        """The place of the next read or write."""
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills a buffer, with zeros behind the end of the file."""
+        view, start = memoryview(buffer).cast("B"), self._position
+        content = bytearray(os.pread(self._file.fileno(), len(view), start))
+        content += bytes(len(view) - len(content))
+        for place, kept in self._kept:
+            first, last = max(place, start), min(place + len(kept), start + len(view))
+            if first < last:
+                content[first - start : last - start] = kept[first - place : last - place]
+        view[:] = content
+        self._position += len(view)
+        return len(view)
+
+    def write(self, content: Any) -> int:
+        """Writes all of the content."""
+        view, done = memoryview(content).cast("B"), 0
+        try:
+            while self._error is None and done < len(view):
+                done += os.pwrite(self._file.fileno(), view[done:], self._position + done)
+        except OSError as error:
+            self._error = error
+        if done < len(view):
+            self._kept.append((self._position + done, bytes(view[done:])))
+        self._position += len(view)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Makes the file as long as this."""
+        size = self._position if size is None else size
+        try:
+            if self._error is None:
+                self._file.truncate(size)
+        except OSError as error:
+            self._error = error
+        return size
 
 
 def write_hdf5(
@@ -77,7 +111,7 @@ def write_hdf5(
     """
     import h5py
 
-    with path.open("w+b") as raw:
+    with path.open("w+b", buffering=0) as raw:
         disk = _Disk(raw)
         with h5py.File(disk, "w") as file:
             _write_images(split, file, description, advance, disk)

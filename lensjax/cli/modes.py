@@ -25,7 +25,7 @@ _WORK = {
     "sample": ("drawing images", "images are written when all are drawn"),
     "evaluate": ("evaluating", "results are written when all are measured; drawn images are kept"),
     "classify": ("classifying", "the table is written when all images are classified"),
-    "export": ("exporting", "files that are whole are kept, and export.json says complete: false"),
+    "export": ("exporting", "an earlier export stays until the new one is whole"),
     "build_data": ("building the data set", "a data set is kept when it is whole"),
 }
 
