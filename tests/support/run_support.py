@@ -337,6 +337,7 @@ def signal_at(step: int, number: int = signal.SIGTERM) -> None:
 
 def block_in_c() -> None:
     """Waits for ever in a function of C, as a compilation does: no Python handler runs."""
+    signal.alarm(60)  # where the signal was ignored
     mutex = ctypes.create_string_buffer(64)
     for _ in range(2):  # the second time it is locked already
         ctypes.CDLL(None).pthread_mutex_lock(mutex)
@@ -355,6 +356,8 @@ def _signal_in(number: str, function: str) -> None:
     owner = importlib.import_module(module)
     *owners, leaf = name.split(".")
     setattr(functools.reduce(getattr, owners, owner), leaf, meet)
+    for ending in signals.ENDING:  # those of a test run in the background may be ignored
+        signal.signal(ending, signal.SIG_DFL)
     signals.end_on_signals()
 
 
