@@ -165,7 +165,8 @@ def _table(checks: Mapping[str, Sequence[Check]], per_class: int, data: str) -> 
     lines += [
         f"| {_what(name)} | {_first_missed(found) or '-'} |" for name, found in checks.items()
     ]
-    return "\n".join([*lines, "", "## Perfect sets", "", PERFECT_SETS.read_text()])
+    perfect = PERFECT_SETS.read_text() if PERFECT_SETS.exists() else "Not measured.\n"
+    return "\n".join([*lines, "", "## Perfect sets", "", perfect])
 
 
 def _from_results() -> None:
