@@ -13,8 +13,8 @@ one was lost.
 
 `--only NAME --seed N` repeats a case. `--scratch DIR` keeps what a lost one wrote in
 `DIR/cases/NAME`, and the undisturbed runs for the next time. `--tree` tries the lensjax of another
-checkout. The table of a whole run goes to `benchmarks/results/faults.md` and `.json` (`--name
-before`: `faults_before`). A whole run takes about 20 minutes on two cores, `--short` 3 minutes.
+checkout. The table of a whole run goes to `faults.md` and `faults.json` among the results (`--name
+before`: `faults_before`).
 """
 
 import argparse

@@ -251,8 +251,8 @@ MUTANTS = (
         "warm_up_begins_at_zero",
         "the first step of the warm-up has a learning rate of 0",
         "lensjax/run/optim.py",
-        "rise = (step + 1) / max(warmup_steps, 1)",
-        "rise = step / max(warmup_steps, 1)",
+        "return (step + 1) / max(warmup_steps, 1)",
+        "return step / max(warmup_steps, 1)",
         ("tests/run/test_optim.py",),
     ),
     Mutant(

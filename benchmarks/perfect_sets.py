@@ -5,7 +5,7 @@
 Sets of real images that nobody has trained on are judged against other real images, all drawn
 anew each time: a goal that they miss is a false alarm. Measures that train networks take part in
 the first draws alone. Each image is fitted, and gets its noise, once, however often it is drawn.
-The answer goes to `benchmarks/results/perfect_sets.json` and `perfect_sets.md`.
+The answer goes to `perfect_sets.json` and `perfect_sets.md` among the results.
 """
 
 import argparse

@@ -70,7 +70,8 @@ def fails_with(monkeypatch, capsys):
         def run(*arguments):
             raise error
 
-        flags = {"_CONFIG": default_config(), "_WORKDIR": "w", "_MODE": "train", "_IMAGES": None}
+        flags = {"_CONFIG": default_config(), "_WORKDIR": "w", "_MODE": "train"}
+        flags |= {"_IMAGES": None, "_OUTPUT": None}
         for name, value in flags.items():
             monkeypatch.setattr(main, name, types.SimpleNamespace(value=value))
         monkeypatch.setattr(main, "_set_up_logging", lambda: None)

@@ -12,6 +12,11 @@ from jax import Array
 Tree = TypeVar("Tree")
 
 
+def _rise(step: Array, warmup_steps: int) -> Array:
+    """The linear warm-up, as a share of the highest learning rate."""
+    return (step + 1) / max(warmup_steps, 1)
+
+
 def make_schedule(
     learning_rate: float, num_steps: int, warmup_steps: int, floor: float
 ) -> Callable[[Array], Array]:
@@ -25,7 +30,7 @@ def make_schedule(
     """
 
     def schedule(step: Array) -> Array:
-        rise = (step + 1) / max(warmup_steps, 1)
+        rise = _rise(step, warmup_steps)
         progress = (step - warmup_steps) / max(num_steps - warmup_steps, 1)
         cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
         return learning_rate * jnp.where(step < warmup_steps, rise, jnp.maximum(floor, cosine))
@@ -62,11 +67,10 @@ def make_cooldown_schedule(
     start = cooldown_start(num_steps, warmup_steps, share)
 
     def schedule(step: Array) -> Array:
-        rise = (step + 1) / max(warmup_steps, 1)
         progress = (step - start) / max(num_steps - start, 1)
         fall = jnp.maximum(floor, 1 - jnp.sqrt(jnp.clip(progress, 0.0, 1.0)))
         return learning_rate * jnp.where(
-            step < warmup_steps, rise, jnp.where(step < start, 1, fall)
+            step < warmup_steps, _rise(step, warmup_steps), jnp.where(step < start, 1, fall)
         )
 
     return schedule

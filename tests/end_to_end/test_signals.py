@@ -25,7 +25,7 @@ MOMENTS = (
         *("lensjax.run.workdir:check_same", "evaluating: results are written"),
     ),
     ("classify", signal.SIGTERM, "lensjax.cli.classify_mode:load_classifier", "classifying: the"),
-    ("export", signal.SIGTERM, "lensjax.cli.export_mode:_write", "exporting: files that are whole"),
+    ("export", signal.SIGTERM, "lensjax.cli.export_mode:_write", "exporting: an earlier export"),
     ("build_data", signal.SIGINT, "lensjax.run.datasets:prepare", "building the data set: a data"),
 )
 

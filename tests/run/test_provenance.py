@@ -70,7 +70,9 @@ def test_a_system_that_says_little_is_no_error(monkeypatch):
 
     monkeypatch.setattr(os, "sysconf", unknown)
     monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(provenance.pathlib.Path, "read_text", lambda path: "processor\t: 0\n")
+    monkeypatch.setattr(
+        provenance.pathlib.Path, "read_text", lambda path, **how: "processor\t: 0\n"
+    )
     found = provenance.hardware()
     assert found["memory_bytes"] is None
     assert found["cpu_usable"] == os.cpu_count()

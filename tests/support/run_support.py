@@ -324,6 +324,9 @@ def signal_at(step: int, number: int = signal.SIGTERM) -> None:
     """Sends this process a signal while the given step is being written down."""
     from lensjax.run import writers
 
+    if signal.getsignal(number) == signal.SIG_IGN:  # as a test run in the background has it
+        signal.signal(number, signal.SIG_DFL)
+
     owner: Any = writers.MetricWriters
     write = owner.scalars
 

@@ -5,16 +5,21 @@ import shutil
 import pytest
 from run_support import (
     captured_log,
-    hide_tensorboard,
     metrics_of,
     states_differ,
     tiny_config,
     tiny_split,
 )
 
+from lensjax.run import writers
 from lensjax.run.learning import branch_step
 from lensjax.training.extension import COOLED, log_rates
 from lensjax.training.loop import train
+
+
+@pytest.fixture(autouse=True)
+def _without_tensorboard(monkeypatch):
+    monkeypatch.setattr(writers, "_open_tensorboard", lambda folder: None)
 
 
 def cooling(num_steps, **fields):
@@ -38,7 +43,6 @@ def extended(tmp_path, **fields):
     split = tiny_split()
     train(cooling(12, **fields), run, split, quiet=True)
     before = kept(run)
-    hide_tensorboard()
     with captured_log() as lines:
         state = train(cooling(16, **fields), run, split)
     expected = train(cooling(16, **fields), longer, split, quiet=True)
@@ -84,7 +88,6 @@ def test_without_the_kept_checkpoint_it_goes_on_from_the_newest_and_says_so(tmp_
     else:
         for path in (run / "checkpoints" / "9").rglob("d/*"):
             path.write_bytes(path.read_bytes()[:-9])
-    hide_tensorboard()
     with captured_log() as lines:
         train(cooling(16), run, split)
     text = "\n".join(lines)
