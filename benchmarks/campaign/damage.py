@@ -270,17 +270,6 @@ def _best(trial: Trial, manner: str) -> None:
     trial.add(*judge.judge_table(table, trial.world.classified, needed=ended.status == 0))
 
 
-def _case(
-    name: str,
-    kind: str,
-    mode: str,
-    action: Callable[..., None],
-    *given: object,
-    short: bool = False,
-) -> Case:
-    return Case(name, kind, mode, lambda trial: action(trial, *given), short)
-
-
 def cases() -> Iterator[Case]:
     """Each kind of file in each manner."""
     for number, manner in enumerate(_MANNERS):
@@ -288,11 +277,13 @@ def cases() -> Iterator[Case]:
             for mode in ("resume", "sample"):
                 name = f"checkpoint_{part}_{manner}_{mode}"
                 short = turn == number and mode == "resume"
-                yield _case(name, "checkpoint", mode, _checkpoint, part, manner, mode, short=short)
+                yield Case.of(
+                    name, "checkpoint", mode, _checkpoint, part, manner, mode, short=short
+                )
         for name in ("config.json", "dataset.json", "metrics.jsonl", "provenance.json"):
             stem = name.partition(".")[0]
             for mode in ("resume", "sample"):
-                yield _case(
+                yield Case.of(
                     f"{stem}_{manner}_{mode}",
                     "JSON of a run",
                     mode,
@@ -302,24 +293,26 @@ def cases() -> Iterator[Case]:
         for name in ("images.npy", "labels.npy", "meta.json"):
             stem = name.partition(".")[0]
             short = (stem, manner) == ("images", "cut")
-            yield _case(
+            yield Case.of(
                 f"{stem}_{manner}", "drawn images", "export", _generated, name, manner, short=short
             )
-        yield _case(f"drawn_{manner}", "caches", "evaluate", _drawn, manner)
-        yield _case(f"cache_{manner}", "caches", "evaluate", _cache, manner, short=number == 0)
-        yield _case(f"programs_{manner}", "caches", "sample", _programs, manner, short=number == 1)
-        yield _case(f"best_{manner}", "checkpoint", "classify", _best, manner)
+        yield Case.of(f"drawn_{manner}", "caches", "evaluate", _drawn, manner)
+        yield Case.of(f"cache_{manner}", "caches", "evaluate", _cache, manner, short=number == 0)
+        yield Case.of(
+            f"programs_{manner}", "caches", "sample", _programs, manner, short=number == 1
+        )
+        yield Case.of(f"best_{manner}", "checkpoint", "classify", _best, manner)
         for name in ("*array_record*", "dataset_info.json", "features.json", "metadata.json"):
             stem = name.strip("*").partition(".")[0]
             short = number == 1 and stem == "array_record"
-            yield _case(
+            yield Case.of(
                 f"set_{stem}_{manner}", "data set", "train", _set, name, manner, short=short
             )
-    yield _case("drawn_stray", "caches", "evaluate", _drawn, "stray", short=True)
+    yield Case.of("drawn_stray", "caches", "evaluate", _drawn, "stray", short=True)
     for name in _CHANGED_FOLDERS:
         for mode in ("resume", "sample"):
             short = mode == "resume" and name in ("copy_8_as_12", "foreign_8")
-            yield _case(
+            yield Case.of(
                 f"{name}_{mode}",
                 "checkpoint folder",
                 mode,
@@ -330,4 +323,4 @@ def cases() -> Iterator[Case]:
             )
     for name in _VALUES:
         short = name in ("spread_0", "shape_huge", "few_names")
-        yield _case(f"value_{name}", "value in JSON", "load", _value, name, short=short)
+        yield Case.of(f"value_{name}", "value in JSON", "load", _value, name, short=short)

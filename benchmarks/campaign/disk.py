@@ -6,7 +6,7 @@ import pathlib
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from campaign import judge
 from campaign.trial import MODES, Case, Job, Trial, earlier_stays, job
@@ -209,40 +209,29 @@ def _too_long(trial: Trial, field: str) -> None:
     trial.run(line, (judge.REFUSED,) if field != "evaluate.cache" else (judge.REFUSED, 0))
 
 
-def _simple(
-    name: str,
-    kind: str,
-    mode: str,
-    action: Callable[..., None],
-    *given: object,
-    short: bool = False,
-) -> Case:
-    return Case(name, kind, mode, lambda trial: action(trial, *given), short)
-
-
 def cases() -> Iterator[Case]:
     """Everything that a disk can do to each mode."""
     for number, mode in enumerate(MODES):
         for turn in range(2):
             part = (0.0, 0.5) if turn == 0 else (0.5, 0.95)
             short = turn == number % 2 and mode in ("resume", "sample", "export", "build_folder")
-            yield _simple(f"full_{mode}_{turn}", "disk full", mode, _full, mode, part, short=short)
-        yield _simple(f"limit_{mode}", "file too large", mode, _limited, mode, short=number == 4)
-        yield _simple(f"readonly_{mode}", "read-only", mode, _read_only, mode, short=number == 0)
-        yield _simple(
+            yield Case.of(f"full_{mode}_{turn}", "disk full", mode, _full, mode, part, short=short)
+        yield Case.of(f"limit_{mode}", "file too large", mode, _limited, mode, short=number == 4)
+        yield Case.of(f"readonly_{mode}", "read-only", mode, _read_only, mode, short=number == 0)
+        yield Case.of(
             f"forbidden_{mode}", "permission", mode, _forbidden, mode, short=mode == "resume"
         )
     for name in ("config.json", "dataset.json", "checkpoints", "checkpoints/12"):
         place = name.replace("/", "_")
-        yield _simple(f"unreadable_{place}", "permission", "sample", _forbidden_files, name)
+        yield Case.of(f"unreadable_{place}", "permission", "sample", _forbidden_files, name)
     for mode in ("train", "sample", "export", "build_folder"):
-        yield _simple(f"vanishes_{mode}", "deleted", mode, _vanishes, mode, short=mode == "train")
+        yield Case.of(f"vanishes_{mode}", "deleted", mode, _vanishes, mode, short=mode == "train")
     for mode in ("evaluate", "classify", "build_folder"):
-        yield _simple(f"devfull_{mode}", "disk full", mode, _full_output, mode)
+        yield Case.of(f"devfull_{mode}", "disk full", mode, _full_output, mode)
     yield Case("full_cache", "disk full", "evaluate", _full_cache)
     for name in _NAMES:
         short = name in ("brackets", "home")
-        yield _simple(f"name_{name}", "odd name", "train", _odd_name, name, short=short)
+        yield Case.of(f"name_{name}", "odd name", "train", _odd_name, name, short=short)
     yield Case(
         "name_ascii_locale",
         "odd name",
@@ -251,4 +240,4 @@ def cases() -> Iterator[Case]:
     )
     for field in ("workdir", "data.directory", "export.folder", "evaluate.cache"):
         place = field.replace(".", "_")
-        yield _simple(f"long_{place}", "odd name", "train", _too_long, field)
+        yield Case.of(f"long_{place}", "odd name", "train", _too_long, field)

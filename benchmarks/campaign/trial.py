@@ -116,6 +116,19 @@ class Case:
     action: Callable[[Trial], None]
     short: bool = False
 
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        kind: str,
+        mode: str,
+        action: Callable[..., None],
+        *given: object,
+        short: bool = False,
+    ) -> "Case":
+        """A case whose action takes a trial and the arguments that are given here."""
+        return cls(name, kind, mode, lambda trial: action(trial, *given), short)
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
