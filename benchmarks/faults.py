@@ -65,13 +65,20 @@ def try_case(world: World, case: Case, seed: int) -> dict[str, Any]:
         trial.errors = traceback.format_exc(limit=-3)[-600:]
     if not trial.problems:
         shutil.rmtree(trial.folder, ignore_errors=True)
+
+    def without_folders(text: str) -> str:
+        return text.replace(f"{world.lab.scratch}/", "").replace(f"{world.lab.tree}/", "")
+
     return {
         "name": case.name,
         "kind": case.kind,
         "mode": case.mode,
-        "did": "; ".join(trial.did),
-        "problems": [problem._asdict() for problem in trial.problems],
-        "stderr": trial.errors if trial.problems else "",
+        "did": without_folders("; ".join(trial.did)),
+        "problems": [
+            {"kind": problem.kind, "text": without_folders(problem.text)}
+            for problem in trial.problems
+        ],
+        "stderr": without_folders(trial.errors) if trial.problems else "",
         "seconds": round(time.monotonic() - begun, 1),
     }
 
