@@ -7,6 +7,7 @@ to them such an end is no more than a `kill -9`. The loop has its own handlers, 
 `lensjax.training.stopping`.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -47,6 +48,7 @@ def end_on_signals() -> None:
     threading.Thread(target=_watch, args=(reader,), daemon=True).start()
     for number in numbers:
         signal.signal(number, _end)
+    atexit.register(_ignore, numbers)
 
 
 def _watch(reader: int) -> None:
@@ -54,6 +56,12 @@ def _watch(reader: int) -> None:
         (number,) = os.read(reader, 1)
         if signal.getsignal(number) is _end:  # not while the training loop has handlers
             _end(number, None)
+
+
+def _ignore(numbers: list[signal.Signals]) -> None:
+    """Lets the process end with its own status: Python is about to put its handlers away."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _end(number: int, frame: object) -> None:

@@ -73,6 +73,22 @@ def test_a_signal_ends_a_command_at_once_with_one_line_unless_it_is_ignored():
         assert said == (line if status in (75, 130) else ""), name
 
 
+def test_a_signal_after_the_work_does_not_change_its_status():
+    code = """
+import os, signal, sys
+from lensjax import signals
+signals.end_on_signals()
+class Last:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=int(sys.argv[1])):
+        kill(pid, number)
+last = Last()
+sys.exit(3)
+"""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        done = run_python("-c", code, int(number))
+        assert (done.returncode, done.stderr) == (3, "")
+
+
 def test_importing_the_command_line_leaves_signals_alone():
     handlers = [signal.getsignal(number) for number in signals.ENDING]
     assert signals._end not in handlers

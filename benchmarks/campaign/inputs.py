@@ -287,7 +287,7 @@ def _pretrained(trial: Trial, mode: str) -> None:
     line += [f"--output={out}", "--config.sample.num_images=2", "--config.sample.batch_size=2"]
     if mode == "classify":
         images = trial.folder / "images.npy"
-        np.save(images, np.ones((2, 64, 64), np.float32))
+        np.save(images, np.ones((20, 64, 64), np.float32))
         line.append(f"--images={images}")
     trial.note(f"--workdir=pretrained/{name} --mode={mode} --output=...")
     ended = trial.run([part for part in line if mode == "sample" or "sample." not in part])

@@ -8,6 +8,7 @@ read back in the background as soon as it is written, and only then are older on
 import contextlib
 import pathlib
 import shutil
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,23 @@ def _single_process_options() -> dict[str, Any]:
         "active_processes": {number} if jax.process_count() > 1 else None,
         "barrier_sync_key_prefix": f"reader_{number}",
     }
+
+
+def _drop_late_arrays() -> None:
+    """Keeps Python from printing tracebacks of TensorStore's threads once a read has failed.
+
+    At the first array that cannot be read Orbax closes its event loop; those that come later find
+    it closed. Nobody waits for them.
+    """
+    report = sys.unraisablehook
+    if report.__module__ == __name__:
+        return
+
+    def report_others(found: Any) -> None:
+        if str(found.exc_value) != "Event loop is closed":
+            report(found)
+
+    sys.unraisablehook = report_others
 
 
 @contextlib.contextmanager
@@ -280,6 +298,7 @@ class Checkpoints:
         alone = self._read_only or jax.process_count() == 1
         reader = self._manager if alone else self._open(read_only=True)
         unsound: list[int] = []
+        _drop_late_arrays()
         try:
             for step in steps:
                 check_seen(self._directory / str(step))

@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import sys
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +18,6 @@ from run_support import captured_log, states_differ
 from lensjax.errors import CheckpointError
 from lensjax.run.checkpoint import Checkpoints
 from lensjax.run.state import NO_BAD_STEP, TrainState
-
-# TensorStore's threads go on reading a damaged checkpoint after Orbax has closed its event loop.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 SHARDING = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 OPTIMIZER = optax.adamw(1e-3)
@@ -191,6 +189,18 @@ def test_damaged_arrays_are_named_and_the_one_before_is_taken(folder, spoil):
     checkpoints.save(2, _state(2))
     checkpoints.close()
     assert states_differ(_restore(folder), _state(2)) == []
+
+
+def test_a_failed_read_leaves_no_complaints_of_its_other_threads(tmp_path, two_saved, monkeypatch):
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    for number in range(10):
+        folder = tmp_path / str(number) / "checkpoints"
+        shutil.copytree(two_saved, folder)
+        _remove(_arrays(folder / "2"), 0.6)
+        assert int(_restore(folder).step) == 1
+    gc.collect()
+    assert complaints == []
 
 
 def test_a_checkpoint_without_its_arrays_or_its_checksums_is_damaged(folder, two_saved):
