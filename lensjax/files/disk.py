@@ -8,7 +8,7 @@ from lensjax.errors import FileError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Errors of a disk that libraries pass on in words alone.
-_IN_WORDS = (*_FULL, errno.EROFS, errno.EIO, errno.ENAMETOOLONG)
+_IN_WORDS = (*_FULL, errno.EROFS, errno.EACCES, errno.EIO, errno.ENAMETOOLONG)
 # numpy's and astropy's own words for a disk that is full, or at a limit of this user.
 _CUT_SHORT = (" requested and ", "Not enough space on disk")
 _MADE_OF = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
@@ -29,6 +29,13 @@ def _code_of(error: BaseException) -> int | None:
 def is_refusal(error: BaseException) -> bool:
     """Whether an error of any library says that the system did not read or write a file."""
     return _code_of(error) is not None
+
+
+def short_reason(error: BaseException) -> str:
+    """The cause of an error of any library in a few words; its own text may be a page long."""
+    if code := _code_of(error):
+        return os.strerror(code)
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
 
 
 def _nearest(path: pathlib.Path) -> pathlib.Path:

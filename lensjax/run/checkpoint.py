@@ -26,9 +26,10 @@ from lensjax.devices.hosts import (
 )
 from lensjax.devices.mesh import put
 from lensjax.errors import CheckpointError
+from lensjax.files.disk import short_reason
 from lensjax.run import checksums
 from lensjax.run.background_save import BackgroundSave
-from lensjax.run.checkpoint_folder import CheckpointFolder, reason_of, steps_in
+from lensjax.run.checkpoint_folder import CheckpointFolder, steps_in
 from lensjax.run.state import TrainState
 
 # A lost host or a full memory, which have messages of their own elsewhere.
@@ -135,7 +136,7 @@ class Checkpoints:
             raise
         except Exception as error:  # of any kind, depending on the folder's content
             raise CheckpointError(
-                f"the checkpoints in {self._directory} cannot be read: {reason_of(error)}"
+                f"the checkpoints in {self._directory} cannot be read: {short_reason(error)}"
             ) from error
         finally:
             logger.setLevel(before)
@@ -211,9 +212,9 @@ class Checkpoints:
         except Exception as error:
             self._folder.check_there(step)
             raise CheckpointError(
-                f"checkpoint {step} in {self._directory} cannot be read back ({reason_of(error)}): "
-                "its files were changed or removed, or the disk loses data. Older checkpoints are "
-                "kept; to go on from them, run the same command again"
+                f"checkpoint {step} in {self._directory} cannot be read back "
+                f"({short_reason(error)}): its files were changed or removed, or the disk loses "
+                "data. Older checkpoints are kept; to go on from them, run the same command again"
             ) from error
 
     def _settle(self) -> None:
@@ -319,7 +320,7 @@ class Checkpoints:
         except _NotOursError as error:
             logging.warning("checkpoint %d is left out: %s", step, error)
         except Exception as error:  # Orbax raises plain Exception for an array cut short
-            logging.warning("checkpoint %d is damaged (%s)", step, reason_of(error))
+            logging.warning("checkpoint %d is damaged (%s)", step, short_reason(error))
         return None
 
     def _read_sound(

@@ -7,12 +7,12 @@ import shutil
 import tempfile
 
 from lensjax.errors import CheckpointError
+from lensjax.files import disk
 
 _GLOB_CHARACTERS = frozenset("*?[]")
 _DESCRIPTORS = pathlib.Path("/proc/self/fd")
 # Orbax removes folders of this name when a training opens the checkpoints.
 _UNFINISHED = ".orbax-checkpoint-tmp"
-_REASONS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO)
 
 
 def steps_in(directory: pathlib.Path) -> list[int]:
@@ -34,20 +34,6 @@ def _size_of(folder: pathlib.Path) -> int:
         for place, _, names in os.walk(folder)
         for name in names
     )
-
-
-def _in_words(size: int) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size / 1e3:.1f} kB"
-
-
-def reason_of(error: BaseException) -> str:
-    """The cause of an error of Orbax in a few words; its text may be a page long."""
-    text = str(error).strip()
-    known = [os.strerror(number) for number in _REASONS if os.strerror(number) in text]
-    return known[0] if known else text.partition("\n")[0][:200] or type(error).__name__
 
 
 class CheckpointFolder:
@@ -105,12 +91,12 @@ class CheckpointFolder:
     def room(self) -> str:
         """What is free on the disk, and what a checkpoint needs, for messages."""
         try:
-            free = _in_words(shutil.disk_usage(self.path).free)
+            free = disk.size_text(shutil.disk_usage(self.path).free)
         except OSError:
             return "the folder is not there any more"
         if self._needed:
-            return f"{free} free, {_in_words(self._needed)} needed, as the last one took"
-        return f"{free} free, about {_in_words(self._state_bytes)} needed"
+            return f"{free} free, {disk.size_text(self._needed)} needed, as the last one took"
+        return f"{free} free, about {disk.size_text(self._state_bytes)} needed"
 
     def check_there(self, step: int) -> None:
         """Raises CheckpointError if the folder was deleted or moved; Orbax would make it again."""
@@ -151,7 +137,7 @@ class CheckpointFolder:
         if older:
             advice = f"to go on from checkpoint {older[-1]}, run the same command again"
         return CheckpointError(
-            f"checkpoint {step} was not written in {self.path}: {reason_of(error)} "
+            f"checkpoint {step} was not written in {self.path}: {disk.short_reason(error)} "
             f"({self.room()}); {advice}"
         )
 

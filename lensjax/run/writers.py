@@ -20,8 +20,8 @@ from absl.logging import converter
 
 from lensjax.errors import FileError, UnusableError, WorkdirError
 from lensjax.files.atomic import write_text
+from lensjax.files.disk import short_reason
 from lensjax.files.json_file import parse
-from lensjax.run.checkpoint_folder import reason_of
 from lensjax.run.stored import metrics_line
 
 _LONGEST_LINE = 2**20  # of `metrics.jsonl`, in bytes
@@ -216,7 +216,7 @@ class MetricWriters:
             yield
         except Exception as error:  # CLU and TensorFlow have their own for each kind
             raise FileError(
-                f"the TensorBoard files in {self._folder} cannot be written: {reason_of(error)}"
+                f"the TensorBoard files in {self._folder} cannot be written: {short_reason(error)}"
             ) from error
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

@@ -6,7 +6,6 @@ import pathlib
 import re
 import shutil
 import sys
-import sys
 
 import jax
 import jax.numpy as jnp

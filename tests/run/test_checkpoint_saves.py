@@ -207,7 +207,9 @@ def test_a_save_without_room_says_what_is_free_and_needed_and_writes_nothing(tmp
     _save(tmp_path, 1)
     checkpoints = Checkpoints(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 4000))
-    words = r"checkpoint 2 was not written in .*: No space left on device \(4\.0 kB free, .* needed"
+    words = (
+        r"checkpoint 2 was not written in .*: No space left on device \(3\.9 KiB free, .* needed"
+    )
     with pytest.raises(CheckpointError, match=words) as caught:
         checkpoints.save(2, _state(2))
     assert "\n" not in str(caught.value)
