@@ -103,7 +103,7 @@ def save(folder: pathlib.Path, trained: Trained, card: Mapping[str, Any]) -> Non
     content = serialise(folder.name, trained)
     write_bytes(folder / _WEIGHTS, content)
     write_json(folder / files.CONFIG_FILE, {"config": to_dict(trained.config)})
-    write_json(folder / files.DATASET_FILE, trained.dataset)
+    stored.write_dataset(folder / files.DATASET_FILE, trained.dataset)
     added = {
         "sha256": hashlib.sha256(content).hexdigest(),
         "checkpoint_step": trained.step,

@@ -109,6 +109,8 @@ class Checkpoints:
             raise CheckpointError(f"there are no checkpoints in {directory}; train first")
         self._folder = CheckpointFolder(directory, writable=not read_only)
         self._directory = self._folder.path
+        if not read_only and is_main():
+            self._folder.remove_unfinished()
         self._keeping = keep_last, keep_every, keep_step
         self._manager = self._open(read_only)
         self._pending: BackgroundSave | None = None
@@ -117,7 +119,7 @@ class Checkpoints:
         """Opens Orbax's manager; a reader belongs to this process alone and waits for no other."""
         hosts = self._ocp.options.MultiprocessingOptions
         options = self._ocp.CheckpointManagerOptions(
-            cleanup_tmp_directories=not read_only,
+            cleanup_tmp_directories=False,  # in a thread that outlives the manager
             read_only=read_only,
             save_interval_steps=0 if read_only else 1,
             create=not read_only,

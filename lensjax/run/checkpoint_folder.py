@@ -11,7 +11,7 @@ from lensjax.files import disk
 
 _GLOB_CHARACTERS = frozenset("*?[]")
 _DESCRIPTORS = pathlib.Path("/proc/self/fd")
-# Orbax removes folders of this name when a training opens the checkpoints.
+# In the names of folders that Orbax is writing.
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
 
@@ -163,6 +163,12 @@ class CheckpointFolder:
                 leaving = self.path / f"{step}{_UNFINISHED}"
                 os.replace(self.path / str(step), leaving)
                 shutil.rmtree(leaving)
+
+    def remove_unfinished(self) -> None:
+        """Removes what killed trainings left of checkpoints; no other may write meanwhile."""
+        for path in self.path.iterdir():
+            if _UNFINISHED in path.name:
+                shutil.rmtree(path, ignore_errors=True)
 
     def close(self) -> None:
         """Ends the watch; `for_orbax` may not be used any more."""

@@ -22,6 +22,7 @@ from lensjax.data.flux_range import FEATURES, is_flux_range
 from lensjax.data.scaling import SCALINGS, Scaling
 from lensjax.data.simulator import CLASS_NAMES
 from lensjax.errors import ConfigError, UnusableError, WorkdirError, shown
+from lensjax.files.atomic import write_json
 from lensjax.files.json_file import (
     NAME,
     NUMBER,
@@ -33,6 +34,7 @@ from lensjax.files.json_file import (
     read_object,
     whole,
 )
+from lensjax.run.checksums import checksum_of
 
 MAX_STEP = 2**53
 # In units of the model's range, whose standard deviation is about 1.
@@ -73,6 +75,7 @@ def with_name(path: pathlib.Path, check: Callable[[], dict[str, Any]]) -> dict[s
         raise WorkdirError(f"{path}: {error}. {_DAMAGED}") from None
 
 
+_CHECKSUM = "crc32"  # files of other programs and older versions have none
 # The rules of `dataset.json` that do not depend on the number of channels.
 _DATASET: Mapping[str, Rule] = {
     "image_shape": IMAGE_SHAPE,
@@ -139,13 +142,20 @@ def _check_range(content: Mapping[str, Any], scaling: Scaling) -> None:
         )
 
 
+def write_dataset(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    """Writes a `dataset.json` with its checksum: a number that is another one can look right."""
+    write_json(path, {**content, _CHECKSUM: checksum_of(content)})
+
+
 def read_dataset(path: pathlib.Path) -> dict[str, Any]:
     """Reads a `dataset.json`, the description of a run's data, with defaults of what it lacks.
 
     Raises:
-      WorkdirError: if it is missing, or a field is missing or not allowed.
+      WorkdirError: if it is missing, a field is missing or not allowed, or the checksum is wrong.
     """
-    content = read_stored(path, _DATASET)
+    whole_file = read_json(path)
+    checksum = whole_file.pop(_CHECKSUM, None)
+    content = with_name(path, lambda: checked(whole_file, _DATASET))
     channels = content["image_shape"][2]
 
     def check() -> dict[str, Any]:
@@ -154,6 +164,8 @@ def read_dataset(path: pathlib.Path) -> dict[str, Any]:
             raise UnusableError(f"scaling has {shown(unknown[0])}; allowed: {', '.join(constants)}")
         scaling = checked(content["scaling"], _of_scaling(channels), "scaling.")
         _check_range(content, Scaling(**scaling))
+        if checksum not in (None, checksum_of(whole_file)):
+            raise UnusableError(f"its content does not fit its {_CHECKSUM}, {shown(checksum)}")
         return checked(content, _of_channels(channels)) | {"scaling": scaling}
 
     return with_name(path, check)

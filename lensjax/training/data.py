@@ -16,7 +16,7 @@ from lensjax.data.dataset import Split
 from lensjax.data.flux_range import FluxRange, fit_flux_range
 from lensjax.data.scaling import Scaling, fit_scaling, num_reference_images
 from lensjax.errors import ConfigError
-from lensjax.files.atomic import write_json
+from lensjax.run import stored
 from lensjax.run import workdir as files
 
 _MOST_IN_RANGES = 1024  # images from which the ranges of flux are found
@@ -126,7 +126,8 @@ def claim_dataset(
         return Scaling(**files.read_dataset(workdir)["scaling"])
     scaling = make_scaling(split)
     ranges = flux_ranges(split, image_shape, config or Config())
-    write_json(path, {**_describe(split, scaling, image_shape), "flux_ranges": ranges})
+    described = _describe(split, scaling, image_shape)
+    stored.write_dataset(path, {**described, "flux_ranges": ranges})
     return scaling
 
 

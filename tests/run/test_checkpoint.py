@@ -191,13 +191,15 @@ def test_damaged_arrays_are_named_and_the_one_before_is_taken(folder, spoil):
 
 
 def test_a_failed_read_leaves_no_complaints_of_its_other_threads(tmp_path, two_saved, monkeypatch):
-    complaints = []
+    complaints: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", complaints.append)
     for number in range(10):
         folder = tmp_path / str(number) / "checkpoints"
         shutil.copytree(two_saved, folder)
         _remove(_arrays(folder / "2"), 0.6)
-        assert int(_restore(folder).step) == 1
+        state = _restore(folder)
+        assert state is not None
+        assert int(state.step) == 1
     gc.collect()
     assert complaints == []
 

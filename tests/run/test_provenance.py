@@ -12,7 +12,7 @@ from lensjax.cli.sample_mode import sample_mode
 from lensjax.errors import WorkdirError
 from lensjax.inference.describe import describe
 from lensjax.inference.generator import load_generator
-from lensjax.run import provenance, writers
+from lensjax.run import provenance, stored, writers
 from lensjax.run import workdir as files
 from lensjax.training import generator_watch
 from lensjax.training import monitor as monitoring
@@ -135,7 +135,8 @@ def test_instrument_numbers_of_the_data_reach_the_generator(resumed):
     before = path.read_text()
     content = json.loads(before)
     try:
-        path.write_text(json.dumps(content | {"psf_fwhm_arcsec": 0.16, "zero_point_mag": 24.0}))
+        del content["crc32"]
+        stored.write_dataset(path, content | {"psf_fwhm_arcsec": 0.16, "zero_point_mag": 24.0})
         generator = load_generator(resumed)
         assert (generator.psf_fwhm_arcsec, generator.zero_point_mag) == (0.16, 24.0)
         del content["psf_fwhm_arcsec"], content["zero_point_mag"]

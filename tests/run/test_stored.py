@@ -215,6 +215,27 @@ def test_what_does_not_go_together_is_refused(folder, field, value, words):
         _read_run(folder)
 
 
+def test_a_number_that_could_be_right_is_refused_if_another_was_written(folder):
+    path = folder / "dataset.json"
+    content, without_checksum = json.loads(path.read_text()), stored.read_dataset(path)
+    stored.write_dataset(path, content)
+    written = json.loads(path.read_text())
+    assert stored.read_dataset(path) == without_checksum
+    for change in (
+        {"scaling": content["scaling"] | {"shift": content["scaling"]["shift"] + 1e-15}},
+        {"published_scale": 3.0},
+        {"zero_point_mag": None},
+        {"flux_unit": "counts"},
+        {"flux_ranges": []},
+        {"of_the_future": 1},
+        {"crc32": written["crc32"] + 1},
+        {"crc32": "none"},
+    ):
+        path.write_text(json.dumps(written | change))
+        with pytest.raises(WorkdirError, match=r"dataset\.json: .* does not fit its crc32"):
+            stored.read_dataset(path)
+
+
 def test_constants_that_take_the_pixels_out_of_the_range_are_refused(folder):
     content = json.loads((folder / "dataset.json").read_text())
     for name, value in {"spread": 1e6, "shift": -1e5, "softening": 1e9}.items():
