@@ -221,7 +221,7 @@ def test_a_number_that_could_be_right_is_refused_if_another_was_written(folder):
     stored.write_dataset(path, content)
     written = json.loads(path.read_text())
     assert stored.read_dataset(path) == without_checksum
-    for change in (
+    changes: tuple[dict[str, Any], ...] = (
         {"scaling": content["scaling"] | {"shift": content["scaling"]["shift"] + 1e-15}},
         {"published_scale": 3.0},
         {"zero_point_mag": None},
@@ -230,7 +230,8 @@ def test_a_number_that_could_be_right_is_refused_if_another_was_written(folder):
         {"of_the_future": 1},
         {"crc32": written["crc32"] + 1},
         {"crc32": "none"},
-    ):
+    )
+    for change in changes:
         path.write_text(json.dumps(written | change))
         with pytest.raises(WorkdirError, match=r"dataset\.json: .* does not fit its crc32"):
             stored.read_dataset(path)
