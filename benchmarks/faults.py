@@ -1,7 +1,7 @@
 """Is work ever lost? Commands are killed, their files damaged, their disks filled.
 
     python benchmarks/faults.py [--short] [--seed N] [--only NAME ...] [--kind KIND ...]
-        [--tree DIR] [--scratch DIR] [--jobs N] [--minutes M] [--name NAME]
+        [--tree DIR] [--scratch DIR] [--jobs N] [--minutes M] [--name NAME] [--write]
 
 tries some 470 cases: signals at random moments of every mode, damaged checkpoints, JSON, caches
 and sets, full, read-only and vanishing disks, odd names, two commands at once, and bad inputs.
@@ -14,7 +14,7 @@ one was lost.
 `--only NAME --seed N` repeats a case. `--scratch DIR` keeps what a lost one wrote in
 `DIR/cases/NAME`, and the undisturbed runs for the next time. `--tree` tries the lensjax of another
 checkout. The table of a whole run goes to `faults.md` and `faults.json` among the results (`--name
-before`: `faults_before`).
+before`: `faults_before`), and `--write` puts a summary of both into docs/numbers.md.
 """
 
 import argparse
@@ -33,6 +33,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
+import speed_table
 from campaign import damage, disk, inputs, judge, kills, together
 from campaign.lab import Lab
 from campaign.trial import Case, Trial
@@ -128,6 +129,32 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def summary(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """What was lost of each kind of fault in two campaigns, as Markdown."""
+    sides = [before["cases"], after["cases"]]
+    names = ("tried", "lost", "tracebacks", "half-written")
+    lines = [
+        _line(["fault", "tried", *(f"{name}, before / now" for name in names[1:])]),
+        _line(["---", *["--:"] * len(names)]),
+    ]
+    for kind in (*dict.fromkeys(row["kind"] for row in sides[1]), None):
+        counts = [counts_of([row for row in rows if kind in (None, row["kind"])]) for rows in sides]
+        cells = [" / ".join(str(count[name]) for count in counts) for name in names[1:]]
+        tried = counts[1]["tried"] if kind else f"**{counts[1]['tried']}**"
+        lines.append(_line([kind or "**all**", tried, *cells]))
+    return "\n".join(lines) + "\n"
+
+
+def _write_summary() -> None:
+    results = [
+        json.loads((RESULTS / f"{name}.json").read_text()) for name in ("faults_before", "faults")
+    ]
+    page = speed_table.PAGE
+    content = summary(*results)
+    print(content, end="")
+    page.write_text(speed_table.written_into(page.read_text(), content, "faults"))
+
+
 def _chosen(options: argparse.Namespace) -> list[Case]:
     cases = all_cases()
     names, kinds = {case.name for case in cases}, {case.kind for case in cases}
@@ -206,8 +233,12 @@ def main() -> int:
     )
     parser.add_argument("--jobs", type=int, default=2, help="cases at a time")
     parser.add_argument("--name", default="", help="of the result: faults_NAME")
+    parser.add_argument("--write", action="store_true", help="only the table of docs/numbers.md")
     parser.add_argument("--list", action="store_true", help="prints the cases alone")
     options = parser.parse_args()
+    if options.write:
+        _write_summary()
+        return 0
     cases = _chosen(options)
     if options.list:
         print("\n".join(f"{case.name:36} {case.kind:20} {case.mode}" for case in cases))

@@ -6,12 +6,14 @@ import sys
 
 import numpy as np
 import pytest
+import speed_table
 from campaign import judge
 from campaign.lab import Ended, Lab, Running
 from campaign.trial import MODES
-from faults import all_cases, counts_of, shuffled, table
+from faults import RESULTS, all_cases, counts_of, shuffled, summary, table
 from run_support import ROOT
 
+NAMES = ("faults_before", "faults")
 REFUSAL = "07:00:00 resumed at step 4\nlensjax: train.num_steps: got 0; allowed: more\n"
 TRACE = "Traceback (most recent call last):\n  File 'a'\nRuntimeError: no room\n"
 
@@ -144,6 +146,16 @@ def test_the_table_counts_and_names_what_was_lost():
     text = table({"command": "run", "seed": 0, "seconds": 60, "hardware": {}, "cases": rows})
     assert "| flags | train | 2 | 1 | 1 | 1 | 0 |" in text
     assert "| two | a\\|b | lost: exit status 1; traceback: Traceback |" in text
+
+
+def test_the_summary_has_both_campaigns_and_stands_in_the_documentation():
+    row = {"kind": "flags", "mode": "train", "problems": []}
+    lost = row | {"problems": [{"kind": judge.TRACEBACK, "text": "Traceback"}]}
+    text = summary({"cases": [lost, lost]}, {"cases": [row, lost]})
+    assert "| flags | 2 | 2 / 1 | 2 / 1 | 0 / 0 |" in text
+    assert "| **all** | **2** | 2 / 1 | 2 / 1 | 0 / 0 |" in text
+    results = [json.loads((RESULTS / f"{name}.json").read_text()) for name in NAMES]
+    assert speed_table.table_in(speed_table.PAGE.read_text(), "faults") == summary(*results)
 
 
 def test_a_fork_ends_as_a_process_does(tmp_path, monkeypatch):
