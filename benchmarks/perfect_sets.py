@@ -4,7 +4,7 @@
 
 Sets of real images that nobody has trained on are judged against other real images, all drawn
 anew each time: a goal that they miss is a false alarm. Measures that train networks take part in
-the first draws alone. Each image is fitted, and gets its noise, once, however often it is drawn.
+the first draws of two judges alone. Each image is fitted, and gets its noise, once, however often it is drawn.
 The answer goes to `perfect_sets.json` and `perfect_sets.md` among the results.
 """
 
@@ -38,6 +38,7 @@ RESULTS = pathlib.Path(__file__).parent / "results" / "perfect_sets.json"
 POOL = 1_000  # images a class from which sets are drawn: half to judge, half to judge with
 TRAIN_IMAGES = 500  # a class, among which copies are looked for
 JUDGES = 10  # sets of real images, each with training images of its own
+TRAINED_JUDGES = 2  # that take measures which train: each trains on its real images, too
 CHEAP = (
     "smooth_fit,axion_fit,potential_fit,free_fit,shapes,classes,lens_features,twins,copies,"
     "residual_neighbours"
@@ -51,6 +52,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--images-per-class", type=int, nargs="*", default=[10, 24, 64, 200])
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--trained", type=int, default=10, help="draws of measures that train")
+    parser.add_argument(
+        "--update", action="store_true", help="keep what the results have of other numbers"
+    )
     parser.add_argument("--no-files", action="store_true", help="prints the table alone")
     parser.add_argument("--table", action="store_true", help="only the table, from the results")
     return parser.parse_args()
@@ -253,7 +257,7 @@ def _draws(per_class: int, num_draws: int, num_trained: int, data: str) -> dict[
                 images = _some(pool, np.arange(half, len(pool)), per_class, 1000 + draw)
                 row = Row(f"draw {draw}", images.images, images.labels, setting)
                 cheap.add(*_judged(row, setting, pathlib.Path(cache), CHEAP))
-                if draw < num_trained:
+                if judge < TRAINED_JUDGES and draw // JUDGES < num_trained // TRAINED_JUDGES:
                     checks, _ = _judged(row, setting, pathlib.Path(cache), TRAINED)
                     trained.add(checks, None)
         print(per_class, judge, cheap.to_dict(), trained.to_dict(), flush=True)
@@ -318,11 +322,14 @@ def main() -> None:
         return
     started = time.monotonic()
     results = {}
+    if arguments.update:
+        results = json.loads(RESULTS.read_text())["images_per_class"]
     with _each_image_once():
         for per_class in arguments.images_per_class:
             results[str(per_class)] = _draws(
                 per_class, arguments.draws, arguments.trained, arguments.data
             )
+    results = {count: results[count] for count in sorted(results, key=int)}
     table = _table(results)
     print(table)
     print(f"{time.monotonic() - started:.0f} s")
