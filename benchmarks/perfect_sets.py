@@ -4,8 +4,8 @@
 
 Sets of real images that nobody has trained on are judged against other real images, all drawn
 anew each time: a goal that they miss is a false alarm. Measures that train networks take part in
-the first draws of two judges alone. Each image is fitted, and gets its noise, once, however often it is drawn.
-The answer goes to `perfect_sets.json` and `perfect_sets.md` among the results.
+the first draws of two judges alone. Each image is fitted, and gets its noise, once, however often
+it is drawn. The answer goes to `perfect_sets.json` and `perfect_sets.md` among the results.
 """
 
 import argparse
