@@ -151,6 +151,7 @@ def loss_settings(config: Config) -> LossSettings:
         time_distribution=config.loss.time_distribution,
         time_mean=config.loss.time_mean,
         time_std=config.loss.time_std,
+        uniform_share=config.loss.uniform_share,
         stratified=config.loss.stratified,
         label_drop=config.loss.label_drop,
         null_label=config.model.num_classes,

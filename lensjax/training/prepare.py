@@ -128,6 +128,8 @@ def begin(
     check_there = cleanup.enter_context(_locked(workdir, check))
     train, validation = task.divide(split, test)
     begins, run_id = hosts.from_main(lambda: _check_run(workdir, config, train), "the run's id")
+    if not begins:
+        config = files.checked_same(workdir, config)
     checkpoints = Checkpoints(
         workdir / files.CHECKPOINTS,
         keep_last=config.train.keep_last,

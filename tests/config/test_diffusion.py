@@ -73,12 +73,19 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("loss.min_snr_gamma", {"loss.min_snr_gamma": 1.0}, "5.0 with loss.weight=uniform; .*min_snr"),
     ("loss.time_mean", {"loss.time_mean": -1.2}, "0.0 with .*=uniform; .*=logit_normal or log_"),
     ("loss.time_std", {"loss.time_std": 1.2}, "1.0 with loss.time_distribution=uniform"),
+    ("loss.uniform_share", {"loss.uniform_share": 0.1}, "0.0 with loss.time_distribution=uniform"),
     # Samplers and their times.
     ("sample.shift", {"sample.shift": 2.0}, "3.0 with sample.time_grid=karras; .*=shifted"),
+    (
+        "sample.t_end",
+        {"sample.t_end": 0.1, "sample.time_grid": "uniform"},
+        "None with sample.time_grid=uniform; .*=karras",
+    ),
     *(
         (field, {field: value, "sample.sampler": sampler}, f"sampler={sampler}; .*={owner}")
         for field, value, owner in [
             ("sample.eta", 0.5, "ddim"),
+            ("sample.eta_interval", (0.2, 1.0), "ddim"),
             ("sample.churn", 5.0, "churn"),
             ("sample.churn_noise", 1.01, "churn"),
             ("sample.churn_interval", (0.2, 0.8), "churn"),
@@ -320,7 +327,7 @@ def test_each_allowed_path_has_times_on_each_grid():
         path = build_path(config)
         first, last = path.interval
         for grid in TIME_GRIDS:
-            times = sample_times(path, SampleConfig(steps=10, time_grid=grid))
+            times = sample_times(path, SampleConfig(steps=10, time_grid=grid), config.loss)
             assert times.shape == (11,)
             assert times[0] == pytest.approx(last)
             assert times[-1] == 0
