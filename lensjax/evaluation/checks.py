@@ -27,6 +27,9 @@ SHARE_OF_CDM_SIGNAL = 0.1
 CDM_SIGNAL_MODEL_II = 0.076
 LEAST_POSSIBLE_AXIONS = 0.95
 THETA_E_PERCENT = 0.2
+# Deviation of the mean brightness from the real one; where so few images leave more than this to
+# chance, the test has no power.
+BRIGHTNESS_PERCENT, MOST_BY_CHANCE_PERCENT = 0.3, 2.0
 # A test of positions has power if it finds sources in one half of the square alone.
 HALF_OF_THE_SQUARE = 0.5
 # Accuracy of a network that tells generated from real, by source magnitude.
@@ -141,10 +144,30 @@ def _distribution(
     )
 
 
+def _brightness(group: str, score: Mapping[str, Any]) -> Check:
+    name = f"smooth fit, {group}: brightness"
+    if "brightness_p" not in score:
+        return _too_few(name, score["num_images"])
+    deviation = 100 * abs(score["brightness"] - score["real_brightness"])
+    by_chance = 100 * score["brightness_by_chance"]
+    p = score["brightness_p"] if math.isfinite(deviation) else 0.0
+    return _goal(
+        name,
+        deviation,
+        max(BRIGHTNESS_PERCENT, by_chance),
+        1.0 if deviation <= BRIGHTNESS_PERCENT else p,
+        f"deviation of the mean brightness, {score['brightness']:.4f}, from the real one, "
+        f"{score['real_brightness']:.4f}, in per cent",
+        has_power=by_chance <= MOST_BY_CHANCE_PERCENT,
+    )
+
+
 def _smooth_fit(results: Results, row: str, survey: str | None) -> Iterator[Check]:
     rows = results["smooth_fit"]["rows"]
     yield from _no_sub(rows, row, cdm_signal(results, survey))
     for group, score in rows[row].items():
+        if "real_brightness" in score:
+            yield _brightness(group, score)
         if "against_real" in score:
             yield _distribution(
                 f"smooth fit, {group}: ratios",

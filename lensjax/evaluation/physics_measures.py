@@ -1,6 +1,8 @@
 """Measures by fits of the exact forward model: their residuals and their parameters."""
 
 import functools
+import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,31 @@ def largest_ks_of_two(count: int) -> float:
     return float(kstwo.isf(LEVEL / 2, count))
 
 
+def _brightness(row: Row, real: Row, group: str) -> dict[str, Any]:
+    """The amplitudes of fits whose brightness is free, and what these fits leave."""
+    from scipy.stats import ttest_ind
+
+    fit = row.smooth(group, free_amplitude=True)
+    ours = fit.amplitude.astype(np.float64)
+    score: dict[str, Any] = {
+        f"free_{name}": value for name, value in _percentiles(fit.ratio).items()
+    }
+    score |= {"brightness": float(ours.mean()), "brightness_sd": float(ours.std())}
+    if group not in real.groups:
+        return score
+    theirs = real.smooth(group, free_amplitude=True).amplitude.astype(np.float64)
+    score["real_brightness"] = float(theirs.mean())
+    if min(len(ours), len(theirs)) < 2:
+        return score
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # no_sub: no spread
+        test = ttest_ind(ours, theirs, equal_var=False)  # generated ones may scatter more
+        low, high = test.confidence_interval(1 - LEVEL)
+    p, by_chance = float(test.pvalue), float(high - low) / 2
+    score["brightness_p"] = p if math.isfinite(p) else 1.0
+    score["brightness_by_chance"] = by_chance if math.isfinite(by_chance) else 0.0
+    return score
+
+
 def smooth_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
     """The residuals of the best lens without sub-structure, by group."""
     scores: dict[str, Any] = {}
@@ -51,7 +78,9 @@ def smooth_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
             score["p_x"] = _uniform_p(fit.source_x, score["ks_x"])
             score["p_y"] = _uniform_p(fit.source_y, score["ks_y"])
             score["ks_limit"] = largest_ks_of_two(len(images))
-        elif group in real.groups:
+        if setting.in_flux:
+            score |= _brightness(row, real, group)
+        if group != "no_sub" and group in real.groups:
             theirs, seed = real.smooth(group).ratio, setting.settings.seed
             score["against_real"] = beside_real(theirs, fit.ratio, seed)
         scores[group] = score

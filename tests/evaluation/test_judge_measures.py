@@ -48,6 +48,7 @@ NOTICED_BY = {
     "shift": "smooth fit, no_sub: median ratio",
     "theta_e": "free fit, no_sub: theta_E bias",
     "flux": "shapes, no_sub: peak",
+    "flux_1": "smooth fit, no_sub: brightness",
     "labels_shuffled": "classes, noise-free: accuracy",
     "garbage_half": "smooth fit, no_sub: median ratio",
     "collapse": "twins, no_sub",
