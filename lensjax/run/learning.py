@@ -82,6 +82,7 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
         b1=config.optim.b1,
         b2=config.optim.b2,
         eps=config.optim.eps,
+        name=config.optim.name,
     )
     return optimizer if config.classify.train_encoder else optim.keeping(optimizer, "encoder")
 

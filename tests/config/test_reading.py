@@ -110,7 +110,7 @@ WORDS = _by_name(
         None: """
             data.layout data.nan_policy data.on_bad_file data.placement data.scaling model.name
             model.prediction model.attention model.preconditioning model.stem path.name path.betas
-            optim.schedule
+            optim.schedule optim.name
             loss.space loss.weight loss.weighting loss.time_distribution sample.sampler
             sample.time_grid data.folders data.bands
             classify.layout classify.image_scale evaluate.image_scale export.source export.format

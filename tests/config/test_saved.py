@@ -60,7 +60,7 @@ YOUNGER = {
     *(f"data.{name}" for name in ("files", "folders", "group", "bands", "mask_bits")),
     *(f"data.{name}" for name in ("planes", "variance_planes", "mask_planes")),
     "loss.weighting",
-    *("loss.uniform_share", "data.fresh"),
+    *("loss.uniform_share", "data.fresh", "optim.name"),
 }
 
 
