@@ -64,6 +64,7 @@ def make_config(
         "num_images": per_class,
         "measures": measures,
         "cache": cache,
+        "download": False,
         **settings,
     }
     return from_config_dict(values)
