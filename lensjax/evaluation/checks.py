@@ -100,6 +100,15 @@ def cdm_signal(results: Results, survey: str | None) -> float:
     return rows.get("real", {}).get("cdm", {}).get("ratio_p50", math.nan)
 
 
+def faint_limit(real_percent: float) -> float:
+    """The highest RMS of dark pixels, in per cent of the peak, beside that of real images."""
+    return max(2 * real_percent, 0.02)
+
+
+def _outliers(count: int) -> str:
+    return f"; {count} image{'s' * (count != 1)} far beyond it" if count else ""
+
+
 def _no_sub(rows: Results, row: str, signal: float) -> Iterator[Check]:
     score = rows[row].get("no_sub")
     if score is None:
@@ -115,8 +124,9 @@ def _no_sub(rows: Results, row: str, signal: float) -> Iterator[Check]:
     yield _kept(
         "smooth fit, no_sub: dark pixels",
         score["faint_rms_percent"],
-        max(2 * rows["real"]["no_sub"]["faint_rms_percent"], 0.02),
-        "RMS of pixels below 0.1 % of the peak, in per cent of the peak; limit: twice the real one",
+        faint_limit(rows["real"]["no_sub"]["faint_rms_percent"]),
+        "RMS of pixels below 0.1 % of the peak, in per cent of the peak; limit: twice the real one"
+        + _outliers(score.get("faint_outliers", 0)),
         num_images,
     )
     lowest = float(np.minimum(score["p_x"], score["p_y"]))  # min() would lose a NaN
@@ -215,7 +225,8 @@ def _free_fit(results: Results, row: str, survey: str | None) -> Iterator[Check]
                 f"free fit, no_sub: theta_E {quantity}",
                 abs(score["theta_e"][f"{quantity}_percent"]),
                 THETA_E_PERCENT,
-                f"{quantity} of the fitted Einstein radius in per cent",
+                f"{quantity} of the fitted Einstein radius in per cent"
+                + _outliers(score["theta_e"].get("outliers", 0) if quantity == "scatter" else 0),
                 score["num_images"],
             )
 

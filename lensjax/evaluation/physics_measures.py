@@ -9,6 +9,7 @@ import numpy as np
 
 from lensjax.data.simulator import LOG10_AXION_MASS_RANGE, SOURCE_POSITION_LIMIT
 from lensjax.devices.hosts import share_rows
+from lensjax.evaluation.checks import THETA_E_PERCENT, faint_limit
 from lensjax.evaluation.rows import ALL, Row, Setting
 from lensjax.evaluation.shape_measures import beside_real, log_spectra, vectors_beside_real
 from lensjax.metrics.axion_fit import fit_axion
@@ -17,6 +18,9 @@ from lensjax.metrics.lensing import SmoothFit, faint_pixel_rms, uniform_ks_dista
 from lensjax.metrics.two_sample import LEVEL, NUM_PERMUTATIONS
 
 POSSIBLE_RATIO = 0.03
+# An RMS is taken without the images that are beyond so many times its limit, if there are no more
+# of them than this share of all images gives: one image must not decide for all.
+OUTLIER_FACTOR, OUTLIER_SHARE = 10.0, 0.01
 
 
 def _percentiles(ratio: np.ndarray) -> dict[str, float]:
@@ -36,6 +40,32 @@ def largest_ks_of_two(count: int) -> float:
     from scipy.stats import kstwo
 
     return float(kstwo.isf(LEVEL / 2, count))
+
+
+def _without_few(outliers: np.ndarray) -> np.ndarray:
+    """Which images an RMS is taken of, bool `[N]`: all but the outliers, if these are few."""
+    from scipy.stats import binom
+
+    count = int(outliers.sum())
+    are_few = binom.sf(count - 1, len(outliers), OUTLIER_SHARE) >= LEVEL
+    return ~outliers if are_few else np.ones_like(outliers)
+
+
+def _dark_pixels(row: Row, real: Row) -> dict[str, Any]:
+    """The RMS of the dark pixels of no_sub images, and how many images are outliers."""
+    images, fitted = row.planes("no_sub"), row.smooth("no_sub").image
+    each = np.array(
+        [faint_pixel_rms(images[[i]], fitted[[i]]) for i in range(len(images))], np.float64
+    )
+    theirs = 0.0
+    if "no_sub" in real.groups:
+        theirs = faint_pixel_rms(real.planes("no_sub"), real.smooth("no_sub").image)
+    outliers = each > OUTLIER_FACTOR * faint_limit(theirs)
+    kept = _without_few(outliers)
+    return {
+        "faint_rms_percent": faint_pixel_rms(images[kept], fitted[kept]),
+        "faint_outliers": int(outliers.sum()),
+    }
 
 
 def _brightness(row: Row, real: Row, group: str) -> dict[str, Any]:
@@ -73,7 +103,7 @@ def smooth_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
             score |= {
                 "ks_x": uniform_ks_distance(fit.source_x),
                 "ks_y": uniform_ks_distance(fit.source_y),
-                "faint_rms_percent": faint_pixel_rms(images, fit.image),
+                **_dark_pixels(row, real),
             }
             score["p_x"] = _uniform_p(fit.source_x, score["ks_x"])
             score["p_y"] = _uniform_p(fit.source_y, score["ks_y"])
@@ -142,9 +172,12 @@ def free_fit(row: Row, real: Row, setting: Setting) -> dict[str, Any]:
         score: dict[str, Any] = {"num_images": len(fit.ratio), **_percentiles(fit.ratio)}
         for name, truth in TRUTH.items():
             values = getattr(fit, name)
-            bias, scatter = float(np.median(values) - truth), float(np.std(values))
-            score[name] = {"bias": bias, "scatter": scatter}
+            bias = float(np.median(values) - truth)
+            score[name] = {"bias": bias, "scatter": float(np.std(values))}
             if name == "theta_e":
+                far = np.abs(values - truth - bias) > OUTLIER_FACTOR * THETA_E_PERCENT / 100 * truth
+                scatter = float(np.std(values[_without_few(far)]))
+                score[name] |= {"scatter": scatter, "outliers": int(far.sum())}
                 score[name]["bias_percent"] = 100 * bias / truth
                 score[name]["scatter_percent"] = 100 * scatter / truth
         scores[group] = score
