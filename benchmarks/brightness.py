@@ -150,7 +150,8 @@ def main() -> None:
         wanted = {"sampler": options.sampler, "t_end": t_end, "passes": passes}
         if any(wanted.items() <= row.items() for row in content["rows"]):
             continue
-        content["rows"].append(_drawn(run, *wanted.values(), options.num_images))
+        row = _drawn(run, options.sampler, t_end, passes, options.num_images)
+        content["rows"].append(row)
         write_json(target, content)
         print(table(content | {"rows": content["rows"][-1:]}).splitlines()[-1], flush=True)
     target.with_suffix(".md").write_text(table(content))

@@ -354,7 +354,7 @@ def test_one_of_3000_times_of_the_training_lies_below_the_end_of_a_karras_grid(p
     changes |= EDM if path == "edm" else {"model.prediction": "x0"}
     config = from_config_dict(nested(changes))
     usable_path = build_path(config)
-    keys = prng.keys(prng.key(0, "times"), np.arange(300_000))
+    keys = prng.keys(prng.key(0, "times"), jnp.arange(300_000))
     times = np.sort(np.asarray(draw_times(keys, loss_settings(config), usable_path)))
     end = seldom_before(usable_path, config.loss)
     below = int(np.searchsorted(times, end))

@@ -68,7 +68,7 @@ def test_sources_are_uniform_and_no_image_is_in_the_set():
     for position in (fit.source_x, fit.source_y):
         assert scipy.stats.kstest(position, scipy.stats.uniform(-0.35, 0.7).cdf).pvalue > 1e-3
     for split in ("train", "test"):
-        (_, chunk), *_ = simulate_chunks(SOURCE, split, [0])
+        (_, chunk), *_ = simulate_chunks(SOURCE, split, range(1))
         known = np.concatenate([part for part, _ in chunk])[..., 0].reshape(-1, 1, 4096)
         distance = np.abs(known - images.reshape(1, 240, 4096)).max(axis=-1)
         assert distance.min() > 1e-4

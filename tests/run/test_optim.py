@@ -195,7 +195,9 @@ def test_muon_makes_updates_of_kernels_orthogonal_and_leaves_the_rest_to_adamw()
     settings: dict[str, Any] = {"weight_decay": 0.0, "clip_norm": 1e9, "b1": 0.9, "b2": 0.99}
     optimizers = {
         "adamw": optax.adamw(1e-3, b1=0.9, b2=0.99, weight_decay=0.0, nesterov=True),
-        "muon": optim.build_optimizer(lambda step: 1e-3, name="muon", eps=1e-8, **settings),
+        "muon": optim.build_optimizer(
+            lambda step: jnp.float32(1e-3), name="muon", eps=1e-8, **settings
+        ),
     }
     updates = {
         name: one.update(gradients, one.init(params), params)[0] for name, one in optimizers.items()
