@@ -2,11 +2,13 @@
 
     python benchmarks/compare.py family --cpu-seconds=200
     python benchmarks/compare.py sizes --cpu-seconds=240
+    python benchmarks/compare.py training --cpu-seconds=200 --seeds=3
 
 Every candidate is the base with a few fields changed, built from the same parts as the real run.
 `family` compares paths, networks and predictions, `sizes` sizes, rates and scalings. Their bases
 are `configs/quickstart.py` with times that are not stratified and 25 steps of Heun's rule; for
-`sizes` with linear scaling and uniform times too.
+`sizes` with linear scaling and uniform times too. `training` compares ways to train the quickstart
+itself on the whole of Model II.
 
 Processor time is counted, not the clock's, so that other work on the machine does not favour a
 candidate: the steps that fit are found from 40 timed ones, then the whole schedule runs. Results
@@ -17,6 +19,7 @@ are not run again.
 import argparse
 import dataclasses
 import importlib.util
+import itertools
 import os
 import pathlib
 import time
@@ -30,7 +33,8 @@ from lensjax.data import deeplense
 from lensjax.data.augmentation import make_augment_fn
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.dataset import LensSplit
-from lensjax.data.feed import DeviceFeed
+from lensjax.data.feed import DeviceFeed, Feed
+from lensjax.data.fresh import FreshFeed
 from lensjax.data.pipeline import make_batch_fn
 from lensjax.data.scaling import Scaling, fit_scaling
 from lensjax.devices.mesh import all_devices
@@ -42,7 +46,7 @@ from lensjax.inference.sampling import (
     make_sample_fn,
     passes_per_image,
 )
-from lensjax.metrics.lensing import smooth_scores
+from lensjax.metrics.lensing import fit_smooth, smooth_scores
 from lensjax.run import provenance, workdir
 from lensjax.run.learning import build_spread, build_train_step, make_init_state
 from lensjax.run.state import sampling_params
@@ -137,6 +141,19 @@ SIZES: Candidates = {
 }
 
 
+TRAINING: Candidates = {
+    "base": {},
+    "uniform share 0.1": {"loss.uniform_share": 0.1},
+    "times nearer to the data, mean -0.5": {"loss.time_mean": -0.5},
+    "times nearer to the data, mean -1": {"loss.time_mean": -1.0},
+    "fresh lenses": {"data.fresh": True},
+    "EMA half-life 8,000": {"optim.ema_half_life_images": 8_000.0},
+    "widths 96 192": {"model.widths": (96, 192)},
+    "batch 48": {"train.batch_size": 48},
+    "Muon": {"optim.name": "muon"},
+}
+
+
 class Group(NamedTuple):
     """Candidates that stand in one table.
 
@@ -163,6 +180,12 @@ GROUPS = {
         SIZES,
         LINEAR_BASE,
         f"{_BASE}, linear scaling and uniform times",
+    ),
+    "training": Group(
+        "Ways to train after equal processor time",
+        TRAINING,
+        {"data.name": "deeplense/model_ii"},
+        "`configs/quickstart.py` on the whole of Model II",
     ),
 }
 TIMED_STEPS = 40
@@ -205,7 +228,9 @@ class Run:
         self.scaling: Scaling = fit_scaling(
             data.scaling, data.model_std, split.images, split.info.minimum
         )
-        self.feed = DeviceFeed(split, config.seed, spread)
+        self.feed: Feed = DeviceFeed(split, config.seed, spread)
+        if data.fresh:
+            self.feed = FreshFeed(split.info.name, config.seed, spread)
         batch_fn = make_batch_fn(
             self.feed.batch,
             self.scaling,
@@ -240,10 +265,16 @@ class Run:
         numbers = np.arange(len(labels), dtype=np.int32)
         images = generate_chunks(drawing, weights, numbers, labels, seed=0, batch_size=48)
         survey = SIMULATED_SETS[config.data.name].survey
-        return {
-            name: dict(smooth_scores(images[labels == label, ..., 0], survey))
-            for label, name in enumerate(names)
-        }
+        scores = {}
+        for label, name in enumerate(names):
+            drawn = images[labels == label, ..., 0]
+            free = fit_smooth(drawn, survey, free_amplitude=True)
+            scores[name] = {
+                **smooth_scores(drawn, survey),
+                "free_ratio_p50": float(np.median(free.ratio)),
+                "brightness": float(free.amplitude.mean(dtype=np.float64)),
+            }
+        return scores
 
 
 def learned_by(config: Config) -> dict[str, Any]:
@@ -279,8 +310,9 @@ def measure(config: Config, split: LensSplit, cpu_seconds: float) -> dict[str, A
 def table(results: dict[str, Any]) -> str:
     """The candidates as a Markdown table, best first."""
     lines = [
-        "| candidate | parameters | steps | no_sub p50 | p90 | dark pixels | cdm p50 | axion p50 |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| candidate | parameters | steps | no_sub p50 | p90 | dark pixels | cdm p50 | axion p50 | "
+        "no_sub brightness |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, row in sorted(
         results.items(), key=lambda item: item[1]["scores"]["no_sub"]["ratio_p50"]
@@ -289,9 +321,40 @@ def table(results: dict[str, Any]) -> str:
         lines.append(
             f"| {name} | {row['parameters']:,} | {row['steps']:,} | {smooth['ratio_p50']:.3f} | "
             f"{smooth['ratio_p90']:.3f} | {smooth['faint_rms_percent']:.3f} % | "
-            f"{cdm['ratio_p50']:.3f} | {axion['ratio_p50']:.3f} |"
+            f"{cdm['ratio_p50']:.3f} | {axion['ratio_p50']:.3f} | "
+            + (f"{smooth['brightness']:.3f} |" if "brightness" in smooth else " |")
         )
     return "\n".join(lines)
+
+
+def _over_seeds(results: dict[str, Any]) -> str:
+    """The candidates that were trained with several seeds: mean and standard deviation."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for name, row in results.items():
+        groups.setdefault(name.partition(", seed ")[0], []).append(row["scores"])
+    several = {name: rows for name, rows in groups.items() if len(rows) > 1}
+    if not several:
+        return ""
+    columns = [
+        ("no_sub p50", lambda scores: scores["no_sub"]["ratio_p50"]),
+        ("cdm p50, free", lambda scores: scores["cdm"]["free_ratio_p50"]),
+        ("axion p50, free", lambda scores: scores["axion"]["free_ratio_p50"]),
+        ("no_sub brightness", lambda scores: scores["no_sub"]["brightness"]),
+    ]
+    lines = [
+        "",
+        "Mean and standard deviation over seeds:",
+        "",
+        f"| candidate | seeds | {' | '.join(name for name, _ in columns)} |",
+        f"|---|--:|{'--:|' * len(columns)}",
+    ]
+    for name, rows in several.items():
+        cells = []
+        for _, take in columns:
+            values = [take(scores) for scores in rows]
+            cells.append(f"{np.mean(values):.4f} +- {np.std(values, ddof=1):.4f}")
+        lines.append(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def report(group: str, content: dict[str, Any]) -> str:
@@ -308,10 +371,10 @@ Every candidate is the base with the named change, trained on
 `{one["learned_by"]["data"]["name"]}` for {seconds} seconds of processor time, its learning rate
 brought down within them. Numbers are those of `--mode=evaluate`, over {IMAGES_PER_CLASS} images a
 class drawn with {one["passes"]} network passes each; real ones stand at 0 (no_sub), 0.076 (cdm),
-0.147 (axion). One seed each: differences of a tenth mean nothing.
+0.147 (axion). Of one seed, differences of a tenth mean nothing.
 
 {table(candidates)}
-"""
+{_over_seeds(candidates)}"""
 
 
 def main() -> None:
@@ -320,6 +383,7 @@ def main() -> None:
     parser.add_argument("group", choices=GROUPS)
     parser.add_argument("--cpu-seconds", type=float, default=200.0)
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each candidate")
     parser.add_argument("--only", nargs="*", help="names of candidates; all by default")
     options = parser.parse_args()
     candidates, changes = GROUPS[options.group].candidates, GROUPS[options.group].changes
@@ -331,8 +395,9 @@ def main() -> None:
     results = workdir.read_json(target).get("candidates", {}) if target.exists() else {}
     deeplense.prepare(base.data.name, base.data.directory)
     split = deeplense.read(base.data.name, base.data.directory, "train")
-    for name in options.only or candidates:
-        config = changed(base, candidates[name])
+    for seed, only in itertools.product(range(options.seeds), options.only or candidates):
+        config = dataclasses.replace(changed(base, candidates[only]), seed=seed)
+        name = f"{only}, seed {seed}" if seed else only
         row = results.get(name)
         if (
             row

@@ -41,7 +41,7 @@ def sample_mode(config: Config, folder: pathlib.Path, output: pathlib.Path | Non
     """
     target = (output or folder) / files.GENERATED
     generator = load_generator(folder, config)
-    sample = config.sample
+    sample = generator.config.sample
     bytes_each = 4 * math.prod(generator.image_shape)  # float32
     for field, count in (("num_images", sample.num_images), ("batch_size", sample.batch_size)):
         check_memory(f"sample.{field}", count, bytes_each, "image", error=ConfigError)

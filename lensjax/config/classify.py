@@ -110,6 +110,12 @@ def check_classify(classify: ClassifyConfig, model: ModelConfig, data: DataConfi
     _check_noise(classify, data)
     if TASKS[model.name] == CLASSIFY:
         _check_classes(classify, model)
+        if data.fresh and classify.label_share < 1:
+            raise ConfigError(
+                "classify.label_share",
+                classify.label_share,
+                "allowed: 1.0 with data.fresh, which trains on more images than the set has",
+            )
 
 
 def _check_classes(classify: ClassifyConfig, model: ModelConfig) -> None:

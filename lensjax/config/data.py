@@ -12,6 +12,7 @@ from lensjax.config.fields import (
     count,
     make_field,
     optional_path,
+    plain,
     positive,
     texts,
 )
@@ -85,6 +86,7 @@ class DataConfig:
       test_share: share of the images that becomes the test split if the folder has none.
       directory: where TFDS stores data sets; None for `$TFDS_DATA_DIR`, else
         `~/tensorflow_datasets`.
+      fresh: trains on new lenses of the simulator in each step, not on those of the set.
       placement: `device` keeps the set on the accelerator, `stream` reads it from disk; `auto`
         chooses.
       augmentation: symmetries under which the data stay valid, as comma-separated names of
@@ -123,6 +125,7 @@ class DataConfig:
     file_seconds: float = positive(600.0, most=MOST_SECONDS, resumable=True, only_for=_OF_FOLDERS)
     test_share: float = between(0.1, 0.001, 0.9, only_for=_OF_FOLDERS)
     directory: str | None = optional_path("folder", resumable=True)
+    fresh: bool = plain(False, since="0.3.0")
     placement: str = choice("auto", ("auto", "device", "stream"), resumable=True)
     augmentation: str = make_field(
         "none", is_augmentation, f"{', '.join(SYMMETRIES)}, comma-separated, or all"
@@ -169,6 +172,10 @@ def check_data(data: DataConfig) -> None:
                 data.exclude_source_disc,
                 f"allowed: () for {FOLDER_SET}; only simulated sets have known source positions",
             )
+        if data.fresh:
+            raise ConfigError(
+                "data.fresh", True, f"allowed: False for {FOLDER_SET}; only the simulator draws new"
+            )
         _check_planes(data)
         return
     if data.augmentation not in EXACT_FOR_SIMULATED:
@@ -179,6 +186,12 @@ def check_data(data: DataConfig) -> None:
             "changes its images more than sub-structure does",
         )
     disc, limit = data.exclude_source_disc, SOURCE_POSITION_LIMIT
+    if disc and data.fresh:
+        raise ConfigError(
+            "data.fresh",
+            True,
+            "allowed: False with data.exclude_source_disc, which leaves out images of the set",
+        )
     if disc and (covers(disc, limit) or not overlaps(disc, limit)):
         raise ConfigError(
             "data.exclude_source_disc",

@@ -1,6 +1,8 @@
 """The sections `path`, `loss` and `sample`, and checks that they fit each other and the network."""
 
 import dataclasses
+import math
+import statistics
 from typing import Any, Unpack
 
 import numpy as np
@@ -23,7 +25,7 @@ from lensjax.diffusion.losses import (
     PIXEL_WEIGHTS,
     TIME_DISTRIBUTIONS,
 )
-from lensjax.diffusion.paths import FlowPath, Path, usable
+from lensjax.diffusion.paths import FlowPath, Path, log_snr, usable
 from lensjax.diffusion.samplers import SAMPLERS
 from lensjax.diffusion.schedules import (
     BETAS,
@@ -46,6 +48,9 @@ _LINEAR = {"path.name": ("vp",), "path.betas": ("linear",)}
 _EDM = {"path.name": ("edm",)}
 _NORMAL_TIMES = {"loss.time_distribution": ("logit_normal", "log_normal_sigma")}
 _CHURN = {"sample.sampler": ("churn",)}
+_DDIM = {"sample.sampler": ("ddim",)}
+# Share of the training times that lie below the last time of a Karras grid.
+_SELDOM = 1 / 3000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +97,7 @@ class LossConfig:
       time_distribution: `uniform`, `logit_normal`, or `log_normal_sigma`.
       time_mean: mean of logit(t) for `logit_normal`, of log(sigma / alpha) for `log_normal_sigma`.
       time_std: standard deviation of the same quantity.
+      uniform_share: share of the times that are drawn from the uniform distribution instead.
       stratified: whether the times of a batch cover their distribution evenly.
       label_drop: probability that an example loses its label.
     """
@@ -104,6 +110,7 @@ class LossConfig:
     time_distribution: str = choice("uniform", TIME_DISTRIBUTIONS)
     time_mean: float = between(0.0, -100.0, 100.0, only_for=_NORMAL_TIMES)
     time_std: float = positive(1.0, most=100.0, only_for=_NORMAL_TIMES)
+    uniform_share: float = between(0.0, 0.0, 1.0, only_for=_NORMAL_TIMES, since="0.3.0")
     stratified: bool = plain(False)
     label_drop: float = between(0.1, 0.0, 1.0)
 
@@ -131,8 +138,12 @@ class SampleConfig:
         each, but once in the last if the path stops short of t = 0.
       time_grid: how the times are spaced: `uniform`, `cosine`, `karras` or `shifted`.
       shift: `shifted`: a value above 1 moves the times towards the noise.
+      t_end: `karras`: the last time before 0; None for the time below which one of 3,000 times of
+        the training lies, or for that of the run. Nearer to 0 the network was hardly trained.
+        Without effect on a table's path.
       times: your own `steps + 1` times, decreasing from noise to 0; () uses `time_grid`.
       eta: `ddim`: share of the noise that is redrawn.
+      eta_interval: `ddim`: times between which it is redrawn.
       churn: `churn`: relative growth of the noise level by adding noise, summed over all steps; at
         most 0.41 in one step.
       churn_noise: `churn`: factor by which the standard deviation of that noise is multiplied.
@@ -156,8 +167,17 @@ class SampleConfig:
     steps: int = count(20, most=MAX_STEPS)
     time_grid: str = choice("karras", TIME_GRIDS)
     shift: float = positive(3.0, only_for={"sample.time_grid": ("shifted",)})
+    t_end: float | None = make_field(
+        None,
+        lambda t: 0 <= t < 1,
+        "None, or a number in [0, 1)",
+        only_for={"sample.time_grid": ("karras",)},
+        since="0.3.0",
+        before=0.0,
+    )
     times: tuple[float, ...] = plain(())
-    eta: float = between(0.0, 0.0, 1.0, only_for={"sample.sampler": ("ddim",)})
+    eta: float = between(0.0, 0.0, 1.0, only_for=_DDIM)
+    eta_interval: tuple[float, ...] = _time_interval((0.0, 1.0), only_for=_DDIM)
     churn: float = positive(10.0, only_for=_CHURN)
     churn_noise: float = positive(1.0, only_for=_CHURN)
     churn_interval: tuple[float, ...] = _time_interval((0.05, 0.95), only_for=_CHURN)
@@ -223,19 +243,45 @@ def _check_path(path: PathConfig, model: ModelConfig, loss: LossConfig) -> None:
         )
 
 
-def sample_times(path: Path, sample: SampleConfig) -> np.ndarray:
+def seldom_before(path: Path, loss: LossConfig) -> float:
+    """The time below which few of the training's times lie, one of 3,000."""
+    t_min, t_max = path.interval
+
+    def share_below(t: float) -> float:
+        uniform = (t - t_min) / (t_max - t_min)
+        if loss.time_distribution == "uniform":
+            return uniform
+        if loss.time_distribution == "logit_normal":
+            value = -math.inf if uniform <= 0 else math.log(uniform / (1 - uniform))
+        else:
+            time: Any = np.asarray(t, np.float32)
+            with np.errstate(divide="ignore"):
+                value = float(-log_snr(path, time) / 2)
+        below = statistics.NormalDist(loss.time_mean, loss.time_std).cdf(value)
+        return loss.uniform_share * uniform + (1 - loss.uniform_share) * below
+
+    low, high = t_min, t_max
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if share_below(middle) < _SELDOM else (low, middle)
+    return low
+
+
+def sample_times(path: Path, sample: SampleConfig, loss: LossConfig) -> np.ndarray:
     """The times at which a sampler calls the network, float32 `[steps + 1]`.
 
     Args:
       path: the path, from `build_path`.
       sample: grid and steps, or the user's times.
+      loss: the times of the training, for a grid whose end depends on them.
 
     Raises:
       ConfigError: for times that no sampler can follow.
     """
     if not sample.times:
         try:
-            return time_grid(path, sample.steps, sample.time_grid, sample.shift)
+            t_end = seldom_before(path, loss) if sample.t_end is None else sample.t_end
+            return time_grid(path, sample.steps, sample.time_grid, sample.shift, t_end)
         except TimeGridError as error:
             raise ConfigError(
                 "sample.steps",
@@ -254,7 +300,9 @@ def sample_times(path: Path, sample: SampleConfig) -> np.ndarray:
         raise ConfigError("sample.times", sample.times, f"allowed: {error}") from None
 
 
-def _check_sampling(path: PathConfig, prediction: str, sample: SampleConfig) -> None:
+def _check_sampling(
+    path: PathConfig, prediction: str, sample: SampleConfig, loss: LossConfig
+) -> None:
     usable_path = build_path(path, prediction)
     t_min, t_max = usable_path.interval
     num_usable = round((t_max - t_min) * path.table_steps) + 1
@@ -264,7 +312,7 @@ def _check_sampling(path: PathConfig, prediction: str, sample: SampleConfig) -> 
             sample.steps,
             f"allowed: at most {num_usable}, the usable entries of the path's table",
         )
-    sample_times(usable_path, sample)
+    sample_times(usable_path, sample, loss)
 
 
 def _check_guidance(sample: SampleConfig, num_classes: int, label_drop: float) -> None:
@@ -311,7 +359,7 @@ def check_diffusion(
       ConfigError: for a meaningless combination.
     """
     _check_path(path, model, loss)
-    _check_sampling(path, model.prediction, sample)
+    _check_sampling(path, model.prediction, sample, loss)
     _check_guidance(sample, model.num_classes, loss.label_drop)
 
 

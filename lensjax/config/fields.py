@@ -30,6 +30,7 @@ class Facts(TypedDict, total=False):
         meaning of the run.
       since: the version that brought a field whose default is how lensjax worked before, so that a
         run of an older version has that default. Without `since`, a run must have saved the field.
+      before: with `since`, how lensjax worked before where that is not the default.
       only_for: the choices that read it, such as `{"path.name": ("vp",)}`; with any other choice it
         stays at its default.
       path: whether it holds the path of a file or folder, as its user writes it; whatever reads it
@@ -38,6 +39,7 @@ class Facts(TypedDict, total=False):
 
     resumable: bool
     since: str
+    before: Any
     only_for: Mapping[str, tuple[str, ...]]
     path: bool
 

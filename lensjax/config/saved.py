@@ -62,7 +62,11 @@ def brought_up_to_date(saved: Mapping[str, Any]) -> dict[str, Any]:
     for path, default in flat(to_dict(Config())).items():
         field_facts = facts[path]
         if path not in values and (field_facts.get("resumable") or "since" in field_facts):
-            values[path] = default
+            read = all(
+                values.get(owner) in choices
+                for owner, choices in field_facts.get("only_for", {}).items()
+            )
+            values[path] = field_facts.get("before", default) if read else default
     return _nested(values)
 
 

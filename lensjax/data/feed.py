@@ -90,6 +90,15 @@ def _make_steps(step_fn: StepFn, state: Any, own: tuple[Any, ...]) -> tuple[Any,
     return jax.lax.scan(step_fn, state, stacked, length=len(own))
 
 
+def stack_steps(step_fn: StepFn, count: int) -> StepFn:
+    """Joins steps that share all arguments; see `Feed.stack`."""
+
+    def dispatch(state: Any, *arguments: Any) -> tuple[Any, Any]:
+        return _make_steps(lambda state, _: step_fn(state, *arguments), state, (None,) * count)
+
+    return dispatch
+
+
 class DeviceFeed:
     """Keeps a whole split on the devices and gathers inside the step.
 
@@ -139,12 +148,7 @@ class DeviceFeed:
 
     def stack(self, step_fn: StepFn) -> StepFn:
         """Joins the steps of a dispatch, which share all arguments."""
-
-        def dispatch(state: Any, *arguments: Any) -> tuple[Any, Any]:
-            nothing = (None,) * self._steps_per_dispatch
-            return _make_steps(lambda state, _: step_fn(state, *arguments), state, nothing)
-
-        return dispatch
+        return stack_steps(step_fn, self._steps_per_dispatch)
 
     def compile(self, step_fn: StepFn, state: Any) -> StepFn:
         """Compiles a dispatch; see `Feed`."""

@@ -30,6 +30,7 @@ class LossSettings(NamedTuple):
       time_distribution: one of `TIME_DISTRIBUTIONS`.
       time_mean: mean of logit(t) for `logit_normal`, of log(sigma / alpha) for `log_normal_sigma`.
       time_std: standard deviation of the same.
+      uniform_share: share of the times that are drawn from the uniform distribution instead.
       stratified: whether the times of a batch cover their distribution evenly.
       label_drop: probability that an example loses its label.
       null_label: the label for "no label".
@@ -44,6 +45,7 @@ class LossSettings(NamedTuple):
     time_distribution: str
     time_mean: float
     time_std: float
+    uniform_share: float
     stratified: bool
     label_drop: float
     null_label: int
@@ -70,6 +72,19 @@ def draw_times(
         share = (indices.astype(jnp.float32) + share) / batch_size
     if settings.time_distribution == "uniform":
         return path.time_of_share(share)
+    if settings.uniform_share == 0:
+        return _normal_times(share, settings, path)
+    first = settings.uniform_share  # so that each part of a stratified batch is even in itself
+    rest = jnp.clip((share - first) / max(1 - first, 1e-6), 0, 1)
+    return jnp.where(
+        share < first,
+        path.time_of_share(jnp.minimum(share / first, 1)),
+        _normal_times(rest, settings, path),
+    )
+
+
+def _normal_times(share: Array, settings: LossSettings, path: paths.Path) -> Array:
+    """The times below which given shares of a normal distribution lie."""
     tiny = np.finfo(np.float32).eps
     normal = jax.scipy.special.ndtri(jnp.clip(share, tiny, 1 - tiny))
     value = settings.time_mean + settings.time_std * normal

@@ -28,6 +28,7 @@ class SamplerSettings(NamedTuple):
     Attributes:
       name: one of `SAMPLERS`.
       eta: `ddim`: noise added anew, 0 for none, 1 for as much as `ddpm`.
+      eta_interval: `ddim`: times between which noise is added anew.
       churn: `churn`: noise added before the steps, as a share of sigma summed over all steps.
       churn_noise: `churn`: standard deviation of that noise, in units of the path's.
       churn_interval: `churn`: times between which noise is added.
@@ -35,6 +36,7 @@ class SamplerSettings(NamedTuple):
 
     name: str = "euler"
     eta: float = 0.0
+    eta_interval: tuple[float, float] = (0.0, 1.0)
     churn: float = 10.0
     churn_noise: float = 1.0
     churn_interval: tuple[float, float] = (0.05, 0.95)
@@ -194,6 +196,9 @@ def ddim_step(problem: Problem, x_t: Array, memory: None, interval: Interval) ->
     if eta == 0:
         return mean_of + sigma_next * eps, None
     drawn = eta**2 * _fresh_share(path, t, t_next)
+    low, high = problem.settings.eta_interval
+    if (low, high) != (0, 1):
+        drawn = jnp.where((low <= t) & (t <= high), drawn, 0.0)
     x_next = mean_of + sigma_next * (jnp.sqrt(1 - drawn) * eps + jnp.sqrt(drawn) * draw_noise())
     return x_next, None
 

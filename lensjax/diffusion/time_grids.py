@@ -24,10 +24,10 @@ def cosine_shares(shares: np.ndarray) -> np.ndarray:
     return np.sin(np.pi / 2 * shares) ** 2
 
 
-def _karras(path: Path, count: int) -> np.ndarray:
+def _karras(path: Path, count: int, t_end: float) -> np.ndarray:
     """Times that are even in `(sigma / alpha)^(1/7)`, the first of them pure noise."""
     t_min, t_max = path.interval
-    usable: Any = np.asarray([t_min, t_max], np.float32)
+    usable: Any = np.asarray([max(t_min, t_end), t_max], np.float32)
     with np.errstate(divide="ignore"):
         ends = np.exp(-np.asarray(log_snr(path, usable), np.float64) / 2)
     if not isinstance(path, EDMPath):  # only EDM's path has ends for this grid
@@ -70,7 +70,9 @@ def _on_entries(path: TablePath, times: np.ndarray) -> np.ndarray:
 TIME_GRIDS = ("uniform", "cosine", "karras", "shifted")
 
 
-def time_grid(path: Path, steps: int, name: str = "uniform", shift: float = 3.0) -> np.ndarray:
+def time_grid(
+    path: Path, steps: int, name: str = "uniform", shift: float = 3.0, t_end: float = 0.0
+) -> np.ndarray:
     """Falling times from noise to data, float32 `[steps + 1]`; the last one is 0.
 
     Where the path's usable times end before 0, the last interval leads from t_min to the data: a
@@ -84,6 +86,8 @@ def time_grid(path: Path, steps: int, name: str = "uniform", shift: float = 3.0)
         sigma / alpha (between 0.002 and 80, or the ends of EDM's path); `shifted`, towards the
         noise, `s u / (1 + (s - 1) u)` (Esser et al. 2024, arXiv:2403.03206, equation 23).
       shift: s of `shifted`.
+      t_end: `karras`: the last time before 0, if its own one is lower; a network is seldom trained
+        at times near 0, and may be wrong there. On a table's path it has no effect.
 
     Raises:
       TimeGridError: for a number of steps, name or shift that is not allowed; for so many steps
@@ -93,9 +97,12 @@ def time_grid(path: Path, steps: int, name: str = "uniform", shift: float = 3.0)
     choice("name", name, TIME_GRIDS, error=TimeGridError)
     shift = finite_number("shift", shift, "a finite number above 0", above=0, error=TimeGridError)
     t_min, t_max = path.interval
+    t_end = finite_number(
+        "t_end", t_end, f"0 to {t_max:g}", at_least=0, at_most=t_max, error=TimeGridError
+    )
     lands_on_data = t_min == 0
     if name == "karras":
-        times = _karras(path, steps)
+        times = _karras(path, steps, 0.0 if isinstance(path, TablePath) else t_end)
     elif lands_on_data:
         return check_times(path, t_max * _shares(name, steps + 1, shift))
     else:

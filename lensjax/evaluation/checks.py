@@ -27,6 +27,9 @@ SHARE_OF_CDM_SIGNAL = 0.1
 CDM_SIGNAL_MODEL_II = 0.076
 LEAST_POSSIBLE_AXIONS = 0.95
 THETA_E_PERCENT = 0.2
+# Deviation of the mean brightness from the real one; where so few images leave more than this to
+# chance, the test has no power.
+BRIGHTNESS_PERCENT, MOST_BY_CHANCE_PERCENT = 0.3, 2.0
 # A test of positions has power if it finds sources in one half of the square alone.
 HALF_OF_THE_SQUARE = 0.5
 # Accuracy of a network that tells generated from real, by source magnitude.
@@ -97,6 +100,15 @@ def cdm_signal(results: Results, survey: str | None) -> float:
     return rows.get("real", {}).get("cdm", {}).get("ratio_p50", math.nan)
 
 
+def faint_limit(real_percent: float) -> float:
+    """The highest RMS of dark pixels, in per cent of the peak, beside that of real images."""
+    return max(2 * real_percent, 0.02)
+
+
+def _outliers(count: int) -> str:
+    return f"; {count} image{'s' * (count != 1)} far beyond it" if count else ""
+
+
 def _no_sub(rows: Results, row: str, signal: float) -> Iterator[Check]:
     score = rows[row].get("no_sub")
     if score is None:
@@ -112,8 +124,9 @@ def _no_sub(rows: Results, row: str, signal: float) -> Iterator[Check]:
     yield _kept(
         "smooth fit, no_sub: dark pixels",
         score["faint_rms_percent"],
-        max(2 * rows["real"]["no_sub"]["faint_rms_percent"], 0.02),
-        "RMS of pixels below 0.1 % of the peak, in per cent of the peak; limit: twice the real one",
+        faint_limit(rows["real"]["no_sub"]["faint_rms_percent"]),
+        "RMS of pixels below 0.1 % of the peak, in per cent of the peak; limit: twice the real one"
+        + _outliers(score.get("faint_outliers", 0)),
         num_images,
     )
     lowest = float(np.minimum(score["p_x"], score["p_y"]))  # min() would lose a NaN
@@ -141,10 +154,30 @@ def _distribution(
     )
 
 
+def _brightness(group: str, score: Mapping[str, Any]) -> Check:
+    name = f"smooth fit, {group}: brightness"
+    if "brightness_p" not in score:
+        return _too_few(name, score["num_images"])
+    deviation = 100 * abs(score["brightness"] - score["real_brightness"])
+    by_chance = 100 * score["brightness_by_chance"]
+    p = score["brightness_p"] if math.isfinite(deviation) else 0.0
+    return _goal(
+        name,
+        deviation,
+        max(BRIGHTNESS_PERCENT, by_chance),
+        1.0 if deviation <= BRIGHTNESS_PERCENT else p,
+        f"deviation of the mean brightness, {score['brightness']:.4f}, from the real one, "
+        f"{score['real_brightness']:.4f}, in per cent",
+        has_power=by_chance <= MOST_BY_CHANCE_PERCENT,
+    )
+
+
 def _smooth_fit(results: Results, row: str, survey: str | None) -> Iterator[Check]:
     rows = results["smooth_fit"]["rows"]
     yield from _no_sub(rows, row, cdm_signal(results, survey))
     for group, score in rows[row].items():
+        if "real_brightness" in score:
+            yield _brightness(group, score)
         if "against_real" in score:
             yield _distribution(
                 f"smooth fit, {group}: ratios",
@@ -192,7 +225,8 @@ def _free_fit(results: Results, row: str, survey: str | None) -> Iterator[Check]
                 f"free fit, no_sub: theta_E {quantity}",
                 abs(score["theta_e"][f"{quantity}_percent"]),
                 THETA_E_PERCENT,
-                f"{quantity} of the fitted Einstein radius in per cent",
+                f"{quantity} of the fitted Einstein radius in per cent"
+                + _outliers(score["theta_e"].get("outliers", 0) if quantity == "scatter" else 0),
                 score["num_images"],
             )
 

@@ -105,7 +105,7 @@ def _subjects(
     rows = [_drawn_row(GENERATED, generator, guidance, setting, drawn)]
     if guidance != 1:
         rows.append(_drawn_row(f"{GENERATED} at guidance 1", generator, 1.0, setting, drawn))
-    return rows, describe(generator, config.sample)
+    return rows, describe(generator, generator.config.sample)
 
 
 def _missing_anywhere(missing: Mapping[str, str]) -> dict[str, str]:

@@ -102,7 +102,7 @@ class Row:
         self.images = rescale(images, setting.settings.image_scale)
         self.labels = labels
         self.setting = setting
-        self._fits: dict[str, SmoothFit] = {}
+        self._fits: dict[tuple[str, bool], SmoothFit] = {}
         self._potential_ratios: dict[str, np.ndarray] = {}
 
     @functools.cached_property
@@ -130,15 +130,20 @@ class Row:
         assert images.shape[-1] == 1  # as in every simulated set
         return images[..., 0]
 
-    def smooth(self, group: str) -> SmoothFit:
-        """The fits of the lens without sub-structure to a group's images; cached."""
-        if group not in self._fits:
+    def smooth(self, group: str, *, free_amplitude: bool = False) -> SmoothFit:
+        """The fits of the lens without sub-structure to a group's images; cached.
+
+        Args:
+          group: of the images.
+          free_amplitude: also fits the brightness, as always where images are not flux.
+        """
+        free = free_amplitude or not self.setting.in_flux
+        if (group, free) not in self._fits:
             survey = self.setting.survey
             assert survey is not None  # the measures that ask for fits have checked it
-            free = not self.setting.in_flux
             fit = functools.partial(fit_smooth, survey=survey, free_amplitude=free)
-            self._fits[group] = share_rows(fit, self.planes(group))
-        return self._fits[group]
+            self._fits[group, free] = share_rows(fit, self.planes(group))
+        return self._fits[group, free]
 
     def potential_ratio(self, group: str) -> np.ndarray:
         """Ratio of residual to image, `[n]`, after a free correction of the potential; cached."""

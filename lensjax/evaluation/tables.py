@@ -89,20 +89,24 @@ def tables_of(rows: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     return tables
 
 
-_ROW = "{:8}{:24}{:>12}{:>12}{:>10}{:>8}{:>14}"
+_ROW = "{:8}{:12}{:>10}{:>12}{:>12}{:>12}{:>9}{:>7}{:>14}"
 _EXPLAIN = """
 Each image is fitted by the exact simulator's lens without sub-structure; the number is
 RMS(image - fit) / RMS(image). For no_sub it should be 0, for cdm and axion that of real
-images: lower is as wrong as higher. KS is the distance of the fitted source positions from
-their prior ({ks:.2f} or less in x and y for 99 % of sets of so many perfect images); dark
-pixels are those below 0.1 % of the peak."""
+images: lower is as wrong as higher. A wrong brightness adds to it; "if free" is the median of
+fits that have a free brightness, whose mean stands beside it. KS is the distance of the fitted
+source positions from their prior ({ks:.2f} or less in x and y for 99 % of sets of so many
+perfect images); dark pixels are those below 0.1 % of the peak."""
 
 
 def _smooth_lines(rows: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
     lines = [
-        f"{'':32}{'residual of best smooth lens':>28}{'source position':>18}{'dark pixels':>14}",
-        _ROW.format("class", "images", "median", "90 % below", "KS x", "KS y", "RMS / peak"),
-        "-" * 92,
+        f"{'':20}{'residual of best smooth lens':>34}{'brightness':>12}{'source position':>16}"
+        f"{'dark pixels':>14}",
+        _ROW.format(
+            "class", "images", "median", "90 % below", "if free", "", "KS x", "KS y", "RMS / peak"
+        ),
+        "-" * 96,
     ]
     groups = list(rows[shown[0]])
     for group in reversed(groups):  # no_sub, cdm, axion
@@ -111,10 +115,14 @@ def _smooth_lines(rows: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
             if score is None:
                 continue
             cells = [group, row, f"{score['ratio_p50']:.3f}", f"{score['ratio_p90']:.3f}"]
+            if "brightness" in score:
+                cells += [f"{score['free_ratio_p50']:.3f}", f"{score['brightness']:.3f}"]
+            else:
+                cells += ["", ""]
             if "ks_x" in score:  # the source position means nothing where the fit is wrong
                 cells += [f"{score['ks_x']:.2f}", f"{score['ks_y']:.2f}"]
                 cells += [f"{score['faint_rms_percent']:.3f} %"]
-            lines.append(_ROW.format(*cells, *[""] * (7 - len(cells))).rstrip())
+            lines.append(_ROW.format(*cells, *[""] * (9 - len(cells))).rstrip())
     return lines
 
 

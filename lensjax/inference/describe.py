@@ -39,7 +39,7 @@ def describe(generator: LensGenerator, sample: SampleConfig) -> dict[str, Any]:
         "checkpoint_step": generator.step,
         "ema": generator.ema,
         "ema_half_life_images": generator.config.optim.ema_half_lives.get(generator.ema),
-        **describe_solver(sample),
+        **describe_solver(generator.config, sample),
         "passes_per_image": passes_per_image(generator.config, sample),
         "guidance": sample.guidance,
         "guidance_rescale": sample.guidance_rescale,

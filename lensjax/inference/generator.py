@@ -27,8 +27,8 @@ from lensjax.run.networks import build_path
 
 # Fields of the `sample` section, and the fields that lose their meaning when these change.
 _FIELDS_OF = {
-    "sampler": ("eta", "churn", "churn_noise", "churn_interval"),
-    "time_grid": ("shift",),
+    "sampler": ("eta", "eta_interval", "churn", "churn_noise", "churn_interval"),
+    "time_grid": ("shift", "t_end"),
 }
 # Fields of the section that are set elsewhere for `generate`.
 _NOT_FOR_GENERATE = {"num_images": "num", "ema": "lensjax.load(..., ema=...)"}

@@ -46,7 +46,7 @@ def restore_task(
         )
     if not pretrained.is_packed(folder):
         return restore(folder, config, step, ema, best=task == CLASSIFY)
-    files.check_same(folder, config)
+    config = files.checked_same(folder, config)
     trained, card = pretrained.load_trained(folder.name, folder.parent)
     name = params_name(config, ema)
     if step is not None or name != trained.ema:

@@ -39,21 +39,33 @@ SampleFn = Callable[[Weights, Array, Array, Array], Array]
 
 def sampler_settings(sample: SampleConfig) -> samplers.SamplerSettings:
     """The fields that a sampler depends on."""
-    low, high = sample.churn_interval
+    (first, last), (low, high) = sample.eta_interval, sample.churn_interval
     return samplers.SamplerSettings(
-        sample.sampler, sample.eta, sample.churn, sample.churn_noise, (low, high)
+        sample.sampler,
+        sample.eta,
+        (first, last),
+        sample.churn,
+        sample.churn_noise,
+        (low, high),
     )
 
 
-def describe_solver(sample: SampleConfig) -> dict[str, Any]:
-    """The sampler, its times, and the fields that it uses; None for unused fields."""
+def describe_solver(config: Config, sample: SampleConfig) -> dict[str, Any]:
+    """The sampler, its times, and the fields that it uses; None for unused fields.
+
+    Args:
+      config: path, prediction and loss.
+      sample: sampler, times and guidance.
+    """
     churns = sample.sampler == "churn"
     return {
         "sampler": sample.sampler,
         "steps": sample.steps,
         "time_grid": list(sample.times) or sample.time_grid,
+        "t_end": float(sample_times(build_path(config), sample, config.loss)[-2]),
         "shift": sample.shift if sample.time_grid == "shifted" and not sample.times else None,
         "eta": sample.eta if sample.sampler == "ddim" else None,
+        "eta_interval": list(sample.eta_interval) if sample.sampler == "ddim" else None,
         "churn": sample.churn if churns else None,
         "churn_noise": sample.churn_noise if churns else None,
         "churn_interval": list(sample.churn_interval) if churns else None,
@@ -82,7 +94,7 @@ def make_sample_fn(
     network = build_network(config)
     path = network.path
     guided_fn = make_guided_fn(network, sample, build_network(weaker) if weaker else None)
-    times = sample_times(path, sample)
+    times = sample_times(path, sample, config.loss)
 
     def sample_fn(weights: Weights, seed: Array, numbers: Array, labels: Array) -> Array:
         keys = prng.keys(prng.key(seed, "generate"), numbers)
@@ -103,7 +115,8 @@ def passes_per_image(config: Config, sample: SampleConfig) -> int:
       sample: sampler, times and guidance.
     """
     path = build_path(config)
-    times = samplers.evaluation_times(path, sampler_settings(sample), sample_times(path, sample))
+    times = sample_times(path, sample, config.loss)
+    times = samplers.evaluation_times(path, sampler_settings(sample), times)
     return count_passes(guidance_settings(sample), times)
 
 

@@ -87,7 +87,7 @@ def restore(
       lensjax.errors.WorkdirError: if the folder is not a run's.
       lensjax.errors.CheckpointError: if the checkpoint is missing or damaged.
     """
-    files.check_same(folder, config)
+    config = files.checked_same(folder, config)
     name = params_name(config, ema)
     dataset = files.read_dataset(folder)
     check_fits(folder / files.DATASET_FILE, dataset, config)

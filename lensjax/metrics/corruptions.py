@@ -153,11 +153,6 @@ def _stretch_theta_e(real: RealImages, seed: int) -> Images:
     return render_parameters(parameters, real.labels, real.survey), real.labels
 
 
-def _brighten(real: RealImages, seed: int) -> Images:
-    del seed
-    return np.float32(1.1) * real.images, real.labels
-
-
 def _shuffle_labels(real: RealImages, seed: int) -> Images:
     return real.images, np.random.default_rng(seed).permutation(real.labels)
 
@@ -257,6 +252,10 @@ class Corruption:
     needs: tuple[str, ...] = ()
 
 
+def _flux(factor: float) -> Callable[[RealImages, int], Images]:
+    return lambda real, seed: (np.float32(factor) * real.images, real.labels)
+
+
 def _psf(factor: float) -> Callable[[RealImages, int], Images]:
     return functools.partial(widen_psf, factor=factor)
 
@@ -276,7 +275,8 @@ CORRUPTIONS: Mapping[str, Corruption] = {
         Corruption("flip", "mirrored left to right", _flip),
         Corruption("shift", "shifted by a quarter pixel along x", _shift),
         Corruption("theta_e", "Einstein radius x 1.01", _stretch_theta_e, _SIMULATOR),
-        Corruption("flux", "flux x 1.1", _brighten),
+        Corruption("flux", "flux x 1.1", _flux(1.1)),
+        Corruption("flux_1", "flux x 1.01", _flux(1.01)),
         Corruption("labels_shuffled", "labels shuffled between classes", _shuffle_labels, _CLASSES),
         Corruption("garbage_half", "half of the images with scrambled phases", _scramble_half),
         Corruption("collapse", f"{NUM_COLLAPSED} images a class, repeated", _collapse),

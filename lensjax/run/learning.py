@@ -82,6 +82,7 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
         b1=config.optim.b1,
         b2=config.optim.b2,
         eps=config.optim.eps,
+        name=config.optim.name,
     )
     return optimizer if config.classify.train_encoder else optim.keeping(optimizer, "encoder")
 
@@ -151,6 +152,7 @@ def loss_settings(config: Config) -> LossSettings:
         time_distribution=config.loss.time_distribution,
         time_mean=config.loss.time_mean,
         time_std=config.loss.time_std,
+        uniform_share=config.loss.uniform_share,
         stratified=config.loss.stratified,
         label_drop=config.loss.label_drop,
         null_label=config.model.num_classes,

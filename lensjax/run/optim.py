@@ -76,6 +76,21 @@ def make_cooldown_schedule(
     return schedule
 
 
+# Of Muon's updates, as that of AdamW usually is (Liu et al. 2025, arXiv:2502.16982, section 2.2).
+_RMS_OF_UPDATES = 0.2
+
+
+def _matrices(params: Any) -> Any:
+    """For each kernel, which axes are inputs and which outputs; None for all other leaves."""
+
+    def axes(path: tuple, leaf: Any) -> Any:
+        is_kernel = jax.tree_util.keystr(path[-1:], simple=True) == "kernel" and leaf.ndim >= 2
+        inputs, output = tuple(range(leaf.ndim - 1)), leaf.ndim - 1
+        return optax.contrib.MuonDimensionNumbers(inputs, output) if is_kernel else None
+
+    return jax.tree_util.tree_map_with_path(axes, params)
+
+
 def build_optimizer(
     schedule: Callable[[Array], Array],
     *,
@@ -84,8 +99,13 @@ def build_optimizer(
     b1: float,
     b2: float,
     eps: float,
+    name: str = "adamw",
 ) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019) after clipping by the global norm.
+    """AdamW (Loshchilov & Hutter 2019), or Muon, after clipping by the global norm.
+
+    Muon (Jordan 2024) makes the update of each kernel orthogonal and scales it like one of AdamW,
+    which serves the other parameters (Liu et al. 2025, arXiv:2502.16982); both with Nesterov's
+    momentum.
 
     Args:
       schedule: learning rate of a step.
@@ -93,12 +113,21 @@ def build_optimizer(
       clip_norm: largest global norm of the gradient.
       b1: decay of the first moment.
       b2: decay of the second moment.
-      eps: added to the root of the second moment.
+      eps: `adamw`: added to the root of the second moment.
+      name: `adamw` or `muon`.
     """
-    return optax.chain(
-        optax.clip_by_global_norm(clip_norm),
-        optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay),
-    )
+    if name == "muon":
+        optimizer = optax.contrib.muon(
+            schedule,
+            weight_decay=weight_decay,
+            adam_b1=b1,
+            adam_b2=b2,
+            muon_weight_dimension_numbers=_matrices,
+            consistent_rms=_RMS_OF_UPDATES,
+        )
+    else:
+        optimizer = optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
 
 
 def keeping(optimizer: optax.GradientTransformation, branch: str) -> optax.GradientTransformation:

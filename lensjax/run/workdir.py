@@ -176,6 +176,24 @@ def check_same(workdir: pathlib.Path, config: Config) -> None:
         )
 
 
+def checked_same(workdir: pathlib.Path, config: Config) -> Config:
+    """A configuration that is that of a workdir, except for resumable fields.
+
+    Without a `sample.t_end` it gets that of the run: runs of older versions end their grids of
+    times elsewhere than new ones.
+
+    Raises:
+      ConfigError: if it differs; every difference is listed.
+      WorkdirError: if the workdir has no configuration.
+    """
+    check_same(workdir, config)
+    sample = config.sample
+    if sample.t_end is not None or sample.time_grid != "karras":
+        return config
+    own = load_config(workdir).sample.t_end
+    return dataclasses.replace(config, sample=dataclasses.replace(sample, t_end=own))
+
+
 @contextlib.contextmanager
 def training_lock(workdir: pathlib.Path) -> Iterator[Callable[[], None]]:
     """Locks the workdir for one training run; the system releases it if the process dies.

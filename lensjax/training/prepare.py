@@ -15,6 +15,7 @@ from lensjax.config import Config, check_image_size, check_num_classes
 from lensjax.data.augmentation import cut_out_shape, make_augment_fn
 from lensjax.data.dataset import DatasetInfo, Split
 from lensjax.data.feed import Feed, StepFn, check_batch_size, open_feed
+from lensjax.data.fresh import FreshFeed
 from lensjax.data.pipeline import make_batch_fn
 from lensjax.data.scaling import Scaling
 from lensjax.data.subset import without_disc
@@ -128,6 +129,8 @@ def begin(
     check_there = cleanup.enter_context(_locked(workdir, check))
     train, validation = task.divide(split, test)
     begins, run_id = hosts.from_main(lambda: _check_run(workdir, config, train), "the run's id")
+    if not begins:
+        config = files.checked_same(workdir, config)
     checkpoints = Checkpoints(
         workdir / files.CHECKPOINTS,
         keep_last=config.train.keep_last,
@@ -181,14 +184,7 @@ def get_ready(run: Begun, cleanup: contextlib.ExitStack, *, quiet: bool = False)
         files.record_start(run.workdir, run.start, config, train.info)
         if run.start == 0:
             _write_parameters(run.workdir, run.state)
-    feed = open_feed(
-        train,
-        config.data.placement,
-        config.seed,
-        run.spread,
-        config.train.steps_per_dispatch,
-        variance=config.loss.weighting == "inverse_variance",
-    )
+    feed = _open_feed(config, train, run.spread)
     cleanup.callback(feed.close)
     if not quiet:
         begin_work("compiling the training step")
@@ -197,6 +193,21 @@ def get_ready(run: Begun, cleanup: contextlib.ExitStack, *, quiet: bool = False)
     monitor = Monitor(config, run.workdir, run.start, watch, quiet=quiet)
     cleanup.callback(monitor.close)
     return Ready(feed, step_fn, monitor)
+
+
+def _open_feed(config: Config, train: Split, spread: Spread) -> Feed:
+    steps_per_dispatch = config.train.steps_per_dispatch
+    if config.data.fresh:
+        logging.info("data.fresh: the lenses of each step are simulated in it")
+        return FreshFeed(train.info.name, config.seed, spread, steps_per_dispatch)
+    return open_feed(
+        train,
+        config.data.placement,
+        config.seed,
+        spread,
+        steps_per_dispatch,
+        variance=config.loss.weighting == "inverse_variance",
+    )
 
 
 @contextlib.contextmanager

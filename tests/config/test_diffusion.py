@@ -11,18 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from allpairspy import AllPairs
 from mixture_support import PATHS
 from ml_collections import config_flags
 from run_support import ROOT, nested
 
+from lensjax import prng
 from lensjax.config import Config, from_config_dict
-from lensjax.config.diffusion import SampleConfig, check_diffusion, sample_times
-from lensjax.diffusion.losses import LOSS_SPACES, LOSS_WEIGHTS, squared_error
+from lensjax.config.diffusion import SampleConfig, check_diffusion, sample_times, seldom_before
+from lensjax.diffusion.losses import LOSS_SPACES, LOSS_WEIGHTS, draw_times, squared_error
 from lensjax.diffusion.paths import PREDICTIONS, interpolate
 from lensjax.diffusion.preconditioning import PRECONDITIONINGS, precondition
 from lensjax.diffusion.samplers import SAMPLERS
-from lensjax.diffusion.time_grids import TIME_GRIDS
+from lensjax.diffusion.time_grids import TIME_GRIDS, time_grid
 from lensjax.errors import ConfigError
 from lensjax.run.learning import loss_settings
 from lensjax.run.networks import build_path
@@ -73,12 +75,19 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("loss.min_snr_gamma", {"loss.min_snr_gamma": 1.0}, "5.0 with loss.weight=uniform; .*min_snr"),
     ("loss.time_mean", {"loss.time_mean": -1.2}, "0.0 with .*=uniform; .*=logit_normal or log_"),
     ("loss.time_std", {"loss.time_std": 1.2}, "1.0 with loss.time_distribution=uniform"),
+    ("loss.uniform_share", {"loss.uniform_share": 0.1}, "0.0 with loss.time_distribution=uniform"),
     # Samplers and their times.
     ("sample.shift", {"sample.shift": 2.0}, "3.0 with sample.time_grid=karras; .*=shifted"),
+    (
+        "sample.t_end",
+        {"sample.t_end": 0.1, "sample.time_grid": "uniform"},
+        "None with sample.time_grid=uniform; .*=karras",
+    ),
     *(
         (field, {field: value, "sample.sampler": sampler}, f"sampler={sampler}; .*={owner}")
         for field, value, owner in [
             ("sample.eta", 0.5, "ddim"),
+            ("sample.eta_interval", (0.2, 1.0), "ddim"),
             ("sample.churn", 5.0, "churn"),
             ("sample.churn_noise", 1.01, "churn"),
             ("sample.churn_interval", (0.2, 0.8), "churn"),
@@ -320,9 +329,36 @@ def test_each_allowed_path_has_times_on_each_grid():
         path = build_path(config)
         first, last = path.interval
         for grid in TIME_GRIDS:
-            times = sample_times(path, SampleConfig(steps=10, time_grid=grid))
+            times = sample_times(path, SampleConfig(steps=10, time_grid=grid), config.loss)
             assert times.shape == (11,)
             assert times[0] == pytest.approx(last)
             assert times[-1] == 0
             assert np.all(np.diff(times) < 0)
             assert times[-2] >= first - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("path", "loss"),
+    [
+        ("flow", {"time_distribution": "uniform"}),
+        ("flow", {"time_distribution": "logit_normal", "time_mean": -0.5}),
+        ("flow", {"time_distribution": "logit_normal", "uniform_share": 0.1}),
+        ("flow", {"time_distribution": "log_normal_sigma", "time_mean": -1.2, "time_std": 1.2}),
+        ("vp", {"time_distribution": "logit_normal", "time_mean": 0.3, "time_std": 1.4}),
+        ("edm", {"time_distribution": "log_normal_sigma", "time_mean": -1.2, "time_std": 1.2}),
+    ],
+)
+def test_one_of_3000_times_of_the_training_lies_below_the_end_of_a_karras_grid(path, loss):
+    changes = {f"loss.{name}": value for name, value in loss.items()}
+    changes |= {"path.name": path, "sample.time_grid": "karras", "sample.steps": 12}
+    changes |= EDM if path == "edm" else {"model.prediction": "x0"}
+    config = from_config_dict(nested(changes))
+    usable_path = build_path(config)
+    keys = prng.keys(prng.key(0, "times"), jnp.arange(300_000))
+    times = np.sort(np.asarray(draw_times(keys, loss_settings(config), usable_path)))
+    end = seldom_before(usable_path, config.loss)
+    below = int(np.searchsorted(times, end))
+    assert scipy.stats.binomtest(below, len(times), 1 / 3000).pvalue > 1e-3
+    grid = sample_times(usable_path, config.sample, config.loss)
+    own = time_grid(usable_path, 12, "karras")[-2]
+    assert grid[-2] == pytest.approx(max(end, own), rel=1e-3)

@@ -91,7 +91,8 @@ NUMBERS = _by_name(
         (0, 1000, "[]"): "sample.guidance",
         (-100, 100, "[]"): "loss.time_mean",
         (0, 1, "[]"): """
-            loss.label_drop optim.learning_rate_floor optim.ema_warmup_share sample.eta
+            loss.label_drop loss.uniform_share optim.learning_rate_floor optim.ema_warmup_share
+            sample.eta
             sample.guidance_rescale classify.noise_share""",
         (0, 1, "[)"): "model.dropout optim.b1 optim.b2",
         (0.001, 0.9, "[]"): "data.test_share",
@@ -109,7 +110,7 @@ WORDS = _by_name(
         None: """
             data.layout data.nan_policy data.on_bad_file data.placement data.scaling model.name
             model.prediction model.attention model.preconditioning model.stem path.name path.betas
-            optim.schedule
+            optim.schedule optim.name
             loss.space loss.weight loss.weighting loss.time_distribution sample.sampler
             sample.time_grid data.folders data.bands
             classify.layout classify.image_scale evaluate.image_scale export.source export.format
@@ -163,6 +164,8 @@ OTHERS: dict[str, tuple[tuple, tuple]] = {
     "sample.ema": (("", "nonsense", "500"), ("main", "raw")),
     "sample.times": (((1.0,), (1.0, math.nan, 0.0)), ((), (1.0, 0.5, 0.0))),
     "sample.shift": ((), (0.1, 10.0)),
+    "sample.t_end": ((-0.1, 1.0, math.nan), (None, 0.0, 0.02, 0.99)),
+    "sample.eta_interval": (((0.0, math.nan),), ((0.0, 1.0), (0.2, 0.8))),
     "sample.churn_interval": (((0.0, math.nan),), ((0.0, 1.0), (0.2, 0.8))),
     "sample.guidance_interval": (((0.0, math.nan),), ((0.0, 1.0), (0.2, 0.8))),
     "classify.class_weights": (
@@ -242,9 +245,12 @@ NEEDED: dict[str, dict[str, Any]] = {
     "loss.min_snr_gamma": {"loss.space": "x0", "loss.weight": "min_snr"},
     "loss.time_mean": {"loss.time_distribution": "logit_normal"},
     "loss.time_std": {"loss.time_distribution": "logit_normal"},
+    "loss.uniform_share": {"loss.time_distribution": "logit_normal"},
     "loss.label_drop": {"sample.guidance": 1.0},
     "sample.shift": {"sample.time_grid": "shifted"},
+    "sample.t_end": {"sample.time_grid": "karras"},
     "sample.eta": {"sample.sampler": "ddim"},
+    "sample.eta_interval": {"sample.sampler": "ddim"},
     **{f"sample.churn{name}": {"sample.sampler": "churn"} for name in ("", "_noise", "_interval")},
     **{f"model.{name}": CNN for name in ("num_features", "cells", "dropout")},
     "model.stem": {"model.name": "resnet18"},

@@ -60,11 +60,19 @@ YOUNGER = {
     *(f"data.{name}" for name in ("files", "folders", "group", "bands", "mask_bits")),
     *(f"data.{name}" for name in ("planes", "variance_planes", "mask_planes")),
     "loss.weighting",
+    *("loss.uniform_share", "data.fresh", "optim.name"),
 }
 
 
 def resumable(path: str) -> bool:
     return path in RESUMABLE or path.partition(".")[0] in RESUMABLE_SECTIONS
+
+
+def test_a_grid_of_an_older_version_ends_where_it_ended():
+    for grid, t_end in (("karras", 0.0), ("uniform", None)):
+        values = nested(TINY | {"sample.time_grid": grid})
+        del values["sample"]["t_end"]
+        assert from_config_dict(brought_up_to_date(values)).sample.t_end == t_end
 
 
 def test_each_field_has_its_facts_and_no_retired_one_exists():

@@ -379,6 +379,29 @@ def test_log_normal_noise_levels_beyond_the_path_fall_on_its_ends():
         assert expected > 0.05
 
 
+@pytest.mark.parametrize("stratified", [False, True])
+@pytest.mark.parametrize("share", [0.1, 0.7, 1.0])
+def test_a_share_of_the_times_is_uniform(share, stratified):
+    settings = loss_settings(
+        time_distribution="logit_normal",
+        time_mean=0.5,
+        time_std=0.4,
+        uniform_share=share,
+        stratified=stratified,
+    )
+    t = np.asarray(draw_times(example_keys(MANY), settings, FLOW.narrowed(0.1, 0.9)), np.float64)
+
+    def cdf(times):
+        places = np.clip((times - 0.1) / 0.8, 0, 1)
+        with np.errstate(divide="ignore"):
+            return share * places + (1 - share) * scipy.stats.norm(0.5, 0.4).cdf(logit(places))
+
+    assert scipy.stats.kstest(t, cdf).pvalue > 1e-3
+    if stratified:  # and each part of it is even in itself
+        first = np.sort(t[: round(share * MANY)])
+        np.testing.assert_allclose(first, np.linspace(0.1, 0.9, len(first)), atol=1e-3)
+
+
 @each_distribution
 @each_path
 def test_times_are_finite_however_wide_the_distribution(name, distribution):

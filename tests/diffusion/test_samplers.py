@@ -292,6 +292,23 @@ def test_ddim_between_no_noise_and_all_of_it():
     np.testing.assert_allclose(found, expected + spread * noise, atol=2e-5)
 
 
+@each_path
+def test_noise_of_ddim_is_drawn_within_its_interval_alone(path_name):
+    path, keys, x = PATHS[path_name], many_keys(5), normal(5, 16)
+    noise = jnp.asarray(step_noise(keys, 0, (16,)), jnp.float32)
+
+    def step(t, t_next, **settings):
+        problem = Problem(
+            path, gaussian_denoiser(GAUSSIAN, path), SamplerSettings("ddim", **settings), 1
+        )
+        interval = Interval(jnp.float32(t), jnp.float32(t_next), lambda: noise)
+        return np.asarray(SAMPLERS["ddim"].step(problem, jnp.asarray(x), None, interval)[0])
+
+    for t, eta in ((0.5, 0.6), (0.1, 0.0), (0.95, 0.0)):
+        found = step(t, t - 0.05, eta=0.6, eta_interval=(0.3, 0.9))
+        np.testing.assert_allclose(found, step(t, t - 0.05, eta=eta), atol=1e-6)
+
+
 # Churning.
 
 LARGE = normal(200_000, 1), normal(200_000, 1, seed=1)

@@ -106,6 +106,33 @@ def test_karras_times_are_even_in_the_seventh_root_on_any_path(path_name):
     np.testing.assert_allclose(lengths, lengths.mean(), rtol=0.01)
 
 
+@pytest.mark.parametrize("path_name", CONTINUOUS)
+@pytest.mark.parametrize("t_end", [0.02, 0.3])
+def test_karras_times_may_end_earlier(path_name, t_end):
+    path = PATHS[path_name]
+    times = time_grid(path, 30, "karras", t_end=t_end)
+    assert times[-2] == pytest.approx(t_end, rel=1e-4)
+    inner = jnp.asarray(times[1:-1])
+    roots = np.asarray(path.sigma(inner) / path.alpha(inner), np.float64) ** (1 / 7)
+    np.testing.assert_allclose(np.diff(roots), np.diff(roots).mean(), rtol=0.01)
+
+
+@pytest.mark.parametrize("path_name", PATHS)
+def test_an_end_below_the_grids_own_changes_nothing(path_name):
+    path = PATHS[path_name]
+    own = time_grid(path, 20, "karras")
+    end = 0.5 if path_name in TABLES else float(own[-2]) / 2
+    assert time_grid(path, 20, "karras", t_end=end).tobytes() == own.tobytes()
+    for grid in set(TIME_GRIDS) - {"karras"}:
+        assert time_grid(path, 20, grid, t_end=0.5).tobytes() == time_grid(path, 20, grid).tobytes()
+
+
+@pytest.mark.parametrize("t_end", [-0.1, 1.1, np.nan, "0.1", None])
+def test_an_end_that_is_no_time_is_refused(t_end):
+    with pytest.raises(TimeGridError, match="t_end: got"):
+        time_grid(PATHS["flow"], 10, "karras", t_end=t_end)
+
+
 # Tables: a network has seen their entries and no other times.
 
 

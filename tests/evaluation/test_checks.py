@@ -38,11 +38,19 @@ PERFECT: dict[str, Any] = {
             "p_y": 0.5,
             "ks_limit": 0.17,
             "faint_rms_percent": 0.018,
+            "brightness": 1.0,
+            "real_brightness": 1.0,
+            "brightness_p": 1e-9,  # without any scatter
+            "brightness_by_chance": 0.0,
         },
         "cdm": {
             "num_images": 100,
             "ratio_p50": 0.076,
             "ratio_p90": 0.13,
+            "brightness": 1.02,
+            "real_brightness": 1.018,
+            "brightness_p": 0.4,
+            "brightness_by_chance": 0.006,
             "against_real": REAL_LIKE,
         },
         "axion": {
@@ -136,7 +144,7 @@ def test_perfect_numbers_miss_nothing():
     found = outcomes(PERFECT)
     assert [name for name, outcome in found.items() if outcome == "missed"] == []
     assert found["two-sample network, magnitude 23"] == "no power"
-    assert len(found) == 23
+    assert len(found) == 25
 
 
 FAULTS = [
@@ -144,6 +152,7 @@ FAULTS = [
     (("smooth_fit", "no_sub", "faint_rms_percent", 1.0), "smooth fit, no_sub: dark pixels"),
     (("smooth_fit", "no_sub", "p_x", 1e-4), "smooth fit, no_sub: source positions"),
     (("smooth_fit", "no_sub", "p_y", 1e-4), "smooth fit, no_sub: source positions"),
+    (("smooth_fit", "no_sub", "brightness", 1.01), "smooth fit, no_sub: brightness"),
     (("smooth_fit", "cdm", "against_real", FAR), "smooth fit, cdm: ratios"),
     (("smooth_fit", "axion", "against_real", FAR), "smooth fit, axion: ratios"),
     (("axion_fit", "axion", "possible_share", 0.5), "axion fit: possible images"),
@@ -236,6 +245,7 @@ def test_too_few_images_are_no_power_and_never_met():
         (("smooth_fit", "no_sub", "num_images", 6), "smooth fit, no_sub: dark pixels"),
         (("smooth_fit", "no_sub", "ks_limit", 0.51), "smooth fit, no_sub: source positions"),
         (("smooth_fit", "cdm", "against_real", None), "smooth fit, cdm: ratios"),
+        (("smooth_fit", "cdm", "brightness_by_chance", 0.021), "smooth fit, cdm: brightness"),
         (
             ("axion_fit", "axion", {"num_images": 2, "possible_share": 1.0}),
             "axion fit: possible images",
@@ -274,7 +284,7 @@ def test_few_images_may_have_fewer_possible_axions():
 def test_measures_and_groups_that_are_missing_have_no_goals():
     numbers = {"smooth_fit": {"no_sub": PERFECT["smooth_fit"]["no_sub"]}}
     results = results_of(numbers) | {"c2st": {"status": "not measured", "reason": "none"}}
-    assert len(check_row(results, "generated", "model_ii")) == 3
+    assert len(check_row(results, "generated", "model_ii")) == 4
 
 
 def test_other_models_take_the_cdm_signal_from_the_real_images():

@@ -48,6 +48,7 @@ NOTICED_BY = {
     "shift": "smooth fit, no_sub: median ratio",
     "theta_e": "free fit, no_sub: theta_E bias",
     "flux": "shapes, no_sub: peak",
+    "flux_1": "smooth fit, no_sub: brightness",
     "labels_shuffled": "classes, noise-free: accuracy",
     "garbage_half": "smooth fit, no_sub: median ratio",
     "collapse": "twins, no_sub",
@@ -82,13 +83,18 @@ class Splits:
         return LensSplit(whole.images[chosen], whole.labels[chosen], whole.parameters[chosen], INFO)
 
 
-def missed_goals(measures, faults, num, num_train, cache):
-    """For each fault the names of the goals that it misses; `none` and `none again` have none."""
+def setting_of(measures, num, num_train, cache):
     splits: Any = Splits(num, num_train)
     settings = dataclasses.replace(
         EvaluateConfig(), measures=measures, train_images=num_train, num_images=num
     )
-    setting = Setting(INFO, SIMULATED, settings, num, cache, splits)
+    return Setting(INFO, SIMULATED, settings, num, cache, splits)
+
+
+def missed_goals(measures, faults, num, num_train, cache):
+    """For each fault the names of the goals that it misses; `none` and `none again` have none."""
+    setting = setting_of(measures, num, num_train, cache)
+    splits = setting.real_images
     base, train = split(num, 3), splits.train(num_train)
     real = RealImages(
         base.images,
@@ -140,6 +146,29 @@ def test_each_measure_notices_a_fault_and_nothing_in_real_images(tmp_path, measu
     found = missed_goals(measure, (fault, "none"), num, NUM_TRAIN, tmp_path)
     assert any(goal.startswith(NOTICED_BY[fault]) for goal in found[fault]), found
     assert found["none"] == []
+
+
+@pytest.mark.parametrize(("num_spoilt", "outcome"), [(0, "met"), (1, "met"), (5, "missed")])
+def test_one_image_with_a_speckled_frame_does_not_decide_for_all(tmp_path, num_spoilt, outcome):
+    """As one sampler spoils one image in 240: it is counted, and the others are judged."""
+    setting = setting_of("smooth_fit", FEW, NUM_TRAIN, tmp_path)
+    base, test = split(FEW, 3), setting.real_images.test
+    images = base.images.copy()
+    spoilt = np.flatnonzero(base.labels == CLASS_NAMES.index("no_sub"))[:num_spoilt]
+    noise = np.random.default_rng(0).normal(size=images[spoilt].shape)
+    images[spoilt] += (0.009 * images[spoilt].max(axis=(1, 2, 3), keepdims=True) * noise).astype(
+        np.float32
+    )
+    rows = (
+        Row("spoilt", images, base.labels, setting),
+        Row("real", test.images, test.labels, setting),
+    )
+    results = measure_rows(rows[:1], rows[1:], setting, missing_measures(setting))
+    checks = {check.name: check for check in check_row(results, "spoilt", "model_ii")}
+    check = checks["smooth fit, no_sub: dark pixels"]
+    assert check.outcome == outcome
+    words = {0: "", 1: "; 1 image far beyond it", 5: "; 5 images far beyond it"}[num_spoilt]
+    assert check.meaning.endswith(f"twice the real one{words}")
 
 
 def test_every_fault_has_a_measure_here():

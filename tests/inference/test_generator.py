@@ -9,20 +9,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from run_support import CLASS_NAMES, SHARED_GENERATOR, run_python, states_differ, tiny_split
+from run_support import (
+    CLASS_NAMES,
+    SHARED_GENERATOR,
+    SHARED_SPLIT,
+    run_python,
+    states_differ,
+    tiny_split,
+)
 
 import lensjax
 from lensjax import prng
 from lensjax.cli.sample_mode import sample_mode
-from lensjax.config import Config
+from lensjax.config import Config, from_config_dict, to_dict
+from lensjax.config.diffusion import seldom_before
 from lensjax.data.scaling import Scaling
+from lensjax.diffusion.time_grids import time_grid
 from lensjax.errors import CheckpointError, ConfigError, RequestError, WorkdirError
 from lensjax.inference.describe import describe, weights_hash
 from lensjax.inference.generator import LensGenerator, load_generator
 from lensjax.models import build_model
 from lensjax.run import networks
-from lensjax.run.networks import make_apply_fn
+from lensjax.run.networks import build_path, make_apply_fn
 from lensjax.run.state import sampling_params
+from lensjax.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 CONFIG = SHARED_GENERATOR
@@ -358,3 +368,32 @@ def test_the_hash_of_the_weights_sees_names_values_and_bits():
     hashes = {weights_hash(tree) for tree in (params, *others)}
     assert len(hashes) == 4
     assert weights_hash(dict(reversed(params.items()))) in hashes
+
+
+def test_a_run_of_an_older_version_keeps_its_grid_unless_another_is_asked_for(tmp_path, trained):
+    """The end of Karras times was that of the grid itself; a resumed run keeps it, too."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained[0], folder)
+    values = to_dict(CONFIG)
+    values["sample"]["time_grid"] = "karras"
+    values["loss"]["time_distribution"] = "logit_normal"
+    new = from_config_dict(values)
+    del values["sample"]["t_end"]
+    path = folder / "config.json"
+
+    def end_of(config=None, **settings):
+        loaded = load_generator(folder, config)
+        return describe(loaded, loaded.settings(**settings))["t_end"]
+
+    path.write_text(json.dumps({"config": values}))
+    old_end = float(time_grid(build_path(CONFIG), CONFIG.sample.steps, "karras")[-2])
+    own_end = seldom_before(build_path(CONFIG), new.loss)
+    assert own_end > 1.2 * old_end
+    assert end_of() == end_of(new) == pytest.approx(old_end, rel=1e-4)
+    assert end_of(t_end=0.25) == 0.25
+    asked = dataclasses.replace(new, sample=dataclasses.replace(new.sample, t_end=0.125))
+    assert end_of(asked) == 0.125
+    train(new, folder, SHARED_SPLIT)  # has nothing to do but writes the configuration
+    assert json.loads(path.read_text())["config"]["sample"]["t_end"] == 0.0
+    path.write_text(json.dumps({"config": to_dict(new)}))
+    assert end_of() == end_of(new) == pytest.approx(own_end, rel=1e-4)

@@ -181,9 +181,16 @@ def test_noise_of_image_i_is_a_function_of_the_seed_and_i(generator, others):
     ("sample", "expected"),
     [
         ({}, {"time_grid": "uniform", "shift": None, "eta": None, "churn": None}),
-        ({"sampler": "ddim", "eta": 0.5}, {"eta": 0.5, "churn_noise": None}),
+        (
+            {"sampler": "ddim", "eta": 0.5, "eta_interval": (0.2, 1.0)},
+            {"eta": 0.5, "eta_interval": [0.2, 1.0], "churn_noise": None},
+        ),
+        ({"time_grid": "karras", "t_end": 0.25}, {"time_grid": "karras", "t_end": 0.25}),
         ({"time_grid": "shifted", "shift": 2.0}, {"time_grid": "shifted", "shift": 2.0}),
-        ({"times": (1.0, 0.25, 0.0)}, {"time_grid": [1.0, 0.25, 0.0], "shift": None}),
+        (
+            {"times": (1.0, 0.25, 0.0)},
+            {"time_grid": [1.0, 0.25, 0.0], "shift": None, "t_end": 0.25},
+        ),
         (
             {"sampler": "churn", "churn": 2.0},
             {"churn": 2.0, "churn_noise": 1.0, "churn_interval": [0.05, 0.95]},

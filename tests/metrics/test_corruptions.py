@@ -28,6 +28,7 @@ KNOWN_RATIO = {
     "shift": 0.050,
     "theta_e": 0.030,
     "flux": 0.082,
+    "flux_1": 0.0081,
 }
 KEEPS_IMAGES = {"labels_shuffled", "class_absent"}
 NEEDS_SIMULATOR = {"theta_e"}

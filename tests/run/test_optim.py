@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from lensjax.config.training import ema_half_lives
@@ -176,3 +177,38 @@ def test_average_covers_every_leaf():
     found = optim.update_ema(average, params, jnp.float32(0.75))
     np.testing.assert_allclose(found["a"], 0.75)
     np.testing.assert_allclose(found["b"]["c"], 1.0)
+
+
+def test_muon_makes_updates_of_kernels_orthogonal_and_leaves_the_rest_to_adamw():
+    rng = np.random.default_rng(0)
+    shapes = {
+        "dense": {"kernel": (6, 4), "bias": (4,)},
+        "conv": {"kernel": (3, 3, 2, 8)},
+        "table": {"embedding": (5, 7)},
+    }
+    params = jax.tree.map(
+        lambda shape: jnp.asarray(rng.normal(size=shape), jnp.float32),
+        shapes,
+        is_leaf=lambda leaf: isinstance(leaf, tuple),
+    )
+    gradients = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), params)
+    settings: dict[str, Any] = {"weight_decay": 0.0, "clip_norm": 1e9, "b1": 0.9, "b2": 0.99}
+    optimizers = {
+        "adamw": optax.adamw(1e-3, b1=0.9, b2=0.99, weight_decay=0.0, nesterov=True),
+        "muon": optim.build_optimizer(
+            lambda step: jnp.float32(1e-3), name="muon", eps=1e-8, **settings
+        ),
+    }
+    updates = {
+        name: one.update(gradients, one.init(params), params)[0] for name, one in optimizers.items()
+    }
+    for path, rows, columns in (("dense", 6, 4), ("conv", 18, 8)):
+        update = np.asarray(updates["muon"][path]["kernel"]).reshape(rows, columns)
+        # Five iterations bring the singular values near 1, not to it.
+        singular = np.linalg.svd(update, compute_uv=False) / (1e-3 * 0.2 * math.sqrt(rows))
+        assert 0.6 < singular.min() <= singular.max() < 1.3
+        assert np.sum(update * np.asarray(gradients[path]["kernel"]).reshape(rows, -1)) < 0
+    for path, leaf in (("dense", "bias"), ("table", "embedding")):
+        np.testing.assert_allclose(
+            updates["muon"][path][leaf], updates["adamw"][path][leaf], rtol=1e-5
+        )

@@ -26,6 +26,7 @@ def loss_settings(**changes: Any) -> LossSettings:
         time_distribution="uniform",
         time_mean=0.0,
         time_std=1.0,
+        uniform_share=0.0,
         stratified=False,
         label_drop=0.0,
         null_label=2,
