@@ -24,8 +24,9 @@ from lensjax.config import Config, from_config_dict, to_dict
 from lensjax.config.evaluate import measure_names
 from lensjax.data.dataset import LensSplit
 from lensjax.data.subset import SubsetSplit
-from lensjax.evaluation.checks import Check, check_row
+from lensjax.evaluation.checks import check_row
 from lensjax.evaluation.evaluate_generator import make_setting
+from lensjax.evaluation.goals import Check
 from lensjax.evaluation.measures import measure_rows, missing_measures
 from lensjax.evaluation.real import RealImages as RealSplits
 from lensjax.evaluation.real import first_places

@@ -27,8 +27,9 @@ from judge import make_config
 from lensjax.data.dataset import LensSplit
 from lensjax.data.subset import SubsetSplit
 from lensjax.evaluation import feature_measures, noise_levels, physics_measures, rows, verdict
-from lensjax.evaluation.checks import Check, check_row
+from lensjax.evaluation.checks import check_row
 from lensjax.evaluation.evaluate_generator import make_setting
+from lensjax.evaluation.goals import Check
 from lensjax.evaluation.measures import measure_rows, missing_measures
 from lensjax.evaluation.real import RealImages, first_places
 from lensjax.evaluation.rows import Row, Setting

@@ -17,9 +17,10 @@ from lensjax.devices.hosts import gather_texts, is_main
 from lensjax.errors import DataError
 from lensjax.evaluation import measures, report, tables
 from lensjax.evaluation.baselines import baseline_rows
-from lensjax.evaluation.checks import Check, check_row
+from lensjax.evaluation.checks import check_row
 from lensjax.evaluation.drawing import draw_or_read
 from lensjax.evaluation.given import check_images, labels_file, read_images
+from lensjax.evaluation.goals import Check
 from lensjax.evaluation.real import RealImages
 from lensjax.evaluation.results import new_results, results_folder
 from lensjax.evaluation.rows import Row, Setting

@@ -9,7 +9,7 @@ import numpy as np
 
 from lensjax.data.simulator import LOG10_AXION_MASS_RANGE, SOURCE_POSITION_LIMIT
 from lensjax.devices.hosts import share_rows
-from lensjax.evaluation.checks import THETA_E_PERCENT, faint_limit
+from lensjax.evaluation.physics_goals import THETA_E_PERCENT, faint_limit
 from lensjax.evaluation.rows import ALL, Row, Setting
 from lensjax.evaluation.shape_measures import beside_real, log_spectra, vectors_beside_real
 from lensjax.metrics.axion_fit import fit_axion

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lensjax.evaluation import pictures
-from lensjax.evaluation.checks import MET, NO_POWER, Check
+from lensjax.evaluation.goals import MET, NO_POWER, Check
 from lensjax.evaluation.measures import MEASURES
 from lensjax.evaluation.page import Picture, write_page
 from lensjax.evaluation.rows import ALL, Row, Setting

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lensjax.evaluation.checks import Check, Results
+from lensjax.evaluation.goals import Check, Results
 from lensjax.evaluation.verdict import Verdict
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lensjax.evaluation.checks import (
+from lensjax.evaluation.goals import (
     LEAST_FOR_MEDIAN,
     MET,
     MISSED,
@@ -11,8 +11,8 @@ from lensjax.evaluation.checks import (
     UNCLEAR,
     Check,
     Results,
-    cdm_signal,
 )
+from lensjax.evaluation.physics_goals import cdm_signal
 
 # Limits for images worth looking at; beyond them, the eye sees a fault.
 PICTURE_LIMITS = {

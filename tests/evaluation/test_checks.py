@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from lensjax.config.evaluate import MEASURES
-from lensjax.evaluation import checks, verdict
-from lensjax.evaluation.checks import Check, check_row
+from lensjax.evaluation import goals, physics_goals, verdict
+from lensjax.evaluation.checks import check_row
+from lensjax.evaluation.goals import Check
+from lensjax.metrics.two_sample import LEVEL
 
 REAL_LIKE = {"z": 0.3, "wasserstein_limit": 4.0, "wasserstein_p": 0.4}
 FAR = {"z": 9.0, "wasserstein_limit": 4.0, "wasserstein_p": 1e-3}
@@ -216,8 +218,8 @@ def test_copies_that_could_not_be_seen_are_not_a_goal_met():
 def p_values(*values):
     """Goals with these probabilities, decided together."""
     names = map(str, range(len(values)))
-    goals = [checks._probable(name, p, "") for name, p in zip(names, values, strict=True)]
-    return [goal.outcome for goal in checks._decided(goals)]
+    found = [goals.probable(name, p, "") for name, p in zip(names, values, strict=True)]
+    return [goal.outcome for goal in goals.decided(found)]
 
 
 def test_one_goal_is_a_test_at_one_per_cent_and_a_report_at_five():
@@ -235,7 +237,7 @@ def test_one_goal_is_a_test_at_one_per_cent_and_a_report_at_five():
 def test_independent_goals_of_perfect_images_fail_a_report_in_one_of_twenty_at_most(num_goals):
     uniform = np.random.default_rng(num_goals).random((2_000, num_goals))
     failed = np.mean(["missed" in p_values(*row) for row in uniform])
-    expected = min(num_goals * checks.LEVEL, checks.REPORT_LEVEL)
+    expected = min(num_goals * LEVEL, goals.REPORT_LEVEL)
     assert abs(failed - expected) < 4 * math.sqrt(expected / len(uniform)) + 0.002
 
 
@@ -289,10 +291,10 @@ def test_measures_and_groups_that_are_missing_have_no_goals():
 
 def test_other_models_take_the_cdm_signal_from_the_real_images():
     results = results_of(PERFECT)
-    assert checks.cdm_signal(results, "model_ii") == checks.CDM_SIGNAL_MODEL_II
+    assert physics_goals.cdm_signal(results, "model_ii") == physics_goals.CDM_SIGNAL_MODEL_II
     results["smooth_fit"]["rows"]["real"] = {"cdm": {"ratio_p50": 0.5}}
-    assert checks.cdm_signal(results, "model_iii") == 0.5
-    assert math.isnan(checks.cdm_signal({"smooth_fit": {}}, None))
+    assert physics_goals.cdm_signal(results, "model_iii") == 0.5
+    assert math.isnan(physics_goals.cdm_signal({"smooth_fit": {}}, None))
 
 
 NO_SUB = PERFECT["smooth_fit"]["no_sub"]

@@ -15,13 +15,14 @@ from lensjax.config import EvaluateConfig
 from lensjax.data.dataset import LensSplit
 from lensjax.evaluation import evaluate_generator as mode
 from lensjax.evaluation import feature_measures, memory_measures, report, shape_measures
-from lensjax.evaluation.checks import LEVEL, check_row
+from lensjax.evaluation.checks import check_row
 from lensjax.evaluation.evaluate_generator import evaluate_generator
 from lensjax.evaluation.judge_measures import c2st
 from lensjax.evaluation.real import RealImages, first_places
 from lensjax.evaluation.rows import Row, Setting
 from lensjax.evaluation.taught_measures import Lesson, taught
 from lensjax.metrics.inception_features import to_bytes
+from lensjax.metrics.two_sample import LEVEL
 from lensjax.run import datasets
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

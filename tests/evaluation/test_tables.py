@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lensjax.evaluation import tables
-from lensjax.evaluation.checks import Check
+from lensjax.evaluation.goals import Check
 from lensjax.evaluation.verdict import Verdict
 
 

@@ -13,7 +13,7 @@ from lensjax.config import EvaluateConfig
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.dataset import LensSplit
 from lensjax.evaluation import taught_measures
-from lensjax.evaluation.checks import LEVEL, check_row
+from lensjax.evaluation.checks import check_row
 from lensjax.evaluation.real import first_places
 from lensjax.evaluation.rows import Row, Setting
 from lensjax.evaluation.taught_measures import (
@@ -24,6 +24,7 @@ from lensjax.evaluation.taught_measures import (
     taught,
 )
 from lensjax.metrics.classification import score
+from lensjax.metrics.two_sample import LEVEL
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 NUM, NUM_TRAIN = 24, 75  # a class
