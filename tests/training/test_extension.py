@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from run_support import (
     captured_log,
@@ -13,13 +14,19 @@ from run_support import (
 
 from lensjax.run import writers
 from lensjax.run.learning import branch_step
+from lensjax.training import generator_watch
 from lensjax.training.extension import COOLED, log_rates
 from lensjax.training.loop import train
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 
 @pytest.fixture(autouse=True)
-def _without_tensorboard(monkeypatch):
+def _plain(monkeypatch):
+    """Leaves out TensorFlow and the sampler's compilation."""
+    blank = np.zeros((4, 4, 3), np.uint8)
     monkeypatch.setattr(writers, "_open_tensorboard", lambda folder: None)
+    monkeypatch.setattr(generator_watch.Samples, "draw", lambda self, params: (blank, {}))
 
 
 def cooling(num_steps, **fields):
