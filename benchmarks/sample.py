@@ -59,7 +59,7 @@ def measure(
         "image_shape": shape,
         "num_images": num,
         "compile_mode": options.compile_mode,
-        "times": np.asarray(sample_times(build_path(config), config.sample, config.loss)).tolist(),
+        "times": np.asarray(sample_times(build_path(config), config.sample)).tolist(),
     }
     flops = num * sample_flops(to_dict(config)["model"], shape, passes)
     settings = {LENSJAX: common, TORCH: common}

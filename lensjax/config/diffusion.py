@@ -1,8 +1,6 @@
 """The sections `path`, `loss` and `sample`, and checks that they fit each other and the network."""
 
 import dataclasses
-import math
-import statistics
 from typing import Any, Unpack
 
 import numpy as np
@@ -25,7 +23,7 @@ from lensjax.diffusion.losses import (
     PIXEL_WEIGHTS,
     TIME_DISTRIBUTIONS,
 )
-from lensjax.diffusion.paths import FlowPath, Path, log_snr, usable
+from lensjax.diffusion.paths import FlowPath, Path, usable
 from lensjax.diffusion.samplers import SAMPLERS
 from lensjax.diffusion.schedules import (
     BETAS,
@@ -35,7 +33,7 @@ from lensjax.diffusion.schedules import (
     TablePath,
     ddpm_betas,
 )
-from lensjax.diffusion.time_grids import TIME_GRIDS, check_times, time_grid
+from lensjax.diffusion.time_grids import TIME_GRIDS, check_times, time_grid, usual_end
 from lensjax.errors import ConfigError, TimeGridError
 from lensjax.prng import MAX_SEED
 
@@ -49,8 +47,6 @@ _EDM = {"path.name": ("edm",)}
 _NORMAL_TIMES = {"loss.time_distribution": ("logit_normal", "log_normal_sigma")}
 _CHURN = {"sample.sampler": ("churn",)}
 _DDIM = {"sample.sampler": ("ddim",)}
-# Share of the training times that lie below the last time of a Karras grid.
-_SELDOM = 1 / 3000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,9 +134,9 @@ class SampleConfig:
         each, but once in the last if the path stops short of t = 0.
       time_grid: how the times are spaced: `uniform`, `cosine`, `karras` or `shifted`.
       shift: `shifted`: a value above 1 moves the times towards the noise.
-      t_end: `karras`: the last time before 0; None for the time below which one of 3,000 times of
-        the training lies, or for that of the run. Nearer to 0 the network was hardly trained.
-        Without effect on a table's path.
+      t_end: `karras`: the last time before 0; None for 0.02 on the path `flow` and the same noise
+        on `vp`, or for that of an older run. Nearer to 0 a network was hardly trained. Tables and
+        `edm` have ends of their own.
       times: your own `steps + 1` times, decreasing from noise to 0; () uses `time_grid`.
       eta: `ddim`: share of the noise that is redrawn.
       eta_interval: `ddim`: times between which it is redrawn.
@@ -243,44 +239,19 @@ def _check_path(path: PathConfig, model: ModelConfig, loss: LossConfig) -> None:
         )
 
 
-def seldom_before(path: Path, loss: LossConfig) -> float:
-    """The time below which few of the training's times lie, one of 3,000."""
-    t_min, t_max = path.interval
-
-    def share_below(t: float) -> float:
-        uniform = (t - t_min) / (t_max - t_min)
-        if loss.time_distribution == "uniform":
-            return uniform
-        if loss.time_distribution == "logit_normal":
-            value = -math.inf if uniform <= 0 else math.log(uniform / (1 - uniform))
-        else:
-            time: Any = np.asarray(t, np.float32)
-            with np.errstate(divide="ignore"):
-                value = float(-log_snr(path, time) / 2)
-        below = statistics.NormalDist(loss.time_mean, loss.time_std).cdf(value)
-        return loss.uniform_share * uniform + (1 - loss.uniform_share) * below
-
-    low, high = t_min, t_max
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if share_below(middle) < _SELDOM else (low, middle)
-    return low
-
-
-def sample_times(path: Path, sample: SampleConfig, loss: LossConfig) -> np.ndarray:
+def sample_times(path: Path, sample: SampleConfig) -> np.ndarray:
     """The times at which a sampler calls the network, float32 `[steps + 1]`.
 
     Args:
       path: the path, from `build_path`.
       sample: grid and steps, or the user's times.
-      loss: the times of the training, for a grid whose end depends on them.
 
     Raises:
       ConfigError: for times that no sampler can follow.
     """
     if not sample.times:
         try:
-            t_end = seldom_before(path, loss) if sample.t_end is None else sample.t_end
+            t_end = usual_end(path) if sample.t_end is None else sample.t_end
             return time_grid(path, sample.steps, sample.time_grid, sample.shift, t_end)
         except TimeGridError as error:
             raise ConfigError(
@@ -300,9 +271,7 @@ def sample_times(path: Path, sample: SampleConfig, loss: LossConfig) -> np.ndarr
         raise ConfigError("sample.times", sample.times, f"allowed: {error}") from None
 
 
-def _check_sampling(
-    path: PathConfig, prediction: str, sample: SampleConfig, loss: LossConfig
-) -> None:
+def _check_sampling(path: PathConfig, prediction: str, sample: SampleConfig) -> None:
     usable_path = build_path(path, prediction)
     t_min, t_max = usable_path.interval
     num_usable = round((t_max - t_min) * path.table_steps) + 1
@@ -312,7 +281,7 @@ def _check_sampling(
             sample.steps,
             f"allowed: at most {num_usable}, the usable entries of the path's table",
         )
-    sample_times(usable_path, sample, loss)
+    sample_times(usable_path, sample)
 
 
 def _check_guidance(sample: SampleConfig, num_classes: int, label_drop: float) -> None:
@@ -359,7 +328,7 @@ def check_diffusion(
       ConfigError: for a meaningless combination.
     """
     _check_path(path, model, loss)
-    _check_sampling(path, model.prediction, sample, loss)
+    _check_sampling(path, model.prediction, sample)
     _check_guidance(sample, model.num_classes, loss.label_drop)
 
 

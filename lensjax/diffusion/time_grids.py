@@ -13,6 +13,9 @@ from lensjax.errors import TimeGridError
 # Noise over data, sigma / alpha, between which the Karras grid lies (arXiv:2206.00364, table 1).
 _LEAST_NOISE, _MOST_NOISE = 0.002, 80.0
 _KARRAS_POWER = 7.0
+# sigma / alpha at the last time before the data: at t = 0.02 of the straight path networks with
+# different training times draw images of the right brightness (`benchmarks/brightness.py`).
+_LAST_NOISE = 0.02 / 0.98
 
 
 def cosine_shares(shares: np.ndarray) -> np.ndarray:
@@ -111,6 +114,17 @@ def time_grid(
     if isinstance(path, TablePath):
         times = _on_entries(path, times)
     return check_times(path, np.append(times, 0.0))
+
+
+def usual_end(path: Path) -> float:
+    """The last time before 0 of a Karras grid, where a network was trained; 0 for the grid's own.
+
+    A table has its entries, and EDM's path its `sigma_min`.
+    """
+    if isinstance(path, (TablePath, EDMPath)):
+        return 0.0
+    last: Any = np.float32(-2 * np.log(_LAST_NOISE))
+    return float(np.clip(np.asarray(path.time_of_log_snr(last), np.float64), *path.interval))
 
 
 def check_times(path: Path, times: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -54,7 +54,7 @@ def describe_solver(config: Config, sample: SampleConfig) -> dict[str, Any]:
     """The sampler, its times, and the fields that it uses; None for unused fields.
 
     Args:
-      config: path, prediction and loss.
+      config: path and prediction.
       sample: sampler, times and guidance.
     """
     churns = sample.sampler == "churn"
@@ -62,7 +62,7 @@ def describe_solver(config: Config, sample: SampleConfig) -> dict[str, Any]:
         "sampler": sample.sampler,
         "steps": sample.steps,
         "time_grid": list(sample.times) or sample.time_grid,
-        "t_end": float(sample_times(build_path(config), sample, config.loss)[-2]),
+        "t_end": float(sample_times(build_path(config), sample)[-2]),
         "shift": sample.shift if sample.time_grid == "shifted" and not sample.times else None,
         "eta": sample.eta if sample.sampler == "ddim" else None,
         "eta_interval": list(sample.eta_interval) if sample.sampler == "ddim" else None,
@@ -94,7 +94,7 @@ def make_sample_fn(
     network = build_network(config)
     path = network.path
     guided_fn = make_guided_fn(network, sample, build_network(weaker) if weaker else None)
-    times = sample_times(path, sample, config.loss)
+    times = sample_times(path, sample)
 
     def sample_fn(weights: Weights, seed: Array, numbers: Array, labels: Array) -> Array:
         keys = prng.keys(prng.key(seed, "generate"), numbers)
@@ -115,7 +115,7 @@ def passes_per_image(config: Config, sample: SampleConfig) -> int:
       sample: sampler, times and guidance.
     """
     path = build_path(config)
-    times = sample_times(path, sample, config.loss)
+    times = sample_times(path, sample)
     times = samplers.evaluation_times(path, sampler_settings(sample), times)
     return count_passes(guidance_settings(sample), times)
 

@@ -11,16 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.stats
 from allpairspy import AllPairs
 from mixture_support import PATHS
 from ml_collections import config_flags
 from run_support import ROOT, nested
 
-from lensjax import prng
 from lensjax.config import Config, from_config_dict
-from lensjax.config.diffusion import SampleConfig, check_diffusion, sample_times, seldom_before
-from lensjax.diffusion.losses import LOSS_SPACES, LOSS_WEIGHTS, draw_times, squared_error
+from lensjax.config.diffusion import SampleConfig, check_diffusion, sample_times
+from lensjax.diffusion.losses import LOSS_SPACES, LOSS_WEIGHTS, squared_error
 from lensjax.diffusion.paths import PREDICTIONS, interpolate
 from lensjax.diffusion.preconditioning import PRECONDITIONINGS, precondition
 from lensjax.diffusion.samplers import SAMPLERS
@@ -329,7 +327,7 @@ def test_each_allowed_path_has_times_on_each_grid():
         path = build_path(config)
         first, last = path.interval
         for grid in TIME_GRIDS:
-            times = sample_times(path, SampleConfig(steps=10, time_grid=grid), config.loss)
+            times = sample_times(path, SampleConfig(steps=10, time_grid=grid))
             assert times.shape == (11,)
             assert times[0] == pytest.approx(last)
             assert times[-1] == 0
@@ -338,27 +336,21 @@ def test_each_allowed_path_has_times_on_each_grid():
 
 
 @pytest.mark.parametrize(
-    ("path", "loss"),
-    [
-        ("flow", {"time_distribution": "uniform"}),
-        ("flow", {"time_distribution": "logit_normal", "time_mean": -0.5}),
-        ("flow", {"time_distribution": "logit_normal", "uniform_share": 0.1}),
-        ("flow", {"time_distribution": "log_normal_sigma", "time_mean": -1.2, "time_std": 1.2}),
-        ("vp", {"time_distribution": "logit_normal", "time_mean": 0.3, "time_std": 1.4}),
-        ("edm", {"time_distribution": "log_normal_sigma", "time_mean": -1.2, "time_std": 1.2}),
-    ],
+    ("path", "end"),
+    [({}, 0.02), (VP | {"model.prediction": "x0"}, None), (EDM, 0.0), (TABLE, 0.0)],
 )
-def test_one_of_3000_times_of_the_training_lies_below_the_end_of_a_karras_grid(path, loss):
-    changes = {f"loss.{name}": value for name, value in loss.items()}
-    changes |= {"path.name": path, "sample.time_grid": "karras", "sample.steps": 12}
-    changes |= EDM if path == "edm" else {"model.prediction": "x0"}
+def test_a_karras_grid_ends_at_the_same_noise_on_each_path_but_those_with_ends_of_their_own(
+    path, end
+):
+    changes = path | {"sample.time_grid": "karras", "sample.steps": 12}
     config = from_config_dict(nested(changes))
     usable_path = build_path(config)
-    keys = prng.keys(prng.key(0, "times"), jnp.arange(300_000))
-    times = np.sort(np.asarray(draw_times(keys, loss_settings(config), usable_path)))
-    end = seldom_before(usable_path, config.loss)
-    below = int(np.searchsorted(times, end))
-    assert scipy.stats.binomtest(below, len(times), 1 / 3000).pvalue > 1e-3
-    grid = sample_times(usable_path, config.sample, config.loss)
-    own = time_grid(usable_path, 12, "karras")[-2]
-    assert grid[-2] == pytest.approx(max(end, own), rel=1e-3)
+    times = sample_times(usable_path, config.sample)
+    if end is None:
+        last = jnp.float32(times[-2])
+        assert usable_path.sigma(last) / usable_path.alpha(last) == pytest.approx(2 / 98, rel=1e-3)
+        end = float(last)
+    assert times[-2] == pytest.approx(max(end, time_grid(usable_path, 12, "karras")[-2]), rel=1e-4)
+    assert sample_times(usable_path, dataclasses.replace(config.sample, t_end=0.3))[-2] == (
+        pytest.approx(0.3, rel=1e-4) if path != TABLE else times[-2]
+    )
