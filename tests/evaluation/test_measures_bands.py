@@ -53,7 +53,7 @@ TEST, TRAIN, FRESH = lenses(NUM, 1), lenses(NUM_TRAIN, 2), lenses(NUM, 3)
 class Splits:
     """Stands for the splits of a set on disk."""
 
-    info, test = TEST.info, TEST
+    info, test, per_class = TEST.info, TEST, NUM
 
     def train(self, num):
         places = first_places(TRAIN, num)
