@@ -20,7 +20,10 @@ from lensjax.interfaces import Batch, Places
 
 
 def draw_fresh(source: SimulatedSet, seed: int, numbers: Array) -> tuple[Array, Array]:
-    """Simulates the images with given numbers; classes take turns.
+    """Simulates the images with given numbers, each of a random class.
+
+    If classes took turns, an image's class would go with its place in the batch, and so with its
+    time of the training where times are stratified.
 
     Args:
       source: the simulated set, noise included.
@@ -41,7 +44,10 @@ def draw_fresh(source: SimulatedSet, seed: int, numbers: Array) -> tuple[Array, 
     branches = [functools.partial(draw, name) for name in CLASS_NAMES]
     # As plain numbers: of all branches one uses the key.
     keys = jax.random.key_data(prng.keys(prng.key(seed, "fresh"), numbers))
-    labels = (numbers % len(branches)).astype(jnp.int32)
+    label_keys = prng.keys(prng.key(seed, "fresh_class"), numbers)
+    labels = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(branches), jnp.int32))(
+        label_keys
+    )
 
     def one(pair: tuple[Array, Array]) -> Array:
         return jax.lax.switch(pair[1], branches, pair[0])

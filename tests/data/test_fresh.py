@@ -24,6 +24,7 @@ from lensjax.data import fresh
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.deeplense import simulate_chunks
 from lensjax.data.fresh import FreshFeed, draw_fresh
+from lensjax.data.simulator import CLASS_NAMES
 from lensjax.errors import ConfigError
 from lensjax.metrics.lensing import fit_smooth
 from lensjax.run import writers
@@ -42,12 +43,21 @@ def drawn(*numbers, seed=0, source=SOURCE):
 
 def test_an_image_is_a_function_of_seed_and_number_alone():
     images, labels = drawn(0, 1, 2, 3, 70, 5)
-    assert labels.tolist() == [0, 1, 2, 0, 1, 2]
-    again, _ = drawn(70, 3, 2**32 - 1, 4, 4, 4)  # the last number that there is
+    again, same = drawn(70, 3, 2**32 - 1, 4, 4, 4)  # the last number that there is
     np.testing.assert_allclose(again[:2], images[[4, 3]], atol=1e-7)
+    assert same[:2].tolist() == labels[[4, 3]].tolist()
     assert np.isfinite(again).all()
     others, _ = drawn(0, 1, 2, 3, 70, 5, seed=1)
     assert np.abs(others - images).max(axis=(1, 2, 3)).min() > 0.01
+
+
+def test_classes_are_even_and_do_not_go_with_the_place_in_a_batch(monkeypatch):
+    """Stratified times go with the place: a class would never be seen at most of them."""
+    monkeypatch.setattr(fresh, "simulate", lambda keys, *_, **__: (jnp.zeros((1, 1, 1)), 0, 0))
+    _, labels = draw_fresh(SOURCE, 0, jnp.arange(24_000, dtype=jnp.uint32))
+    table = np.stack([np.bincount(place, minlength=3) for place in labels.reshape(-1, 24).T])
+    assert scipy.stats.chisquare(table.sum(axis=0)).pvalue > 1e-3
+    assert scipy.stats.chi2_contingency(table).pvalue > 1e-3
 
 
 def test_batches_go_on_where_the_last_one_ended():
@@ -63,7 +73,7 @@ def test_batches_go_on_where_the_last_one_ended():
 def test_sources_are_uniform_and_no_image_is_in_the_set():
     images, labels = drawn(*range(240))
     assert len(np.unique(images.reshape(240, -1), axis=0)) == 240
-    fit = fit_smooth(images[labels == 2][..., 0], SOURCE.survey)
+    fit = fit_smooth(images[labels == CLASS_NAMES.index("no_sub")][..., 0], SOURCE.survey)
     assert np.median(fit.ratio) < 1e-5
     for position in (fit.source_x, fit.source_y):
         assert scipy.stats.kstest(position, scipy.stats.uniform(-0.35, 0.7).cdf).pvalue > 1e-3
@@ -75,13 +85,14 @@ def test_sources_are_uniform_and_no_image_is_in_the_set():
 
 
 def test_noise_and_conserved_mass_are_those_of_the_set():
-    plain, _ = drawn(*range(6))
+    plain, labels = drawn(*range(6))
     noisy, _ = drawn(*range(6), source=SIMULATED_SETS["deeplense/model_ii_noisy"])
     rms = (noisy - plain)[:, :4].std()
     assert rms == pytest.approx(SOURCE.survey.background_rms, rel=0.2)
     conserved, _ = drawn(*range(6), source=SIMULATED_SETS["deeplense/model_ii_conserved"])
     different = [np.abs(a - b).max() > 1e-3 for a, b in zip(conserved, plain, strict=True)]
-    assert different == 2 * [True, True, False]
+    assert different == [CLASS_NAMES[label] != "no_sub" for label in labels]
+    assert len(set(labels)) > 1
 
 
 @pytest.mark.parametrize(
