@@ -145,7 +145,7 @@ TRAINING: Candidates = {
     "base": {},
     "uniform share 0.1": {"loss.uniform_share": 0.1},
     "times nearer to the data, mean -0.5": {"loss.time_mean": -0.5},
-    "times nearer to the data, mean -1": {"loss.time_mean": -1.0},
+    "mean -0.5, uniform share 0.1": {"loss.time_mean": -0.5, "loss.uniform_share": 0.1},
     "fresh lenses": {"data.fresh": True},
     "EMA half-life 8,000": {"optim.ema_half_life_images": 8_000.0},
     "widths 96 192": {"model.widths": (96, 192)},
