@@ -1,13 +1,16 @@
-"""Are generated lenses as bright as real ones? Brightness against the end of the grid and passes.
+"""Are generated lenses as bright as real ones, and how many frames are spoiled?
 
-    python benchmarks/brightness.py [--workdir=pretrained/model_ii] [--name NAME]
+    python benchmarks/brightness.py [--workdir=pretrained/model_ii] [--name=NAME]
+    python benchmarks/brightness.py --noise
 
 Draws the same images with Karras grids that end at several times and have several numbers of
 passes, fits each by the lens without sub-structure with a free brightness, and compares the mean
 with that of fresh lenses. Residuals are medians of RMS(image - fit) / RMS(image), with the
-brightness fixed and free. The answer goes to `brightness.json` and `brightness.md` among the
-results (`--name NAME`: `brightness_NAME`); rows that are there with the same weights and number of
-images are not drawn again.
+brightness fixed and free. `--noise` compares shares of fresh noise of `ddim`, and times between
+which it is added, at the usual end. A frame is spoiled where the outer 4 pixels have an RMS above
+0.3 % of the image's peak. The answer goes to `brightness.json` and `brightness.md` among the
+results (`--name=NAME`: `brightness_NAME`, `--noise`: `brightness_noise`); rows that are there with
+the same weights and number of images are not drawn again.
 """
 
 import argparse
@@ -27,8 +30,26 @@ from lensjax.run import provenance, workdir
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 ENDS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05)
 PASSES = (8, 12, 16, 20, 40, 200)
-USUAL_END, USUAL_PASSES = 0.02, 12
+USUAL_END, USUAL_PASSES, NOISE_PASSES = 0.02, 12, 20
+NOISE = (
+    (0.0, (0.0, 1.0)),
+    (0.5, (0.0, 1.0)),
+    (0.5, (0.0, 0.9)),
+    (0.5, (0.5, 1.0)),
+    (1.0, (0.0, 1.0)),
+    (1.0, (0.3, 1.0)),
+)
+FRAME_PIXELS, SPOILED_PERCENT = 4, 0.3
 Row = dict[str, Any]
+
+
+def spoiled_frames(images: np.ndarray) -> int:
+    """How many images, `[N, H, W, 1]`, have light in their outer pixels."""
+    inner = slice(FRAME_PIXELS, -FRAME_PIXELS)
+    outer = np.ones(images.shape[1:3], bool)
+    outer[inner, inner] = False
+    rms = np.sqrt(np.mean(np.square(images[:, outer, 0], dtype=np.float64), axis=1))
+    return int(np.sum(100 * rms > SPOILED_PERCENT * images.max(axis=(1, 2, 3))))
 
 
 def _numbers(images: np.ndarray, set_name: str) -> Row:
@@ -42,6 +63,7 @@ def _numbers(images: np.ndarray, set_name: str) -> Row:
         "error": float(free.amplitude.std(dtype=np.float64) / np.sqrt(len(images))),
         "fixed": float(np.median(fixed.ratio)),
         "free": float(np.median(free.ratio)),
+        "spoiled": spoiled_frames(images),
     }
 
 
@@ -52,44 +74,67 @@ def _real(set_name: str, class_names: tuple[str, ...]) -> Row:
     }
 
 
-def _drawn(run: LensGenerator, sampler: str, t_end: float, passes: int, num: int) -> Row:
+def _drawn(run: LensGenerator, wanted: Row, num: int) -> Row:
     names = run.class_names
     labels = run.labels(None, num * len(names))
-    images = run.generate(
-        labels, len(labels), steps=passes, sampler=sampler, time_grid="karras", t_end=t_end
-    )
-    return {
-        "sampler": sampler,
-        "t_end": t_end,
-        "passes": passes,
-        **{name: _numbers(images[labels == i], run.data_name) for i, name in enumerate(names)},
+    settings = {"steps" if name == "passes" else name: value for name, value in wanted.items()}
+    images = run.generate(labels, len(labels), time_grid="karras", **settings)
+    return wanted | {
+        name: _numbers(images[labels == i], run.data_name) for i, name in enumerate(names)
     }
 
 
-def combinations() -> list[tuple[float, int]]:
-    """End of the grid and passes of each row."""
-    return [
+def ends(sampler: str) -> list[Row]:
+    """Rows that differ in the end of the grid and in passes."""
+    pairs = [
         *((end, USUAL_PASSES) for end in ENDS),
         *((end, passes) for end in (0.0, USUAL_END) for passes in PASSES if passes != USUAL_PASSES),
     ]
+    return [{"sampler": sampler, "t_end": end, "passes": passes} for end, passes in pairs]
+
+
+def noises() -> list[Row]:
+    """Rows that differ in the noise that is added anew."""
+    common = {"t_end": USUAL_END, "passes": NOISE_PASSES}
+    return [
+        {"sampler": "dpmpp_2m"} | common,
+        *(
+            {"sampler": "ddim", "eta": eta, "eta_interval": list(times)} | common
+            for eta, times in NOISE
+        ),
+    ]
+
+
+def _sampler(row: Row) -> str:
+    """The sampler in words."""
+    if not row.get("eta"):
+        return row["sampler"]
+    low, high = row["eta_interval"]
+    between = f", noise at t from {low:g} to {high:g}" if (low, high) != (0, 1) else ""
+    return f"{row['sampler']}, eta {row['eta']:g}{between}"
 
 
 def table(content: Row) -> str:
     """The rows as a Markdown page."""
     protocol, real = content["protocol"], content["real"]
     names = list(real)
+    noise = "--noise" in protocol["command"]
+    spoiled = (
+        f" Spoiled: images of all classes whose outer {FRAME_PIXELS} pixels have an RMS above "
+        f"{SPOILED_PERCENT:g} % of the peak."
+    )
     lines = [
-        "# Brightness against the end of the grid and passes",
+        f"# Brightness against {'noise' if noise else 'the end of the grid and passes'}",
         "",
-        f"`python benchmarks/brightness.py` on {protocol['workdir']}, step "
+        f"`{protocol['command']}` on {protocol['workdir']}, step "
         f"{protocol['checkpoint_step']}, {protocol['num_images']} images a class from the same "
         "noise. Brightness: mean of the fitted one, in per cent above that of fresh lenses; its "
         "standard error is that of the drawn images. Residual: median of the smooth fit with the "
-        "brightness fixed / free.",
+        f"brightness fixed / free.{spoiled * noise}",
         "",
         f"| sampler | last time | passes | {' | '.join(f'{n}: %' for n in names)} | "
-        f"{' | '.join(f'{n}: residual' for n in names)} |",
-        f"|---|--:|--:|{'--:|' * 2 * len(names)}",
+        f"{' | '.join(f'{n}: residual' for n in names)} |{' spoiled |' * noise}",
+        f"|---|--:|--:|{'--:|' * (2 * len(names) + noise)}",
     ]
 
     def line(head: str, row: Row) -> str:
@@ -99,11 +144,14 @@ def table(content: Row) -> str:
             for n in names
         ]
         residuals = [f"{row[n]['fixed']:.4f} / {row[n]['free']:.4f}" for n in names]
-        return f"| {head} | {' | '.join(over)} | {' | '.join(residuals)} |"
+        cells = [head, *over, *residuals]
+        if noise:
+            cells.append(str(sum(row[n]["spoiled"] for n in names)))
+        return f"| {' | '.join(cells)} |"
 
     lines.append(line("fresh lenses | |", real))
     lines += [
-        line(f"{row['sampler']} | {row['t_end']:.3g} | {row['passes']}", row)
+        line(f"{_sampler(row)} | {row['t_end']:.3g} | {row['passes']}", row)
         for row in content["rows"]
     ]
     return "\n".join(lines) + "\n"
@@ -116,14 +164,17 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, default=240, help="a class")
     parser.add_argument("--sampler", default="dpmpp_2m")
     parser.add_argument("--name", default="")
+    parser.add_argument("--noise", action="store_true", help="noise of ddim instead of the end")
     parser.add_argument("--table", action="store_true", help="only the table, from the results")
     options = parser.parse_args()
-    target = RESULTS / f"brightness{'_' * bool(options.name)}{options.name}.json"
+    words = ["brightness", *(["noise"] if options.noise else []), *filter(None, [options.name])]
+    target = RESULTS / f"{'_'.join(words)}.json"
     if options.table:
         target.with_suffix(".md").write_text(table(workdir.read_json(target)))
         return
     run = lensjax.load(options.workdir)
     protocol = {
+        "command": f"python benchmarks/brightness.py{' --noise' * options.noise}",
         "workdir": options.workdir,
         "checkpoint_step": run.step,
         "weights_sha256": weights_hash(run.params),
@@ -141,11 +192,10 @@ def main() -> None:
         "real": known["real"] if same else _real(run.data_name, run.class_names),
         "rows": known["rows"] if same else [],
     }
-    for t_end, passes in combinations():
-        wanted = {"sampler": options.sampler, "t_end": t_end, "passes": passes}
+    for wanted in noises() if options.noise else ends(options.sampler):
         if any(wanted.items() <= row.items() for row in content["rows"]):
             continue
-        row = _drawn(run, options.sampler, t_end, passes, options.num_images)
+        row = _drawn(run, wanted, options.num_images)
         content["rows"].append(row)
         write_json(target, content)
         print(table(content | {"rows": content["rows"][-1:]}).splitlines()[-1], flush=True)
