@@ -20,6 +20,7 @@ from lensjax.config import default_config
 def get_config() -> ConfigDict:
     config = default_config()
     config.data.name = "deeplense/model_ii"
+    config.data.fresh = True
     config.data.scaling = "sqrt"
     config.model.name = "unet"
     config.model.prediction = "x0"
@@ -30,19 +31,22 @@ def get_config() -> ConfigDict:
     config.loss.space = "velocity"
     config.loss.time_distribution = "logit_normal"
     config.loss.time_mean = -0.5
+    config.loss.uniform_share = 0.05
     config.loss.stratified = True
     config.optim.learning_rate = 1e-3
     config.optim.warmup_steps = 150
+    config.optim.schedule = "cooldown"
+    config.optim.cooldown_share = 0.3
     config.optim.weight_decay = 0.0
     config.optim.ema_half_life_images = 10_000
     config.optim.ema_warmup_share = 0.1
     config.train.batch_size = 32
-    config.train.num_steps = 15_000
-    config.train.evaluate_every = 1_000
+    config.train.num_steps = 40_000
+    config.train.evaluate_every = 2_000
     config.train.evaluate_images = 510
-    config.train.sample_every = 1_000
+    config.train.sample_every = 2_000
     config.train.checkpoint_every = 500
-    config.train.keep_every = 1_000
+    config.train.keep_every = 5_000
     config.train.log_every = 100
     config.sample.sampler = "ddim"
     config.sample.eta = 0.5

@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
     config.loss.space = "velocity"
     config.loss.time_distribution = "logit_normal"
     config.loss.time_mean = -0.5
+    config.loss.uniform_share = 0.05
     config.loss.stratified = True
     config.optim.learning_rate = 5e-4
     config.optim.warmup_steps = 500
