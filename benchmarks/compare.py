@@ -361,10 +361,13 @@ def report(group: str, content: dict[str, Any]) -> str:
     """The results as a Markdown page."""
     candidates = content["candidates"]
     one = next(iter(candidates.values()))
+    seeds = max(int(name.partition(", seed ")[2] or 0) for name in candidates) + 1
+    command = f"compare.py {group} --cpu-seconds={one['cpu_seconds']:g}"
+    command += f" --seeds={seeds}" if seeds > 1 else ""
     seconds = " or ".join(sorted({f"{row['cpu_seconds']:g}" for row in candidates.values()}))
     return f"""# {GROUPS[group].title}
 
-`python benchmarks/compare.py {group} --cpu-seconds={one["cpu_seconds"]:g}` on {one["device"]} (jax
+`python benchmarks/{command}` on {one["device"]} (jax
 {one["versions"]["jax"]}): the base is
 {GROUPS[group].base}.
 Every candidate is the base with the named change, trained on
