@@ -2,11 +2,14 @@
 
     python -m lensjax.main --config=configs/cpu_fast.py --workdir=runs/cpu_fast
 
-A UNet of 4.8 million parameters on patches of 8x8 pixels, trained on `deeplense/model_ii`. As in
-the quickstart, it predicts x0, the loss is the error of the velocity, and the network works on the
-square root of the flux. The times t in training are somewhat closer to the data (`loss.time_mean`),
-where sub-structure is decided. The sampler is `ddim` with half of DDPM's noise: without any noise,
-3 in 1,000 lenses are far from the centre.
+A UNet of 4.8 million parameters on patches of 8x8 pixels, trained on the lenses of
+`deeplense/model_ii`, which the simulator draws anew in each step. As in the quickstart, it predicts
+x0, the loss is the error of the velocity, and the network works on the square root of the flux. The
+times t in training are somewhat closer to the data (`loss.time_mean`), where sub-structure is
+decided; a part of them is uniform (`loss.uniform_share`), without which the first passes of the
+sampler spoil a few frames. The learning rate falls over the last 30 % of the steps, so that a
+longer training can go on from the checkpoint before. The sampler is `ddim` with half of DDPM's
+noise.
 
 Hardware: two CPU cores. Time and score: `benchmarks/results/quality.md`; the trained network comes
 with lensjax as `pretrained/model_ii`.
