@@ -9,9 +9,9 @@ or, if lensjax is already installed,
 builds `deeplense/model_ii_mini` (3,600 images) and trains a UNet of 1.4 M parameters on patches of
 8x8 pixels. The network predicts x0, and the loss is the error of the velocity. A network that
 predicts the velocity has a median eight times as high. `benchmarks/compare.py` compares the
-candidates after equal processor time. The sampler is `ddim` with all of DDPM's noise: with `dpmpp_2m`,
-the median is 0.028 instead of 0.027, and 11 of 24 goals are missed instead of 8 (200 images a
-class, 12,000 steps).
+candidates after equal processor time. The sampler is `ddim` with all of DDPM's noise: after 12,000
+steps, with 200 images a class, the median is 0.027 and 8 of 24 goals are missed; with `dpmpp_2m` it
+is 0.028, and 11 are.
 
 Hardware: two CPU cores. Time: 7.5 minutes after installation. Expected score of `--mode=evaluate`:
 no_sub median 0.031, 90 % below 0.041, dark pixels 0.018 %; cdm 0.066, axion 0.118. Three times the
