@@ -35,8 +35,8 @@ SHARES = {"dit": 0.35, "vit": 0.35, "mae": 0.35}
 CONVOLUTIONS = 0.05
 
 
-# Minutes on two CPU cores: configs/quickstart.py, benchmarks/results/classifiers.md.
-MEASURED = {"quickstart": 7.5, "classifier_rescnn": 57}
+# Minutes on two CPU cores beside other programs (docs/numbers.md, benchmarks/results).
+MEASURED = {"quickstart": 9, "classifier_rescnn": 57}
 
 
 def measured() -> dict[str, float]:

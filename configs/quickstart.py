@@ -13,9 +13,9 @@ candidates after equal processor time. The sampler is `ddim` with all of DDPM's 
 steps, with 200 images a class, the median is 0.027 and 8 of 24 goals are missed; with `dpmpp_2m` it
 is 0.028, and 11 are.
 
-Hardware: two CPU cores. Time: 7.5 minutes after installation. Expected score of `--mode=evaluate`:
-no_sub median 0.031, 90 % below 0.041, dark pixels 0.018 %; cdm 0.066, axion 0.118. `configs/cpu_fast.py`
-reaches 0.012 in an hour.
+Hardware: two CPU cores. Time: ten minutes of processor time, which two free cores share. Expected
+score of `--mode=evaluate`: no_sub median 0.026, 90 % below 0.031, dark pixels 0.018 %; cdm 0.062,
+axion 0.124. `configs/cpu_fast.py` reaches 0.012 in an hour.
 """
 
 from ml_collections import ConfigDict
