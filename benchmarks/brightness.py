@@ -7,8 +7,8 @@ Draws the same images with Karras grids that end at several times and have sever
 passes, fits each by the lens without sub-structure with a free brightness, and compares the mean
 with that of fresh lenses. Residuals are medians of RMS(image - fit) / RMS(image), with the
 brightness fixed and free. `--noise` compares shares of fresh noise of `ddim`, and times between
-which it is added, at the usual end. A frame is spoiled where the outer 4 pixels have an RMS above
-0.3 % of the image's peak. The answer goes to `brightness.json` and `brightness.md` among the
+which it is added, at the usual end. A frame is spoiled where the outer sixteenth of the image has
+an RMS above 0.3 % of its peak. The answer goes to `brightness.json` and `brightness.md` among the
 results (`--name=NAME`: `brightness_NAME`, `--noise`: `brightness_noise`); rows that are there with
 the same weights and number of images are not drawn again.
 """
@@ -25,6 +25,7 @@ from lensjax.files.atomic import write_json
 from lensjax.inference.describe import weights_hash
 from lensjax.inference.generator import LensGenerator
 from lensjax.metrics.lensing import fit_smooth
+from lensjax.metrics.shapes import outer_frame
 from lensjax.run import provenance, workdir
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
@@ -39,16 +40,14 @@ NOISE = (
     (1.0, (0.0, 1.0)),
     (1.0, (0.3, 1.0)),
 )
-FRAME_PIXELS, SPOILED_PERCENT = 4, 0.3
+SPOILED_PERCENT = 0.3
 Row = dict[str, Any]
 
 
 def spoiled_frames(images: np.ndarray) -> int:
-    """How many images, `[N, H, W, 1]`, have light in their outer pixels."""
-    inner = slice(FRAME_PIXELS, -FRAME_PIXELS)
-    outer = np.ones(images.shape[1:3], bool)
-    outer[inner, inner] = False
-    rms = np.sqrt(np.mean(np.square(images[:, outer, 0], dtype=np.float64), axis=1))
+    """How many images, `[N, H, W, 1]`, have light in their outer frame."""
+    frame = outer_frame(images.shape[1:3])[0]
+    rms = np.sqrt(np.mean(np.square(images[:, frame, 0], dtype=np.float64), axis=1))
     return int(np.sum(100 * rms > SPOILED_PERCENT * images.max(axis=(1, 2, 3))))
 
 
@@ -120,7 +119,7 @@ def table(content: Row) -> str:
     names = list(real)
     noise = "--noise" in protocol["command"]
     spoiled = (
-        f" Spoiled: images of all classes whose outer {FRAME_PIXELS} pixels have an RMS above "
+        " Spoiled: images of all classes whose outer sixteenth has an RMS above "
         f"{SPOILED_PERCENT:g} % of the peak."
     )
     lines = [
