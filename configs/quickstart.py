@@ -9,9 +9,9 @@ or, if lensjax is already installed,
 builds `deeplense/model_ii_mini` (3,600 images) and trains a UNet of 1.4 M parameters on patches of
 8x8 pixels. The network predicts x0, and the loss is the error of the velocity. A network that
 predicts the velocity has a median eight times as high. `benchmarks/compare.py` compares the
-candidates after equal processor time. The sampler is `ddim` with all of DDPM's noise: with 200 images a
-class, the median is 0.026 and 8 of 24 goals are missed; with `dpmpp_2m` it is 0.028, and 10 are
-(`benchmarks/results/quickstart_samplers.json`).
+candidates after equal processor time. The sampler is `ddim` with all of DDPM's noise: with 200
+images a class, the median is 0.026 and 8 of 24 goals are missed; with `dpmpp_2m` it is 0.028, and
+10 are (`benchmarks/results/quickstart_samplers.json`).
 
 Hardware: two CPU cores. Time: ten minutes of processor time, which two free cores share. Expected
 score of `--mode=evaluate`: no_sub median 0.026, 90 % below 0.031, dark pixels 0.018 %; cdm 0.062,
