@@ -10,6 +10,7 @@ from jax import Array
 from lensjax.interfaces import Condition
 from lensjax.models.layers import (
     ConditionEmbedding,
+    Dense,
     SelfAttention,
     depth_to_space,
     modulate,
@@ -52,7 +53,7 @@ class DiTBlock(nn.Module):
         h = SelfAttention(self.num_heads, self.dtype, attention=self.attention, name="attention")(h)
         x = x + gate_a[:, None, :] * h
         h = modulate(_layer_norm(self.dtype)(x), shift_m, scale_m)
-        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=xavier)
+        dense = partial(Dense, dtype=self.dtype, kernel_init=xavier)
         h = nn.gelu(dense(self.mlp_ratio * width, name="mlp_in")(h), approximate=False)
         h = dense(width, name="mlp_out")(h)
         return x + gate_m[:, None, :] * h
@@ -100,9 +101,7 @@ class DiT(nn.Module):
         patches = space_to_depth(x, self.patch_size)
         rows, columns = patches.shape[1:3]
         tokens = patches.reshape(x.shape[0], rows * columns, -1)
-        tokens = nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier, name="patches_in")(
-            tokens
-        )
+        tokens = Dense(self.width, dtype=self.dtype, kernel_init=xavier, name="patches_in")(tokens)
         positions = jnp.asarray(position_embedding(rows, columns, self.width), self.dtype)
         tokens = tokens + positions[None]
         vector = ConditionEmbedding(self.width, self.num_classes, self.dtype, name="condition")(
@@ -115,7 +114,7 @@ class DiT(nn.Module):
                 tokens, vector
             )
         # In float32: the last layer's rounding would show in the image.
-        dense = partial(nn.Dense, dtype=jnp.float32, kernel_init=_zeros)
+        dense = partial(Dense, dtype=jnp.float32, kernel_init=_zeros)
         shift, scale = jnp.split(
             dense(2 * self.width, name="final_modulation")(nn.silu(vector)), 2, axis=-1
         )

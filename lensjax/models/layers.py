@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -99,6 +101,18 @@ def depth_to_space(x: Array, patch_size: int) -> Array:
     return x.reshape(batch, rows * patch_size, columns * patch_size, channels)
 
 
+def _matrix_product(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
+    """`x kernel` for `x` `[..., D]` and a kernel `[D, E]`, as one product of two matrices."""
+    rows = x.reshape(-1, x.shape[-1])
+    out = jax.lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), *args[1:], **kwargs)
+    return out.reshape(*x.shape[:-1], -1)
+
+
+# Of tokens `[B, T, D]`, XLA on a CPU copies the incoming gradient transposed for the gradient of
+# the kernel.
+Dense = partial(nn.Dense, dot_general=_matrix_product)
+
+
 class ConditionEmbedding(nn.Module):
     """Time and label as one vector.
 
@@ -148,9 +162,9 @@ class SelfAttention(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Maps tokens `[B, T, D]` to `[B, T, D]`."""
         batch, tokens, width = x.shape
-        qkv = nn.Dense(3 * width, dtype=self.dtype, kernel_init=xavier, name="qkv")(x)
+        qkv = Dense(3 * width, dtype=self.dtype, kernel_init=xavier, name="qkv")(x)
         qkv = qkv.reshape(batch, tokens, 3, self.num_heads, width // self.num_heads)
         query, key, value = (qkv[:, :, row] for row in range(3))  # each [B, T, heads, D / heads]
         mixed = attend(query, key, value, self.attention)
-        out = nn.Dense(width, dtype=self.dtype, kernel_init=self.out_init, name="out")
+        out = Dense(width, dtype=self.dtype, kernel_init=self.out_init, name="out")
         return out(mixed.reshape(batch, tokens, width))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lensjax.models.layers import position_embedding, xavier
+from lensjax.models.layers import Dense, position_embedding, xavier
 from lensjax.models.vit import Block, Encoder, patch_grid
 
 _STABLE = 1e-6  # added to the variance of a patch
@@ -120,9 +120,9 @@ class MAE(nn.Module):
             self.attention,
             name="encoder",
         )(images, visible)
-        tokens = nn.Dense(
-            self.decoder_width, dtype=self.dtype, kernel_init=xavier, name="decoder_in"
-        )(tokens)
+        tokens = Dense(self.decoder_width, dtype=self.dtype, kernel_init=xavier, name="decoder_in")(
+            tokens
+        )
         unseen = self.param("unseen", nn.initializers.normal(0.02), (self.decoder_width,))
         filled_shape = (len(images), num_patches, unseen.size)
         filled = jnp.broadcast_to(unseen.astype(self.dtype), filled_shape)
@@ -140,6 +140,6 @@ class MAE(nn.Module):
             )(filled)
         filled = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="decoder_norm")(filled)
         size = self.patch_size**2 * images.shape[-1]
-        patches = nn.Dense(size, dtype=self.dtype, kernel_init=xavier, name="patches_out")(filled)
+        patches = Dense(size, dtype=self.dtype, kernel_init=xavier, name="patches_out")(filled)
         is_seen = jnp.zeros((len(images), num_patches), bool).at[examples, visible].set(True)
         return MaskedOutput(patches.astype(jnp.float32), is_seen)

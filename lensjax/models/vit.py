@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lensjax.models.layers import SelfAttention, position_embedding, space_to_depth, xavier
+from lensjax.models.layers import Dense, SelfAttention, position_embedding, space_to_depth, xavier
 
 
 class Block(nn.Module):
@@ -32,7 +32,7 @@ class Block(nn.Module):
         """Maps tokens `[B, T, D]` to tokens `[B, T, D]`."""
         width = x.shape[-1]
         norm = partial(nn.LayerNorm, epsilon=1e-6, dtype=self.dtype)
-        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=xavier)
+        dense = partial(Dense, dtype=self.dtype, kernel_init=xavier)
         h = norm(name="norm_attention")(x)
         attention = SelfAttention(
             self.num_heads, self.dtype, attention=self.attention, name="attention"
@@ -105,7 +105,7 @@ class Encoder(nn.Module):
           Normalised tokens `[B, T or K, width]`.
         """
         rows, columns = patch_grid(images.shape[1], images.shape[2], self.patch_size)
-        tokens = nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier, name="patches_in")(
+        tokens = Dense(self.width, dtype=self.dtype, kernel_init=xavier, name="patches_in")(
             to_patches(images, self.patch_size)
         )
         positions = position_embedding(rows, columns, self.width)
