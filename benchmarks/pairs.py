@@ -122,14 +122,25 @@ def device_name(hello: Numbers) -> str:
     return f"{hardware['cpu_model']}, {hardware['cpu_usable']} cores"
 
 
-def in_turn(children: Children, counts: dict[str, int], rounds: int, sleep: float) -> Numbers:
+def in_turn(
+    children: Children,
+    counts: dict[str, int],
+    rounds: int,
+    sleep: float,
+    *,
+    settle: bool = True,
+) -> Numbers:
     """Times rounds of the jobs that the children hold, one after the other and again.
+
+    While a child waits, a virtual machine may give its free memory back; a step of a training that
+    took 2.1 s took 3.8 s after four seconds of waiting.
 
     Args:
       children: by name.
       counts: repetitions a round.
       rounds: of each.
       sleep: seconds of rest before each round.
+      settle: whether each round begins with a repetition that is not timed.
 
     Returns:
       `seconds` of one repetition: all of them by child.
@@ -138,6 +149,8 @@ def in_turn(children: Children, counts: dict[str, int], rounds: int, sleep: floa
     for _ in range(rounds):
         for name, child in children.items():
             time.sleep(sleep)
+            if settle:
+                child.ask("round", count=1)
             taken = child.ask("round", count=counts[name])["seconds"]
             seconds[name].append(taken / counts[name])
     return {"counts": counts, "seconds": seconds}
@@ -203,6 +216,8 @@ def measured(
     count: int,
     options: argparse.Namespace,
     flops: int,
+    *,
+    settle: bool = True,
 ) -> Numbers:
     """Builds and times a job in both children, then the matrix product of the same precision.
 
@@ -213,13 +228,15 @@ def measured(
       count: repetitions a round.
       options: `rounds`, `sleep` and the size of the product.
       flops: of one repetition.
+      settle: see `in_turn`; for repetitions of many seconds it is not worth the time.
 
     Returns:
       Everything that was measured, as JSON types; `mfu` is the model's FLOPs a second over the
       higher rate of the matrix product.
     """
     built = build(children, job, settings)
-    timed = in_turn(children, dict.fromkeys(children, count), options.rounds, options.sleep)
+    counts = dict.fromkeys(children, count)
+    timed = in_turn(children, counts, options.rounds, options.sleep, settle=settle)
     result = compared(timed) | {"built": built, "rounds": timed, "memory": memory(children)}
     precision = settings[LENSJAX]["precision"]
     size = options.product_size

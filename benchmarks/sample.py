@@ -63,7 +63,7 @@ def measure(
     }
     flops = num * sample_flops(to_dict(config)["model"], shape, passes)
     settings = {LENSJAX: common, TORCH: common}
-    case = pairs.measured(children, "sample", settings, 1, options, flops)
+    case = pairs.measured(children, "sample", settings, 1, options, flops, settle=False)
     speed = {name: num / seconds for name, seconds in case["median_seconds"].items()}
     print(pairs.shown_case(case, speed), flush=True)
     for name, seconds in case["median_seconds"].items():

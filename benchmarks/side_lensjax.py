@@ -36,7 +36,7 @@ from lensjax.inference.sampling import (
 )
 from lensjax.interfaces import Batch
 from lensjax.models import build_model
-from lensjax.models.layers import SelfAttention, modulate
+from lensjax.models.layers import Dense, SelfAttention, gelu, modulate
 from lensjax.run import optim, provenance
 from lensjax.run.learning import build_spread, build_train_step, make_init_state, with_shardings
 from lensjax.run.state import EmaSettings, make_train_step
@@ -258,7 +258,7 @@ def _mix(layer: SelfAttention, qkv: Array) -> Array:
 
 
 def _dense(x: Array, kernel: Array, bias: Array, dtype: Any) -> Array:
-    layer = nn.Dense(kernel.shape[-1], dtype=dtype)
+    layer = Dense(kernel.shape[-1], dtype=dtype)
     return cast(Array, layer.apply({"params": {"kernel": kernel, "bias": bias}}, x))
 
 
@@ -288,7 +288,7 @@ def _functions(config: Config, settings: Answer) -> dict[str, tuple[Callable[...
         ),
         "qkv_out": (products, [x, x, *layer(width, 3 * width), *layer(width, width)]),
         "mlp": (products, [x, (batch, tokens, wide), *layer(width, wide), *layer(wide, width)]),
-        "gelu": (lambda h: nn.gelu(h, approximate=False), [(batch, tokens, wide)]),
+        "gelu": (gelu, [(batch, tokens, wide)]),
         "norm": (norm, [x, vector, vector, vector, x]),
     }
 

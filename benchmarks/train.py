@@ -20,7 +20,7 @@ from pairs import LENSJAX, TORCH, Children, Numbers
 from lensjax.config import Config, to_dict
 
 BATCH = {"cpu": 4, "gpu": 160}
-ROUND_STEPS = {"cpu": 1, "gpu": 20}
+ROUND_STEPS = {"cpu": 2, "gpu": 20}
 # Name, what it is, and how often a block does it.
 OPERATIONS = (
     ("attention", "attention", 1),
@@ -122,7 +122,7 @@ def operations_table(rows: list[Numbers]) -> str:
 def main() -> None:
     """Measures each precision."""
     parser = pairs.parser(__doc__.partition("\n")[0])
-    parser.add_argument("--round-steps", type=int, help="steps a round; 1 on a CPU, 20 on a GPU")
+    parser.add_argument("--round-steps", type=int, help="steps a round; 2 on a CPU, 20 on a GPU")
     parser.add_argument("--operations", action="store_true", help="where the time goes")
     parser.add_argument("--operation-seconds", type=float, default=_OPERATION_SECONDS)
     options = parser.parse_args()

@@ -13,6 +13,7 @@ from lensjax.models.layers import (
     Dense,
     SelfAttention,
     depth_to_space,
+    gelu,
     modulate,
     position_embedding,
     space_to_depth,
@@ -54,7 +55,7 @@ class DiTBlock(nn.Module):
         x = x + gate_a[:, None, :] * h
         h = modulate(_layer_norm(self.dtype)(x), shift_m, scale_m)
         dense = partial(Dense, dtype=self.dtype, kernel_init=xavier)
-        h = nn.gelu(dense(self.mlp_ratio * width, name="mlp_in")(h), approximate=False)
+        h = gelu(dense(self.mlp_ratio * width, name="mlp_in")(h))
         h = dense(width, name="mlp_out")(h)
         return x + gate_m[:, None, :] * h
 

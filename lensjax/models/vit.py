@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lensjax.models.layers import Dense, SelfAttention, position_embedding, space_to_depth, xavier
+from lensjax.models.layers import (
+    Dense,
+    SelfAttention,
+    gelu,
+    position_embedding,
+    space_to_depth,
+    xavier,
+)
 
 
 class Block(nn.Module):
@@ -39,7 +46,7 @@ class Block(nn.Module):
         )
         x = x + attention(h)
         h = dense(self.mlp_ratio * width, name="mlp_in")(norm(name="norm_mlp")(x))
-        return x + dense(width, name="mlp_out")(nn.gelu(h, approximate=False))
+        return x + dense(width, name="mlp_out")(gelu(h))
 
 
 def patch_grid(height: int, width: int, patch_size: int) -> tuple[int, int]:
