@@ -56,6 +56,7 @@ def _ratio(case: Case) -> str:
 _SPEED = _beside(".3g", lambda case, name: case["images_per_second"][name])
 _MFU = _beside(".0%", lambda case, name: case["mfu"][name])
 _MEMORY = _beside(".2f", lambda case, name: case["memory"][name]["peak_bytes"] / 2**30)
+_PRODUCT = _beside(",.0f", lambda case, name: case["product"]["rate"][name] / 1e9)
 _COMPILE = _beside(".0f", lambda case, name: case["built"][name]["compile_seconds"])
 _SECONDS = _beside(".3g", lambda case, name: case["median_seconds"][name])
 # Title, of training, what stands in the cell.
@@ -65,6 +66,7 @@ ROWS: tuple[tuple[str, bool, Callable[[Case], str]], ...] = (
     ("images a second", True, _SPEED),
     ("the same as a ratio (least and most of pairs of rounds)", True, _ratio),
     ("MFU", True, _MFU),
+    ("rate of plain matrix products, GFLOP/s", True, _PRODUCT),
     ("peak memory, GiB", True, _MEMORY),
     ("compile time, s", True, _COMPILE),
     (

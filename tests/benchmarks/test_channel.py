@@ -59,11 +59,14 @@ def test_rounds_go_in_turn_and_are_compared(start, tmp_path):
         assert child.ask("hello") == {"is": "a child"}
         child.ask("build", job="job", settings=settings(tmp_path, name, seconds))
     timed = pairs.in_turn(children, {"lensjax": 2, "PyTorch": 3}, rounds=3, sleep=0.0)
-    assert (tmp_path / "log").read_text() == "a2 b3 a2 b3 a2 b3 "
+    assert (tmp_path / "log").read_text() == "a1 a2 b1 b3 " * 3
     found = pairs.compared(timed)
     for name, least in (("lensjax", 0.02), ("PyTorch", 0.06)):
         assert len(timed["seconds"][name]) == 3
         assert found["median_seconds"][name] >= least
+    (tmp_path / "log").unlink()
+    pairs.in_turn(children, {"lensjax": 2, "PyTorch": 3}, rounds=2, sleep=0.0, settle=False)
+    assert (tmp_path / "log").read_text() == "a2 b3 " * 2
     memory = pairs.memory(children)["lensjax"]
     assert 2**20 < memory["before_bytes"] <= memory["peak_bytes"] < 2**30
 

@@ -18,6 +18,7 @@ def case(precision: str, **more: Any) -> dict[str, Any]:
         "median_seconds": {"lensjax": 3.333, "PyTorch": 5.0},
         "ratio": {"median": 1.5, "least": 1.4, "most": 1.75},
         "mfu": {"lensjax": 0.6, "PyTorch": 0.4},
+        "product": {"rate": {"lensjax": 458e9, "PyTorch": 1216e9}},
         "memory": {name: {"peak_bytes": 3 * 2**30} for name in ("lensjax", "PyTorch")},
         "built": {name: {"compile_seconds": 12.0} for name in ("lensjax", "PyTorch")},
         **more,
@@ -56,6 +57,7 @@ def test_each_case_stands_in_its_column(tmp_path):
     assert "| seconds for them | not measured | not measured | 3.33 / 5 |" in lines
     assert "| peak memory, GiB | not measured | not measured | 3.00 / 3.00 |" in lines
     assert "| the same as a ratio | not measured | not measured | 1.50 (1.40 to 1.75) |" in lines
+    assert sum("458 / 1,216 | 458 / 1,216 | 458 / 1,216 |" in line for line in lines) == 1
     assert "| MFU | 60% / 40% | 60% / 40% | 60% / 40% |" in lines
 
 
