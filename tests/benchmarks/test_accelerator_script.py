@@ -15,7 +15,7 @@ def called(tmp_path):
 
     def call(*arguments, code=0):
         python, log = tmp_path / "a python", tmp_path / "calls"
-        python.write_text(f'#!/usr/bin/env bash\necho "$*" >> \'{log}\'\nexit {code}\n')
+        python.write_text(f"#!/usr/bin/env bash\necho \"$*\" >> '{log}'\nexit {code}\n")
         python.chmod(0o755)
         environment = {"PATH": "/usr/bin:/bin", "PYTHON": str(python), "TORCH_PYTHON": "torch"}
         done = subprocess.run(
