@@ -16,6 +16,7 @@ import pathlib
 import time
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import torch
 from judge import judge, make_config
@@ -98,7 +99,7 @@ def train(config: Config, scaling: Scaling, folder: pathlib.Path) -> tuple[NanoD
         torch.manual_seed(trainer.steps)
     if trainer.steps < config.train.num_steps:
         flux, table = lensjax.load_data(DATA, "train")
-        images = torch.from_numpy(np.array(scaling.to_model(flux)))
+        images = torch.from_numpy(np.array(scaling.to_model(jnp.asarray(flux))))
         labels = torch.from_numpy(table["label"].astype(np.int64))
     while trainer.steps < config.train.num_steps:
         begin, losses = time.process_time(), []
@@ -145,7 +146,7 @@ def drawn(
                 config.model.num_classes,
                 PRECISION,
             )
-            write_array(path, np.asarray(scaling.to_flux(images.numpy())))
+            write_array(path, np.asarray(scaling.to_flux(jnp.asarray(images.numpy()))))
             print(f"{folder.name}: {begin + len(chosen)} of {len(labels)} images", flush=True)
         parts.append(np.load(path))
     return np.concatenate(parts)

@@ -254,7 +254,7 @@ class Trainer:
         optim = values["optim"]
         self._values, self._precision = values, precision
         self.network, self.steps = network, 0
-        self.parameters = list(network.parameters())
+        self.parameters: list[Tensor] = list(network.parameters())
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.optimizer = torch.optim.AdamW(
             self.parameters,
