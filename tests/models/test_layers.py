@@ -25,7 +25,7 @@ def test_dense_is_that_of_flax(shape, dtype):
     params = ours.init(jax.random.key(1), x)
     expected = theirs.init(jax.random.key(1), x)
     jax.tree.map(np.testing.assert_array_equal, params, expected)
-    assert jnp.shape(ours.apply(params, x)) == (*shape[:-1], 8)
+    assert np.shape(ours.apply(params, x)) == (*shape[:-1], 8)
     found = jax.value_and_grad(loss_of(ours, x))(params)
     wanted = jax.value_and_grad(loss_of(theirs, x))(params)
     close = 2e-5 if dtype == jnp.float32 else 2e-2
