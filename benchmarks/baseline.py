@@ -1,6 +1,6 @@
 """Scores that everyone can place: the shipped generator beside a plain NanoDiT and the simulator.
 
-    python benchmarks/baseline.py [--workdir=runs/baseline] [--images-per-class=16]
+    python benchmarks/baseline.py [--workdir=runs/baseline] [--images-per-class=12]
 
 trains NanoDiT of `configs/dit_flow.py` in PyTorch for an hour of two cores, draws with it, and
 judges these images by the measures of `--mode=evaluate`, as many of `pretrained/model_ii` and of
@@ -52,7 +52,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/baseline"))
     parser.add_argument("--steps", type=int, default=900, help="of the training in PyTorch")
     parser.add_argument("--batch", type=int, default=8, help="images a step")
-    parser.add_argument("--images-per-class", type=int, default=16)
+    parser.add_argument("--images-per-class", type=int, default=12)
     parser.add_argument("--measures", default="all", help="as evaluate.measures")
     parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
     return parser.parse_args()
