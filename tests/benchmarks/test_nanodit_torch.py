@@ -1,7 +1,6 @@
 """The network that the benchmarks compare with is the same one: outputs, gradients, a step."""
 
 import json
-import pathlib
 import subprocess
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from bench_support import torch_python
 from flax.traverse_util import flatten_dict
-from run_support import tiny_config
+from run_support import ROOT, tiny_config
 from support import random_like
 
 from lensjax.config import Config, SampleConfig, to_dict
@@ -23,7 +22,7 @@ from lensjax.run.networks import build_network, build_path, make_guided_fn
 from lensjax.run.optim import build_optimizer, ema_decay, make_schedule, update_ema
 
 pytestmark = [pytest.mark.nightly, pytest.mark.usefixtures("quick_compiles")]
-HERE = pathlib.Path(__file__).parent
+PROGRAM = ROOT / "tests" / "support" / "torch_numbers.py"
 SHAPE = (16, 16, 1)
 # Adam's first step divides a gradient by its own size, which makes rounding a step of full length;
 # this epsilon stands above the small ones.
@@ -76,7 +75,7 @@ def theirs(tmp_path_factory, params) -> dict[str, np.ndarray]:
     given = {f"params.{name}": array for name, array in flattened(params).items()}
     given |= drawn_arrays(CONFIG) | {"config": np.array(json.dumps(to_dict(CONFIG)))}
     np.savez(folder / "in.npz", **given)  # type: ignore[arg-type]
-    program = [torch_python(), HERE / "torch_numbers.py", folder / "in.npz", folder / "out.npz"]
+    program = [torch_python(), PROGRAM, folder / "in.npz", folder / "out.npz"]
     done = subprocess.run(list(map(str, program)), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return dict(np.load(folder / "out.npz"))
