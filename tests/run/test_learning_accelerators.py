@@ -14,6 +14,7 @@ from lensjax.data.augmentation import make_augment_fn
 from lensjax.data.catalogue import SIMULATED_SETS
 from lensjax.data.dataset import DatasetInfo, LensSplit
 from lensjax.data.feed import DeviceFeed
+from lensjax.data.fresh import FreshFeed
 from lensjax.data.pipeline import make_batch_fn
 from lensjax.data.scaling import Scaling
 from lensjax.diffusion.samplers import SAMPLERS
@@ -26,11 +27,10 @@ pytestmark = pytest.mark.nightly
 
 CONFIGS = (
     *("dit_flow", "dit_fast", "dit_ddpm", "unet_flow", "unet_fast", "unet_ddpm", "mae_vit"),
+    *("quickstart", "cpu_fast"),
     *("classifier_cnn", "classifier_rescnn", "classifier_resnet18", "classifier_vit"),
 )
 PLATFORMS = ("cuda", "tpu")
-
-
 # Their names are no promise of JAX, so that an export of them must be asked for.
 CUDNN = ("__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward")
 
@@ -68,14 +68,19 @@ def split_of(config):
 
 def step_of(config):
     spread, split, shape = learning.build_spread(config), split_of(config), shape_of(config)
-    feed = DeviceFeed(split, config.seed, spread)
+    at_once = config.train.steps_per_dispatch
+    feed = (
+        FreshFeed(config.data.name, config.seed, spread, at_once)
+        if config.data.fresh
+        else DeviceFeed(split, config.seed, spread, at_once)
+    )
     augment_fn = make_augment_fn(config.data.augmentation, config.data.shift_pixels, shape)
     batch_fn = make_batch_fn(
         feed.batch, Scaling("linear", 0.0, 1.0), augment_fn, config.seed, masked=False
     )
     loss_fn = task_of(config).loss_fn(split)
     step_fn = learning.build_train_step(config, loss_fn, batch_fn, spread)
-    return step_fn, (learning.abstract_state(config, shape), *feed.arguments(0))
+    return feed.stack(step_fn), (learning.abstract_state(config, shape), *feed.arguments(0))
 
 
 @pytest.fixture(params=PLATFORMS)
