@@ -189,7 +189,7 @@ def page(content: dict[str, Any]) -> str:
         f"`{DATA}`, judged by the measures of `--mode=evaluate`. The NanoDiT is that of "
         "`configs/dit_flow.py` (29.3 million parameters, 50 Euler steps), trained in PyTorch for "
         f"{content['steps']:,} steps of {content['batch_size']} images in "
-        f"{content['processor_minutes']:.0f} minutes of processor time of two cores of "
+        f"{content['processor_minutes']:.0f} minutes of processor time, on two cores of "
         f"{content['hardware']['cpu_model']}.\n",
         "Median residual of the best lens without sub-structure, its brightness free; this "
         "brightness for no_sub; goals missed of those that can be judged:\n",
@@ -203,16 +203,16 @@ def page(content: dict[str, Any]) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     judged = {name: row["checks"] for name, row in rows.items() if row["checks"]}
     lines += [
-        "\nEvery goal that has power at so few images; what is missed is bold:\n",
-        f"| goal | limit | {' | '.join(judged)} |",
-        "|---|--:|" + "--:|" * len(judged),
+        "\nEvery goal that has power at so few images, with its limit, which follows from the "
+        "scatter of the images; what is missed is bold:\n",
+        f"| goal | {' | '.join(judged)} |",
+        "|---|" + "--:|" * len(judged),
     ]
     found = {name: {one["name"]: one for one in checks} for name, checks in judged.items()}
     for goal in found[PRETRAINED].values():
         same = [checks.get(goal["name"]) for checks in found.values()]
         if any(one and one["outcome"] != "no power" for one in same):
-            limit = f"{goal['bound']} {number(goal['limit'])}"
-            lines.append(f"| {goal['name']} | {limit} | {' | '.join(map(_cell, same))} |")
+            lines.append(f"| {goal['name']} | {' | '.join(map(_cell, same))} |")
     return "\n".join(lines) + "\n"
 
 
@@ -220,7 +220,9 @@ def _cell(check: dict[str, Any] | None) -> str:
     if check is None:
         return "-"
     shown = number(check["value"])
-    return f"**{shown}**" if check["outcome"] == "missed" else shown
+    if check["outcome"] == "missed":
+        shown = f"**{shown}**"
+    return f"{shown} ({check['bound']} {number(check['limit'])})"
 
 
 def _row(results: dict[str, Any], name: str, checks: list[Check]) -> dict[str, Any]:
