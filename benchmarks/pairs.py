@@ -140,7 +140,7 @@ def in_turn(
       counts: repetitions a round.
       rounds: of each.
       sleep: seconds of rest before each round.
-      settle: whether each round begins with a repetition that is not timed.
+      settle: whether each round is made twice, and only the second one timed.
 
     Returns:
       `seconds` of one repetition: all of them by child.
@@ -150,7 +150,7 @@ def in_turn(
         for name, child in children.items():
             time.sleep(sleep)
             if settle:
-                child.ask("round", count=1)
+                child.ask("round", count=counts[name])
             taken = child.ask("round", count=counts[name])["seconds"]
             seconds[name].append(taken / counts[name])
     return {"counts": counts, "seconds": seconds}
