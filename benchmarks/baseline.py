@@ -26,15 +26,16 @@ from networks import overridden, read_config
 import lensjax
 from lensjax.config import Config, to_dict
 from lensjax.config.diffusion import sample_times
-from lensjax.data.scaling import Scaling, fit_scaling
+from lensjax.data.scaling import Scaling
 from lensjax.evaluation.evaluate_generator import make_setting
-from lensjax.evaluation.goals import Check
+from lensjax.evaluation.goals import MET, MISSED, NO_POWER, Check
 from lensjax.evaluation.real import RealImages
 from lensjax.evaluation.rows import Row
 from lensjax.evaluation.tables import number, plain
 from lensjax.files.atomic import replacing, write_array, write_json
 from lensjax.run import datasets, provenance
 from lensjax.run.networks import build_path
+from lensjax.training.data import scaling_of_images
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "baseline.json"
 DATA = "deeplense/model_ii"
@@ -157,9 +158,8 @@ def subjects(options: argparse.Namespace) -> tuple[dict[str, np.ndarray], np.nda
     config = _config(options)
     options.workdir.mkdir(parents=True, exist_ok=True)
     labels = np.repeat(np.arange(3, dtype=np.int32), options.images_per_class)
-    prepared = datasets.prepare(config.data).open_split("train")
-    first, minimum = prepared.examples(np.arange(4096)), prepared.info.minimum
-    scaling = fit_scaling(config.data.scaling, config.data.model_std, first.images, minimum)
+    split = datasets.prepare(config.data).open_split("train")
+    scaling = scaling_of_images(split, config.data)
     network, minutes = train(config, scaling, options.workdir)
     rows = {}
     for guidance in (config.sample.guidance, 1.0):
@@ -211,7 +211,7 @@ def page(content: dict[str, Any]) -> str:
     found = {name: {one["name"]: one for one in checks} for name, checks in judged.items()}
     for goal in found[PRETRAINED].values():
         same = [checks.get(goal["name"]) for checks in found.values()]
-        if any(one and one["outcome"] != "no power" for one in same):
+        if any(one and one["outcome"] != NO_POWER for one in same):
             lines.append(f"| {goal['name']} | {' | '.join(map(_cell, same))} |")
     return "\n".join(lines) + "\n"
 
@@ -220,17 +220,17 @@ def _cell(check: dict[str, Any] | None) -> str:
     if check is None:
         return "-"
     shown = number(check["value"])
-    if check["outcome"] == "missed":
+    if check["outcome"] == MISSED:
         shown = f"**{shown}**"
     return f"{shown} ({check['bound']} {number(check['limit'])})"
 
 
 def _row(results: dict[str, Any], name: str, checks: list[Check]) -> dict[str, Any]:
-    judged = [one for one in checks if one.outcome in ("met", "missed")]
+    judged = [one for one in checks if one.outcome in (MET, MISSED)]
     return {
         "residual": {one: _smooth(results, name, one)["free_ratio_p50"] for one in CLASSES},
         "brightness": _smooth(results, name, "no_sub")["brightness"],
-        "missed": sum(one.outcome == "missed" for one in judged),
+        "missed": sum(one.outcome == MISSED for one in judged),
         "judged": len(judged),
         "checks": [one._asdict() for one in checks],
     }
